@@ -1,0 +1,1 @@
+//! Directions: one file per fitting method; naming and storage of direction files.

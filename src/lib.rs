@@ -1,0 +1,12 @@
+//! `actpatch` fits directions in a transformer's residual stream and measures, by activation patching, what they cause.
+//!
+//! The data goes one way: words and templates become [`datasets`], a [`model`] is uploaded once to a [`backend`],
+//! the [`engine`] runs clean and corrupted prompts as one batch and captures activations, [`directions`] are fitted
+//! to them, and [`experiments`] patch them back in and measure what changes.
+#![deny(unsafe_op_in_unsafe_fn)]
+#![warn(missing_docs)]
+
+pub mod datasets;
+pub mod directions;
+pub mod model;
+pub mod types;

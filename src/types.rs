@@ -1,0 +1,68 @@
+//! Plain types that every room may use: host matrices and the choices that define a transformer's shape.
+
+use serde::{Deserialize, Serialize};
+
+/// A dense row-major f32 matrix on the host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Matrix {
+    /// Number of rows.
+    pub rows: usize,
+    /// Number of columns.
+    pub cols: usize,
+    /// `rows * cols` values, row after row.
+    pub data: Vec<f32>,
+}
+
+impl Matrix {
+    /// A matrix of zeros.
+    pub fn zeros(rows: usize, cols: usize) -> Self {
+        Self { rows, cols, data: vec![0.0; rows * cols] }
+    }
+
+    /// Wraps `data`, which holds `rows * cols` values.
+    ///
+    /// # Panics
+    /// When the length does not fit: a bug of the caller, never of a user's input.
+    pub fn new(rows: usize, cols: usize, data: Vec<f32>) -> Self {
+        assert_eq!(data.len(), rows * cols, "a {rows} x {cols} matrix needs {} values", rows * cols);
+        Self { rows, cols, data }
+    }
+
+    /// Row `index` as a slice.
+    pub fn row(&self, index: usize) -> &[f32] {
+        &self.data[index * self.cols..(index + 1) * self.cols]
+    }
+
+    /// Row `index` as a mutable slice.
+    pub fn row_mut(&mut self, index: usize) -> &mut [f32] {
+        &mut self.data[index * self.cols..(index + 1) * self.cols]
+    }
+}
+
+/// The function between an MLP's two products.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Activation {
+    /// `x Φ(x)` with the exact error function (Hugging Face `gelu`).
+    Gelu,
+    /// The tanh form `x σ(2 √(2/π) (x + 0.044715 x³))` (Hugging Face `gelu_new`, `gelu_pytorch_tanh`, `gelu_fast`).
+    GeluTanh,
+    /// `max(x, 0)`.
+    Relu,
+    /// `x σ(x)`.
+    Silu,
+}
+
+/// How a model knows where a token stands.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub enum Positions {
+    /// A learned vector per position, added to the embedding (GPT-2).
+    Learned,
+    /// Rotary embedding of the first `dims` of every head's query and key, pairing dimension `i` with `i + dims / 2`
+    /// (the GPT-NeoX convention).
+    Rotary {
+        /// Number of rotated dimensions of a head.
+        dims: usize,
+        /// Base of the geometric progression of wavelengths.
+        base: f32,
+    },
+}
