@@ -1,0 +1,186 @@
+//! bfloat16 products for processors with `vdpbf16ps`: weights and activations rounded, sums in f32.
+//!
+//! The same panels as in f32, but two consecutive inputs share one 32-bit lane: each instruction multiplies and adds a
+//! pair per lane. The backward product unpacks its panel to f32, so gradients are rounded only through the weights.
+
+use super::matmul::Product;
+use super::pool::Pool;
+use super::tile::{PANEL, TILE_ROWS};
+use crate::types::Matrix;
+use half::bf16;
+use rayon::prelude::*;
+
+fn pair(low: f32, high: f32) -> u32 {
+    u32::from(bf16::from_f32(low).to_bits()) | u32::from(bf16::from_f32(high).to_bits()) << 16
+}
+
+/// `[panel][input / 2][32]` pairs; an odd number of inputs is padded with zero.
+pub fn pack(weight: &Matrix) -> Vec<u32> {
+    let (inputs, outputs) = (weight.rows, weight.cols);
+    let pairs = inputs.div_ceil(2);
+    let mut packed = vec![0u32; outputs.div_ceil(PANEL) * pairs * PANEL];
+    packed.par_chunks_mut(pairs * PANEL).enumerate().for_each(|(j, panel)| {
+        for (p, out) in panel.chunks_exact_mut(PANEL).enumerate() {
+            for (lane, value) in out.iter_mut().enumerate().take(outputs - (j * PANEL).min(outputs)) {
+                let at = |row: usize| if row < inputs { weight.data[row * outputs + j * PANEL + lane] } else { 0.0 };
+                *value = pair(at(2 * p), at(2 * p + 1));
+            }
+        }
+    });
+    packed
+}
+
+/// The panel of `Wᵀ` that holds inputs `32 * panel ..`, in f32.
+pub fn transpose_panel(packed: &[u32], inputs: usize, panel: usize, out: &mut [f32]) {
+    let pairs = inputs.div_ceil(2);
+    let first = panel * PANEL;
+    let count = PANEL.min(inputs - first);
+    out.fill(0.0);
+    for (source, block) in packed.chunks_exact(pairs * PANEL).zip(out.chunks_exact_mut(PANEL * PANEL)) {
+        for i in 0..count {
+            let row = &source[(first + i) / 2 * PANEL..][..PANEL];
+            for (j, &lanes) in row.iter().enumerate() {
+                let bits = if (first + i) % 2 == 0 { lanes << 16 } else { lanes & 0xffff_0000 };
+                block[j * PANEL + i] = f32::from_bits(bits);
+            }
+        }
+    }
+}
+
+/// The product of [`super::matmul::linear`] on packed pairs.
+pub fn linear(job: &Product<'_>, pool: &Pool, x: &[f32], packed: &[u32]) {
+    let pairs = job.depth.div_ceil(2);
+    let mut rounded = pool.take(job.rows * pairs);
+    let rounded: &mut [u32] = bytemuck::cast_slice_mut(&mut rounded);
+    rounded.par_chunks_mut(pairs).zip(x.par_chunks(job.depth)).for_each(|(out, row)| {
+        for (lanes, values) in out.iter_mut().zip(row.chunks(2)) {
+            *lanes = pair(values[0], values.get(1).copied().unwrap_or(0.0));
+        }
+    });
+    let rounded: &[u32] = rounded;
+    let n_panels = job.columns.div_ceil(PANEL);
+    let per_task = (n_panels / (4 * rayon::current_num_threads())).clamp(1, 16);
+    (0..n_panels.div_ceil(per_task)).into_par_iter().for_each(|task| {
+        for row in (0..job.rows).step_by(TILE_ROWS) {
+            for panel in task * per_task..((task + 1) * per_task).min(n_panels) {
+                let m = TILE_ROWS.min(job.rows - row);
+                let n = PANEL.min(job.columns - panel * PANEL);
+                // SAFETY: tasks own disjoint panels of `y`; shapes are those of `job`; bf16 weights are only packed
+                // where the processor has the instruction.
+                unsafe {
+                    multiply(job, &rounded[row * pairs..], &packed[panel * pairs * PANEL..], row, m, panel, n);
+                    job.finish(row, m, panel * PANEL, n);
+                }
+            }
+        }
+    });
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+unsafe fn multiply(_: &Product<'_>, _: &[u32], _: &[u32], _: usize, _: usize, _: usize, _: usize) {
+    unreachable!("bf16 weights are never packed on this processor")
+}
+
+#[cfg(target_arch = "x86_64")]
+unsafe fn multiply(job: &Product<'_>, a: &[u32], panel: &[u32], row: usize, m: usize, index: usize, n: usize) {
+    macro_rules! dispatch {
+        ($($rows:literal),*) => {
+            match m {
+                // SAFETY: the caller's promises.
+                $($rows => unsafe { rows_bf16::<$rows>(job, a, panel, row, index, n) },)*
+                _ => {}
+            }
+        };
+    }
+    dispatch!(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn rows_bf16<const M: usize>(job: &Product<'_>, a: &[u32], panel: &[u32], row: usize, index: usize, n: usize) {
+    use std::arch::x86_64::*;
+    let pairs = job.depth.div_ceil(2);
+    let low: __mmask16 = if n >= 16 { u16::MAX } else { (1 << n) - 1 };
+    let high: __mmask16 = if n >= 32 { u16::MAX } else { (1u16 << n.saturating_sub(16)) - 1 };
+    debug_assert!(a.len() >= M * pairs && panel.len() >= pairs * PANEL);
+    // SAFETY: the slices were checked above; `y` is masked to the `n` columns that exist.
+    unsafe {
+        let c = job.y.0.add(row * job.columns + index * PANEL);
+        let mut sums = [[_mm512_setzero_ps(); 2]; M];
+        if job.load {
+            for (i, sum) in sums.iter_mut().enumerate() {
+                sum[0] = _mm512_maskz_loadu_ps(low, c.add(i * job.columns));
+                sum[1] = _mm512_maskz_loadu_ps(high, c.wrapping_add(i * job.columns + 16));
+            }
+        }
+        if let Some(bias) = job.bias {
+            let bias = bias[index * PANEL..].as_ptr();
+            let bias = [_mm512_loadu_ps(bias), _mm512_loadu_ps(bias.add(16))];
+            for sum in &mut sums {
+                sum[0] = _mm512_add_ps(sum[0], bias[0]);
+                sum[1] = _mm512_add_ps(sum[1], bias[1]);
+            }
+        }
+        for p in 0..pairs {
+            let b = panel.as_ptr().add(p * PANEL);
+            let b0: __m512bh = std::mem::transmute(_mm512_loadu_si512(b.cast()));
+            let b1: __m512bh = std::mem::transmute(_mm512_loadu_si512(b.add(16).cast()));
+            for (i, sum) in sums.iter_mut().enumerate() {
+                let lanes = _mm512_set1_epi32(*a.get_unchecked(i * pairs + p) as i32);
+                let lanes: __m512bh = std::mem::transmute(lanes);
+                sum[0] = _mm512_dpbf16_ps(sum[0], lanes, b0);
+                sum[1] = _mm512_dpbf16_ps(sum[1], lanes, b1);
+            }
+        }
+        for (i, sum) in sums.iter().enumerate() {
+            _mm512_mask_storeu_ps(c.add(i * job.columns), low, sum[0]);
+            _mm512_mask_storeu_ps(c.wrapping_add(i * job.columns + 16), high, sum[1]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::backend::cpu::Pool;
+    use crate::backend::cpu::matmul::{PackedWeight, linear, linear_backward};
+    use crate::backend::cpu::simd::{Isa, has_bf16};
+    use crate::backend::cpu::test_support::random;
+    use crate::backend::{Dtype, Epilogue};
+    use crate::types::Matrix;
+    use half::bf16;
+
+    fn round(x: f32) -> f64 {
+        f64::from(bf16::from_f32(x).to_f32())
+    }
+
+    #[test]
+    fn products_equal_the_sum_of_rounded_factors() {
+        if !has_bf16() {
+            println!("skipped: this processor has no bfloat16 products");
+            return;
+        }
+        for (rows, inputs, outputs) in [(1, 5, 3), (13, 47, 33), (5, 128, 64)] {
+            let x = random(rows * inputs, 1);
+            let w = Matrix::new(inputs, outputs, random(inputs * outputs, 2));
+            let b = random(outputs, 3);
+            let packed = PackedWeight::pack(&w, &b, Dtype::Bf16);
+            let mut y = vec![f32::NAN; rows * outputs];
+            linear(Isa::detect(), &Pool::default(), &x, &packed, Epilogue::Store, &mut y);
+            let dy = random(rows * outputs, 4);
+            let mut dx = vec![f32::NAN; rows * inputs];
+            linear_backward(Isa::detect(), &Pool::default(), &dy, &packed, &mut dx);
+            for i in 0..rows {
+                for j in 0..outputs {
+                    let sum: f64 = (0..inputs).map(|p| round(x[i * inputs + p]) * round(w.data[p * outputs + j])).sum();
+                    // 1e-5: the factors are exact, only sums of order 10 are rounded to f32.
+                    assert!((y[i * outputs + j] as f64 - sum - b[j] as f64).abs() < 1e-5, "{rows}x{inputs}x{outputs}");
+                }
+                for p in 0..inputs {
+                    let sum: f64 =
+                        (0..outputs).map(|j| dy[i * outputs + j] as f64 * round(w.data[p * outputs + j])).sum();
+                    assert!((dx[i * inputs + p] as f64 - sum).abs() < 1e-5, "backward {rows}x{inputs}x{outputs}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! The innermost product: a few rows of `A` times one panel of 32 columns of `B`.
+//!
+//! A panel holds `k` rows of 32 consecutive values, so every step reads two (AVX-512) or four (AVX2) full vectors of
+//! `B` and broadcasts one value of `A` per row: 12 x 32 accumulators fill 24 of the 32 AVX-512 registers, 6 x 16 fill
+//! 12 of the 16 AVX2 registers. Each output is one chain of multiply-adds over `k` in order, whatever the tiling, so
+//! results do not depend on how the work is split among threads.
+
+use super::simd::Isa;
+
+/// Columns of a panel.
+pub const PANEL: usize = 32;
+/// Most rows that [`multiply`] takes at once.
+pub const TILE_ROWS: usize = 12;
+
+/// Where the accumulators start.
+#[derive(Clone, Copy)]
+pub struct Start {
+    /// Begin with the values in `C` instead of zero.
+    pub load: bool,
+    /// Then add these `PANEL` values to every row, unless null.
+    pub bias: *const f32,
+}
+
+/// Operands of one tile: `C[m, n] = start + A[m, k] * panel[k, 32]`.
+#[derive(Clone, Copy)]
+pub struct Tile {
+    /// Rows, at most [`TILE_ROWS`].
+    pub m: usize,
+    /// Columns of `C` that exist, at most [`PANEL`].
+    pub n: usize,
+    /// Depth.
+    pub k: usize,
+    /// `A`, rows `lda` values apart.
+    pub a: *const f32,
+    /// Row distance of `A`.
+    pub lda: usize,
+    /// The panel.
+    pub panel: *const f32,
+    /// `C`, rows `ldc` values apart.
+    pub c: *mut f32,
+    /// Row distance of `C`.
+    pub ldc: usize,
+    /// Where the sums start.
+    pub start: Start,
+}
+
+/// Computes one tile.
+///
+/// # Safety
+/// The pointers must be valid for the shapes in `tile`, `bias` (if any) for 32 values, and the processor must run `isa`.
+#[inline]
+pub unsafe fn multiply(isa: Isa, tile: &Tile) {
+    debug_assert!(tile.m <= TILE_ROWS && tile.n <= PANEL);
+    match isa {
+        // SAFETY: the caller's promises are the ones each path needs.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe { x86::multiply_avx512(tile) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => unsafe { x86::multiply_avx2(tile) },
+        // SAFETY: as above.
+        _ => unsafe { multiply_portable(tile) },
+    }
+}
+
+/// The fallback for every other processor: the `gemm` crate, which has kernels of its own for them.
+unsafe fn multiply_portable(tile: &Tile) {
+    for i in 0..tile.m {
+        for j in 0..tile.n {
+            // SAFETY: `c` and `bias` are valid for these indices by the caller's promise.
+            unsafe {
+                let c = tile.c.add(i * tile.ldc + j);
+                let bias = if tile.start.bias.is_null() { 0.0 } else { *tile.start.bias.add(j) };
+                *c = bias + if tile.start.load { *c } else { 0.0 };
+            }
+        }
+    }
+    // SAFETY: as above, for all three matrices; `C` is exclusively ours.
+    unsafe {
+        gemm::gemm(
+            tile.m,
+            tile.n,
+            tile.k,
+            tile.c,
+            1,
+            tile.ldc as isize,
+            true,
+            tile.a,
+            1,
+            tile.lda as isize,
+            tile.panel,
+            1,
+            PANEL as isize,
+            1.0f32,
+            1.0f32,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{PANEL, TILE_ROWS, Tile};
+    use std::arch::x86_64::*;
+
+    macro_rules! dispatch_rows {
+        ($kernel:ident, $tile:expr, $m:expr, [$($rows:literal),*]) => {
+            match $m {
+                $($rows => $kernel::<$rows>($tile),)*
+                _ => {}
+            }
+        };
+    }
+
+    /// # Safety
+    /// See [`super::multiply`]; needs AVX-512F.
+    #[target_feature(enable = "avx512f")]
+    pub unsafe fn multiply_avx512(tile: &Tile) {
+        // SAFETY: the caller's promises.
+        unsafe { dispatch_rows!(rows_avx512, tile, tile.m, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]) }
+        const { assert!(TILE_ROWS == 12) }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    unsafe fn rows_avx512<const M: usize>(tile: &Tile) {
+        let low = mask(tile.n);
+        let high = mask(tile.n.saturating_sub(16));
+        // SAFETY: masked loads and stores touch only the `n` columns that exist; the panel and the bias always have 32.
+        unsafe {
+            let mut sums = [[_mm512_setzero_ps(); 2]; M];
+            if tile.start.load {
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    sum[0] = _mm512_maskz_loadu_ps(low, tile.c.add(i * tile.ldc));
+                    sum[1] = _mm512_maskz_loadu_ps(high, tile.c.wrapping_add(i * tile.ldc + 16));
+                }
+            }
+            if !tile.start.bias.is_null() {
+                let bias = [_mm512_loadu_ps(tile.start.bias), _mm512_loadu_ps(tile.start.bias.add(16))];
+                for sum in &mut sums {
+                    sum[0] = _mm512_add_ps(sum[0], bias[0]);
+                    sum[1] = _mm512_add_ps(sum[1], bias[1]);
+                }
+            }
+            for p in 0..tile.k {
+                let b = [_mm512_loadu_ps(tile.panel.add(p * PANEL)), _mm512_loadu_ps(tile.panel.add(p * PANEL + 16))];
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    let a = _mm512_set1_ps(*tile.a.add(i * tile.lda + p));
+                    sum[0] = _mm512_fmadd_ps(a, b[0], sum[0]);
+                    sum[1] = _mm512_fmadd_ps(a, b[1], sum[1]);
+                }
+            }
+            for (i, sum) in sums.iter().enumerate() {
+                _mm512_mask_storeu_ps(tile.c.add(i * tile.ldc), low, sum[0]);
+                _mm512_mask_storeu_ps(tile.c.wrapping_add(i * tile.ldc + 16), high, sum[1]);
+            }
+        }
+    }
+
+    /// The first `n` of 16 lanes.
+    fn mask(n: usize) -> __mmask16 {
+        if n >= 16 { u16::MAX } else { (1 << n) - 1 }
+    }
+
+    /// # Safety
+    /// See [`super::multiply`]; needs AVX2 and FMA.
+    #[target_feature(enable = "avx2,fma")]
+    pub unsafe fn multiply_avx2(tile: &Tile) {
+        for i in (0..tile.m).step_by(6) {
+            for j in (0..tile.n).step_by(16) {
+                // SAFETY: the part lies inside the caller's tile.
+                unsafe {
+                    let part = Tile {
+                        m: (tile.m - i).min(6),
+                        n: (tile.n - j).min(16),
+                        a: tile.a.add(i * tile.lda),
+                        panel: tile.panel.add(j),
+                        c: tile.c.add(i * tile.ldc + j),
+                        start: super::Start {
+                            load: tile.start.load,
+                            bias: tile.start.bias.wrapping_add(if tile.start.bias.is_null() { 0 } else { j }),
+                        },
+                        ..*tile
+                    };
+                    dispatch_rows!(rows_avx2, &part, part.m, [1, 2, 3, 4, 5, 6]);
+                }
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn rows_avx2<const M: usize>(tile: &Tile) {
+        // SAFETY: 16 columns of the panel and the bias always exist; `C` goes through an edge buffer unless full.
+        unsafe {
+            let mut edge = [[0.0f32; 16]; M];
+            let full = tile.n == 16;
+            if tile.start.load && !full {
+                for (i, row) in edge.iter_mut().enumerate() {
+                    std::ptr::copy_nonoverlapping(tile.c.add(i * tile.ldc), row.as_mut_ptr(), tile.n);
+                }
+            }
+            let mut sums = [[_mm256_setzero_ps(); 2]; M];
+            if tile.start.load {
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    let c = if full { tile.c.add(i * tile.ldc).cast_const() } else { edge[i].as_ptr() };
+                    *sum = [_mm256_loadu_ps(c), _mm256_loadu_ps(c.add(8))];
+                }
+            }
+            if !tile.start.bias.is_null() {
+                let bias = [_mm256_loadu_ps(tile.start.bias), _mm256_loadu_ps(tile.start.bias.add(8))];
+                for sum in &mut sums {
+                    *sum = [_mm256_add_ps(sum[0], bias[0]), _mm256_add_ps(sum[1], bias[1])];
+                }
+            }
+            for p in 0..tile.k {
+                let b = [_mm256_loadu_ps(tile.panel.add(p * PANEL)), _mm256_loadu_ps(tile.panel.add(p * PANEL + 8))];
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    let a = _mm256_set1_ps(*tile.a.add(i * tile.lda + p));
+                    *sum = [_mm256_fmadd_ps(a, b[0], sum[0]), _mm256_fmadd_ps(a, b[1], sum[1])];
+                }
+            }
+            for (i, sum) in sums.iter().enumerate() {
+                let c = if full { tile.c.add(i * tile.ldc) } else { edge[i].as_mut_ptr() };
+                _mm256_storeu_ps(c, sum[0]);
+                _mm256_storeu_ps(c.add(8), sum[1]);
+                if !full {
+                    std::ptr::copy_nonoverlapping(c.cast_const(), tile.c.add(i * tile.ldc), tile.n);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::backend::cpu::test_support::{isas, random};
+
+    #[test]
+    fn every_instruction_set_multiplies_every_tile_shape() {
+        for isa in isas() {
+            for (m, n, k) in [(1, 1, 1), (3, 32, 7), (5, 17, 64), (6, 16, 33), (7, 31, 20), (12, 32, 100), (12, 5, 3)] {
+                for load in [false, true] {
+                    for with_bias in [false, true] {
+                        check(isa, m, n, k, load, with_bias);
+                    }
+                }
+            }
+        }
+    }
+
+    fn check(isa: Isa, m: usize, n: usize, k: usize, load: bool, with_bias: bool) {
+        let (lda, ldc) = (k + 3, n + 2);
+        let a = random(m * lda, 1);
+        let panel = random(k * PANEL, 2);
+        let bias = random(PANEL, 3);
+        let before = random(m * ldc, 4);
+        let mut c = before.clone();
+        let start = Start { load, bias: if with_bias { bias.as_ptr() } else { std::ptr::null() } };
+        let tile = Tile { m, n, k, a: a.as_ptr(), lda, panel: panel.as_ptr(), c: c.as_mut_ptr(), ldc, start };
+        // SAFETY: all arrays have the stated shapes.
+        unsafe { multiply(isa, &tile) };
+        for i in 0..m {
+            for j in 0..ldc {
+                let at = i * ldc + j;
+                let sum: f64 = (0..k).map(|p| a[i * lda + p] as f64 * panel[p * PANEL + j.min(PANEL - 1)] as f64).sum();
+                let start = if load { before[at] as f64 } else { 0.0 }
+                    + if with_bias { bias[j.min(PANEL - 1)] as f64 } else { 0.0 };
+                let expected = if j < n { start + sum } else { before[at] as f64 };
+                // 1e-5: k <= 100 roundings of sums of order 10.
+                assert!(
+                    (c[at] as f64 - expected).abs() < 1e-5,
+                    "{isa:?} {m}x{n}x{k} load {load} bias {with_bias} at {i},{j}"
+                );
+            }
+        }
+    }
+}
