@@ -182,6 +182,8 @@ pub trait Backend: Send + Sync {
     fn download(&self, tensor: &Self::Tensor) -> Result<Vec<f32>>;
     /// Copies row numbers to the device.
     fn upload_indices(&self, indices: &[u32]) -> Result<Self::Indices>;
+    /// Number of row numbers.
+    fn indices_len(&self, indices: &Self::Indices) -> usize;
     /// Copies attention rows to the device.
     fn upload_attention_rows(&self, rows: &[AttentionRow]) -> Result<Self::AttentionRows>;
     /// Packs `W` of shape (in, out) and its bias (`out` values) for products.
@@ -288,6 +290,9 @@ pub trait Backend: Send + Sync {
     ) -> Result<()>;
     /// Copies all of `x` into `y` from value `offset` on.
     fn copy_into(&self, x: &Self::Tensor, y: &mut Self::Tensor, offset: usize) -> Result<()>;
+
+    /// Copies spans of values: `spans` lists (start in `y`, start in `x`, length) one after the other.
+    fn copy_spans(&self, x: &Self::Tensor, spans: &Self::Indices, y: &mut Self::Tensor) -> Result<()>;
 
     /// Replaces: `x[target, columns] = source[source row, source columns]`.
     fn patch_replace(

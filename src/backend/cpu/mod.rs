@@ -95,6 +95,10 @@ impl Backend for CpuBackend {
         Ok(indices.to_vec())
     }
 
+    fn indices_len(&self, indices: &Vec<u32>) -> usize {
+        indices.len()
+    }
+
     fn upload_attention_rows(&self, rows: &[AttentionRow]) -> Result<Vec<AttentionRow>> {
         Ok(rows.to_vec())
     }
@@ -228,6 +232,14 @@ impl Backend for CpuBackend {
 
     fn copy_into(&self, x: &CpuTensor, y: &mut CpuTensor, offset: usize) -> Result<()> {
         y[offset..offset + x.len()].copy_from_slice(x);
+        Ok(())
+    }
+
+    fn copy_spans(&self, x: &CpuTensor, spans: &Vec<u32>, y: &mut CpuTensor) -> Result<()> {
+        for span in spans.chunks_exact(3) {
+            let [to, from, len] = [span[0] as usize, span[1] as usize, span[2] as usize];
+            y[to..to + len].copy_from_slice(&x[from..from + len]);
+        }
         Ok(())
     }
 

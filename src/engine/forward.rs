@@ -1,0 +1,715 @@
+//! The forward pass.
+
+use super::backward::{LayerTape, Tape};
+use super::intervention::Compiled;
+use super::run::Prefix;
+use super::{AnswerColumns, Engine, EngineError, Intervention, Layer, Layout, Logits, Run, Site};
+use crate::backend::{Backend, Columns, Epilogue, KeyValues, PatchRows};
+use crate::types::Matrix;
+use std::collections::{HashMap, HashSet};
+
+/// Which logits a pass ends with.
+pub enum Output<'a, B: Backend> {
+    /// None: the pass stops behind the last captured site.
+    None,
+    /// Every row's last position, only the answers' columns.
+    Answers(&'a AnswerColumns<B>),
+    /// The same, and the log of the sum of exponentials over the whole vocabulary, for probabilities.
+    AnswersAndLogSumExp(&'a AnswerColumns<B>),
+    /// Every row's last position, the whole vocabulary.
+    Last,
+    /// Every token, the whole vocabulary.
+    All,
+}
+
+impl<B: Backend> Clone for Output<'_, B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<B: Backend> Copy for Output<'_, B> {}
+
+/// Where a resumed pass begins: rows in the middle of the stack, from the residual that a run captured there.
+pub struct Resume<'a, B: Backend> {
+    /// A run that captured the residual at `layer`, and the keys and values of every position it skips.
+    pub run: &'a Run<B>,
+    /// First block computed; `n_layers` for the final norm alone.
+    pub layer: usize,
+    /// Per row: the run's sequence and the first computed position. Positions before it are those of the run.
+    pub rows: &'a [(usize, usize)],
+}
+
+/// How many rows of a sequence's positions the attention of resumed rows can read.
+struct PrefixOf<'a, B: Backend> {
+    prefix: Option<&'a Prefix<B>>,
+    /// Per row of the batch: where its prefix starts.
+    offsets: Vec<usize>,
+}
+
+/// One pass under way.
+struct Pass<'a, B: Backend> {
+    engine: &'a Engine<B>,
+    layout: Layout,
+    prefix: PrefixOf<'a, B>,
+    attention: B::AttentionRows,
+    /// Attention rows, positions and token numbers of the last positions alone.
+    attention_last: B::AttentionRows,
+    positions: B::Indices,
+    positions_last: B::Indices,
+    last: B::Indices,
+    /// Only last positions are computed behind the last block's keys.
+    last_only: bool,
+    compiled: HashMap<Site, Vec<Compiled<'a, B>>>,
+    wanted: HashSet<Site>,
+    captured: HashMap<Site, B::Tensor>,
+    /// Rows of keys and values to keep per layer, and what was kept.
+    keep: Option<B::Indices>,
+    kept: Vec<B::Tensor>,
+    tape: Option<Vec<LayerTape<B>>>,
+}
+
+impl<B: Backend> Engine<B> {
+    /// Runs `sequences` from their tokens, in batches of at most [`Engine::max_tokens`] tokens.
+    ///
+    /// `prefix[s]` first positions of sequence `s` keep their keys and values, so that resumed rows can start behind
+    /// them; an empty list keeps none.
+    ///
+    /// # Errors
+    /// An empty or too long sequence, a token outside the vocabulary, a site that the model does not have, logits
+    /// that are not finite.
+    pub fn run(
+        &self,
+        sequences: &[Vec<u32>],
+        capture: &[Site],
+        prefix: &[usize],
+        output: Output<'_, B>,
+    ) -> Result<Run<B>, EngineError> {
+        self.check_sequences(sequences)?;
+        let mut parts = Vec::new();
+        let mut first = 0;
+        while first < sequences.len() {
+            let mut end = first;
+            let mut tokens = 0;
+            while end < sequences.len() && (end == first || tokens + sequences[end].len() <= self.max_tokens) {
+                tokens += sequences[end].len();
+                end += 1;
+            }
+            let prefix = prefix.get(first..end).unwrap_or(&[]);
+            parts.push(self.from_tokens(&sequences[first..end], capture, &[], prefix, output)?);
+            first = end;
+        }
+        self.join(parts)
+    }
+
+    /// Runs `sequences` from their tokens with interventions, in one batch.
+    pub fn run_patched(
+        &self,
+        sequences: &[Vec<u32>],
+        interventions: &[Intervention<'_, B>],
+        capture: &[Site],
+        output: Output<'_, B>,
+    ) -> Result<Run<B>, EngineError> {
+        self.check_sequences(sequences)?;
+        self.from_tokens(sequences, capture, interventions, &[], output)
+    }
+
+    /// Resumes rows at a layer, applies the interventions in place, and goes on to the output.
+    pub fn resume(
+        &self,
+        resume: &Resume<'_, B>,
+        interventions: &[Intervention<'_, B>],
+        capture: &[Site],
+        output: Output<'_, B>,
+    ) -> Result<Run<B>, EngineError> {
+        Ok(self.resume_pass(resume, interventions, capture, output, false)?.0)
+    }
+
+    /// As [`Engine::resume`], keeping what [`Engine::backward`] needs.
+    ///
+    /// # Errors
+    /// Besides those of a pass: an intervention anywhere but at the residual where the rows resume, because gradients
+    /// pass through the model alone.
+    pub fn resume_with_tape(
+        &self,
+        resume: &Resume<'_, B>,
+        interventions: &[Intervention<'_, B>],
+        output: Output<'_, B>,
+    ) -> Result<(Run<B>, Tape<B>), EngineError> {
+        let start = Site::resid(resume.layer, self.config().n_layers);
+        if let Some(other) = interventions.iter().find(|i| i.site.canonical(self.config().n_layers) != start) {
+            return Err(EngineError::Mismatch {
+                what: "site of an intervention in a pass with gradients".into(),
+                expected: start.to_string(),
+                found: other.site.to_string(),
+            });
+        }
+        let (run, tape) = self.resume_pass(resume, interventions, &[], output, true)?;
+        Ok((run, tape))
+    }
+
+    fn check_sequences(&self, sequences: &[Vec<u32>]) -> Result<(), EngineError> {
+        for (index, sequence) in sequences.iter().enumerate() {
+            if sequence.is_empty() {
+                return Err(EngineError::Sequence { index, reason: "it is empty".into() });
+            }
+            if sequence.len() > self.config().n_ctx {
+                let reason = format!("{} tokens, the model takes at most {}", sequence.len(), self.config().n_ctx);
+                return Err(EngineError::Sequence { index, reason });
+            }
+        }
+        Ok(())
+    }
+
+    fn from_tokens(
+        &self,
+        sequences: &[Vec<u32>],
+        capture: &[Site],
+        interventions: &[Intervention<'_, B>],
+        keep: &[usize],
+        output: Output<'_, B>,
+    ) -> Result<Run<B>, EngineError> {
+        let layout = Layout::new(sequences.iter().map(|s| (0, s.len())));
+        let prefix = PrefixOf { prefix: None, offsets: Vec::new() };
+        let mut pass = Pass::new(self, layout, prefix, interventions, capture, &output)?;
+        pass.keep_prefix(keep)?;
+        let resid = pass.embed(sequences)?;
+        Ok(pass.finish(resid, 0, keep, output)?.0)
+    }
+
+    fn resume_pass(
+        &self,
+        resume: &Resume<'_, B>,
+        interventions: &[Intervention<'_, B>],
+        capture: &[Site],
+        output: Output<'_, B>,
+        with_tape: bool,
+    ) -> Result<(Run<B>, Tape<B>), EngineError> {
+        let config = self.config();
+        let base = &resume.run.layout;
+        let mut rows = Vec::new();
+        let mut tokens = Vec::new();
+        let mut offsets = Vec::new();
+        for &(sequence, start) in resume.rows {
+            let first = resume.run.token(sequence, start)?;
+            let len = base.len(sequence);
+            rows.push((start, len));
+            tokens.extend((first..first + len - start).map(|t| t as u32));
+            offsets.push(resume.run.prefix_offset(sequence, start, resume.layer == config.n_layers)?);
+        }
+        let layout = Layout::new(rows);
+        let prefix = PrefixOf { prefix: resume.run.prefix.as_ref(), offsets };
+        let mut pass = Pass::new(self, layout, prefix, interventions, capture, &output)?;
+        if let Some(early) = interventions.iter().find(|i| {
+            i.site.canonical(config.n_layers).layer().is_none_or(|l| l < resume.layer)
+                && i.site != Site::FinalNormalized
+                && i.site.canonical(config.n_layers) != Site::resid(resume.layer, config.n_layers)
+        }) {
+            let reason = format!("the pass resumes at layer {}", resume.layer);
+            return Err(EngineError::NeverFires { site: early.site.to_string(), reason });
+        }
+        if with_tape {
+            pass.tape = Some(Vec::new());
+        }
+        let source = resume.run.site(Site::resid(resume.layer, config.n_layers))?;
+        let mut resid = self.backend.tensor(tokens.len() * config.d_model)?;
+        self.backend.gather_rows(source, config.d_model, &self.backend.upload_indices(&tokens)?, &mut resid)?;
+        pass.finish(resid, resume.layer, &[], output)
+    }
+
+    /// Joins the batches of one run.
+    fn join(&self, mut parts: Vec<Run<B>>) -> Result<Run<B>, EngineError> {
+        if parts.len() == 1 {
+            return Ok(parts.remove(0));
+        }
+        let rows = parts.iter().flat_map(|p| (0..p.layout.n_rows()).map(|r| (0, p.layout.len(r)))).collect::<Vec<_>>();
+        let mut joined = Run {
+            layout: Layout::new(rows),
+            sites: HashMap::new(),
+            prefix: None,
+            logits: None,
+            n_layers: self.config().n_layers,
+        };
+        let sites: HashSet<Site> = parts.iter().flat_map(|p| p.sites.keys().copied()).collect();
+        for site in sites {
+            let mut tensors = Vec::new();
+            for part in &mut parts {
+                tensors.extend(part.sites.remove(&site));
+            }
+            joined.sites.insert(site, self.concatenate(tensors)?);
+        }
+        let prefixes: Vec<_> = parts.iter_mut().filter_map(|p| p.prefix.take()).collect();
+        if !prefixes.is_empty() {
+            joined.prefix = Some(self.join_prefixes(prefixes)?);
+        }
+        joined.logits = parts.into_iter().filter_map(|p| p.logits).reduce(|mut all, next| {
+            all.values.rows += next.values.rows;
+            all.values.data.extend(next.values.data);
+            all.log_sum_exp = all.log_sum_exp.zip(next.log_sum_exp).map(|(a, b)| [a, b].concat());
+            all
+        });
+        Ok(joined)
+    }
+
+    fn join_prefixes(&self, mut prefixes: Vec<Prefix<B>>) -> Result<Prefix<B>, EngineError> {
+        let lens: Vec<usize> = prefixes.iter().flat_map(|p| p.lens.iter().copied()).collect();
+        let mut key_values = Vec::new();
+        for _ in 0..self.config().n_layers {
+            let tensors = prefixes.iter_mut().map(|p| p.key_values.remove(0)).collect();
+            key_values.push(self.concatenate(tensors)?);
+        }
+        Ok(Prefix { offsets: running_sum(&lens), lens, key_values })
+    }
+
+    fn concatenate(&self, tensors: Vec<B::Tensor>) -> Result<B::Tensor, EngineError> {
+        let total = tensors.iter().map(|t| self.backend.len(t)).sum();
+        let mut all = self.backend.tensor(total)?;
+        let mut offset = 0;
+        for tensor in tensors {
+            self.backend.copy_into(&tensor, &mut all, offset)?;
+            offset += self.backend.len(&tensor);
+        }
+        Ok(all)
+    }
+}
+
+/// Where each of several consecutive stretches starts.
+fn running_sum(lens: &[usize]) -> Vec<usize> {
+    lens.iter()
+        .scan(0, |sum, len| {
+            *sum += len;
+            Some(*sum - len)
+        })
+        .collect()
+}
+
+impl<B: Backend> Run<B> {
+    /// Where the kept keys of `sequence` start, checked to reach up to `start`.
+    fn prefix_offset(&self, sequence: usize, start: usize, unused: bool) -> Result<usize, EngineError> {
+        let kept = self.prefix.as_ref().map_or(0, |p| p.lens[sequence]);
+        if start > kept && !unused {
+            return Err(EngineError::Mismatch {
+                what: format!("first computed position of sequence {sequence}"),
+                expected: format!("at most {kept}, the positions whose keys and values the run kept"),
+                found: start.to_string(),
+            });
+        }
+        Ok(self.prefix.as_ref().map_or(0, |p| p.offsets[sequence]))
+    }
+}
+
+impl<'a, B: Backend> Pass<'a, B> {
+    fn new(
+        engine: &'a Engine<B>,
+        layout: Layout,
+        prefix: PrefixOf<'a, B>,
+        interventions: &'a [Intervention<'a, B>],
+        capture: &[Site],
+        output: &Output<'_, B>,
+    ) -> Result<Self, EngineError> {
+        let config = engine.config();
+        let backend = &engine.backend;
+        let mut wanted = HashSet::new();
+        for site in capture {
+            site.check(config)?;
+            if let Site::Result(_) = site {
+                let reason = "it is never stored: capture attn.hook_z and ask for a head's result".into();
+                return Err(EngineError::NoSuchSite { site: site.to_string(), reason });
+            }
+            wanted.insert(site.canonical(config.n_layers));
+        }
+        let mut compiled: HashMap<Site, Vec<_>> = HashMap::new();
+        for intervention in interventions {
+            let one = engine.compile(intervention, &layout, |row, position| layout.token(row, position))?;
+            compiled.entry(intervention.site.canonical(config.n_layers)).or_default().push(one);
+        }
+        let behind = |site: &Site| site.behind_keys() && site.layer().is_none_or(|l| l + 1 == config.n_layers);
+        let last_only =
+            !matches!(output, Output::All) && !wanted.iter().chain(compiled.keys()).any(behind);
+        let last_tokens = layout.last_tokens();
+        let last_positions: Vec<u32> = (0..layout.n_rows()).map(|row| layout.len(row) as u32 - 1).collect();
+        let rows = |last| layout.attention_rows(&prefix.offsets, config.n_heads, last);
+        Ok(Self {
+            attention: backend.upload_attention_rows(&rows(false))?,
+            attention_last: backend.upload_attention_rows(&rows(true))?,
+            positions: backend.upload_indices(&layout.positions())?,
+            positions_last: backend.upload_indices(&last_positions)?,
+            last: backend.upload_indices(&last_tokens)?,
+            engine,
+            layout,
+            prefix,
+            last_only,
+            compiled,
+            wanted,
+            captured: HashMap::new(),
+            keep: None,
+            kept: Vec::new(),
+            tape: None,
+        })
+    }
+
+    /// Asks for the keys and values of every row's first `lens` positions.
+    fn keep_prefix(&mut self, lens: &[usize]) -> Result<(), EngineError> {
+        if lens.is_empty() {
+            return Ok(());
+        }
+        let mut tokens = Vec::new();
+        for (row, &len) in lens.iter().enumerate() {
+            tokens.extend((0..len).filter_map(|position| self.layout.token(row, position)).map(|t| t as u32));
+        }
+        self.keep = Some(self.engine.backend.upload_indices(&tokens)?);
+        Ok(())
+    }
+
+    /// Embeds the tokens: `hook_embed` plus `hook_pos_embed`.
+    fn embed(&mut self, sequences: &[Vec<u32>]) -> Result<B::Tensor, EngineError> {
+        let (backend, d_model) = (&self.engine.backend, self.engine.config().d_model);
+        let tokens: Vec<u32> = sequences.concat();
+        let mut resid = backend.upload(&self.engine.model.embed(&tokens)?.data)?;
+        self.at(Site::Embed, &mut resid)?;
+        if let Some(table) = &self.engine.position_embedding {
+            let mut rows = Vec::with_capacity(tokens.len() * d_model);
+            for position in self.layout.positions() {
+                rows.extend_from_slice(table.row(position as usize));
+            }
+            let mut positions = backend.upload(&rows)?;
+            self.at(Site::PosEmbed, &mut positions)?;
+            backend.add(&positions, &mut resid)?;
+        }
+        Ok(resid)
+    }
+
+    /// Runs the blocks from `start` on and turns the last residual into the output.
+    fn finish(
+        mut self,
+        mut resid: B::Tensor,
+        start: usize,
+        keep: &[usize],
+        output: Output<'_, B>,
+    ) -> Result<(Run<B>, Tape<B>), EngineError> {
+        let n_layers = self.engine.config().n_layers;
+        for layer in start..n_layers {
+            if matches!(output, Output::None) && self.done_before(layer) {
+                break;
+            }
+            resid = self.block(layer, resid)?;
+        }
+        self.at(Site::ResidPost(n_layers - 1), &mut resid)?;
+        let final_resid = self.tape.is_some().then(|| self.copy(&resid)).transpose()?;
+        let logits = self.logits(resid, &output)?;
+        let prefix = (!keep.is_empty()).then(|| Prefix {
+            lens: keep.to_vec(),
+            offsets: running_sum(keep),
+            key_values: std::mem::take(&mut self.kept),
+        });
+        let tape = Tape {
+            start,
+            layers: self.tape.take().unwrap_or_default(),
+            final_resid,
+            n_tokens: self.layout.n_tokens(),
+            last_only: self.last_only,
+            attention: self.attention,
+            attention_last: self.attention_last,
+            positions: self.positions,
+            positions_last: self.positions_last,
+            last: self.last,
+        };
+        Ok((Run { layout: self.layout, sites: self.captured, prefix, logits, n_layers }, tape))
+    }
+
+    /// Is nothing left to do from block `layer` on, when no output is wanted?
+    fn done_before(&self, layer: usize) -> bool {
+        let later = |site: &Site| !self.captured.contains_key(site) && site.layer().is_none_or(|l| l >= layer);
+        self.keep.is_none() && self.tape.is_none() && !self.wanted.iter().any(later)
+    }
+
+    fn copy(&self, x: &B::Tensor) -> Result<B::Tensor, EngineError> {
+        let mut copy = self.engine.backend.tensor(self.engine.backend.len(x))?;
+        self.engine.backend.copy_into(x, &mut copy, 0)?;
+        Ok(copy)
+    }
+
+    /// Applies the interventions at `site` to `x`, then captures it.
+    fn at(&mut self, site: Site, x: &mut B::Tensor) -> Result<(), EngineError> {
+        let width = site.width(self.engine.config());
+        self.at_columns(site, x, width, 0)
+    }
+
+    /// As [`Pass::at`] for a site that is a range of columns of a wider matrix.
+    fn at_columns(&mut self, site: Site, x: &mut B::Tensor, stride: usize, offset: usize) -> Result<(), EngineError> {
+        for compiled in self.compiled.get(&site).into_iter().flatten() {
+            self.engine.apply(compiled, x, stride, offset)?;
+        }
+        if !self.wanted.contains(&site) {
+            return Ok(());
+        }
+        let width = site.width(self.engine.config());
+        let copy = if stride == width { self.copy(x)? } else { self.columns(x, stride, offset, width)? };
+        self.captured.insert(site, copy);
+        Ok(())
+    }
+
+    fn columns(&self, x: &B::Tensor, stride: usize, start: usize, width: usize) -> Result<B::Tensor, EngineError> {
+        let backend = &self.engine.backend;
+        let n = backend.len(x) / stride;
+        let every = backend.upload_indices(&(0..n as u32).collect::<Vec<_>>())?;
+        let mut copy = backend.tensor(n * width)?;
+        let rows = PatchRows { target: &every, source: &every };
+        backend.patch_replace(&mut copy, Columns::all(width), x, Columns { stride, start, width }, rows)?;
+        Ok(copy)
+    }
+
+    fn touches(&self, site: Site) -> bool {
+        self.wanted.contains(&site) || self.compiled.contains_key(&site)
+    }
+
+    fn norm(&self, x: &B::Tensor, norm: &crate::backend::Norm<B::Tensor>) -> Result<B::Tensor, EngineError> {
+        let mut y = self.engine.backend.tensor(self.engine.backend.len(x))?;
+        self.engine.backend.layer_norm(x, norm, &mut y)?;
+        Ok(y)
+    }
+
+    fn linear(
+        &self,
+        x: &B::Tensor,
+        weight: &B::Weight,
+        (inputs, outputs): (usize, usize),
+        epilogue: Epilogue<'_, B::Tensor>,
+    ) -> Result<B::Tensor, EngineError> {
+        let rows = self.engine.backend.len(x) / inputs;
+        let mut y = self.engine.backend.tensor(rows * outputs)?;
+        self.engine.backend.linear(x, weight, epilogue, &mut y)?;
+        Ok(y)
+    }
+
+    /// The last positions' rows of `x`.
+    fn last_rows(&self, x: &B::Tensor) -> Result<B::Tensor, EngineError> {
+        let (backend, d_model) = (&self.engine.backend, self.engine.config().d_model);
+        let mut rows = backend.tensor(self.layout.n_rows() * d_model)?;
+        backend.gather_rows(x, d_model, &self.last, &mut rows)?;
+        Ok(rows)
+    }
+
+    /// One block. The residual it returns has one row per token, or per row of the batch behind the last block when
+    /// only last positions are computed there.
+    fn block(&mut self, layer: usize, mut resid: B::Tensor) -> Result<B::Tensor, EngineError> {
+        let engine = self.engine;
+        let config = engine.config();
+        let (weights, d_model) = (&engine.layers[layer], config.d_model);
+        let d_attn = config.n_heads * config.d_head;
+        let only_last = self.last_only && layer + 1 == config.n_layers;
+        self.at(Site::ResidPre(layer), &mut resid)?;
+        let resid_pre = self.tape.is_some().then(|| self.copy(&resid)).transpose()?;
+
+        let mut normed = self.norm(&resid, &weights.ln1)?;
+        let mut kv = self.linear(&normed, &weights.key_value, (d_model, 2 * d_attn), Epilogue::Store)?;
+        self.at_columns(Site::K(layer), &mut kv, 2 * d_attn, 0)?;
+        self.at_columns(Site::V(layer), &mut kv, 2 * d_attn, d_attn)?;
+        if only_last {
+            normed = self.last_rows(&normed)?;
+            resid = self.last_rows(&resid)?;
+        }
+        let mut q = self.linear(&normed, &weights.query, (d_model, d_attn), Epilogue::Store)?;
+        self.at(Site::Q(layer), &mut q)?;
+        self.rotate(&mut q, &mut kv, only_last)?;
+        if let Some(rows) = &self.keep {
+            let mut kept = engine.backend.tensor(engine.backend.indices_len(rows) * 2 * d_attn)?;
+            engine.backend.gather_rows(&kv, 2 * d_attn, rows, &mut kept)?;
+            self.kept.push(kept);
+        }
+        let mut log_sum_exp = match self.tape {
+            Some(_) => Some(engine.backend.tensor(engine.backend.len(&q) / config.d_head)?),
+            None => None,
+        };
+        let z = self.attend(layer, &q, &kv, only_last, log_sum_exp.as_mut())?;
+        let (resid, mlp_input, mlp_pre) = self.residual_updates(layer, weights, resid, z)?;
+        if let (Some(tape), Some(resid_pre), Some(log_sum_exp), Some(mlp_pre)) =
+            (self.tape.as_mut(), resid_pre, log_sum_exp, mlp_pre)
+        {
+            tape.push(LayerTape { resid_pre, q, kv, log_sum_exp, mlp_input, mlp_pre });
+        }
+        Ok(resid)
+    }
+
+    /// Rotates queries and keys in place when the model's positions are rotary.
+    fn rotate(&self, q: &mut B::Tensor, kv: &mut B::Tensor, only_last: bool) -> Result<(), EngineError> {
+        let Some(rotary) = &self.engine.rotary else { return Ok(()) };
+        let heads = self.engine.heads();
+        let d_attn = heads.count * heads.width;
+        let keys = Columns { stride: 2 * d_attn, start: 0, width: d_attn };
+        let asked = if only_last { &self.positions_last } else { &self.positions };
+        let (backend, half, table) = (&self.engine.backend, rotary.half, &rotary.table);
+        backend.rotary(q, Columns::all(d_attn), heads, half, table, asked, false)?;
+        backend.rotary(kv, keys, heads, half, table, &self.positions, false)?;
+        Ok(())
+    }
+
+    /// Attention up to `hook_z`; the probabilities exist only when somebody wants them.
+    fn attend(
+        &mut self,
+        layer: usize,
+        q: &B::Tensor,
+        kv: &B::Tensor,
+        only_last: bool,
+        log_sum_exp: Option<&mut B::Tensor>,
+    ) -> Result<B::Tensor, EngineError> {
+        let engine = self.engine;
+        let (backend, heads) = (&engine.backend, engine.heads());
+        let rows = if only_last { &self.attention_last } else { &self.attention };
+        let key_values =
+            || KeyValues { own: kv, prefix: self.prefix.prefix.map(|prefix| &prefix.key_values[layer]) };
+        let mut z = backend.tensor(backend.len(q))?;
+        let site = Site::Pattern(layer);
+        if self.touches(site) {
+            let mut pattern = backend.tensor(self.layout.pattern_len(heads.count))?;
+            backend.attention_pattern(q, key_values(), rows, heads, &mut pattern)?;
+            for compiled in self.compiled.get(&site).into_iter().flatten() {
+                engine.apply_to_pattern(compiled, &mut pattern)?;
+            }
+            backend.apply_pattern(&pattern, key_values(), rows, heads, &mut z)?;
+            if self.wanted.contains(&site) {
+                self.captured.insert(site, pattern);
+            }
+        } else {
+            backend.attention(q, key_values(), rows, heads, &mut z, log_sum_exp)?;
+        }
+        self.at(Site::Z(layer), &mut z)?;
+        Ok(z)
+    }
+
+    /// Adds attention and MLP to the residual, in place. Returns it with the MLP norm's input and the MLP's values
+    /// before the activation when a tape is kept.
+    fn residual_updates(
+        &mut self,
+        layer: usize,
+        weights: &Layer<B>,
+        mut resid: B::Tensor,
+        z: B::Tensor,
+    ) -> Result<(B::Tensor, B::Tensor, Option<B::Tensor>), EngineError> {
+        let config = self.engine.config();
+        let parallel = config.parallel_residual;
+        let mut normed = None;
+        let mut mlp_input = None;
+        if parallel {
+            normed = Some(self.norm(&resid, &weights.ln2)?);
+            mlp_input = Some(self.copy_for_tape(&resid)?);
+        }
+        self.add_attention(layer, weights, &z, &mut resid)?;
+        if !parallel {
+            self.at(Site::ResidMid(layer), &mut resid)?;
+            normed = Some(self.norm(&resid, &weights.ln2)?);
+            mlp_input = Some(self.copy_for_tape(&resid)?);
+        }
+        let (Some(normed), Some(mlp_input)) = (normed, mlp_input) else { unreachable!("set on both paths") };
+        let mlp_pre = self.add_mlp(layer, weights, &normed, &mut resid)?;
+        Ok((resid, mlp_input, mlp_pre))
+    }
+
+    fn copy_for_tape(&self, x: &B::Tensor) -> Result<B::Tensor, EngineError> {
+        if self.tape.is_some() { self.copy(x) } else { Ok(self.engine.backend.tensor(0)?) }
+    }
+
+    fn add_attention(
+        &mut self,
+        layer: usize,
+        weights: &Layer<B>,
+        z: &B::Tensor,
+        resid: &mut B::Tensor,
+    ) -> Result<(), EngineError> {
+        let (engine, config) = (self.engine, self.engine.config());
+        if !self.touches(Site::AttnOut(layer)) && !self.compiled.contains_key(&Site::Result(layer)) {
+            engine.backend.linear(z, &weights.attn_out, Epilogue::Accumulate, resid)?;
+            return Ok(());
+        }
+        let shape = (config.n_heads * config.d_head, config.d_model);
+        let mut attn_out = self.linear(z, &weights.attn_out, shape, Epilogue::Store)?;
+        for compiled in self.compiled.get(&Site::Result(layer)).into_iter().flatten() {
+            engine.apply_to_result(compiled, layer, z, &mut attn_out)?;
+        }
+        self.at(Site::AttnOut(layer), &mut attn_out)?;
+        engine.backend.add(&attn_out, resid)?;
+        Ok(())
+    }
+
+    /// The MLP; returns the values before the activation when a tape is kept.
+    fn add_mlp(
+        &mut self,
+        layer: usize,
+        weights: &Layer<B>,
+        normed: &B::Tensor,
+        resid: &mut B::Tensor,
+    ) -> Result<Option<B::Tensor>, EngineError> {
+        let (engine, config) = (self.engine, self.engine.config());
+        let (backend, shape) = (&engine.backend, (config.d_model, config.d_mlp));
+        let rows = backend.len(normed) / config.d_model;
+        let mut before = None;
+        let mut post;
+        if self.touches(Site::MlpPre(layer)) {
+            let mut pre = self.linear(normed, &weights.mlp_in, shape, Epilogue::Store)?;
+            self.at(Site::MlpPre(layer), &mut pre)?;
+            post = backend.tensor(rows * config.d_mlp)?;
+            backend.activate(engine.activation(), &pre, &mut post)?;
+        } else {
+            if self.tape.is_some() {
+                before = Some(backend.tensor(rows * config.d_mlp)?);
+            }
+            let epilogue = Epilogue::Activate(engine.activation(), before.as_mut());
+            post = self.linear(normed, &weights.mlp_in, shape, epilogue)?;
+        }
+        self.at(Site::MlpPost(layer), &mut post)?;
+        if self.touches(Site::MlpOut(layer)) {
+            let back = (config.d_mlp, config.d_model);
+            let mut mlp_out = self.linear(&post, &weights.mlp_out, back, Epilogue::Store)?;
+            self.at(Site::MlpOut(layer), &mut mlp_out)?;
+            backend.add(&mlp_out, resid)?;
+        } else {
+            backend.linear(&post, &weights.mlp_out, Epilogue::Accumulate, resid)?;
+        }
+        Ok(before)
+    }
+
+    /// Final norm and the logits that were asked for.
+    fn logits(&mut self, resid: B::Tensor, output: &Output<'_, B>) -> Result<Option<Logits>, EngineError> {
+        let engine = self.engine;
+        let (backend, config) = (&engine.backend, engine.config());
+        let rows_are_last = backend.len(&resid) == self.layout.n_rows() * config.d_model;
+        let whole = matches!(output, Output::All) || self.touches(Site::FinalNormalized);
+        if matches!(output, Output::None) && !self.touches(Site::FinalNormalized) {
+            return Ok(None);
+        }
+        let resid = if whole || rows_are_last { resid } else { self.last_rows(&resid)? };
+        let mut normed = self.norm(&resid, &engine.final_norm)?;
+        self.at(Site::FinalNormalized, &mut normed)?;
+        if whole && !rows_are_last && !matches!(output, Output::All) {
+            normed = self.last_rows(&normed)?;
+        }
+        let vocabulary = (config.d_model, config.d_vocab);
+        let rows = backend.len(&normed) / config.d_model;
+        let (values, log_sum_exp) = match output {
+            Output::None => return Ok(None),
+            Output::Answers(columns) | Output::AnswersAndLogSumExp(columns) => {
+                let mut values = backend.tensor(rows * columns.tokens.len())?;
+                backend.answer_logits(&normed, &columns.columns, &columns.bias, &mut values)?;
+                let log_sum_exp = match output {
+                    Output::AnswersAndLogSumExp(_) => {
+                        let all = self.linear(&normed, engine.unembedding()?, vocabulary, Epilogue::Store)?;
+                        let mut sums = backend.tensor(rows)?;
+                        backend.log_sum_exp(&all, config.d_vocab, &mut sums)?;
+                        Some(backend.download(&sums)?)
+                    }
+                    _ => None,
+                };
+                (values, log_sum_exp)
+            }
+            Output::Last | Output::All => {
+                (self.linear(&normed, engine.unembedding()?, vocabulary, Epilogue::Store)?, None)
+            }
+        };
+        let data = backend.download(&values)?;
+        let cols = data.len() / rows.max(1);
+        if let Some(at) = data.iter().position(|v| !v.is_finite()) {
+            return Err(EngineError::NotFinite { what: "a logit", row: at / cols, value: data[at] });
+        }
+        Ok(Some(Logits { values: Matrix::new(rows, cols, data), log_sum_exp }))
+    }
+}

@@ -1,0 +1,259 @@
+//! The transformer, written once over a [`Backend`]: forward, backward, captures and interventions.
+//!
+//! A [`Run`] is one pass over a ragged batch: [`Engine::run`] starts from tokens and captures activations,
+//! [`Engine::resume`] starts rows in the middle of the stack, from the captured residual of an earlier run, patches
+//! them in place and goes on to the answer logits.
+
+mod backward;
+mod flops;
+mod forward;
+mod intervention;
+mod layout;
+mod run;
+mod site;
+
+pub use backward::Tape;
+pub use flops::Flops;
+pub use forward::{Output, Resume};
+pub use intervention::{Intervention, Op, Part, Patch, Source};
+pub use layout::Layout;
+pub use run::{Logits, Run};
+pub use site::Site;
+
+use crate::backend::{Backend, BackendError, Heads, Norm};
+use crate::model::{LayerWeights, LinearWeights, Model, ModelConfig, ModelError, NormWeights};
+use crate::types::{Activation, Matrix, Positions};
+use std::sync::OnceLock;
+
+/// What can go wrong between a model and its logits.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The model's weights could not be read.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The device failed.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// A hook name that does not exist, in general or in this model.
+    #[error("site {site:?}: {reason}")]
+    NoSuchSite {
+        /// The hook name.
+        site: String,
+        /// Why it is not there.
+        reason: String,
+    },
+    /// An intervention that would change nothing: its position or layer is not part of the pass.
+    #[error("intervention at {site} never fires: {reason}")]
+    NeverFires {
+        /// The hook name.
+        site: String,
+        /// Which row, position or layer is not computed.
+        reason: String,
+    },
+    /// A site was asked of a run that did not capture it.
+    #[error("{site} was not captured in this run")]
+    NotCaptured {
+        /// The hook name.
+        site: String,
+    },
+    /// A sequence that the model cannot run.
+    #[error("sequence {index}: {reason}")]
+    Sequence {
+        /// Which one.
+        index: usize,
+        /// Empty, too long, or a token outside the vocabulary.
+        reason: String,
+    },
+    /// A head, neuron, layer or shape that does not fit.
+    #[error("{what}: expected {expected}, found {found}")]
+    Mismatch {
+        /// What is off.
+        what: String,
+        /// What would fit.
+        expected: String,
+        /// What was given.
+        found: String,
+    },
+    /// A number that is not finite came out.
+    #[error("{what} of row {row} is {value}: the weights or a patch hold values that are not finite, or overflow")]
+    NotFinite {
+        /// Which output.
+        what: &'static str,
+        /// Row of the batch.
+        row: usize,
+        /// NaN or an infinity.
+        value: f32,
+    },
+}
+
+/// One block's weights on the device.
+struct Layer<B: Backend> {
+    ln1: Norm<B::Tensor>,
+    query: B::Weight,
+    key_value: B::Weight,
+    attn_out: B::Weight,
+    /// Bias of `attn_out` alone: head results come without it.
+    attn_out_bias: B::Tensor,
+    ln2: Norm<B::Tensor>,
+    mlp_in: B::Weight,
+    mlp_out: B::Weight,
+}
+
+/// Cosines and sines of the rotary embedding on the device, `(n_ctx, 2, half)`.
+struct RotaryTable<B: Backend> {
+    half: usize,
+    table: B::Tensor,
+}
+
+/// A model on a device.
+pub struct Engine<B: Backend> {
+    backend: B,
+    model: Model,
+    layers: Vec<Layer<B>>,
+    final_norm: Norm<B::Tensor>,
+    position_embedding: Option<Matrix>,
+    rotary: Option<RotaryTable<B>>,
+    unembedding: OnceLock<B::Weight>,
+    /// Most tokens of one batch; longer work is cut into several.
+    max_tokens: usize,
+}
+
+/// Columns of the unembedding for the tokens that answers need, on the device.
+pub struct AnswerColumns<B: Backend> {
+    tokens: Vec<u32>,
+    columns: B::Tensor,
+    bias: B::Tensor,
+}
+
+impl<B: Backend> AnswerColumns<B> {
+    /// The answer tokens: column `i` of the logits belongs to `tokens()[i]`.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+}
+
+fn upload_norm<B: Backend>(
+    backend: &B,
+    config: &ModelConfig,
+    weights: Option<NormWeights>,
+) -> Result<Norm<B::Tensor>, EngineError> {
+    let affine = match weights {
+        Some(norm) => Some((backend.upload(&norm.gain)?, backend.upload(&norm.bias)?)),
+        None => None,
+    };
+    Ok(Norm { width: config.d_model, eps: config.norm_eps, affine })
+}
+
+fn upload_layer<B: Backend>(
+    backend: &B,
+    config: &ModelConfig,
+    weights: LayerWeights,
+) -> Result<Layer<B>, EngineError> {
+    let pack = |linear: &LinearWeights| backend.pack(&linear.weight, &linear.bias);
+    Ok(Layer {
+        ln1: upload_norm(backend, config, weights.ln1)?,
+        query: pack(&weights.query)?,
+        key_value: pack(&weights.key_value)?,
+        attn_out: pack(&weights.attn_out)?,
+        attn_out_bias: backend.upload(&weights.attn_out.bias)?,
+        ln2: upload_norm(backend, config, weights.ln2)?,
+        mlp_in: pack(&weights.mlp_in)?,
+        mlp_out: pack(&weights.mlp_out)?,
+    })
+}
+
+/// Angles `p / base^(2i / dims)`, computed in f32 as the reference implementations do.
+fn rotary_table<B: Backend>(backend: &B, config: &ModelConfig) -> Result<Option<RotaryTable<B>>, EngineError> {
+    let Positions::Rotary { dims, base } = config.positions else { return Ok(None) };
+    let half = dims / 2;
+    let frequencies: Vec<f32> = (0..half).map(|i| 1.0 / base.powf(2.0 * i as f32 / dims as f32)).collect();
+    let mut table = Vec::with_capacity(config.n_ctx * 2 * half);
+    for position in 0..config.n_ctx {
+        let angle = |f: &f32| f64::from(position as f32 * f);
+        table.extend(frequencies.iter().map(|f| angle(f).cos() as f32));
+        table.extend(frequencies.iter().map(|f| angle(f).sin() as f32));
+    }
+    Ok(Some(RotaryTable { half, table: backend.upload(&table)? }))
+}
+
+impl<B: Backend> Engine<B> {
+    /// Most tokens of one batch unless told otherwise: enough rows for every product to run at full speed.
+    pub const DEFAULT_MAX_TOKENS: usize = 4096;
+
+    /// Uploads a model, block by block.
+    pub fn new(backend: B, model: Model) -> Result<Self, EngineError> {
+        let config = &model.config;
+        let mut layers = Vec::with_capacity(config.n_layers);
+        for layer in 0..config.n_layers {
+            layers.push(upload_layer(&backend, config, model.layer(layer)?)?);
+        }
+        let final_norm = upload_norm(&backend, config, model.final_norm()?)?;
+        let position_embedding = model.position_embedding()?;
+        let rotary = rotary_table(&backend, config)?;
+        Ok(Self {
+            backend,
+            layers,
+            final_norm,
+            position_embedding,
+            rotary,
+            unembedding: OnceLock::new(),
+            max_tokens: Self::DEFAULT_MAX_TOKENS,
+            model,
+        })
+    }
+
+    /// Cuts work into batches of at most `max_tokens` tokens (a single longer row still runs whole).
+    pub fn with_max_tokens(mut self, max_tokens: usize) -> Self {
+        self.max_tokens = max_tokens;
+        self
+    }
+
+    /// Most tokens of one batch.
+    pub fn max_tokens(&self) -> usize {
+        self.max_tokens
+    }
+
+    /// The device.
+    pub fn backend(&self) -> &B {
+        &self.backend
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The model's shape.
+    pub fn config(&self) -> &ModelConfig {
+        &self.model.config
+    }
+
+    /// Uploads the unembedding's columns of these tokens.
+    pub fn answer_columns(&self, tokens: &[u32]) -> Result<AnswerColumns<B>, EngineError> {
+        let (columns, bias) = self.model.unembed_columns(tokens)?;
+        Ok(AnswerColumns {
+            tokens: tokens.to_vec(),
+            columns: self.backend.upload(&columns.data)?,
+            bias: self.backend.upload(&bias)?,
+        })
+    }
+
+    /// The whole unembedding, packed when first asked for.
+    fn unembedding(&self) -> Result<&B::Weight, EngineError> {
+        if let Some(weight) = self.unembedding.get() {
+            return Ok(weight);
+        }
+        let weights = self.model.unembedding()?;
+        let packed = self.backend.pack(&weights.weight, &weights.bias)?;
+        Ok(self.unembedding.get_or_init(|| packed))
+    }
+
+    fn heads(&self) -> Heads {
+        let config = self.config();
+        Heads { count: config.n_heads, width: config.d_head, scale: 1.0 / (config.d_head as f32).sqrt() }
+    }
+
+    fn activation(&self) -> Activation {
+        self.config().activation
+    }
+}
