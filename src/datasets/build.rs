@@ -1,0 +1,243 @@
+//! One dataset for one tokenizer: words of the right length fill the template, answers become tokens, rows are paired.
+
+use super::assemble::{Row, Rows, assemble};
+use super::error::{DatasetError, Place};
+use super::file::{Answers, Dataset, ExplicitPrompt, Fill, PromptSource, TemplatePrompts, WordLists};
+use super::template::Prompt;
+use super::{AnswerPair, PairedPrompts};
+use crate::model::Tokenizer;
+use std::collections::{BTreeMap, HashSet};
+
+/// How a dataset is built, beyond what its table says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildOptions {
+    /// Tokens a filler must have, leading space included, in place of the dataset's own `filter_length`. Tokenizers that
+    /// make a token of the leading space (Mistral's) need one more than GPT-2's.
+    pub filter_length: Option<usize>,
+    /// Number of answer pairs; all there are when `None`.
+    pub n_answers: Option<usize>,
+    /// Does BOS stand in front of every prompt?
+    pub prepend_bos: bool,
+}
+
+impl Default for BuildOptions {
+    fn default() -> Self {
+        Self { filter_length: None, n_answers: None, prepend_bos: true }
+    }
+}
+
+/// What every step needs to know.
+struct Builder<'a> {
+    dataset: &'a Dataset,
+    lists: &'a WordLists,
+    tokenizer: &'a Tokenizer,
+    options: &'a BuildOptions,
+}
+
+pub(super) fn build(
+    dataset: &Dataset,
+    lists: &WordLists,
+    tokenizer: &Tokenizer,
+    options: &BuildOptions,
+) -> Result<PairedPrompts, DatasetError> {
+    let bos = match (options.prepend_bos, tokenizer.bos()) {
+        (false, _) => None,
+        (true, Some(bos)) => Some(bos),
+        (true, None) => return Err(DatasetError::MissingBos { tokenizer: tokenizer.path().into() }),
+    };
+    let builder = Builder { dataset, lists, tokenizer, options };
+    let rows = match &dataset.prompts {
+        PromptSource::Template(source) => builder.template_rows(source)?,
+        PromptSource::Explicit(prompts) => builder.explicit_rows(prompts)?,
+    };
+    assemble(dataset, rows, tokenizer, bos)
+}
+
+impl Builder<'_> {
+    fn template_rows(&self, source: &TemplatePrompts) -> Result<Rows, DatasetError> {
+        let words = self.filtered_words(source)?;
+        let mut prompts = Vec::new();
+        for index in 0..n_indices(source, &words) {
+            for (variant, fills) in source.variants.iter().enumerate() {
+                for positive in [true, false] {
+                    prompts.push(self.fill(source, &words, (variant, fills), index, positive)?);
+                }
+            }
+        }
+        let answers = match prompts.first() {
+            Some(first) => self.answer_pairs(&source.answers, first)?,
+            None => Vec::new(),
+        };
+        let swapped: Vec<AnswerPair> = answers.iter().map(|&(positive, negative)| (negative, positive)).collect();
+        let row = |clean: usize| {
+            let positive = clean.is_multiple_of(2);
+            let answers = if positive { answers.clone() } else { swapped.clone() };
+            Row { clean, corrupted: (clean + 1) % prompts.len(), positive, answers }
+        };
+        let rows = (0..prompts.len()).map(row).collect();
+        Ok(Rows { prompts, rows, field: "template" })
+    }
+
+    fn explicit_rows(&self, pairs: &[ExplicitPrompt]) -> Result<Rows, DatasetError> {
+        let mut prompts = Vec::new();
+        let mut rows = Vec::new();
+        for (index, pair) in pairs.iter().enumerate() {
+            let place = |field: &str| self.dataset.place(&format!("prompts[{index}].{field}"));
+            for (field, template) in [("clean", &pair.clean), ("corrupted", &pair.corrupted)] {
+                let prompt = template
+                    .render(|_| None)
+                    .map_err(|placeholder| DatasetError::PlaceholderWithoutList { place: place(field), placeholder })?;
+                prompts.push(prompt);
+            }
+            let clean = &prompts[2 * index];
+            let correct = self.single_answer(clean, &pair.correct, place("correct"))?;
+            let incorrect = self.single_answer(clean, &pair.incorrect, place("incorrect"))?;
+            let answers = self.checked_pairs(vec![(correct, incorrect)], place("incorrect"))?;
+            rows.push(Row { clean: 2 * index, corrupted: 2 * index + 1, positive: pair.positive, answers });
+        }
+        Ok(Rows { prompts, rows, field: "prompts" })
+    }
+
+    /// Every word list the dataset names, with the words of the right length only, each once.
+    fn filtered_words(&self, source: &TemplatePrompts) -> Result<BTreeMap<String, Vec<String>>, DatasetError> {
+        let filter_length = self.options.filter_length.unwrap_or(source.filter_length);
+        let fills = source.variants.iter().flatten();
+        let filled = fills.flat_map(|(placeholder, fill)| {
+            let field = format!("fill.{placeholder}");
+            [(field.clone(), &fill.positive), (field, &fill.negative)]
+        });
+        let limits = source.limit.iter().flatten().map(|list| ("limit".to_string(), list));
+        let mut words = BTreeMap::new();
+        for (field, list) in filled.chain(limits) {
+            if !words.contains_key(list) {
+                words.insert(list.clone(), self.words_of_length(list, filter_length, &field)?);
+            }
+        }
+        Ok(words)
+    }
+
+    fn words_of_length(&self, list: &str, filter_length: usize, field: &str) -> Result<Vec<String>, DatasetError> {
+        let all = self.word_list(list, field)?;
+        let mut seen = HashSet::new();
+        let mut kept = Vec::new();
+        for word in all {
+            if self.tokenizer.encode(word)?.len() == filter_length && seen.insert(word) {
+                kept.push(word.clone());
+            }
+        }
+        if kept.is_empty() {
+            return Err(DatasetError::NoWords {
+                place: self.dataset.place(field),
+                list: list.into(),
+                words: all.len(),
+                filter_length,
+                tokenizer: self.tokenizer.path().into(),
+            });
+        }
+        Ok(kept)
+    }
+
+    fn word_list(&self, list: &str, field: &str) -> Result<&[String], DatasetError> {
+        let unknown = || DatasetError::UnknownWordList { place: self.dataset.place(field), list: list.into() };
+        self.lists.get(list).map(Vec::as_slice).ok_or_else(unknown)
+    }
+
+    fn fill(
+        &self,
+        source: &TemplatePrompts,
+        words: &BTreeMap<String, Vec<String>>,
+        (variant, fills): (usize, &BTreeMap<String, Fill>),
+        index: usize,
+        positive: bool,
+    ) -> Result<Prompt, DatasetError> {
+        let field = if source.variants.len() == 1 { "fill".to_string() } else { format!("variants[{variant}]") };
+        if let Some(placeholder) = fills.keys().find(|name| !source.template.has_placeholder(name)) {
+            let message = format!("the template has no placeholder {{{placeholder}}}");
+            return Err(DatasetError::Field { place: self.dataset.place(&format!("{field}.{placeholder}")), message });
+        }
+        let word = |placeholder: &str| {
+            let fill = fills.get(placeholder)?;
+            let words = words.get(if positive { &fill.positive } else { &fill.negative })?;
+            words.get((index + fill.offset) % words.len().max(1)).map(String::as_str)
+        };
+        let missing =
+            |placeholder| DatasetError::PlaceholderWithoutList { place: self.dataset.place(&field), placeholder };
+        source.template.render(word).map_err(missing)
+    }
+
+    /// (positive, negative) answers; which tokens an answer is depends on the prompt it continues.
+    fn answer_pairs(&self, answers: &Answers, prompt: &Prompt) -> Result<Vec<AnswerPair>, DatasetError> {
+        let positive = self.answer_list(answers, &answers.positive, prompt, "answers.positive")?;
+        let negative = self.answer_list(answers, &answers.negative, prompt, "answers.negative")?;
+        self.checked_pairs(positive.into_iter().zip(negative).collect(), self.dataset.place("answers"))
+    }
+
+    /// The list's answers that are one token after `prompt`, or all answers' first tokens; each token once.
+    fn answer_list(
+        &self,
+        answers: &Answers,
+        list: &str,
+        prompt: &Prompt,
+        field: &str,
+    ) -> Result<Vec<u32>, DatasetError> {
+        let mut tokens: Vec<u32> = Vec::new();
+        for answer in self.word_list(list, field)? {
+            match self.continuation(prompt, answer)?.as_slice() {
+                [token, rest @ ..] if (answers.first_token || rest.is_empty()) && !tokens.contains(token) => {
+                    tokens.push(*token)
+                }
+                _ => {}
+            }
+        }
+        Ok(tokens)
+    }
+
+    fn single_answer(&self, prompt: &Prompt, answer: &str, place: Box<Place>) -> Result<u32, DatasetError> {
+        match self.continuation(prompt, answer)?.as_slice() {
+            [token] => Ok(*token),
+            tokens => Err(DatasetError::AnswerTokens {
+                place,
+                prompt: prompt.text.clone(),
+                answer: answer.into(),
+                found: tokens.len(),
+                tokenizer: self.tokenizer.path().into(),
+            }),
+        }
+    }
+
+    /// The tokens by which `answer` continues `prompt`; none when it melts into the prompt's last token.
+    ///
+    /// An answer is encoded behind its prompt because some tokenizers (Mistral's) put a token in front of a text that
+    /// stands alone.
+    fn continuation(&self, prompt: &Prompt, answer: &str) -> Result<Vec<u32>, DatasetError> {
+        let before = self.tokenizer.encode(&prompt.text)?;
+        let whole = self.tokenizer.encode(&format!("{}{answer}", prompt.text))?;
+        Ok(whole.strip_prefix(before.as_slice()).unwrap_or_default().to_vec())
+    }
+
+    /// As many pairs as asked for, none of which is one token twice.
+    fn checked_pairs(&self, mut pairs: Vec<AnswerPair>, place: Box<Place>) -> Result<Vec<AnswerPair>, DatasetError> {
+        let expected = self.options.n_answers.unwrap_or(pairs.len()).max(1);
+        let tokenizer = || self.tokenizer.path().into();
+        if self.options.n_answers == Some(0) {
+            return Err(DatasetError::Field {
+                place,
+                message: "0 answer pairs wanted, but at least one is needed".into(),
+            });
+        }
+        if pairs.len() < expected {
+            return Err(DatasetError::TooFewAnswers { place, expected, found: pairs.len(), tokenizer: tokenizer() });
+        }
+        pairs.truncate(expected);
+        match pairs.iter().position(|(correct, incorrect)| correct == incorrect) {
+            Some(pair) => Err(DatasetError::SameAnswer { place, pair, token: pairs[pair].0, tokenizer: tokenizer() }),
+            None => Ok(pairs),
+        }
+    }
+}
+
+/// The length of the shortest limiting list: each index gives one positive and one negative prompt per variant.
+fn n_indices(source: &TemplatePrompts, words: &BTreeMap<String, Vec<String>>) -> usize {
+    let limiting = |list: &String| source.limit.as_ref().is_none_or(|limit| limit.contains(list));
+    words.iter().filter(|(list, _)| limiting(list)).map(|(_, words)| words.len()).min().unwrap_or(0)
+}

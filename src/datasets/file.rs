@@ -1,0 +1,256 @@
+//! The shape of a dataset file: TOML tables, checked one by one so that an error can name its dataset.
+
+use super::error::{DatasetError, Place};
+use super::template::Template;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+/// One dataset and the file it came from.
+#[derive(Debug, Clone)]
+pub(super) struct Dataset {
+    pub file: String,
+    pub name: String,
+    pub prompts: PromptSource,
+}
+
+impl Dataset {
+    /// Where `field` of this dataset stands.
+    pub fn place(&self, field: &str) -> Box<Place> {
+        Box::new(Place { file: self.file.clone(), dataset: self.name.clone(), field: field.into() })
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum PromptSource {
+    Template(TemplatePrompts),
+    Explicit(Vec<ExplicitPrompt>),
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct TemplatePrompts {
+    pub template: Template,
+    /// At least one; every index gives one positive and one negative prompt per variant.
+    pub variants: Vec<BTreeMap<String, Fill>>,
+    /// Word lists whose shortest sets the number of indices; `None`: all that fill a placeholder.
+    pub limit: Option<Vec<String>>,
+    pub filter_length: usize,
+    pub answers: Answers,
+}
+
+/// What fills one placeholder.
+#[derive(Debug, Clone)]
+pub(super) struct Fill {
+    pub positive: String,
+    pub negative: String,
+    pub offset: usize,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Answers {
+    pub positive: String,
+    pub negative: String,
+    #[serde(default)]
+    pub first_token: bool,
+}
+
+/// A clean prompt with its own corrupted one.
+#[derive(Debug, Clone)]
+pub(super) struct ExplicitPrompt {
+    pub clean: Template,
+    pub corrupted: Template,
+    pub correct: String,
+    pub incorrect: String,
+    pub positive: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DatasetTable {
+    template: Option<String>,
+    fill: Option<FillTables>,
+    variants: Option<Vec<FillTables>>,
+    limit: Option<Vec<String>>,
+    filter_length: Option<usize>,
+    answers: Option<Answers>,
+    /// Parsed one by one, so that an error can say which.
+    prompts: Option<Vec<toml::Value>>,
+}
+
+type FillTables = BTreeMap<String, FillTable>;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FillTable {
+    positive: Option<String>,
+    negative: Option<String>,
+    both: Option<String>,
+    #[serde(default)]
+    offset: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PromptTable {
+    clean: String,
+    corrupted: String,
+    correct: String,
+    incorrect: String,
+    label: Label,
+}
+
+#[derive(PartialEq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Label {
+    Positive,
+    Negative,
+}
+
+/// Name to words, each with its leading space.
+pub(super) type WordLists = BTreeMap<String, Vec<String>>;
+
+/// Parses a file of word lists; `file` names it in errors.
+pub(super) fn parse_words(file: &str, text: &str) -> Result<WordLists, DatasetError> {
+    word_lists(file, parse_table(file, text)?)
+}
+
+/// Parses a file of datasets, which may have a table `[words]` too.
+pub(super) fn parse_datasets(file: &str, text: &str) -> Result<(WordLists, Vec<Dataset>), DatasetError> {
+    let mut tables = parse_table(file, text)?;
+    let words = match tables.remove("words") {
+        None => WordLists::new(),
+        Some(toml::Value::Table(lists)) => word_lists(file, lists)?,
+        Some(other) => {
+            let message = format!("`words` must be a table of word lists, not a {}", other.type_str());
+            return Err(DatasetError::Syntax { file: file.into(), message });
+        }
+    };
+    let datasets = tables.into_iter().map(|(name, table)| dataset(file, name, table)).collect::<Result<_, _>>()?;
+    Ok((words, datasets))
+}
+
+fn parse_table(file: &str, text: &str) -> Result<toml::Table, DatasetError> {
+    toml::from_str(text).map_err(|error| DatasetError::Syntax { file: file.into(), message: error.to_string() })
+}
+
+fn word_lists(file: &str, table: toml::Table) -> Result<WordLists, DatasetError> {
+    let mut lists = WordLists::new();
+    for (list, value) in table {
+        let wrong = |message: String| DatasetError::WordList { file: file.into(), list: list.clone(), message };
+        let words: Vec<String> = value
+            .try_into()
+            .map_err(|error: toml::de::Error| wrong(format!("a list of words is needed: {}", one_line(&error))))?;
+        if let Some(at) = words.iter().position(|word| word.trim().is_empty()) {
+            return Err(wrong(format!("word {} is empty", at + 1)));
+        }
+        let spaced = words.iter().map(|word| format!(" {}", word.trim())).collect();
+        lists.insert(list, spaced);
+    }
+    Ok(lists)
+}
+
+/// The parser's message as part of a line of our own.
+fn one_line(error: &toml::de::Error) -> String {
+    error.to_string().trim().replace('\n', " ")
+}
+
+fn dataset(file: &str, name: String, value: toml::Value) -> Result<Dataset, DatasetError> {
+    let wrong = |message: String| DatasetError::Table { file: file.into(), dataset: name.clone(), message };
+    let table: DatasetTable = value.try_into().map_err(|error| wrong(one_line(&error)))?;
+    let place = |field: String| Box::new(Place { file: file.into(), dataset: name.clone(), field });
+    let prompts = match (table.template.as_deref(), table.prompts) {
+        (Some(_), Some(_)) => {
+            return Err(wrong("it has both `template` and `prompts`; only one of them is possible".into()));
+        }
+        (None, None) => return Err(wrong("it has neither `template` nor `prompts`".into())),
+        (None, Some(prompts)) => {
+            let idle = [
+                ("fill", table.fill.is_some()),
+                ("variants", table.variants.is_some()),
+                ("limit", table.limit.is_some()),
+                ("filter_length", table.filter_length.is_some()),
+                ("answers", table.answers.is_some()),
+            ];
+            if let Some((field, _)) = idle.iter().find(|(_, present)| *present) {
+                return Err(wrong(format!("`{field}` belongs to a `template`, but this dataset lists its `prompts`")));
+            }
+            PromptSource::Explicit(explicit_prompts(&place, prompts)?)
+        }
+        (Some(source), None) => {
+            let template = parse_template(&place, "template".into(), source)?;
+            let filter_length = table.filter_length.unwrap_or(1);
+            let answers = table.answers.ok_or_else(|| wrong("missing field `answers`".into()))?;
+            let variants = variants(&place, table.fill, table.variants)?;
+            PromptSource::Template(TemplatePrompts { template, variants, limit: table.limit, filter_length, answers })
+        }
+    };
+    Ok(Dataset { file: file.into(), name, prompts })
+}
+
+fn parse_template(
+    place: &impl Fn(String) -> Box<Place>,
+    field: String,
+    source: &str,
+) -> Result<Template, DatasetError> {
+    Template::parse(source).map_err(|message| DatasetError::Field { place: place(field), message })
+}
+
+fn explicit_prompts(
+    place: &impl Fn(String) -> Box<Place>,
+    tables: Vec<toml::Value>,
+) -> Result<Vec<ExplicitPrompt>, DatasetError> {
+    let parse = |(index, table): (usize, toml::Value)| {
+        let wrong =
+            |error| DatasetError::Field { place: place(format!("prompts[{index}]")), message: one_line(&error) };
+        let table: PromptTable = table.try_into().map_err(wrong)?;
+        let template = |field: &str, source: &str| parse_template(place, format!("prompts[{index}].{field}"), source);
+        Ok(ExplicitPrompt {
+            clean: template("clean", &table.clean)?,
+            corrupted: template("corrupted", &table.corrupted)?,
+            correct: table.correct,
+            incorrect: table.incorrect,
+            positive: table.label == Label::Positive,
+        })
+    };
+    tables.into_iter().enumerate().map(parse).collect()
+}
+
+/// One map per variant: the dataset's `fill`, and over it what the variant says.
+fn variants(
+    place: &impl Fn(String) -> Box<Place>,
+    fill: Option<FillTables>,
+    variants: Option<Vec<FillTables>>,
+) -> Result<Vec<BTreeMap<String, Fill>>, DatasetError> {
+    let common = fills(place, "fill", fill.unwrap_or_default())?;
+    let Some(variants) = variants else { return Ok(vec![common]) };
+    if variants.is_empty() {
+        return Err(DatasetError::Field { place: place("variants".into()), message: "the list is empty".into() });
+    }
+    let over_common = |(index, own): (usize, FillTables)| {
+        let mut all = common.clone();
+        all.extend(fills(place, &format!("variants[{index}]"), own)?);
+        Ok(all)
+    };
+    variants.into_iter().enumerate().map(over_common).collect()
+}
+
+fn fills(
+    place: &impl Fn(String) -> Box<Place>,
+    field: &str,
+    tables: FillTables,
+) -> Result<BTreeMap<String, Fill>, DatasetError> {
+    let fill = |(placeholder, table): (String, FillTable)| match one_fill(table) {
+        Ok(fill) => Ok((placeholder, fill)),
+        Err(message) => Err(DatasetError::Field { place: place(format!("{field}.{placeholder}")), message }),
+    };
+    tables.into_iter().map(fill).collect()
+}
+
+fn one_fill(table: FillTable) -> Result<Fill, String> {
+    let (positive, negative) = match (table.positive, table.negative, table.both) {
+        (Some(positive), Some(negative), None) => (positive, negative),
+        (None, None, Some(both)) => (both.clone(), both),
+        _ => return Err("it needs either `positive` and `negative` or `both`".into()),
+    };
+    Ok(Fill { positive, negative, offset: table.offset })
+}

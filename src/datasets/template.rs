@@ -1,0 +1,153 @@
+//! A prompt with named pieces: `This{SBJ: movie} was{ADJ}` has fixed text, fixed text with a name, and a placeholder.
+
+use std::collections::BTreeMap;
+
+/// The name of the last token's position, which no piece of a template may take.
+pub const END: &str = "END";
+
+/// A prompt's text, and where each named piece of it ends.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Prompt {
+    /// The whole text, without BOS.
+    pub text: String,
+    /// Name to the byte just behind its last occurrence.
+    pub ends: BTreeMap<String, usize>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Piece {
+    Text(String),
+    Named { name: String, text: String },
+    Placeholder(String),
+}
+
+/// A parsed template.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Template {
+    pieces: Vec<Piece>,
+}
+
+impl Template {
+    /// Parses `{NAME}`, `{NAME:text}` and the escapes `{{` and `}}`. The error says what is wrong, not where.
+    pub fn parse(source: &str) -> Result<Self, String> {
+        let mut pieces = Vec::new();
+        let mut text = String::new();
+        let mut rest = source;
+        while let Some(at) = rest.find(['{', '}']) {
+            let (before, brace) = rest.split_at(at);
+            text.push_str(before);
+            if let Some(after) = brace.strip_prefix("{{").or_else(|| brace.strip_prefix("}}")) {
+                text.push_str(&brace[..1]);
+                rest = after;
+                continue;
+            }
+            let Some(inside) = brace.strip_prefix('{') else {
+                return Err("a `}` that closes nothing (write `}}` for a literal one)".into());
+            };
+            let Some((name, after)) = inside.split_once('}') else {
+                return Err("a `{` that is not closed (write `{{` for a literal one)".into());
+            };
+            if !text.is_empty() {
+                pieces.push(Piece::Text(std::mem::take(&mut text)));
+            }
+            pieces.push(Piece::parse(name)?);
+            rest = after;
+        }
+        text.push_str(rest);
+        if !text.is_empty() {
+            pieces.push(Piece::Text(text));
+        }
+        if pieces.is_empty() {
+            return Err("it is empty".into());
+        }
+        Ok(Self { pieces })
+    }
+
+    /// Does the template have the placeholder `name`?
+    pub fn has_placeholder(&self, name: &str) -> bool {
+        self.pieces.iter().any(|piece| matches!(piece, Piece::Placeholder(own) if own == name))
+    }
+
+    /// The prompt in which `word` gives each placeholder's filler; the error is the placeholder that has none.
+    pub fn render<'word>(&self, word: impl Fn(&str) -> Option<&'word str>) -> Result<Prompt, String> {
+        let mut prompt = Prompt { text: String::new(), ends: BTreeMap::new() };
+        for piece in &self.pieces {
+            let name = match piece {
+                Piece::Text(text) => {
+                    prompt.text.push_str(text);
+                    continue;
+                }
+                Piece::Named { name, text } => {
+                    prompt.text.push_str(text);
+                    name
+                }
+                Piece::Placeholder(name) => {
+                    prompt.text.push_str(word(name).ok_or_else(|| name.clone())?);
+                    name
+                }
+            };
+            prompt.ends.insert(name.clone(), prompt.text.len());
+        }
+        Ok(prompt)
+    }
+}
+
+impl Piece {
+    /// Parses what stands between braces.
+    fn parse(inside: &str) -> Result<Self, String> {
+        let (name, text) = match inside.split_once(':') {
+            Some((name, text)) => (name, Some(text)),
+            None => (inside, None),
+        };
+        if name.is_empty() || !name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_') {
+            return Err(format!("{{{inside}}}: a name is letters, digits and `_`"));
+        }
+        if name == END {
+            return Err(format!("{{{inside}}}: `{END}` is always the last token"));
+        }
+        match text {
+            Some("") => Err(format!("{{{inside}}}: there is no text behind the colon")),
+            Some(text) => Ok(Self::Named { name: name.into(), text: text.into() }),
+            None => Ok(Self::Placeholder(name.into())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn renders_words_names_and_escapes() {
+        let template = Template::parse("{{x}} This{SBJ: movie} was{ADJ}, é{ADJ}.").unwrap();
+        assert!(template.has_placeholder("ADJ") && !template.has_placeholder("SBJ"));
+        let prompt = template.render(|name| (name == "ADJ").then_some(" good")).unwrap();
+        assert_eq!(prompt.text, "{x} This movie was good, é good.");
+        // Bytes: `{x} This movie` is 14; the last ` good` ends one byte before the end.
+        assert_eq!(prompt.ends, BTreeMap::from([("SBJ".to_string(), 14), ("ADJ".to_string(), prompt.text.len() - 1)]));
+    }
+
+    #[test]
+    fn names_the_placeholder_that_has_no_word() {
+        assert_eq!(
+            Template::parse("a{X}{Y}").unwrap().render(|name| (name == "X").then_some("b")),
+            Err("Y".to_string())
+        );
+    }
+
+    #[test]
+    fn refuses_what_it_cannot_mean() {
+        for (source, says) in [
+            ("", "empty"),
+            ("a { b", "not closed"),
+            ("a } b", "closes nothing"),
+            ("{}", "letters"),
+            ("{A B}", "letters"),
+            ("{A:}", "no text"),
+            ("{END}", "last token"),
+        ] {
+            let error = Template::parse(source).unwrap_err();
+            assert!(error.contains(says), "{source:?}: {error}");
+        }
+    }
+}
