@@ -1,6 +1,7 @@
 //! Plain types that every room may use: host matrices and the choices that define a transformer's shape.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// A dense row-major f32 matrix on the host.
 #[derive(Debug, Clone, PartialEq)]
@@ -65,4 +66,31 @@ pub enum Positions {
         /// Base of the geometric progression of wavelengths.
         base: f32,
     },
+}
+
+/// A (correct, incorrect) pair of answer tokens.
+pub type AnswerPair = (u32, u32);
+
+/// Clean and corrupted prompts of one dataset, tokenised for one model.
+///
+/// Sequences carry no padding: position 0 is BOS (or the first token without one), whatever the lengths.
+/// Equal rows are stored, and later run, once: `clean` and `corrupted` index into `sequences`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PairedPrompts {
+    /// Dataset name, for example `simple_train`.
+    pub name: String,
+    /// Prompt texts without BOS, parallel to `sequences`.
+    pub texts: Vec<String>,
+    /// Distinct token sequences, BOS included.
+    pub sequences: Vec<Vec<u32>>,
+    /// Per prompt: its clean sequence.
+    pub clean: Vec<usize>,
+    /// Per prompt: its corrupted sequence.
+    pub corrupted: Vec<usize>,
+    /// Per prompt: does the clean prompt have the sign of the first one (positive)?
+    pub positive: Vec<bool>,
+    /// Per prompt: (correct, incorrect) answer tokens of the clean prompt.
+    pub answers: Vec<Vec<AnswerPair>>,
+    /// Placeholder name (`ADJ`, `VRB`, …) to the position of its last token, the same in every prompt.
+    pub positions: BTreeMap<String, usize>,
 }

@@ -9,6 +9,8 @@ mod flops;
 mod forward;
 mod intervention;
 mod layout;
+pub mod metrics;
+mod paired;
 mod run;
 mod site;
 
@@ -17,6 +19,8 @@ pub use flops::Flops;
 pub use forward::{Output, Resume};
 pub use intervention::{Intervention, Op, Part, Patch, Source};
 pub use layout::Layout;
+pub use metrics::{Baselines, Metric, Mode, Scores};
+pub use paired::{PairedRun, Positions};
 pub use run::{Logits, Run};
 pub use site::Site;
 

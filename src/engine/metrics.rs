@@ -1,0 +1,261 @@
+//! From answer logits to metrics.
+//!
+//! The logit difference of a prompt is the mean over its answer pairs of `logit[correct] - logit[incorrect]` at its
+//! last position (arXiv 2310.15154, section 2). A metric is normalised by the clean and corrupted baselines:
+//! denoising patches clean activations into the corrupted run and goes from 0 (corrupted) to 1 (clean), noising
+//! patches corrupted activations into the clean run and goes from 0 (clean) to -1 (corrupted).
+
+use super::Logits;
+use crate::types::Matrix;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// Which way a patch goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Clean activations into the corrupted run.
+    Denoising,
+    /// Corrupted activations into the clean run.
+    Noising,
+}
+
+/// What a cell of a sweep reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// Normalised logit difference, denoising.
+    LogitDiff,
+    /// Normalised logit difference, noising.
+    LogitDiffNoising,
+    /// Normalised share of prompts whose centred logit difference is positive, denoising.
+    LogitFlip,
+    /// Normalised difference of the answers' probabilities, denoising.
+    ProbDiff,
+}
+
+impl Metric {
+    /// All metrics.
+    pub const ALL: [Metric; 4] = [Metric::LogitDiff, Metric::LogitDiffNoising, Metric::LogitFlip, Metric::ProbDiff];
+
+    /// Which run is patched.
+    pub fn mode(self) -> Mode {
+        if self == Metric::LogitDiffNoising { Mode::Noising } else { Mode::Denoising }
+    }
+
+    /// Name in files and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Metric::LogitDiff => "logit_diff",
+            Metric::LogitDiffNoising => "logit_diff_noising",
+            Metric::LogitFlip => "logit_flip",
+            Metric::ProbDiff => "prob_diff",
+        }
+    }
+}
+
+impl fmt::Display for Metric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Metric {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let known = Metric::ALL.map(Metric::name).join(", ");
+        let found = Metric::ALL.into_iter().find(|metric| metric.name() == name);
+        found.ok_or_else(|| format!("unknown metric {name:?}, expected one of {known}"))
+    }
+}
+
+/// Per prompt: its answer pairs as (correct, incorrect) columns of the logits.
+pub type AnswerIndices = Vec<Vec<(usize, usize)>>;
+
+/// What the metrics need of one run over all prompts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scores {
+    /// Logit difference per prompt.
+    pub logit_differences: Vec<f64>,
+    /// Difference of the answers' probabilities per prompt; empty when the run had no sums of exponentials.
+    pub probability_differences: Vec<f64>,
+}
+
+impl Scores {
+    /// Reads the scores of prompts `0..answers.len()` off consecutive rows of `logits`, from row `first` on.
+    pub fn new(logits: &Logits, first: usize, answers: &AnswerIndices) -> Self {
+        let over_pairs = |pairs: &[(usize, usize)], value: &dyn Fn(usize) -> f64| {
+            pairs.iter().map(|&(correct, incorrect)| value(correct) - value(incorrect)).sum::<f64>()
+                / pairs.len() as f64
+        };
+        let row = |prompt: usize| logits.values.row(first + prompt);
+        let logit_differences = answers
+            .iter()
+            .enumerate()
+            .map(|(prompt, pairs)| over_pairs(pairs, &|answer| f64::from(row(prompt)[answer])))
+            .collect();
+        let probability = |prompt: usize, sums: &[f32], answer: usize| {
+            (f64::from(row(prompt)[answer]) - f64::from(sums[first + prompt])).exp()
+        };
+        let probability_differences = logits.log_sum_exp.as_deref().map_or(Vec::new(), |sums| {
+            let prompts = answers.iter().enumerate();
+            prompts.map(|(prompt, pairs)| over_pairs(pairs, &|answer| probability(prompt, sums, answer))).collect()
+        });
+        Self { logit_differences, probability_differences }
+    }
+
+    /// Takes the scores of prompt `i` from entry `prompts[i]`.
+    pub fn select(&self, prompts: &[usize]) -> Self {
+        let pick = |values: &[f64]| {
+            if values.is_empty() { Vec::new() } else { prompts.iter().map(|&p| values[p]).collect() }
+        };
+        Self {
+            logit_differences: pick(&self.logit_differences),
+            probability_differences: pick(&self.probability_differences),
+        }
+    }
+
+    /// Mean logit difference.
+    pub fn logit_difference(&self) -> f64 {
+        mean(&self.logit_differences)
+    }
+
+    /// Share of prompts with a positive logit difference.
+    pub fn accuracy(&self) -> f64 {
+        share_positive(&self.logit_differences)
+    }
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+fn share_positive(values: &[f64]) -> f64 {
+    values.iter().filter(|v| **v > 0.0).count() as f64 / values.len() as f64
+}
+
+/// Takes the class bias out of scores: `bias` is the mean with negative prompts' sign turned, it is subtracted from
+/// positive prompts and added to negative ones.
+fn centred(values: &[f64], positive: &[bool]) -> Vec<f64> {
+    let sign = |positive: bool| if positive { 1.0 } else { -1.0 };
+    let bias = values.iter().zip(positive).map(|(v, &p)| v * sign(p)).sum::<f64>() / values.len() as f64;
+    values.iter().zip(positive).map(|(v, &p)| v - bias * sign(p)).collect()
+}
+
+/// The clean and corrupted scores every cell of a dataset is normalised by.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Baselines {
+    /// Of the clean run, per prompt.
+    pub clean: Scores,
+    /// Of the corrupted run, per prompt, with the clean prompts' answers.
+    pub corrupted: Scores,
+    /// Per prompt: is it of the positive class?
+    pub positive: Vec<bool>,
+}
+
+impl Baselines {
+    /// Mean centred logit differences, (clean, corrupted).
+    pub fn logit_differences(&self) -> (f64, f64) {
+        let of = |scores: &Scores| mean(&centred(&scores.logit_differences, &self.positive));
+        (of(&self.clean), of(&self.corrupted))
+    }
+
+    /// A metric of a patched run, as a fraction; not finite when clean and corrupted agree.
+    ///
+    /// The baselines are centred by class, the patched logit difference is not, as in the paper's code; in balanced
+    /// datasets this makes no difference to a mean.
+    pub fn evaluate(&self, metric: Metric, patched: &Scores) -> f64 {
+        let normalise = |patched: f64, clean: f64, corrupted: f64| match metric.mode() {
+            Mode::Denoising => (patched - corrupted) / (clean - corrupted),
+            Mode::Noising => (patched - clean) / (clean - corrupted),
+        };
+        match metric {
+            Metric::LogitDiff | Metric::LogitDiffNoising => {
+                let (clean, corrupted) = self.logit_differences();
+                normalise(mean(&patched.logit_differences), clean, corrupted)
+            }
+            Metric::LogitFlip => {
+                let accuracy = |scores: &Scores| share_positive(&centred(&scores.logit_differences, &self.positive));
+                normalise(accuracy(patched), accuracy(&self.clean), accuracy(&self.corrupted))
+            }
+            Metric::ProbDiff => {
+                let of = |scores: &Scores| mean(&centred(&scores.probability_differences, &self.positive));
+                normalise(mean(&patched.probability_differences), of(&self.clean), of(&self.corrupted))
+            }
+        }
+    }
+}
+
+/// The gradient of the mean logit difference with respect to the answer logits, times `scale`: `(rows, answers)`.
+pub fn logit_difference_gradient(answers: &[Vec<(usize, usize)>], n_answers: usize, scale: f64) -> Matrix {
+    let mut gradient = Matrix::zeros(answers.len(), n_answers);
+    for (row, pairs) in answers.iter().enumerate() {
+        let each = (scale / (answers.len() * pairs.len()) as f64) as f32;
+        for &(correct, incorrect) in pairs {
+            gradient.row_mut(row)[correct] += each;
+            gradient.row_mut(row)[incorrect] -= each;
+        }
+    }
+    gradient
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scores(values: &[f64]) -> Scores {
+        Scores { logit_differences: values.to_vec(), probability_differences: values.to_vec() }
+    }
+
+    fn baselines() -> Baselines {
+        // A bias of 1 towards "positive": clean answers are right by 2 either way.
+        Baselines {
+            clean: scores(&[3.0, 1.0, 3.0, 1.0]),
+            corrupted: scores(&[-1.0, -3.0, -1.0, -3.0]),
+            positive: vec![true, false, true, false],
+        }
+    }
+
+    #[test]
+    fn baselines_sit_at_the_ends_of_every_metric() {
+        let b = baselines();
+        for metric in Metric::ALL {
+            let (clean, corrupted) = (b.evaluate(metric, &b.clean), b.evaluate(metric, &b.corrupted));
+            let expected = if metric.mode() == Mode::Denoising { (1.0, 0.0) } else { (0.0, -1.0) };
+            assert_eq!((clean, corrupted), expected, "{metric}");
+            assert_eq!(metric.name().parse::<Metric>().unwrap(), metric);
+        }
+        assert!("accuracy".parse::<Metric>().unwrap_err().contains("logit_diff"));
+    }
+
+    #[test]
+    fn flips_are_counted_behind_the_class_bias() {
+        let b = baselines();
+        // Bias 1: centred -0.5, 0.5, -0.5, 0.5 -> half the prompts are right.
+        let half = scores(&[0.5, -0.5, 0.5, -0.5]);
+        assert_eq!(centred(&half.logit_differences, &b.positive), [0.0, 0.0, 0.0, 0.0]);
+        let some = scores(&[4.0, -0.5, 4.0, -0.5]);
+        assert_eq!(b.evaluate(Metric::LogitFlip, &some), 1.0);
+        assert_eq!(b.evaluate(Metric::LogitDiff, &some), (1.75 + 2.0) / 4.0);
+    }
+
+    #[test]
+    fn probabilities_match_a_softmax_by_hand() {
+        // Softmax of (0.5, 1, 0): 0.30720, 0.50648, 0.18632.
+        let logits = Logits {
+            values: Matrix::new(1, 3, vec![0.5, 1.0, 0.0]),
+            log_sum_exp: Some(vec![(0.5f32.exp() + 1f32.exp() + 1.0).ln()]),
+        };
+        let found = Scores::new(&logits, 0, &vec![vec![(0, 1)]]);
+        assert_eq!(found.logit_differences, [-0.5]);
+        // 1e-5: the published value has five digits.
+        assert!((found.probability_differences[0] + 0.19928).abs() < 1e-5);
+    }
+
+    #[test]
+    fn the_gradient_is_that_of_the_mean() {
+        let gradient = logit_difference_gradient(&[vec![(0, 1), (2, 1)], vec![(1, 0)]], 3, 2.0);
+        assert_eq!(gradient.data, [0.5, -1.0, 0.5, -1.0, 1.0, 0.0]);
+    }
+}
