@@ -33,6 +33,16 @@ impl Tokenizer {
         self.bos
     }
 
+    /// The same tokenizer with another BOS token.
+    pub fn with_bos(self, bos: Option<u32>) -> Self {
+        Self { bos, ..self }
+    }
+
+    /// The id of the token that is spelled exactly `token`, special tokens included.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
     /// The file this tokenizer came from.
     pub fn path(&self) -> &Path {
         &self.path
@@ -40,17 +50,18 @@ impl Tokenizer {
 
     /// Token ids of `text`, without any special token that the text does not spell.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, ModelError> {
-        let encoding = self
-            .inner
-            .encode_fast(text, false)
-            .map_err(|error| ModelError::Tokenizer { path: self.path.clone(), message: format!("cannot encode {text:?}: {error}") })?;
+        let encoding = self.inner.encode_fast(text, false).map_err(|error| ModelError::Tokenizer {
+            path: self.path.clone(),
+            message: format!("cannot encode {text:?}: {error}"),
+        })?;
         Ok(encoding.get_ids().to_vec())
     }
 
     /// The text of `tokens`, special tokens included.
     pub fn decode(&self, tokens: &[u32]) -> Result<String, ModelError> {
-        self.inner
-            .decode(tokens, false)
-            .map_err(|error| ModelError::Tokenizer { path: self.path.clone(), message: format!("cannot decode {tokens:?}: {error}") })
+        self.inner.decode(tokens, false).map_err(|error| ModelError::Tokenizer {
+            path: self.path.clone(),
+            message: format!("cannot decode {tokens:?}: {error}"),
+        })
     }
 }
