@@ -1,5 +1,6 @@
 //! What can be wrong with a model on disk or on the Hub.
 
+use super::hub::HubError;
 use std::path::PathBuf;
 
 /// Every variant names the file and the field, what was expected and what was found.
@@ -22,4 +23,115 @@ pub enum ModelError {
         /// What the tokenizer library said.
         message: String,
     },
+    /// A JSON file is not JSON, or not an object.
+    #[error("{path}: not a JSON object: {message}")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What the parser said.
+        message: String,
+    },
+    /// A field of `config.json` is missing, has a value that no model can have, or asks for something unsupported.
+    #[error("{path}: field `{field}`: expected {expected}, found {found}")]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// The field.
+        field: String,
+        /// What would be accepted.
+        expected: String,
+        /// What the file says.
+        found: String,
+    },
+    /// `model_type` names a family that has no code here.
+    #[error("{path}: field `model_type`: {found} is not a supported architecture (supported: {supported})")]
+    Architecture {
+        /// The file.
+        path: PathBuf,
+        /// What the file says.
+        found: String,
+        /// The families there are.
+        supported: String,
+    },
+    /// A file that a model folder needs is not there.
+    #[error("{path}: missing; {hint}")]
+    MissingFile {
+        /// The file.
+        path: PathBuf,
+        /// What to do about it.
+        hint: String,
+    },
+    /// A `.safetensors` file, or its index, is damaged.
+    #[error("{path}: {message}")]
+    Weights {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A tensor is not in the file where it should be.
+    #[error("{path}: tensor `{tensor}` of shape {expected:?} is missing")]
+    MissingTensor {
+        /// The file (the index of a sharded model).
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// The shape that `config.json` asks for.
+        expected: Vec<usize>,
+    },
+    /// A tensor's shape does not fit `config.json`.
+    #[error("{path}: tensor `{tensor}`: expected shape {expected:?} by config.json, found {found:?}")]
+    TensorShape {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// The shape that `config.json` asks for.
+        expected: Vec<usize>,
+        /// The shape in the file.
+        found: Vec<usize>,
+    },
+    /// A tensor's values are not floating-point numbers of a known width.
+    #[error("{path}: tensor `{tensor}`: expected dtype F32, F16 or BF16, found {found}")]
+    TensorType {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// The dtype in the file.
+        found: String,
+    },
+    /// A model's name is neither an alias, a folder nor a Hub id.
+    #[error("model `{spec}`: {message}")]
+    Name {
+        /// What was asked for.
+        spec: String,
+        /// What is wrong, and what would be accepted.
+        message: String,
+    },
+    /// A token id that the model has no row for.
+    #[error(
+        "{model}: token id {token} is out of range: the model has {d_vocab} ids (is this the model's own tokenizer?)"
+    )]
+    TokenOutOfRange {
+        /// The model's name.
+        model: String,
+        /// The id.
+        token: u32,
+        /// Rows of the embedding.
+        d_vocab: usize,
+    },
+    /// A layer that the model does not have.
+    #[error("{model}: layer {layer} is out of range: the model has {n_layers} layers")]
+    LayerOutOfRange {
+        /// The model's name.
+        model: String,
+        /// The layer asked for.
+        layer: usize,
+        /// Number of layers.
+        n_layers: usize,
+    },
+    /// The Hub, or its local cache, did not give the files.
+    #[error(transparent)]
+    Hub(#[from] HubError),
 }

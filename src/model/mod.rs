@@ -1,10 +1,31 @@
 //! Models: a Hugging Face folder becomes a [`ModelConfig`], processed weights and a tokenizer.
+//!
+//! A name ([`Model::load`]) leads to a folder, to the Hub, to the demo model or to random weights; `families` knows
+//! each architecture's configuration and tensors; weights stay in the memory-mapped file and are converted and
+//! processed a layer at a time.
 
+mod config;
 mod error;
+mod families;
+pub mod hub;
+mod load;
+mod names;
+mod process;
+mod provenance;
+mod random;
+mod shapes;
+mod source;
+mod tensors;
 pub mod tokenizer;
+mod weights;
 
 pub use error::ModelError;
+pub use hub::{HubError, HubSettings};
+pub use load::LoadOptions;
+pub use process::WeightProcessing;
+pub use provenance::{FileRecord, Provenance, Source};
 pub use tokenizer::Tokenizer;
+pub use weights::Model;
 
 use crate::types::{Activation, Matrix, Positions};
 

@@ -33,6 +33,16 @@ impl Tokenizer {
         self.bos
     }
 
+    /// The same tokenizer with another BOS token.
+    pub fn with_bos(self, bos: Option<u32>) -> Self {
+        Self { bos, ..self }
+    }
+
+    /// The id of the token that is spelled exactly `token`, special tokens included.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
     /// The file this tokenizer came from.
     pub fn path(&self) -> &Path {
         &self.path

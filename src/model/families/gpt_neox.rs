@@ -1,0 +1,178 @@
+//! GPT-NeoX (Pythia, StableLM alpha): rotary positions on part of every head, products stored as (out, in), queries,
+//! keys and values interleaved head by head, attention and MLP usually side by side.
+
+use super::layout::transposed;
+use super::{Architecture, OuterNames, Role, TensorSpec, norm};
+use crate::model::config::ConfigFile;
+use crate::model::source::WeightSource;
+use crate::model::{LayerWeights, LinearWeights, ModelConfig, ModelError};
+use crate::types::Positions;
+use std::borrow::Cow;
+
+/// A GPT-NeoX of some size.
+#[derive(Debug, Clone)]
+pub(crate) struct GptNeox {
+    config: ModelConfig,
+    tied: bool,
+    attention_bias: bool,
+}
+
+impl GptNeox {
+    /// A member of the family with biases everywhere and a head of its own.
+    pub fn new(config: ModelConfig) -> Self {
+        Self { config, tied: false, attention_bias: true }
+    }
+
+    /// Reads `config.json`.
+    pub fn read(file: &ConfigFile) -> Result<Self, ModelError> {
+        let d_head = file.head_width("hidden_size", "num_attention_heads")?;
+        let config = ModelConfig {
+            n_layers: file.depth("num_hidden_layers")?,
+            d_model: file.count("hidden_size")?,
+            n_heads: file.count("num_attention_heads")?,
+            d_head,
+            d_mlp: file.count("intermediate_size")?,
+            n_ctx: file.count("max_position_embeddings")?,
+            d_vocab: file.count("vocab_size")?,
+            norm_eps: file.positive("layer_norm_eps")?.unwrap_or(1e-5) as f32,
+            positions: rotary(file, d_head)?,
+            activation: file.activation("hidden_act", "gelu")?,
+            parallel_residual: file.flag("use_parallel_residual", true)?,
+        };
+        let tied = file.flag("tie_word_embeddings", false)?;
+        Ok(Self { config, tied, attention_bias: file.flag("attention_bias", true)? })
+    }
+}
+
+/// A product as the checkpoint stores it: (out, in), and perhaps a bias.
+struct Product<'a> {
+    weight: Cow<'a, [f32]>,
+    bias: Option<Cow<'a, [f32]>>,
+    /// Width of the input.
+    width: usize,
+}
+
+impl<'a> Product<'a> {
+    fn read(source: &'a WeightSource, name: &str, width: usize, biased: bool) -> Result<Self, ModelError> {
+        let weight = source.tensor(&format!("{name}.weight"))?;
+        let bias = if biased { Some(source.tensor(&format!("{name}.bias"))?) } else { None };
+        Ok(Self { weight, bias, width })
+    }
+
+    /// `count` columns of the (in, out) matrix, column `j` being the checkpoint's row `row(j)`.
+    fn columns(&self, count: usize, row: impl Fn(usize) -> usize + Sync) -> LinearWeights {
+        let bias = match &self.bias {
+            Some(values) => (0..count).map(|column| values[row(column)]).collect(),
+            None => vec![0.0; count],
+        };
+        LinearWeights { weight: transposed(&self.weight, self.width, count, row), bias }
+    }
+}
+
+/// Rotary settings under their old names (`rotary_pct`, `rotary_emb_base`) and their new ones (`rope_parameters`).
+fn rotary(file: &ConfigFile, d_head: usize) -> Result<Positions, ModelError> {
+    let mut base = file.positive("rotary_emb_base")?.or(file.positive("rope_theta")?);
+    let mut share = file.positive("rotary_pct")?.or(file.positive("partial_rotary_factor")?);
+    for field in ["rope_scaling", "rope_parameters"] {
+        let Some(object) = file.object(field)? else { continue };
+        for kind in ["rope_type", "type"] {
+            if !matches!(object.text(kind)?, None | Some("default")) {
+                return Err(object.error(kind, "`default` (scaled rotary positions are not supported)"));
+            }
+        }
+        base = object.positive("rope_theta")?.or(base);
+        share = object.positive("partial_rotary_factor")?.or(share);
+    }
+    // The library truncates the product, in double precision.
+    let share = share.unwrap_or(0.25);
+    let dims = (d_head as f64 * share) as usize;
+    if share > 1.0 || dims % 2 != 0 || dims == 0 {
+        return Err(ModelError::Config {
+            path: file.path().into(),
+            field: "rotary_pct".to_owned(),
+            expected: format!("a share of d_head = {d_head} that is an even number of dimensions from 2 to {d_head}"),
+            found: format!("{share}, which is {dims} dimensions"),
+        });
+    }
+    Ok(Positions::Rotary { dims, base: base.unwrap_or(10_000.0) as f32 })
+}
+
+impl Architecture for GptNeox {
+    fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    fn prefix(&self) -> &'static str {
+        "gpt_neox."
+    }
+
+    fn outer(&self) -> OuterNames {
+        OuterNames {
+            embed: "embed_in.weight",
+            position: None,
+            final_gain: "final_layer_norm.weight",
+            final_bias: "final_layer_norm.bias",
+            unembed: if self.tied { "embed_in.weight" } else { "embed_out.weight" },
+        }
+    }
+
+    fn tensors(&self) -> Vec<TensorSpec> {
+        let ModelConfig { d_model: d, d_mlp, d_vocab, .. } = self.config;
+        let mut specs = vec![
+            TensorSpec::new("embed_in.weight", &[d_vocab, d], Role::Weight),
+            TensorSpec::new("final_layer_norm.weight", &[d], Role::Gain),
+            TensorSpec::new("final_layer_norm.bias", &[d], Role::Bias),
+        ];
+        if !self.tied {
+            let head = TensorSpec::new("embed_out.weight", &[d_vocab, d], Role::Weight);
+            specs.push(TensorSpec { also: Some("lm_head.weight"), ..head });
+        }
+        for layer in 0..self.config.n_layers {
+            let mut add = |name: &str, shape: &[usize], role| {
+                specs.push(TensorSpec::new(format!("layers.{layer}.{name}"), shape, role));
+            };
+            add("input_layernorm.weight", &[d], Role::Gain);
+            add("input_layernorm.bias", &[d], Role::Bias);
+            add("attention.query_key_value.weight", &[3 * d, d], Role::Weight);
+            add("attention.dense.weight", &[d, d], Role::OutputProjection);
+            if self.attention_bias {
+                add("attention.query_key_value.bias", &[3 * d], Role::Bias);
+                add("attention.dense.bias", &[d], Role::Bias);
+            }
+            add("post_attention_layernorm.weight", &[d], Role::Gain);
+            add("post_attention_layernorm.bias", &[d], Role::Bias);
+            add("mlp.dense_h_to_4h.weight", &[d_mlp, d], Role::Weight);
+            add("mlp.dense_h_to_4h.bias", &[d_mlp], Role::Bias);
+            add("mlp.dense_4h_to_h.weight", &[d, d_mlp], Role::OutputProjection);
+            add("mlp.dense_4h_to_h.bias", &[d], Role::Bias);
+        }
+        specs
+    }
+
+    fn layer(&self, source: &WeightSource, layer: usize) -> Result<LayerWeights, ModelError> {
+        let ModelConfig { d_model: d, d_mlp, d_head, .. } = self.config;
+        let name = |part: &str| format!("layers.{layer}.{part}");
+        // The checkpoint's rows are (head, q | k | v, d_head); column `j` of ours is (q | k | v, head, d_head).
+        let interleaved = |part: usize, column: usize| {
+            let (head, within) = (column / d_head, column % d_head);
+            (head * 3 + part) * d_head + within
+        };
+        let biased = self.attention_bias;
+        let attention = Product::read(source, &name("attention.query_key_value"), d, biased)?;
+        let query = attention.columns(d, |column| interleaved(0, column));
+        let key_value = attention.columns(2 * d, |column| interleaved(1 + column / d, column % d));
+        let whole = |part: &str, width, count, biased| -> Result<LinearWeights, ModelError> {
+            Ok(Product::read(source, &name(part), width, biased)?.columns(count, |column| column))
+        };
+        let norm = |part: &str| norm(source, &name(&format!("{part}.weight")), &name(&format!("{part}.bias")));
+        Ok(LayerWeights {
+            ln1: Some(norm("input_layernorm")?),
+            query,
+            key_value,
+            attn_out: whole("attention.dense", d, d, biased)?,
+            ln2: Some(norm("post_attention_layernorm")?),
+            mlp_in: whole("mlp.dense_h_to_4h", d, d_mlp, true)?,
+            mlp_out: whole("mlp.dense_4h_to_h", d_mlp, d, true)?,
+        })
+    }
+}

@@ -1,0 +1,97 @@
+//! One file per family of transformers: how its `config.json` and its tensors become ours.
+//!
+//! A family is added by one file that implements [`Architecture`] and one line in [`read`].
+
+mod gpt2;
+mod gpt_neox;
+mod layout;
+
+pub(crate) use gpt_neox::GptNeox;
+pub(crate) use gpt2::Gpt2;
+
+use super::config::ConfigFile;
+use super::source::WeightSource;
+use super::{LayerWeights, ModelConfig, ModelError, NormWeights};
+use std::fmt::Debug;
+
+/// What a tensor is for: decides how a random model draws it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// An embedding, or a product's matrix.
+    Weight,
+    /// A matrix that writes to the residual stream.
+    OutputProjection,
+    /// Added after a product or a norm.
+    Bias,
+    /// Multiplies a normalised value.
+    Gain,
+}
+
+/// A tensor that the checkpoint must hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TensorSpec {
+    /// Name without the family's prefix.
+    pub name: String,
+    /// Another name that some versions of the library write.
+    pub also: Option<&'static str>,
+    /// Shape in the file.
+    pub shape: Vec<usize>,
+    /// What it is for.
+    pub role: Role,
+}
+
+impl TensorSpec {
+    fn new(name: impl Into<String>, shape: &[usize], role: Role) -> Self {
+        Self { name: name.into(), also: None, shape: shape.to_vec(), role }
+    }
+}
+
+/// Names of the tensors outside the blocks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OuterNames {
+    /// `W_E`, (d_vocab, d_model).
+    pub embed: &'static str,
+    /// `W_pos`, (n_ctx, d_model), where positions are learned.
+    pub position: Option<&'static str>,
+    /// Gain of the last norm.
+    pub final_gain: &'static str,
+    /// Bias of the last norm.
+    pub final_bias: &'static str,
+    /// `W_U` transposed, (d_vocab, d_model); the same tensor as `W_E` when tied.
+    pub unembed: &'static str,
+}
+
+/// A family with the shape of one of its members.
+pub(crate) trait Architecture: Debug + Send + Sync {
+    /// The shape.
+    fn config(&self) -> &ModelConfig;
+    /// What tensor names start with when the checkpoint was saved with a language-model head.
+    fn prefix(&self) -> &'static str;
+    /// Every tensor the model needs.
+    fn tensors(&self) -> Vec<TensorSpec>;
+    /// Where the tensors outside the blocks are.
+    fn outer(&self) -> OuterNames;
+    /// Block `layer`'s weights, not processed.
+    fn layer(&self, source: &WeightSource, layer: usize) -> Result<LayerWeights, ModelError>;
+}
+
+/// Values of `model_type` that [`read`] knows.
+const SUPPORTED: &str = "gpt2, gpt_neox";
+
+/// Finds the family that `config.json` names and reads its shape.
+pub(crate) fn read(file: &ConfigFile) -> Result<Box<dyn Architecture>, ModelError> {
+    match file.text("model_type")? {
+        Some("gpt2") => Ok(Box::new(Gpt2::read(file)?)),
+        Some("gpt_neox") => Ok(Box::new(GptNeox::read(file)?)),
+        other => Err(ModelError::Architecture {
+            path: file.path().into(),
+            found: other.map_or_else(|| "nothing".to_owned(), |name| format!("`{name}`")),
+            supported: SUPPORTED.to_owned(),
+        }),
+    }
+}
+
+/// A norm's gain and bias.
+pub(crate) fn norm(source: &WeightSource, gain: &str, bias: &str) -> Result<NormWeights, ModelError> {
+    Ok(NormWeights { gain: source.tensor(gain)?.into_owned(), bias: source.tensor(bias)?.into_owned() })
+}

@@ -1,0 +1,229 @@
+//! From a name to a [`Model`].
+
+use super::config::ConfigFile;
+use super::families::{self, Architecture};
+use super::hub::{self, HubSettings, Wanted};
+use super::names::{self, Named, Place};
+use super::provenance::{FileRecord, Provenance, Source};
+use super::random::RandomTensors;
+use super::source::WeightSource;
+use super::tensors::TensorFiles;
+use super::{Model, ModelError, Tokenizer, WeightProcessing, shapes};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+/// The files of the demo model, part of the program.
+mod demo {
+    pub const FOLDER: &str = "data/models/demo";
+    pub const CONFIG: &[u8] = include_bytes!("../../data/models/demo/config.json");
+    pub const TOKENIZER: &[u8] = include_bytes!("../../data/models/demo/tokenizer.json");
+    pub const WEIGHTS: &[u8] = include_bytes!("../../data/models/demo/model.safetensors");
+}
+
+/// Names that tokenizers of the supported families give their BOS token, for a `tokenizer.json` that stands alone.
+const USUAL_BOS: [&str; 3] = ["<|endoftext|>", "<|begin_of_text|>", "<s>"];
+
+/// How to load a model.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// Which rewrites of the weights to do.
+    pub processing: WeightProcessing,
+    /// Branch, tag or commit on the Hub; `main` without.
+    pub revision: Option<String>,
+    /// A `tokenizer.json`, a folder with one, or a Hub id, instead of the model's own. Random models have none of
+    /// their own and use the demo model's otherwise.
+    pub tokenizer: Option<String>,
+    /// Seed of `random:` models.
+    pub seed: u64,
+}
+
+impl Model {
+    /// Loads a model by name: `demo`, `random:<alias>`, an alias such as `gpt2-small` or `pythia-1.4b`, a folder, or
+    /// a Hub id `organisation/name[@revision]`.
+    ///
+    /// Every tensor's presence, shape and type are checked here; values are read layer by layer, later.
+    ///
+    /// # Errors
+    /// Anything that is wrong with the name, the files or the Hub, named.
+    pub fn load(spec: &str, options: &LoadOptions) -> Result<Self, ModelError> {
+        Self::load_from(spec, options, &HubSettings::from_environment())
+    }
+
+    /// The same with the Hub's cache and address given, not taken from the environment.
+    ///
+    /// # Errors
+    /// See [`Model::load`].
+    pub fn load_from(spec: &str, options: &LoadOptions, settings: &HubSettings) -> Result<Self, ModelError> {
+        let Named { place, name } = names::parse(spec, options.revision.as_deref())?;
+        match place {
+            Place::Demo => load_demo(name, options, settings),
+            Place::Random { alias } => load_random(name, alias, options, settings),
+            Place::Folder(path) => {
+                let source = Source::Folder { path: path.display().to_string() };
+                load_folder(name, &path, source, options, settings)
+            }
+            Place::Hub { repo, revision } => {
+                let wanted = Wanted { weights: true, tokenizer: options.tokenizer.is_none() };
+                let snapshot = hub::snapshot(settings, &repo, &revision, wanted)?;
+                let source = Source::Hub { repo, revision, commit: snapshot.commit };
+                load_folder(name, &snapshot.folder, source, options, settings)
+            }
+        }
+    }
+}
+
+/// A tokenizer and the record of its file.
+type RecordedTokenizer = (Tokenizer, FileRecord);
+
+fn load_folder(
+    name: String,
+    folder: &Path,
+    source: Source,
+    options: &LoadOptions,
+    settings: &HubSettings,
+) -> Result<Model, ModelError> {
+    let config_path = folder.join("config.json");
+    let config = read_config(&config_path)?;
+    let architecture = families::read(&config)?;
+    let tokenizer = match &options.tokenizer {
+        Some(tokenizer) => tokenizer_elsewhere(tokenizer, settings)?,
+        None => tokenizer_in(folder)?,
+    };
+    let files = TensorFiles::open(folder, architecture.as_ref())?;
+    let mut records = vec![FileRecord::of_file(&config_path)?];
+    for path in files.paths() {
+        records.push(FileRecord::of_file(path)?);
+    }
+    let provenance = Provenance { source, files: records, tokenizer: Some(tokenizer.1) };
+    finish(name, architecture, WeightSource::Files(files), tokenizer.0, provenance, options)
+}
+
+fn load_demo(name: String, options: &LoadOptions, settings: &HubSettings) -> Result<Model, ModelError> {
+    let path = |file: &str| Path::new(demo::FOLDER).join(file);
+    let config = ConfigFile::parse(&path("config.json"), demo::CONFIG)?;
+    let architecture = families::read(&config)?;
+    let tokenizer = match &options.tokenizer {
+        Some(tokenizer) => tokenizer_elsewhere(tokenizer, settings)?,
+        None => demo_tokenizer()?,
+    };
+    let weights = path("model.safetensors");
+    let files = TensorFiles::embedded(&weights, demo::WEIGHTS, architecture.as_ref())?;
+    let records =
+        vec![FileRecord::of_bytes(config.path(), demo::CONFIG), FileRecord::of_bytes(&weights, demo::WEIGHTS)];
+    let provenance = Provenance { source: Source::Embedded, files: records, tokenizer: Some(tokenizer.1) };
+    finish(name, architecture, WeightSource::Files(files), tokenizer.0, provenance, options)
+}
+
+fn load_random(
+    name: String,
+    alias: String,
+    options: &LoadOptions,
+    settings: &HubSettings,
+) -> Result<Model, ModelError> {
+    let architecture = shapes::architecture(&alias)
+        .ok_or_else(|| ModelError::Name { spec: format!("random:{alias}"), message: "no such shape".to_owned() })?;
+    let tokenizer = match &options.tokenizer {
+        Some(tokenizer) => tokenizer_elsewhere(tokenizer, settings)?,
+        None => demo_tokenizer()?,
+    };
+    let random = RandomTensors::new(architecture.as_ref(), options.seed);
+    let source = Source::Random { shape: alias, seed: options.seed };
+    let provenance = Provenance { source, files: Vec::new(), tokenizer: Some(tokenizer.1) };
+    finish(name, architecture, WeightSource::Random(random), tokenizer.0, provenance, options)
+}
+
+fn finish(
+    name: String,
+    architecture: Box<dyn Architecture>,
+    source: WeightSource,
+    tokenizer: Tokenizer,
+    provenance: Provenance,
+    options: &LoadOptions,
+) -> Result<Model, ModelError> {
+    let config = architecture.config().clone();
+    if let Some(bos) = tokenizer.bos()
+        && bos as usize >= config.d_vocab
+    {
+        return Err(ModelError::TokenOutOfRange { model: name, token: bos, d_vocab: config.d_vocab });
+    }
+    let processing = options.processing;
+    let unembedding = OnceLock::new();
+    Ok(Model { name, config, processing, tokenizer, provenance, architecture, source, unembedding })
+}
+
+fn read_config(path: &Path) -> Result<ConfigFile, ModelError> {
+    ConfigFile::parse(path, &read(path, "a model folder holds config.json, tokenizer.json and model.safetensors")?)
+}
+
+fn read(path: &Path, hint: &str) -> Result<Vec<u8>, ModelError> {
+    std::fs::read(path).map_err(|source| match source.kind() {
+        std::io::ErrorKind::NotFound => ModelError::MissingFile { path: path.into(), hint: hint.to_owned() },
+        _ => ModelError::Io { path: path.into(), source },
+    })
+}
+
+fn demo_tokenizer() -> Result<RecordedTokenizer, ModelError> {
+    let path = Path::new(demo::FOLDER).join("tokenizer.json");
+    let config = ConfigFile::parse(&Path::new(demo::FOLDER).join("config.json"), demo::CONFIG)?;
+    let record = FileRecord::of_bytes(&path, demo::TOKENIZER);
+    Ok((Tokenizer::from_bytes(&path, demo::TOKENIZER, config.bos()?)?, record))
+}
+
+/// The tokenizer that the user asked for in place of the model's own.
+fn tokenizer_elsewhere(spec: &str, settings: &HubSettings) -> Result<RecordedTokenizer, ModelError> {
+    let path = Path::new(spec);
+    if path.is_file() {
+        return tokenizer_file(path, None);
+    }
+    if spec == "demo" {
+        return demo_tokenizer();
+    }
+    match names::parse(spec, None)?.place {
+        Place::Hub { repo, revision } => {
+            let wanted = Wanted { weights: false, tokenizer: true };
+            tokenizer_in(&hub::snapshot(settings, &repo, &revision, wanted)?.folder)
+        }
+        Place::Folder(folder) => tokenizer_in(&folder),
+        Place::Demo | Place::Random { .. } => Err(ModelError::Name {
+            spec: spec.to_owned(),
+            message: "has no tokenizer of its own: expected a tokenizer.json, a folder with one, or a Hub id"
+                .to_owned(),
+        }),
+    }
+}
+
+/// The tokenizer of a model folder.
+fn tokenizer_in(folder: &Path) -> Result<RecordedTokenizer, ModelError> {
+    let config_path = folder.join("config.json");
+    let bos = if config_path.is_file() { read_config(&config_path)?.bos()? } else { None };
+    tokenizer_file(&folder.join("tokenizer.json"), bos)
+}
+
+/// Reads a `tokenizer.json`. Without an id for BOS, the folder's `tokenizer_config.json` or the usual names of the
+/// token decide.
+fn tokenizer_file(path: &Path, bos: Option<u32>) -> Result<RecordedTokenizer, ModelError> {
+    let bytes =
+        read(path, "the model's tokenizer in the format of the tokenizers library; another one can be given by name")?;
+    let record = FileRecord::of_bytes(path, &bytes);
+    let tokenizer = Tokenizer::from_bytes(path, &bytes, bos)?;
+    if bos.is_some() {
+        return Ok((tokenizer, record));
+    }
+    let named = match bos_name(&path.with_file_name("tokenizer_config.json"))? {
+        Some(name) => tokenizer.id(&name),
+        None => USUAL_BOS.iter().find_map(|name| tokenizer.id(name)),
+    };
+    Ok((tokenizer.with_bos(named), record))
+}
+
+/// `bos_token` of a `tokenizer_config.json`, a string or an object with `content`.
+fn bos_name(path: &PathBuf) -> Result<Option<String>, ModelError> {
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let bytes = std::fs::read(path).map_err(|source| ModelError::Io { path: path.clone(), source })?;
+    let file = ConfigFile::parse(path, &bytes)?;
+    let value = file.get("bos_token");
+    let text = value.and_then(|value| value.as_str().or_else(|| value.get("content")?.as_str()));
+    Ok(text.map(str::to_owned))
+}

@@ -1,0 +1,219 @@
+//! What a user may call a model, and what its results are filed under.
+
+use super::{ModelError, shapes};
+use std::path::{Path, PathBuf};
+
+/// Short names of published models and the repositories that hold them.
+const ALIASES: [(&str, &str); 19] = [
+    ("gpt2", "openai-community/gpt2"),
+    ("gpt2-small", "openai-community/gpt2"),
+    ("gpt2-medium", "openai-community/gpt2-medium"),
+    ("gpt2-large", "openai-community/gpt2-large"),
+    ("gpt2-xl", "openai-community/gpt2-xl"),
+    ("pythia-14m", "EleutherAI/pythia-14m"),
+    ("pythia-31m", "EleutherAI/pythia-31m"),
+    ("pythia-70m", "EleutherAI/pythia-70m"),
+    ("pythia-160m", "EleutherAI/pythia-160m"),
+    ("pythia-410m", "EleutherAI/pythia-410m"),
+    ("pythia-1b", "EleutherAI/pythia-1b"),
+    ("pythia-1.4b", "EleutherAI/pythia-1.4b"),
+    ("pythia-2.8b", "EleutherAI/pythia-2.8b"),
+    ("pythia-6.9b", "EleutherAI/pythia-6.9b"),
+    ("pythia-12b", "EleutherAI/pythia-12b"),
+    ("stablelm-base-alpha-3b", "stabilityai/stablelm-base-alpha-3b"),
+    ("stablelm-base-alpha-7b", "stabilityai/stablelm-base-alpha-7b"),
+    ("stablelm-3b", "stabilityai/stablelm-base-alpha-3b"),
+    ("stablelm-7b", "stabilityai/stablelm-base-alpha-7b"),
+];
+
+/// Where a model is to come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The model that is part of the program.
+    Demo,
+    /// A folder on disk.
+    Folder(PathBuf),
+    /// A repository on the Hub, at a branch, tag or commit.
+    Hub {
+        /// `organisation/name`.
+        repo: String,
+        /// Branch, tag or commit.
+        revision: String,
+    },
+    /// Random weights in the shape of a published model.
+    Random {
+        /// The shape's name.
+        alias: String,
+    },
+}
+
+/// A model's place and the folder name of its results.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Named {
+    /// Where it comes from.
+    pub place: Place,
+    /// What its results are filed under.
+    pub name: String,
+}
+
+/// Reads a model's name: `demo`, `random:<alias>`, an alias, a folder, or `organisation/name`, the last two kinds of
+/// Hub names with `@revision` if wished. An alias wins over a folder of the same name: write `./gpt2` for the folder.
+pub(crate) fn parse(spec: &str, revision: Option<&str>) -> Result<Named, ModelError> {
+    let error = |message: String| ModelError::Name { spec: spec.to_owned(), message };
+    if spec == "demo" {
+        return Ok(Named { place: Place::Demo, name: "demo".to_owned() });
+    }
+    if let Some(alias) = spec.strip_prefix("random:") {
+        let alias = if alias == "gpt2" { "gpt2-small" } else { alias };
+        if !shapes::aliases().any(|known| known == alias) {
+            let known: Vec<&str> = shapes::aliases().collect();
+            return Err(error(format!("no shape called `{alias}`; there are {}", known.join(", "))));
+        }
+        return Ok(Named { place: Place::Random { alias: alias.to_owned() }, name: format!("random-{alias}") });
+    }
+    let (id, pinned) = match spec.split_once('@') {
+        Some((id, pinned)) if !Path::new(spec).is_dir() => (id, Some(pinned)),
+        _ => (spec, None),
+    };
+    if let (Some(pinned), Some(revision)) = (pinned, revision)
+        && pinned != revision
+    {
+        return Err(error(format!("asks for revision `{pinned}`, but the options ask for `{revision}`")));
+    }
+    let revision = pinned.or(revision).unwrap_or("main");
+    if let Some((_, repo)) = ALIASES.iter().find(|(alias, _)| *alias == id) {
+        return hub(repo, revision).map_err(error);
+    }
+    if pinned.is_none() && Path::new(spec).is_dir() {
+        return folder(spec);
+    }
+    if id.split('/').count() == 2 && !id.starts_with(['.', '/', '~']) {
+        return hub(id, revision).map_err(error);
+    }
+    let aliases: Vec<&str> = ALIASES.iter().map(|(alias, _)| *alias).collect();
+    Err(error(format!(
+        "not a folder, not a Hub id (organisation/name[@revision]), not `demo`, not `random:<alias>` \
+         and none of the aliases {}",
+        aliases.join(", ")
+    )))
+}
+
+fn hub(repo: &str, revision: &str) -> Result<Named, String> {
+    if !is_repo(repo) {
+        return Err("a Hub id is organisation/name, of letters, digits, `-`, `_` and `.`".to_owned());
+    }
+    if !is_revision(revision) {
+        return Err(format!("`{revision}` cannot be a revision: expected a branch, a tag or a commit"));
+    }
+    let bare = repo.rsplit('/').next().unwrap_or(repo);
+    let mut name = results_name(bare);
+    // Checkpoints of a training run are different models; a pinned commit is the same one, made sure of.
+    if revision != "main" && !is_commit(revision) {
+        name = format!("{name}@{}", revision.replace('/', "-"));
+    }
+    Ok(Named { place: Place::Hub { repo: repo.to_owned(), revision: revision.to_owned() }, name })
+}
+
+fn folder(spec: &str) -> Result<Named, ModelError> {
+    let path = std::fs::canonicalize(spec).map_err(|source| ModelError::Io { path: spec.into(), source })?;
+    let name = path.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned());
+    Ok(Named { place: Place::Folder(path), name: results_name(&name) })
+}
+
+/// The Hub's `gpt2` is filed as `gpt2-small`, as the paper's data are.
+fn results_name(name: &str) -> String {
+    if name == "gpt2" { "gpt2-small".to_owned() } else { name.to_owned() }
+}
+
+/// Is this `organisation/name` (or an old repository's bare `name`), safe as a part of a path and of a URL?
+pub(crate) fn is_repo(repo: &str) -> bool {
+    let plain = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with(['.', '-'])
+            && !part.contains("..")
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    };
+    repo.split('/').count() <= 2 && repo.split('/').all(plain)
+}
+
+/// Is this safe as a branch, tag or commit in a path and in a URL?
+pub(crate) fn is_revision(revision: &str) -> bool {
+    let plain = |part: &str| !part.is_empty() && !part.starts_with('.') && part.chars().all(is_revision_character);
+    revision.split('/').all(plain)
+}
+
+fn is_revision_character(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "-_.+".contains(c)
+}
+
+/// Is this a full commit hash?
+pub(crate) fn is_commit(revision: &str) -> bool {
+    revision.len() == 40 && revision.chars().all(|c| c.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hub_of(spec: &str, revision: Option<&str>) -> (String, String, String) {
+        let named = parse(spec, revision).unwrap();
+        let Place::Hub { repo, revision } = named.place else { panic!("{spec} is not on the Hub: {named:?}") };
+        (repo, revision, named.name)
+    }
+
+    fn owned(repo: &str, revision: &str, name: &str) -> (String, String, String) {
+        (repo.to_owned(), revision.to_owned(), name.to_owned())
+    }
+
+    #[test]
+    fn hub_names() {
+        assert_eq!(hub_of("gpt2", None), owned("openai-community/gpt2", "main", "gpt2-small"));
+        assert_eq!(hub_of("gpt2-small", None), owned("openai-community/gpt2", "main", "gpt2-small"));
+        assert_eq!(hub_of("openai-community/gpt2", None), owned("openai-community/gpt2", "main", "gpt2-small"));
+        assert_eq!(hub_of("pythia-1.4b", None), owned("EleutherAI/pythia-1.4b", "main", "pythia-1.4b"));
+        assert_eq!(
+            hub_of("stablelm-base-alpha-3b", None),
+            owned("stabilityai/stablelm-base-alpha-3b", "main", "stablelm-base-alpha-3b")
+        );
+        assert_eq!(hub_of("a/b@step1000", None), owned("a/b", "step1000", "b@step1000"));
+        assert_eq!(hub_of("pythia-70m@step1", None).0, "EleutherAI/pythia-70m");
+        assert_eq!(hub_of("a/b", Some("refs/pr/1")), owned("a/b", "refs/pr/1", "b@refs-pr-1"));
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        assert_eq!(hub_of("a/b", Some(commit)), owned("a/b", commit, "b"));
+    }
+
+    #[test]
+    fn names_that_mean_nothing_are_explained() {
+        for (spec, revision, part) in [
+            ("gpt3", None, "gpt2-medium"),
+            ("random:gpt3", None, "pythia-12b"),
+            ("../etc/passwd", None, "not a folder"),
+            ("a/..", None, "organisation/name"),
+            ("a/b@x/../y", None, "revision"),
+            ("a/b@v1", Some("v2"), "`v1`"),
+            ("", None, "aliases"),
+        ] {
+            let message = parse(spec, revision).unwrap_err().to_string();
+            assert!(message.contains(part), "{spec}: {message}");
+        }
+    }
+
+    #[test]
+    fn folders_are_known_by_their_last_part() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gpt2");
+        std::fs::create_dir(&path).unwrap();
+        let named = parse(path.to_str().unwrap(), None).unwrap();
+        assert_eq!(named.name, "gpt2-small");
+        assert!(matches!(named.place, Place::Folder(_)));
+    }
+
+    #[test]
+    fn random_shapes() {
+        let named = parse("random:gpt2", None).unwrap();
+        assert_eq!(
+            named,
+            Named { place: Place::Random { alias: "gpt2-small".into() }, name: "random-gpt2-small".into() }
+        );
+    }
+}

@@ -1,0 +1,301 @@
+//! `.safetensors` files, single or sharded, memory-mapped: their tensors are checked against the architecture once,
+//! and converted to f32 when they are read.
+
+use super::ModelError;
+use super::families::{Architecture, TensorSpec};
+use crate::types::Matrix;
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use memmap2::Mmap;
+use rayon::prelude::*;
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorInfo};
+use serde_json::Value;
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Component, Path, PathBuf};
+
+/// Name of a model's only weight file.
+pub(crate) const SINGLE: &str = "model.safetensors";
+
+/// Name of the table of contents of a sharded model.
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
+
+/// Values that one task converts.
+const CHUNK: usize = 1 << 16;
+
+/// A file's contents.
+#[derive(Debug)]
+enum Contents {
+    Mapped(Mmap),
+    Embedded(&'static [u8]),
+}
+
+/// One `.safetensors` file and its header.
+#[derive(Debug)]
+struct Shard {
+    path: PathBuf,
+    contents: Contents,
+    /// Where the tensors' bytes start.
+    data: usize,
+    tensors: HashMap<String, TensorInfo>,
+}
+
+/// A tensor of the model, found in one of the files.
+#[derive(Debug)]
+struct Location {
+    shard: usize,
+    bytes: Range<usize>,
+    dtype: Dtype,
+    /// Values in a row (the last dimension).
+    width: usize,
+}
+
+/// A model's tensors by the names its family gives them.
+#[derive(Debug)]
+pub(crate) struct TensorFiles {
+    shards: Vec<Shard>,
+    locations: HashMap<String, Location>,
+}
+
+impl TensorFiles {
+    /// Opens the weights in `folder`, single or sharded, and checks every tensor that `architecture` needs.
+    pub fn open(folder: &Path, architecture: &dyn Architecture) -> Result<Self, ModelError> {
+        let (contents, paths) = weight_files(folder)?;
+        let shards = paths.iter().map(|path| Shard::map(path)).collect::<Result<Vec<_>, _>>()?;
+        Self::check(shards, &contents, architecture)
+    }
+
+    /// The same for a file that is part of the program.
+    pub fn embedded(path: &Path, bytes: &'static [u8], architecture: &dyn Architecture) -> Result<Self, ModelError> {
+        let shard = Shard::parse(path, Contents::Embedded(bytes))?;
+        Self::check(vec![shard], path, architecture)
+    }
+
+    /// The weight files, in order.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.shards.iter().map(|shard| shard.path.as_path())
+    }
+
+    /// All values of a tensor. Borrowed straight from the file where it holds f32.
+    pub fn tensor(&self, name: &str) -> Result<Cow<'_, [f32]>, ModelError> {
+        let location = self.location(name)?;
+        let bytes = self.bytes(location);
+        if location.dtype == Dtype::F32
+            && let Ok(values) = bytemuck::try_cast_slice(bytes)
+        {
+            return Ok(Cow::Borrowed(values));
+        }
+        let size = value_size(location.dtype);
+        let mut values = vec![0.0; bytes.len() / size];
+        values
+            .par_chunks_mut(CHUNK)
+            .zip(bytes.par_chunks(CHUNK * size))
+            .for_each(|(values, bytes)| convert(location.dtype, bytes, values));
+        Ok(Cow::Owned(values))
+    }
+
+    /// Rows of a two-dimensional tensor. The caller has checked that they exist.
+    pub fn rows(&self, name: &str, rows: &[u32]) -> Result<Matrix, ModelError> {
+        let location = self.location(name)?;
+        let bytes = self.bytes(location);
+        let row_size = location.width * value_size(location.dtype);
+        let mut out = Matrix::zeros(rows.len(), location.width);
+        out.data.par_chunks_mut(location.width).zip(rows).for_each(|(values, row)| {
+            let start = *row as usize * row_size;
+            convert(location.dtype, &bytes[start..start + row_size], values);
+        });
+        Ok(out)
+    }
+
+    fn location(&self, name: &str) -> Result<&Location, ModelError> {
+        self.locations.get(name).ok_or_else(|| ModelError::MissingTensor {
+            path: self.shards.first().map(|shard| shard.path.clone()).unwrap_or_default(),
+            tensor: name.to_owned(),
+            expected: Vec::new(),
+        })
+    }
+
+    fn bytes(&self, location: &Location) -> &[u8] {
+        &self.shards[location.shard].bytes()[location.bytes.clone()]
+    }
+
+    /// Finds every tensor of the architecture; `listing` is the file to name when one is missing.
+    fn check(shards: Vec<Shard>, listing: &Path, architecture: &dyn Architecture) -> Result<Self, ModelError> {
+        let mut locations = HashMap::new();
+        for spec in architecture.tensors() {
+            let found = shards.iter().enumerate().find_map(|(index, shard)| {
+                Some((
+                    index,
+                    shard,
+                    candidates(&spec, architecture.prefix()).find_map(|name| shard.tensors.get_key_value(&name))?,
+                ))
+            });
+            let Some((index, shard, (stored_name, info))) = found else {
+                return Err(ModelError::MissingTensor {
+                    path: listing.into(),
+                    tensor: spec.name,
+                    expected: spec.shape,
+                });
+            };
+            let location = shard.locate(index, stored_name, info, &spec)?;
+            locations.insert(spec.name, location);
+        }
+        Ok(Self { shards, locations })
+    }
+}
+
+/// The names that a tensor may be stored under.
+fn candidates<'a>(spec: &'a TensorSpec, prefix: &'a str) -> impl Iterator<Item = String> + 'a {
+    let names = std::iter::once(spec.name.as_str()).chain(spec.also);
+    names.flat_map(move |name| [format!("{prefix}{name}"), name.to_owned()])
+}
+
+impl Shard {
+    fn map(path: &Path) -> Result<Self, ModelError> {
+        let io = |source| ModelError::Io { path: path.into(), source };
+        let file = File::open(path).map_err(io)?;
+        // SAFETY: the map is only ever read, as bytes and as f32 (any bit pattern is a value of both). Another process
+        // that changes the file while the model is in use would change its weights or end this process; checkpoints
+        // are replaced by renaming, not rewritten, and a copy in memory is what mapping is there to avoid.
+        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+        Self::parse(path, Contents::Mapped(map))
+    }
+
+    fn parse(path: &Path, contents: Contents) -> Result<Self, ModelError> {
+        let bytes = contents.bytes();
+        let error = |message: String| ModelError::Weights { path: path.into(), message };
+        let (header, metadata) = SafeTensors::read_metadata(bytes).map_err(|error_| {
+            let promised = promised_length(bytes);
+            error(match promised {
+                Some(length) if length > bytes.len() as u64 => {
+                    format!("truncated: the header promises {length} bytes, the file has {}", bytes.len())
+                }
+                _ => format!("not a whole .safetensors file of {} bytes: {error_}", bytes.len()),
+            })
+        })?;
+        let tensors = metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
+        Ok(Self { path: path.into(), data: header + 8, contents, tensors })
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.contents.bytes()
+    }
+
+    /// Checks shape and type of a tensor.
+    fn locate(&self, shard: usize, name: &str, info: &TensorInfo, spec: &TensorSpec) -> Result<Location, ModelError> {
+        if info.shape != spec.shape {
+            return Err(ModelError::TensorShape {
+                path: self.path.clone(),
+                tensor: name.to_owned(),
+                expected: spec.shape.clone(),
+                found: info.shape.clone(),
+            });
+        }
+        if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+            let found = format!("{:?}", info.dtype);
+            return Err(ModelError::TensorType { path: self.path.clone(), tensor: name.to_owned(), found });
+        }
+        let (start, end) = info.data_offsets;
+        let width = spec.shape.last().copied().unwrap_or(1);
+        Ok(Location { shard, bytes: self.data + start..self.data + end, dtype: info.dtype, width })
+    }
+}
+
+impl Contents {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Embedded(bytes) => bytes,
+        }
+    }
+}
+
+/// Length of the whole file according to its own header, as far as the header can be read.
+fn promised_length(bytes: &[u8]) -> Option<u64> {
+    let header = u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?);
+    let data_start = header.checked_add(8)?;
+    let Some(json) = bytes.get(8..usize::try_from(data_start).ok()?) else { return Some(data_start) };
+    let fields: HashMap<String, Value> = serde_json::from_slice(json).ok()?;
+    let ends = fields.values().filter_map(|info| info.get("data_offsets")?.get(1)?.as_u64());
+    data_start.checked_add(ends.max().unwrap_or(0))
+}
+
+fn value_size(dtype: Dtype) -> usize {
+    if dtype == Dtype::F32 { 4 } else { 2 }
+}
+
+/// Little-endian `bytes` of type `dtype` as f32; `values` has as many places as there are values.
+fn convert(dtype: Dtype, bytes: &[u8], values: &mut [f32]) {
+    match dtype {
+        Dtype::F16 => match bytemuck::try_cast_slice::<u8, f16>(bytes) {
+            Ok(halves) => halves.convert_to_f32_slice(values),
+            Err(_) => each(bytes, values, |pair| f16::from_le_bytes(pair).to_f32()),
+        },
+        Dtype::BF16 => each(bytes, values, |pair| bf16::from_le_bytes(pair).to_f32()),
+        _ => each(bytes, values, f32::from_le_bytes),
+    }
+}
+
+fn each<const N: usize>(bytes: &[u8], values: &mut [f32], read: impl Fn([u8; N]) -> f32) {
+    for (value, bytes) in values.iter_mut().zip(bytes.as_chunks::<N>().0) {
+        *value = read(*bytes);
+    }
+}
+
+/// The file that lists the folder's tensors, and the files that hold them.
+fn weight_files(folder: &Path) -> Result<(PathBuf, Vec<PathBuf>), ModelError> {
+    let single = folder.join(SINGLE);
+    if single.is_file() {
+        return Ok((single.clone(), vec![single]));
+    }
+    let index = folder.join(INDEX);
+    if index.is_file() {
+        let shards = shard_names(&index)?;
+        let paths: Vec<PathBuf> = shards.iter().map(|name| folder.join(name)).collect();
+        if let Some(missing) = paths.iter().find(|path| !path.is_file()) {
+            let hint = format!("{} names it as a shard", index.display());
+            return Err(ModelError::MissingFile { path: missing.clone(), hint });
+        }
+        return Ok((index, paths));
+    }
+    Err(ModelError::MissingFile { path: single, hint: conversion_hint(folder) })
+}
+
+/// What to do about a folder without `.safetensors` weights.
+fn conversion_hint(folder: &Path) -> String {
+    let pickled = ["pytorch_model.bin", "pytorch_model.bin.index.json"].iter().find(|name| folder.join(name).is_file());
+    match pickled {
+        Some(name) => format!(
+            "the folder has {name} only; convert it in Python: AutoModelForCausalLM.from_pretrained(\"{0}\")\
+             .save_pretrained(\"{0}\", safe_serialization=True)",
+            folder.display()
+        ),
+        None => format!("a model folder holds config.json, tokenizer.json and {SINGLE} (or {INDEX} and its shards)"),
+    }
+}
+
+/// The shards that an index names, in order.
+pub(crate) fn shard_names(index: &Path) -> Result<BTreeSet<String>, ModelError> {
+    let bytes = std::fs::read(index).map_err(|source| ModelError::Io { path: index.into(), source })?;
+    let json: Value = serde_json::from_slice(&bytes)
+        .map_err(|error| ModelError::Json { path: index.into(), message: error.to_string() })?;
+    let error = |message: String| ModelError::Weights { path: index.into(), message };
+    let map = json.get("weight_map").and_then(Value::as_object);
+    let map = map.filter(|map| !map.is_empty());
+    let map = map.ok_or_else(|| error("field `weight_map`: expected a table from tensors to files".to_owned()))?;
+    let plain = |name: &str| {
+        let mut parts = Path::new(name).components();
+        matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None))
+    };
+    map.iter()
+        .map(|(tensor, file)| match file.as_str().filter(|name| plain(name)) {
+            Some(name) => Ok(name.to_owned()),
+            None => Err(error(format!(
+                "field `weight_map.{tensor}`: expected a file name in the same folder, found {file}"
+            ))),
+        })
+        .collect()
+}

@@ -1,0 +1,161 @@
+//! A loaded [`Model`]'s weights, processed when they are asked for.
+
+use super::families::{self, Architecture};
+use super::process::{self, Unembedding};
+use super::source::WeightSource;
+use super::{
+    LayerWeights, LinearWeights, ModelConfig, ModelError, NormWeights, Provenance, Tokenizer, WeightProcessing,
+};
+use crate::types::Matrix;
+use rayon::prelude::*;
+use std::sync::OnceLock;
+
+/// Vocabulary rows that one step of a pass over the whole vocabulary holds.
+const VOCABULARY_BLOCK: usize = 1024;
+
+/// A model: its shape, its tokenizer, and its weights, which stay on disk until they are asked for.
+///
+/// Nothing is kept in memory but the mean of the unembedding, so the largest thing alive while a model is uploaded is
+/// one layer.
+#[derive(Debug)]
+pub struct Model {
+    /// What its results are filed under: the Hub name without organisation, `gpt2-small` for `gpt2`.
+    pub name: String,
+    /// Its shape.
+    pub config: ModelConfig,
+    /// The rewrites that [`Model::layer`] and the others do.
+    pub processing: WeightProcessing,
+    /// Its tokenizer, or the one that was asked for instead.
+    pub tokenizer: Tokenizer,
+    /// Where its files came from.
+    pub provenance: Provenance,
+    pub(super) architecture: Box<dyn Architecture>,
+    pub(super) source: WeightSource,
+    pub(super) unembedding: OnceLock<Unembedding>,
+}
+
+impl Model {
+    /// Block `layer`'s weights, converted to f32 and processed. They are read again at every call.
+    ///
+    /// # Errors
+    /// The model has no such layer.
+    pub fn layer(&self, layer: usize) -> Result<LayerWeights, ModelError> {
+        let n_layers = self.config.n_layers;
+        if layer >= n_layers {
+            return Err(ModelError::LayerOutOfRange { model: self.name.clone(), layer, n_layers });
+        }
+        let mut weights = self.architecture.layer(&self.source, layer)?;
+        process::layer(&mut weights, self.processing);
+        Ok(weights)
+    }
+
+    /// Gain and bias of the norm before the unembedding; `None` when folded.
+    ///
+    /// # Errors
+    /// None after a successful load.
+    pub fn final_norm(&self) -> Result<Option<NormWeights>, ModelError> {
+        if self.processing.fold_ln { Ok(None) } else { self.stored_final_norm().map(Some) }
+    }
+
+    /// Rows of `W_E` for `tokens`, `(tokens, d_model)`.
+    ///
+    /// # Errors
+    /// A token id that is not below `d_vocab`.
+    pub fn embed(&self, tokens: &[u32]) -> Result<Matrix, ModelError> {
+        self.check_tokens(tokens)?;
+        let mut rows = self.source.rows(self.architecture.outer().embed, tokens)?;
+        if self.processing.center_writing_weights {
+            process::center_rows(&mut rows);
+        }
+        Ok(rows)
+    }
+
+    /// `W_pos`, `(n_ctx, d_model)`; `None` where positions are rotary.
+    ///
+    /// # Errors
+    /// None after a successful load.
+    pub fn position_embedding(&self) -> Result<Option<Matrix>, ModelError> {
+        let Some(name) = self.architecture.outer().position else { return Ok(None) };
+        let ModelConfig { n_ctx, d_model, .. } = self.config;
+        let mut positions = Matrix::new(n_ctx, d_model, self.source.tensor(name)?.into_owned());
+        if self.processing.center_writing_weights {
+            process::center_rows(&mut positions);
+        }
+        Ok(Some(positions))
+    }
+
+    /// Columns of `W_U` for `tokens`, as the rows of a `(tokens, d_model)` matrix, and their `b_U`.
+    ///
+    /// # Errors
+    /// A token id that is not below `d_vocab`.
+    pub fn unembed_columns(&self, tokens: &[u32]) -> Result<(Matrix, Vec<f32>), ModelError> {
+        self.check_tokens(tokens)?;
+        let unembedding = self.unembedding_rule()?;
+        let mut rows = self.source.rows(self.architecture.outer().unembed, tokens)?;
+        let bias = rows.data.par_chunks_mut(self.config.d_model).map(|row| unembedding.apply(row)).collect();
+        Ok((rows, bias))
+    }
+
+    /// The whole unembedding, `(d_model, d_vocab)`: only a softmax over the vocabulary needs it.
+    ///
+    /// # Errors
+    /// None after a successful load.
+    pub fn unembedding(&self) -> Result<LinearWeights, ModelError> {
+        let ModelConfig { d_model, d_vocab, .. } = self.config;
+        let mut weight = Matrix::zeros(d_model, d_vocab);
+        let mut bias = Vec::with_capacity(d_vocab);
+        for tokens in vocabulary_blocks(d_vocab) {
+            let first = tokens[0] as usize;
+            let (rows, block_bias) = self.unembed_columns(&tokens)?;
+            bias.extend(block_bias);
+            weight.data.par_chunks_mut(d_vocab).enumerate().for_each(|(line, target)| {
+                let target = &mut target[first..first + tokens.len()];
+                target.iter_mut().enumerate().for_each(|(row, value)| *value = rows.data[row * d_model + line]);
+            });
+        }
+        Ok(LinearWeights { weight, bias })
+    }
+
+    fn stored_final_norm(&self) -> Result<NormWeights, ModelError> {
+        let outer = self.architecture.outer();
+        families::norm(&self.source, outer.final_gain, outer.final_bias)
+    }
+
+    fn unembedding_rule(&self) -> Result<&Unembedding, ModelError> {
+        if let Some(rule) = self.unembedding.get() {
+            return Ok(rule);
+        }
+        let norm = if self.processing.fold_ln { Some(self.stored_final_norm()?) } else { None };
+        let mean = if self.processing.center_unembed { Some(self.mean_unembedding()?) } else { None };
+        Ok(self.unembedding.get_or_init(|| Unembedding::new(norm, mean)))
+    }
+
+    /// Mean of the stored unembedding over the vocabulary, in one pass that holds a block at a time.
+    fn mean_unembedding(&self) -> Result<Vec<f32>, ModelError> {
+        let ModelConfig { d_model, d_vocab, .. } = self.config;
+        let name = self.architecture.outer().unembed;
+        let mut sums = vec![0.0f64; d_model];
+        for tokens in vocabulary_blocks(d_vocab) {
+            let rows = self.source.rows(name, &tokens)?;
+            for row in rows.data.chunks_exact(d_model) {
+                sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += f64::from(*value));
+            }
+        }
+        Ok(sums.into_iter().map(|sum| (sum / d_vocab as f64) as f32).collect())
+    }
+
+    fn check_tokens(&self, tokens: &[u32]) -> Result<(), ModelError> {
+        let d_vocab = self.config.d_vocab;
+        match tokens.iter().find(|token| **token as usize >= d_vocab) {
+            Some(token) => Err(ModelError::TokenOutOfRange { model: self.name.clone(), token: *token, d_vocab }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// All token ids, a block at a time.
+fn vocabulary_blocks(d_vocab: usize) -> impl Iterator<Item = Vec<u32>> {
+    (0..d_vocab)
+        .step_by(VOCABULARY_BLOCK)
+        .map(move |first| (first as u32..(first + VOCABULARY_BLOCK).min(d_vocab) as u32).collect())
+}

@@ -1,0 +1,149 @@
+//! Model folders for tests: the fixtures' tensors, changed and written again.
+#![allow(dead_code, reason = "every test binary uses another part")]
+
+use actpatch::model::{HubSettings, LoadOptions, Model, ModelError, WeightProcessing};
+use half::{bf16, f16};
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// A tensor as it is in a file.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    pub dtype: Dtype,
+    pub shape: Vec<usize>,
+    pub bytes: Vec<u8>,
+}
+
+/// The tensors of a file by name.
+pub type Tensors = BTreeMap<String, Stored>;
+
+/// `tests/fixtures/models/{name}`.
+pub fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models").join(name)
+}
+
+/// Reads every tensor of a `.safetensors` file.
+pub fn read_tensors(path: &Path) -> Tensors {
+    let bytes = std::fs::read(path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let stored = |view: TensorView<'_>| Stored {
+        dtype: view.dtype(),
+        shape: view.shape().to_vec(),
+        bytes: view.data().to_vec(),
+    };
+    file.tensors().into_iter().map(|(name, view)| (name, stored(view))).collect()
+}
+
+/// Writes a `.safetensors` file.
+pub fn write_tensors(path: &Path, tensors: &Tensors) {
+    let views = tensors.iter().map(|(name, tensor)| {
+        (name.as_str(), TensorView::new(tensor.dtype, tensor.shape.clone(), &tensor.bytes).unwrap())
+    });
+    std::fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+impl Stored {
+    /// The values as f32.
+    pub fn values(&self) -> Vec<f32> {
+        match self.dtype {
+            Dtype::F32 => self.bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+            Dtype::F16 => self.bytes.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
+            Dtype::BF16 => self.bytes.as_chunks::<2>().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
+            other => panic!("{other:?} is not in the fixtures"),
+        }
+    }
+
+    /// The same values stored as f32.
+    pub fn widened(&self) -> Self {
+        let bytes = self.values().iter().flat_map(|value| value.to_le_bytes()).collect();
+        Self { dtype: Dtype::F32, shape: self.shape.clone(), bytes }
+    }
+}
+
+/// A copy of a fixture's folder that a test may spoil.
+pub struct Copy {
+    folder: tempfile::TempDir,
+}
+
+impl Copy {
+    /// Copies config, tokenizer and weights.
+    pub fn of(name: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["config.json", "tokenizer.json", "model.safetensors"] {
+            std::fs::copy(fixture(name).join(file), folder.path().join(file)).unwrap();
+        }
+        Self { folder }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Rewrites the weights.
+    pub fn tensors(&self, change: impl FnOnce(&mut Tensors)) -> &Self {
+        let path = self.file("model.safetensors");
+        let mut tensors = read_tensors(&path);
+        change(&mut tensors);
+        write_tensors(&path, &tensors);
+        self
+    }
+
+    /// Sets a field of `config.json`; `null` removes it.
+    pub fn config(&self, field: &str, value: serde_json::Value) -> &Self {
+        let path = self.file("config.json");
+        let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let fields = json.as_object_mut().unwrap();
+        if value.is_null() {
+            fields.remove(field)
+        } else {
+            fields.insert(field.to_owned(), value)
+        };
+        std::fs::write(&path, json.to_string()).unwrap();
+        self
+    }
+
+    /// Splits the weights into two shards and an index.
+    pub fn shard(&self) -> &Self {
+        let whole = self.file("model.safetensors");
+        let mut first = read_tensors(&whole);
+        let middle = first.keys().nth(first.len() / 2).unwrap().clone();
+        let second = first.split_off(&middle);
+        let mut map = serde_json::Map::new();
+        for (name, tensors) in
+            [("model-00001-of-00002.safetensors", &first), ("model-00002-of-00002.safetensors", &second)]
+        {
+            write_tensors(&self.file(name), tensors);
+            map.extend(tensors.keys().map(|tensor| (tensor.clone(), name.into())));
+        }
+        std::fs::remove_file(whole).unwrap();
+        let index = serde_json::json!({ "metadata": {}, "weight_map": map });
+        std::fs::write(self.file("model.safetensors.index.json"), index.to_string()).unwrap();
+        self
+    }
+
+    pub fn load(&self) -> Result<Model, ModelError> {
+        load(self.path(), WeightProcessing::none())
+    }
+
+    /// The message of the error that loading must end in.
+    pub fn complaint(&self) -> String {
+        self.load().map(|model| model.name).expect_err("must not load").to_string()
+    }
+}
+
+/// Settings that never reach the network.
+pub fn offline(cache: &Path) -> HubSettings {
+    HubSettings { cache: cache.into(), endpoint: "http://127.0.0.1:9".to_owned(), token: None, offline: true }
+}
+
+/// Loads a folder.
+pub fn load(folder: &Path, processing: WeightProcessing) -> Result<Model, ModelError> {
+    let options = LoadOptions { processing, ..LoadOptions::default() };
+    Model::load_from(folder.to_str().unwrap(), &options, &offline(folder))
+}
