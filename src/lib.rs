@@ -9,5 +9,6 @@
 pub mod backend;
 pub mod datasets;
 pub mod directions;
+pub mod engine;
 pub mod model;
 pub mod types;

@@ -12,10 +12,8 @@ mod template;
 #[cfg(test)]
 mod tests;
 
+pub use crate::types::{AnswerPair, PairedPrompts};
 pub use build::BuildOptions;
 pub use catalogue::Catalogue;
 pub use error::{DatasetError, Place};
-pub use crate::types::{AnswerPair, PairedPrompts};
 pub use template::END;
-
-

@@ -150,7 +150,12 @@ impl<B: Backend> Engine<B> {
     }
 
     /// Adds the MLP's share to the gradient of its norm's input.
-    fn mlp_backward(&self, weights: &Layer<B>, kept: &LayerTape<B>, d_resid: &mut B::Tensor) -> Result<(), EngineError> {
+    fn mlp_backward(
+        &self,
+        weights: &Layer<B>,
+        kept: &LayerTape<B>,
+        d_resid: &mut B::Tensor,
+    ) -> Result<(), EngineError> {
         let config = self.config();
         let mut d_post = self.linear_backward(d_resid, &weights.mlp_out, (config.d_model, config.d_mlp))?;
         self.backend.activate_backward(self.activation(), &kept.mlp_pre, &mut d_post)?;

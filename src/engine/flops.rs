@@ -13,9 +13,8 @@ impl Flops {
     pub fn forward(config: &ModelConfig, layout: &Layout, start: usize, answers: usize) -> Self {
         let (d, a, m) = (config.d_model as u64, (config.n_heads * config.d_head) as u64, config.d_mlp as u64);
         let (tokens, rows) = (layout.n_tokens() as u64, layout.n_rows() as u64);
-        let scores: u64 = (0..layout.n_rows())
-            .map(|r| (layout.start(r)..layout.len(r)).map(|p| p as u64 + 1).sum::<u64>())
-            .sum();
+        let scores: u64 =
+            (0..layout.n_rows()).map(|r| (layout.start(r)..layout.len(r)).map(|p| p as u64 + 1).sum::<u64>()).sum();
         let last_scores: u64 = (0..layout.n_rows()).map(|r| layout.len(r) as u64).sum();
         let keys = 2 * tokens * d * 2 * a;
         let rest = |tokens: u64, scores: u64| 2 * tokens * (2 * d * a + 2 * d * m) + 4 * scores * a;

@@ -69,6 +69,9 @@ struct Pass<'a, B: Backend> {
     tape: Option<Vec<LayerTape<B>>>,
 }
 
+/// The residual behind a block, the MLP norm's input, and the MLP's values before its activation.
+type Updated<B> = (<B as Backend>::Tensor, <B as Backend>::Tensor, Option<<B as Backend>::Tensor>);
+
 impl<B: Backend> Engine<B> {
     /// Runs `sequences` from their tokens, in batches of at most [`Engine::max_tokens`] tokens.
     ///
@@ -96,7 +99,7 @@ impl<B: Backend> Engine<B> {
                 end += 1;
             }
             let prefix = prefix.get(first..end).unwrap_or(&[]);
-            parts.push(self.from_tokens(&sequences[first..end], capture, &[], prefix, output)?);
+            parts.push(self.pass_over(&sequences[first..end], capture, &[], prefix, output)?);
             first = end;
         }
         self.join(parts)
@@ -111,7 +114,7 @@ impl<B: Backend> Engine<B> {
         output: Output<'_, B>,
     ) -> Result<Run<B>, EngineError> {
         self.check_sequences(sequences)?;
-        self.from_tokens(sequences, capture, interventions, &[], output)
+        self.pass_over(sequences, capture, interventions, &[], output)
     }
 
     /// Resumes rows at a layer, applies the interventions in place, and goes on to the output.
@@ -161,7 +164,7 @@ impl<B: Backend> Engine<B> {
         Ok(())
     }
 
-    fn from_tokens(
+    fn pass_over(
         &self,
         sequences: &[Vec<u32>],
         capture: &[Site],
@@ -324,8 +327,7 @@ impl<'a, B: Backend> Pass<'a, B> {
             compiled.entry(intervention.site.canonical(config.n_layers)).or_default().push(one);
         }
         let behind = |site: &Site| site.behind_keys() && site.layer().is_none_or(|l| l + 1 == config.n_layers);
-        let last_only =
-            !matches!(output, Output::All) && !wanted.iter().chain(compiled.keys()).any(behind);
+        let last_only = !matches!(output, Output::All) && !wanted.iter().chain(compiled.keys()).any(behind);
         let last_tokens = layout.last_tokens();
         let last_positions: Vec<u32> = (0..layout.n_rows()).map(|row| layout.len(row) as u32 - 1).collect();
         let rows = |last| layout.attention_rows(&prefix.offsets, config.n_heads, last);
@@ -556,8 +558,7 @@ impl<'a, B: Backend> Pass<'a, B> {
         let engine = self.engine;
         let (backend, heads) = (&engine.backend, engine.heads());
         let rows = if only_last { &self.attention_last } else { &self.attention };
-        let key_values =
-            || KeyValues { own: kv, prefix: self.prefix.prefix.map(|prefix| &prefix.key_values[layer]) };
+        let key_values = || KeyValues { own: kv, prefix: self.prefix.prefix.map(|prefix| &prefix.key_values[layer]) };
         let mut z = backend.tensor(backend.len(q))?;
         let site = Site::Pattern(layer);
         if self.touches(site) {
@@ -585,7 +586,7 @@ impl<'a, B: Backend> Pass<'a, B> {
         weights: &Layer<B>,
         mut resid: B::Tensor,
         z: B::Tensor,
-    ) -> Result<(B::Tensor, B::Tensor, Option<B::Tensor>), EngineError> {
+    ) -> Result<Updated<B>, EngineError> {
         let config = self.engine.config();
         let parallel = config.parallel_residual;
         let mut normed = None;

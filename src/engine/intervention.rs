@@ -103,9 +103,7 @@ impl Part {
         match self {
             Part::All => Ok(Columns::all(width)),
             Part::Head(head) if !site.has_heads() => Err(mismatch("head", "a site with heads".into(), head)),
-            Part::Head(head) if head >= config.n_heads => {
-                Err(mismatch("head", format!("0..{}", config.n_heads), head))
-            }
+            Part::Head(head) if head >= config.n_heads => Err(mismatch("head", format!("0..{}", config.n_heads), head)),
             Part::Head(head) => Ok(Columns { stride: width, start: head * config.d_head, width: config.d_head }),
             Part::Neuron(neuron) if !matches!(site, Site::MlpPre(_) | Site::MlpPost(_)) => {
                 Err(mismatch("neuron", "mlp.hook_pre or mlp.hook_post".into(), neuron))

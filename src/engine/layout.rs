@@ -72,7 +72,12 @@ impl Layout {
     /// The rows of this batch's attention: all tokens ask, or only the last of every row.
     ///
     /// `prefix_offsets[r]` is where row `r`'s captured keys start.
-    pub(crate) fn attention_rows(&self, prefix_offsets: &[usize], n_heads: usize, last_only: bool) -> Vec<AttentionRow> {
+    pub(crate) fn attention_rows(
+        &self,
+        prefix_offsets: &[usize],
+        n_heads: usize,
+        last_only: bool,
+    ) -> Vec<AttentionRow> {
         let mut pattern_start = 0;
         (0..self.n_rows())
             .map(|row| {

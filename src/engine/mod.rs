@@ -20,7 +20,7 @@ pub use forward::{Output, Resume};
 pub use intervention::{Intervention, Op, Part, Patch, Source};
 pub use layout::Layout;
 pub use metrics::{Baselines, Metric, Mode, Scores};
-pub use paired::{PairedRun, Positions};
+pub use paired::{PairedRun, PatchPositions};
 pub use run::{Logits, Run};
 pub use site::Site;
 
@@ -148,11 +148,7 @@ fn upload_norm<B: Backend>(
     Ok(Norm { width: config.d_model, eps: config.norm_eps, affine })
 }
 
-fn upload_layer<B: Backend>(
-    backend: &B,
-    config: &ModelConfig,
-    weights: LayerWeights,
-) -> Result<Layer<B>, EngineError> {
+fn upload_layer<B: Backend>(backend: &B, config: &ModelConfig, weights: LayerWeights) -> Result<Layer<B>, EngineError> {
     let pack = |linear: &LinearWeights| backend.pack(&linear.weight, &linear.bias);
     Ok(Layer {
         ln1: upload_norm(backend, config, weights.ln1)?,

@@ -7,7 +7,7 @@ use crate::types::PairedPrompts;
 
 /// Which positions a cell patches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Positions {
+pub enum PatchPositions {
     /// One position, the same in every prompt.
     One(usize),
     /// Every position; those before the first that differs between clean and corrupted hold equal values.
@@ -52,7 +52,7 @@ impl<B: Backend> PairedRun<B> {
         engine: &Engine<B>,
         prompts: PairedPrompts,
         layers: &[usize],
-        positions: &[Positions],
+        positions: &[PatchPositions],
         with_probabilities: bool,
     ) -> Result<Self, EngineError> {
         let mut first_difference = Vec::with_capacity(prompts.clean.len());
@@ -132,10 +132,10 @@ impl<B: Backend> PairedRun<B> {
     }
 
     /// First and one behind the last position that a patch of `prompt` changes.
-    fn span(&self, prompt: usize, positions: Positions) -> (usize, usize) {
+    fn span(&self, prompt: usize, positions: PatchPositions) -> (usize, usize) {
         match positions {
-            Positions::One(position) => (position, position + 1),
-            Positions::All => {
+            PatchPositions::One(position) => (position, position + 1),
+            PatchPositions::All => {
                 let len = self.run.layout().len(self.prompts.clean[prompt]);
                 (self.first_difference[prompt].min(len - 1), len)
             }
@@ -143,14 +143,20 @@ impl<B: Backend> PairedRun<B> {
     }
 
     /// Can a patch at this layer reach the logits of every prompt? Behind the last block only the last position can.
-    pub fn reaches_logits(&self, layer: usize, positions: Positions, n_layers: usize) -> bool {
+    pub fn reaches_logits(&self, layer: usize, positions: PatchPositions, n_layers: usize) -> bool {
         let last = |prompt: usize| self.run.layout().len(self.prompts.clean[prompt]) - 1;
-        layer < n_layers
-            || (0..self.n_prompts()).all(|prompt| self.span(prompt, positions).1 == last(prompt) + 1)
+        layer < n_layers || (0..self.n_prompts()).all(|prompt| self.span(prompt, positions).1 == last(prompt) + 1)
     }
 
     /// The row (sequence, first computed position) of `prompt` in a batch that resumes at `layer`.
-    pub fn row(&self, prompt: usize, positions: Positions, mode: Mode, layer: usize, n_layers: usize) -> (usize, usize) {
+    pub fn row(
+        &self,
+        prompt: usize,
+        positions: PatchPositions,
+        mode: Mode,
+        layer: usize,
+        n_layers: usize,
+    ) -> (usize, usize) {
         let (base, _) = self.sides(prompt, mode);
         let (first, end) = self.span(prompt, positions);
         (base, if layer < n_layers { first } else { end - 1 })
@@ -160,7 +166,7 @@ impl<B: Backend> PairedRun<B> {
     pub fn patches(
         &self,
         (prompt, row, basis): (usize, usize, usize),
-        positions: Positions,
+        positions: PatchPositions,
         mode: Mode,
         layer: usize,
         n_layers: usize,
@@ -207,13 +213,13 @@ fn pick_rows(logits: &super::Logits, rows: &[usize]) -> super::Logits {
 }
 
 /// How many first positions of every sequence keep their keys: up to the latest start of a row patched there.
-fn kept_positions(prompts: &PairedPrompts, positions: &[Positions], first_difference: &[usize]) -> Vec<usize> {
+fn kept_positions(prompts: &PairedPrompts, positions: &[PatchPositions], first_difference: &[usize]) -> Vec<usize> {
     let mut keep = vec![0; prompts.sequences.len()];
     for (prompt, (&clean, &corrupted)) in prompts.clean.iter().zip(&prompts.corrupted).enumerate() {
         for wanted in positions {
             let start = match wanted {
-                Positions::One(position) => *position,
-                Positions::All => first_difference[prompt],
+                PatchPositions::One(position) => *position,
+                PatchPositions::All => first_difference[prompt],
             };
             for sequence in [clean, corrupted] {
                 keep[sequence] = keep[sequence].max(start.min(prompts.sequences[sequence].len() - 1));

@@ -42,8 +42,11 @@ pub enum Site {
     FinalNormalized,
 }
 
+/// Makes the site of a given block.
+type BlockSite = fn(usize) -> Site;
+
 /// The part of a hook name behind the block, and the site it names.
-const BLOCK_SITES: [(&str, fn(usize) -> Site); 13] = [
+const BLOCK_SITES: [(&str, BlockSite); 13] = [
     ("hook_resid_pre", Site::ResidPre),
     ("attn.hook_q", Site::Q),
     ("attn.hook_k", Site::K),
@@ -70,8 +73,8 @@ impl Site {
         use Site::*;
         match self {
             Embed | PosEmbed | FinalNormalized => None,
-            ResidPre(l) | Q(l) | K(l) | V(l) | Pattern(l) | Z(l) | Result(l) | AttnOut(l) | ResidMid(l)
-            | MlpPre(l) | MlpPost(l) | MlpOut(l) | ResidPost(l) => Some(l),
+            ResidPre(l) | Q(l) | K(l) | V(l) | Pattern(l) | Z(l) | Result(l) | AttnOut(l) | ResidMid(l) | MlpPre(l)
+            | MlpPost(l) | MlpOut(l) | ResidPost(l) => Some(l),
         }
     }
 
@@ -156,7 +159,8 @@ impl FromStr for Site {
             })
             .ok_or_else(|| EngineError::NoSuchSite {
                 site: name.into(),
-                reason: "expected a hook name such as blocks.3.hook_resid_pre, blocks.3.attn.hook_z or hook_embed".into(),
+                reason: "expected a hook name such as blocks.3.hook_resid_pre, blocks.3.attn.hook_z or hook_embed"
+                    .into(),
             })
     }
 }

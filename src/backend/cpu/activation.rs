@@ -9,8 +9,8 @@ use std::f32::consts::{FRAC_1_SQRT_2, PI};
 const CHUNK: usize = 16_384;
 
 /// `√(8/π)` and `0.044715 √(8/π)`: the tanh form of GELU is `x σ(a x + b x³)`.
-const TANH_LINEAR: f32 = 1.595_769_1;
-const TANH_CUBIC: f32 = 0.071_354_814;
+const TANH_LINEAR: f32 = 1.595_769;
+const TANH_CUBIC: f32 = 0.071_354_81;
 
 #[inline(always)]
 fn sigmoid<const FMA: bool>(x: f32) -> f32 {

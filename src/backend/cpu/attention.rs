@@ -70,6 +70,7 @@ impl<'a> Task<'a> {
         panels
     }
 
+    #[allow(clippy::too_many_arguments)]
     /// `out[m, keys] = a[m, width] · panelsᵀ` for the first `keys` positions; rows of `out` are `ldc` apart.
     fn times_positions(
         &self,
@@ -183,7 +184,6 @@ pub fn attention(
     let z = SharedPointer(z.as_mut_ptr());
     let log_sum_exp = log_sum_exp.map(|values| SharedPointer(values.as_mut_ptr()));
     tasks(isa, kv, rows, heads).for_each(|task| {
-        let (z, log_sum_exp) = (z, log_sum_exp);
         let keys = task.pack_positions(Part::Keys, pool);
         let values = task.pack_dimensions(Part::Values, pool);
         let ld = task.row.total_keys();
@@ -195,11 +195,11 @@ pub fn attention(
                 softmax(isa, &mut row[..visible], task.row.visible(first + i), heads.scale, &mut total);
                 if let Some(out) = log_sum_exp {
                     // SAFETY: one value per query and head, written by this task alone.
-                    unsafe { *out.0.add((task.row.query_start + first + i) * heads.count + task.head) = total };
+                    unsafe { *out.get().add((task.row.query_start + first + i) * heads.count + task.head) = total };
                 }
             }
             // SAFETY: this task alone writes its head's columns of its queries.
-            unsafe { task.times_dimensions(&scores, ld, m, &values, visible, z.0.add(task.query_offset(first))) };
+            unsafe { task.times_dimensions(&scores, ld, m, &values, visible, z.get().add(task.query_offset(first))) };
         }
     });
 }
@@ -216,12 +216,11 @@ pub fn attention_pattern(
 ) {
     let pattern = SharedPointer(pattern.as_mut_ptr());
     tasks(isa, kv, rows, heads).for_each(|task| {
-        let pattern = pattern;
         let keys = task.pack_positions(Part::Keys, pool);
         let ld = task.row.total_keys();
         let start = task.row.pattern_start + task.head * task.row.n_queries * ld;
         // SAFETY: this task alone writes its head's pattern.
-        let out = unsafe { std::slice::from_raw_parts_mut(pattern.0.add(start), task.row.n_queries * ld) };
+        let out = unsafe { std::slice::from_raw_parts_mut(pattern.get().add(start), task.row.n_queries * ld) };
         for (first, m) in blocks(task.row.n_queries) {
             let block = &mut out[first * ld..(first + m) * ld];
             task.scores(q, first, m, &keys, block, ld);
@@ -244,7 +243,6 @@ pub fn apply_pattern(
 ) {
     let z = SharedPointer(z.as_mut_ptr());
     tasks(isa, kv, rows, heads).for_each(|task| {
-        let z = z;
         let values = task.pack_dimensions(Part::Values, pool);
         let ld = task.row.total_keys();
         let start = task.row.pattern_start + task.head * task.row.n_queries * ld;
@@ -252,7 +250,7 @@ pub fn apply_pattern(
         for (first, m) in blocks(task.row.n_queries) {
             // SAFETY: this task alone writes its head's columns of its queries.
             unsafe {
-                let out = z.0.add(task.query_offset(first));
+                let out = z.get().add(task.query_offset(first));
                 task.times_dimensions(&pattern[first * ld..], ld, m, &values, ld, out);
             }
         }
@@ -330,7 +328,6 @@ pub fn attention_backward(
     let (dq, dkv) = (SharedPointer(dq.as_mut_ptr()), SharedPointer(dkv.as_mut_ptr()));
     let d_attn = heads.count * heads.width;
     tasks(isa, kv, rows, heads).for_each(|task| {
-        let (dq, dkv) = (dq, dkv);
         let keys = task.pack_positions(Part::Keys, pool);
         let keys_by_dimension = task.pack_dimensions(Part::Keys, pool);
         let values = task.pack_positions(Part::Values, pool);
@@ -361,7 +358,7 @@ pub fn attention_backward(
             }
             // SAFETY: this task alone writes its head's columns of its queries.
             unsafe {
-                let out = dq.0.add(task.query_offset(first));
+                let out = dq.get().add(task.query_offset(first));
                 task.times_dimensions(&scores, ld, m, &keys_by_dimension, visible, out);
             }
         }
@@ -370,8 +367,8 @@ pub fn attention_backward(
             // SAFETY: this task alone writes its head's columns of its keys and values.
             unsafe {
                 let at = (task.row.key_start + position) * 2 * d_attn + task.head * heads.width;
-                std::ptr::copy_nonoverlapping(dk[part.clone()].as_ptr(), dkv.0.add(at), heads.width);
-                std::ptr::copy_nonoverlapping(dv[part].as_ptr(), dkv.0.add(at + d_attn), heads.width);
+                std::ptr::copy_nonoverlapping(dk[part.clone()].as_ptr(), dkv.get().add(at), heads.width);
+                std::ptr::copy_nonoverlapping(dv[part].as_ptr(), dkv.get().add(at + d_attn), heads.width);
             }
         }
     });

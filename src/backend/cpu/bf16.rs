@@ -40,7 +40,7 @@ pub fn transpose_panel(packed: &[u32], inputs: usize, panel: usize, out: &mut [f
         for i in 0..count {
             let row = &source[(first + i) / 2 * PANEL..][..PANEL];
             for (j, &lanes) in row.iter().enumerate() {
-                let bits = if (first + i) % 2 == 0 { lanes << 16 } else { lanes & 0xffff_0000 };
+                let bits = if (first + i).is_multiple_of(2) { lanes << 16 } else { lanes & 0xffff_0000 };
                 block[j * PANEL + i] = f32::from_bits(bits);
             }
         }
@@ -105,7 +105,7 @@ unsafe fn rows_bf16<const M: usize>(job: &Product<'_>, a: &[u32], panel: &[u32],
     debug_assert!(a.len() >= M * pairs && panel.len() >= pairs * PANEL);
     // SAFETY: the slices were checked above; `y` is masked to the `n` columns that exist.
     unsafe {
-        let c = job.y.0.add(row * job.columns + index * PANEL);
+        let c = job.y.get().add(row * job.columns + index * PANEL);
         let mut sums = [[_mm512_setzero_ps(); 2]; M];
         if job.load {
             for (i, sum) in sums.iter_mut().enumerate() {

@@ -147,7 +147,7 @@ impl Product<'_> {
                             a: x.as_ptr().add(row * self.depth + depth),
                             lda: self.depth,
                             panel: values.as_ptr(),
-                            c: self.y.0.add(row * self.columns + panel * PANEL),
+                            c: self.y.get().add(row * self.columns + panel * PANEL),
                             ldc: self.columns,
                             start: Start { load: self.load || !first, bias },
                         };
@@ -171,9 +171,9 @@ impl Product<'_> {
             // SAFETY: by the caller's promise.
             unsafe {
                 let at = i * self.columns + column;
-                let values = std::slice::from_raw_parts_mut(self.y.0.add(at), n);
+                let values = std::slice::from_raw_parts_mut(self.y.get().add(at), n);
                 if let Some(before) = self.before {
-                    std::slice::from_raw_parts_mut(before.0.add(at), n).copy_from_slice(values);
+                    std::slice::from_raw_parts_mut(before.get().add(at), n).copy_from_slice(values);
                 }
                 activate_slice(self.isa, activation, values);
             }

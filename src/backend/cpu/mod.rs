@@ -26,6 +26,13 @@ use crate::types::{Activation, Matrix};
 #[derive(Clone, Copy)]
 struct SharedPointer(*mut f32);
 
+impl SharedPointer {
+    /// The pointer itself. A method, so that closures capture the wrapper and not the field.
+    fn get(self) -> *mut f32 {
+        self.0
+    }
+}
+
 // SAFETY: every use states which disjoint part the task at hand writes.
 unsafe impl Send for SharedPointer {}
 // SAFETY: as above.

@@ -40,10 +40,9 @@ fn edit_rows(
     assert!(target.iter().all(|&row| (row as usize) < rows), "a patched row lies outside the batch");
     let pointer = SharedPointer(x.as_mut_ptr());
     target.par_iter().zip(source_rows).enumerate().with_min_len(ROWS).for_each(|(i, (&target, &from))| {
-        let pointer = pointer;
         // SAFETY: the row exists (checked above) and no other item writes it.
         let out = unsafe {
-            let start = pointer.0.add(target as usize * columns.stride + columns.start);
+            let start = pointer.get().add(target as usize * columns.stride + columns.start);
             std::slice::from_raw_parts_mut(start, columns.width)
         };
         let from = &source[from as usize * source_columns.stride + source_columns.start..][..columns.width];

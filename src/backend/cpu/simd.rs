@@ -123,6 +123,7 @@ pub fn exp<const FMA: bool>(x: f32) -> f32 {
 ///
 /// `x S(x²)` below 1 and `1 - e^(-Q(x))` above, `S` and `Q` least-squares polynomials reweighted to equal ripple on
 /// `[0, 1]` and `[0.9, 4]`; beyond 4 the function is 1 in f32.
+#[allow(clippy::approx_constant, clippy::excessive_precision)] // fitted coefficients, whatever they are close to
 #[inline(always)]
 pub fn erf<const FMA: bool>(x: f32) -> f32 {
     const S: [f32; 7] =

@@ -1,0 +1,4 @@
+//! Experiments on an engine: each file one question.
+
+pub mod patching_suite;
+pub mod self_check;
