@@ -75,7 +75,7 @@ impl ConfigFile {
     /// Width of a head: `width / heads`, which must come out even.
     pub fn head_width(&self, width: &str, heads: &str) -> Result<usize, ModelError> {
         let (d_model, n_heads) = (self.count(width)?, self.count(heads)?);
-        if d_model % n_heads != 0 {
+        if !d_model.is_multiple_of(n_heads) {
             return Err(self.error(heads, format!("a divisor of {width} = {d_model}")));
         }
         Ok(d_model / n_heads)

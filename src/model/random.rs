@@ -5,7 +5,6 @@
 
 use super::ModelError;
 use super::families::{Architecture, Role, TensorSpec};
-use crate::types::Matrix;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -50,14 +49,14 @@ impl RandomTensors {
         Ok(values)
     }
 
-    /// Rows of a two-dimensional tensor.
-    pub fn rows(&self, name: &str, rows: &[u32]) -> Result<Matrix, ModelError> {
+    /// Puts rows of a two-dimensional tensor into `values`.
+    pub fn read_rows(&self, name: &str, rows: &[u32], values: &mut [f32]) -> Result<(), ModelError> {
         let spec = self.spec(name)?;
         let stream = Stream::new(self.seed, self.n_layers, spec);
         let width = spec.shape.last().copied().unwrap_or(1);
-        let mut out = Matrix::zeros(rows.len(), width);
-        out.data.par_chunks_mut(width).zip(rows).for_each(|(values, row)| stream.fill(*row as usize * width, values));
-        Ok(out)
+        let fill = |(values, row): (&mut [f32], &u32)| stream.fill(*row as usize * width, values);
+        values.par_chunks_mut(width).zip(rows).for_each(fill);
+        Ok(())
     }
 
     fn spec(&self, name: &str) -> Result<&TensorSpec, ModelError> {
@@ -180,9 +179,10 @@ mod tests {
     fn rows_and_chunks_do_not_depend_on_the_order() {
         let random = source("gpt2-small", 3);
         let whole = random.tensor("wpe.weight").unwrap();
-        let rows = random.rows("wpe.weight", &[1023, 0, 85, 86]).unwrap();
+        let mut rows = vec![0.0; 4 * 768];
+        random.read_rows("wpe.weight", &[1023, 0, 85, 86], &mut rows).unwrap();
         for (line, row) in [1023usize, 0, 85, 86].into_iter().enumerate() {
-            assert_eq!(rows.row(line), &whole[row * 768..(row + 1) * 768]);
+            assert_eq!(&rows[line * 768..(line + 1) * 768], &whole[row * 768..(row + 1) * 768]);
         }
         assert_ne!(whole[..768], source("gpt2-small", 4).tensor("wpe.weight").unwrap()[..768]);
         assert_ne!(random.tensor("h.0.ln_1.bias").unwrap(), random.tensor("h.1.ln_1.bias").unwrap());

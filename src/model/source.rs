@@ -3,7 +3,6 @@
 use super::ModelError;
 use super::random::RandomTensors;
 use super::tensors::TensorFiles;
-use crate::types::Matrix;
 use std::borrow::Cow;
 
 /// Tensors by the family's names, unprocessed, as f32. Nothing is kept: every call reads or draws again.
@@ -24,11 +23,12 @@ impl WeightSource {
         }
     }
 
-    /// The rows `rows` of a two-dimensional tensor. The caller has checked that they exist.
-    pub fn rows(&self, name: &str, rows: &[u32]) -> Result<Matrix, ModelError> {
+    /// Puts the rows `rows` of a two-dimensional tensor into `values`, one after the other. The caller has checked that
+    /// they exist and that `values` has room for exactly that many.
+    pub fn read_rows(&self, name: &str, rows: &[u32], values: &mut [f32]) -> Result<(), ModelError> {
         match self {
-            Self::Files(files) => files.rows(name, rows),
-            Self::Random(random) => random.rows(name, rows),
+            Self::Files(files) => files.read_rows(name, rows, values),
+            Self::Random(random) => random.read_rows(name, rows, values),
         }
     }
 }

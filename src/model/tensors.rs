@@ -3,7 +3,6 @@
 
 use super::ModelError;
 use super::families::{Architecture, TensorSpec};
-use crate::types::Matrix;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use memmap2::Mmap;
@@ -97,17 +96,16 @@ impl TensorFiles {
         Ok(Cow::Owned(values))
     }
 
-    /// Rows of a two-dimensional tensor. The caller has checked that they exist.
-    pub fn rows(&self, name: &str, rows: &[u32]) -> Result<Matrix, ModelError> {
+    /// Puts rows of a two-dimensional tensor into `values`. The caller has checked that they exist.
+    pub fn read_rows(&self, name: &str, rows: &[u32], values: &mut [f32]) -> Result<(), ModelError> {
         let location = self.location(name)?;
         let bytes = self.bytes(location);
         let row_size = location.width * value_size(location.dtype);
-        let mut out = Matrix::zeros(rows.len(), location.width);
-        out.data.par_chunks_mut(location.width).zip(rows).for_each(|(values, row)| {
+        values.par_chunks_mut(location.width).zip(rows).for_each(|(values, row)| {
             let start = *row as usize * row_size;
             convert(location.dtype, &bytes[start..start + row_size], values);
         });
-        Ok(out)
+        Ok(())
     }
 
     fn location(&self, name: &str) -> Result<&Location, ModelError> {

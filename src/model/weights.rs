@@ -1,6 +1,6 @@
 //! A loaded [`Model`]'s weights, processed when they are asked for.
 
-use super::families::{self, Architecture};
+use super::families::{self, Architecture, transposed};
 use super::process::{self, Unembedding};
 use super::source::WeightSource;
 use super::{
@@ -12,6 +12,9 @@ use std::sync::OnceLock;
 
 /// Vocabulary rows that one step of a pass over the whole vocabulary holds.
 const VOCABULARY_BLOCK: usize = 1024;
+
+/// Vocabulary rows that one task adds up.
+const SUMMED_ROWS: usize = 64;
 
 /// A model: its shape, its tokenizer, and its weights, which stay on disk until they are asked for.
 ///
@@ -63,7 +66,8 @@ impl Model {
     /// A token id that is not below `d_vocab`.
     pub fn embed(&self, tokens: &[u32]) -> Result<Matrix, ModelError> {
         self.check_tokens(tokens)?;
-        let mut rows = self.source.rows(self.architecture.outer().embed, tokens)?;
+        let mut rows = Matrix::zeros(tokens.len(), self.config.d_model);
+        self.source.read_rows(self.architecture.outer().embed, tokens, &mut rows.data)?;
         if self.processing.center_writing_weights {
             process::center_rows(&mut rows);
         }
@@ -90,9 +94,9 @@ impl Model {
     /// A token id that is not below `d_vocab`.
     pub fn unembed_columns(&self, tokens: &[u32]) -> Result<(Matrix, Vec<f32>), ModelError> {
         self.check_tokens(tokens)?;
-        let unembedding = self.unembedding_rule()?;
-        let mut rows = self.source.rows(self.architecture.outer().unembed, tokens)?;
-        let bias = rows.data.par_chunks_mut(self.config.d_model).map(|row| unembedding.apply(row)).collect();
+        let mut rows = Matrix::zeros(tokens.len(), self.config.d_model);
+        let mut bias = vec![0.0; tokens.len()];
+        self.read_unembedding(tokens, &mut rows.data, &mut bias)?;
         Ok((rows, bias))
     }
 
@@ -102,18 +106,23 @@ impl Model {
     /// None after a successful load.
     pub fn unembedding(&self) -> Result<LinearWeights, ModelError> {
         let ModelConfig { d_model, d_vocab, .. } = self.config;
-        let mut weight = Matrix::zeros(d_model, d_vocab);
-        let mut bias = Vec::with_capacity(d_vocab);
-        for tokens in vocabulary_blocks(d_vocab) {
-            let first = tokens[0] as usize;
-            let (rows, block_bias) = self.unembed_columns(&tokens)?;
-            bias.extend(block_bias);
-            weight.data.par_chunks_mut(d_vocab).enumerate().for_each(|(line, target)| {
-                let target = &mut target[first..first + tokens.len()];
-                target.iter_mut().enumerate().for_each(|(row, value)| *value = rows.data[row * d_model + line]);
-            });
-        }
+        let tokens: Vec<u32> = (0..d_vocab as u32).collect();
+        let mut bias = vec![0.0; d_vocab];
+        let weight = transposed(d_model, &tokens, |tokens, rows| {
+            let Some(first) = tokens.first() else { return Ok(()) };
+            let bias = &mut bias[*first as usize..][..tokens.len()];
+            self.read_unembedding(tokens, rows, bias)
+        })?;
         Ok(LinearWeights { weight, bias })
+    }
+
+    /// Processed columns of `W_U` and `b_U` for `tokens`.
+    fn read_unembedding(&self, tokens: &[u32], rows: &mut [f32], bias: &mut [f32]) -> Result<(), ModelError> {
+        let unembedding = self.unembedding_rule()?;
+        self.source.read_rows(self.architecture.outer().unembed, tokens, rows)?;
+        let apply = |(row, bias): (&mut [f32], &mut f32)| *bias = unembedding.apply(row);
+        rows.par_chunks_mut(self.config.d_model).zip(bias).for_each(apply);
+        Ok(())
     }
 
     fn stored_final_norm(&self) -> Result<NormWeights, ModelError> {
@@ -135,11 +144,15 @@ impl Model {
         let ModelConfig { d_model, d_vocab, .. } = self.config;
         let name = self.architecture.outer().unembed;
         let mut sums = vec![0.0f64; d_model];
-        for tokens in vocabulary_blocks(d_vocab) {
-            let rows = self.source.rows(name, &tokens)?;
-            for row in rows.data.chunks_exact(d_model) {
-                sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += f64::from(*value));
-            }
+        let mut rows = vec![0.0; VOCABULARY_BLOCK.min(d_vocab) * d_model];
+        for first in (0..d_vocab).step_by(VOCABULARY_BLOCK) {
+            let tokens: Vec<u32> = (first..(first + VOCABULARY_BLOCK).min(d_vocab)).map(|token| token as u32).collect();
+            let rows = &mut rows[..tokens.len() * d_model];
+            self.source.read_rows(name, &tokens, rows)?;
+            // A fixed split, added up in order: the mean does not depend on the number of threads.
+            let parts: Vec<Vec<f64>> =
+                rows.par_chunks(SUMMED_ROWS * d_model).map(|rows| column_sums(rows, d_model)).collect();
+            parts.iter().for_each(|part| sums.iter_mut().zip(part).for_each(|(sum, value)| *sum += value));
         }
         Ok(sums.into_iter().map(|sum| (sum / d_vocab as f64) as f32).collect())
     }
@@ -153,9 +166,10 @@ impl Model {
     }
 }
 
-/// All token ids, a block at a time.
-fn vocabulary_blocks(d_vocab: usize) -> impl Iterator<Item = Vec<u32>> {
-    (0..d_vocab)
-        .step_by(VOCABULARY_BLOCK)
-        .map(move |first| (first as u32..(first + VOCABULARY_BLOCK).min(d_vocab) as u32).collect())
+fn column_sums(rows: &[f32], width: usize) -> Vec<f64> {
+    let mut sums = vec![0.0; width];
+    for row in rows.chunks_exact(width) {
+        sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += f64::from(*value));
+    }
+    sums
 }

@@ -7,7 +7,6 @@ use crate::model::config::ConfigFile;
 use crate::model::source::WeightSource;
 use crate::model::{LayerWeights, LinearWeights, ModelConfig, ModelError};
 use crate::types::Positions;
-use std::borrow::Cow;
 
 /// A GPT-NeoX of some size.
 #[derive(Debug, Clone)]
@@ -44,29 +43,23 @@ impl GptNeox {
     }
 }
 
-/// A product as the checkpoint stores it: (out, in), and perhaps a bias.
-struct Product<'a> {
-    weight: Cow<'a, [f32]>,
-    bias: Option<Cow<'a, [f32]>>,
-    /// Width of the input.
+/// A product whose (in, out) matrix has the checkpoint's rows `rows` as its columns.
+fn linear(
+    source: &WeightSource,
+    name: &str,
     width: usize,
-}
-
-impl<'a> Product<'a> {
-    fn read(source: &'a WeightSource, name: &str, width: usize, biased: bool) -> Result<Self, ModelError> {
-        let weight = source.tensor(&format!("{name}.weight"))?;
-        let bias = if biased { Some(source.tensor(&format!("{name}.bias"))?) } else { None };
-        Ok(Self { weight, bias, width })
-    }
-
-    /// `count` columns of the (in, out) matrix, column `j` being the checkpoint's row `row(j)`.
-    fn columns(&self, count: usize, row: impl Fn(usize) -> usize + Sync) -> LinearWeights {
-        let bias = match &self.bias {
-            Some(values) => (0..count).map(|column| values[row(column)]).collect(),
-            None => vec![0.0; count],
-        };
-        LinearWeights { weight: transposed(&self.weight, self.width, count, row), bias }
-    }
+    rows: &[u32],
+    biased: bool,
+) -> Result<LinearWeights, ModelError> {
+    let weight_name = format!("{name}.weight");
+    let weight = transposed(width, rows, |rows, values| source.read_rows(&weight_name, rows, values))?;
+    let bias = if biased {
+        let values = source.tensor(&format!("{name}.bias"))?;
+        rows.iter().map(|row| values[*row as usize]).collect()
+    } else {
+        vec![0.0; rows.len()]
+    };
+    Ok(LinearWeights { weight, bias })
 }
 
 /// Rotary settings under their old names (`rotary_pct`, `rotary_emb_base`) and their new ones (`rope_parameters`).
@@ -86,7 +79,7 @@ fn rotary(file: &ConfigFile, d_head: usize) -> Result<Positions, ModelError> {
     // The library truncates the product, in double precision.
     let share = share.unwrap_or(0.25);
     let dims = (d_head as f64 * share) as usize;
-    if share > 1.0 || dims % 2 != 0 || dims == 0 {
+    if share > 1.0 || !dims.is_multiple_of(2) || dims == 0 {
         return Err(ModelError::Config {
             path: file.path().into(),
             field: "rotary_pct".to_owned(),
@@ -152,23 +145,21 @@ impl Architecture for GptNeox {
     fn layer(&self, source: &WeightSource, layer: usize) -> Result<LayerWeights, ModelError> {
         let ModelConfig { d_model: d, d_mlp, d_head, .. } = self.config;
         let name = |part: &str| format!("layers.{layer}.{part}");
-        // The checkpoint's rows are (head, q | k | v, d_head); column `j` of ours is (q | k | v, head, d_head).
-        let interleaved = |part: usize, column: usize| {
-            let (head, within) = (column / d_head, column % d_head);
-            (head * 3 + part) * d_head + within
-        };
+        // The checkpoint's rows are (head, q | k | v, d_head); columns of ours are (q | k | v, head, d_head).
+        let interleaved =
+            |part: usize| (0..d).map(move |column| ((column / d_head * 3 + part) * d_head + column % d_head) as u32);
         let biased = self.attention_bias;
-        let attention = Product::read(source, &name("attention.query_key_value"), d, biased)?;
-        let query = attention.columns(d, |column| interleaved(0, column));
-        let key_value = attention.columns(2 * d, |column| interleaved(1 + column / d, column % d));
-        let whole = |part: &str, width, count, biased| -> Result<LinearWeights, ModelError> {
-            Ok(Product::read(source, &name(part), width, biased)?.columns(count, |column| column))
+        let attention = name("attention.query_key_value");
+        let query: Vec<u32> = interleaved(0).collect();
+        let key_value: Vec<u32> = interleaved(1).chain(interleaved(2)).collect();
+        let whole = |part: &str, width, count: usize, biased| {
+            linear(source, &name(part), width, &(0..count as u32).collect::<Vec<_>>(), biased)
         };
         let norm = |part: &str| norm(source, &name(&format!("{part}.weight")), &name(&format!("{part}.bias")));
         Ok(LayerWeights {
             ln1: Some(norm("input_layernorm")?),
-            query,
-            key_value,
+            query: linear(source, &attention, d, &query, biased)?,
+            key_value: linear(source, &attention, d, &key_value, biased)?,
             attn_out: whole("attention.dense", d, d, biased)?,
             ln2: Some(norm("post_attention_layernorm")?),
             mlp_in: whole("mlp.dense_h_to_4h", d, d_mlp, true)?,

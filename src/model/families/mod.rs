@@ -8,6 +8,7 @@ mod layout;
 
 pub(crate) use gpt_neox::GptNeox;
 pub(crate) use gpt2::Gpt2;
+pub(crate) use layout::transposed;
 
 use super::config::ConfigFile;
 use super::source::WeightSource;

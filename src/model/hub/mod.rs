@@ -88,6 +88,9 @@ impl Fetch<'_> {
             self.optional(&commit, "config.json")?;
             return Ok(commit);
         }
+        if missing(&self.cache.snapshot(&commit), wanted).is_none() {
+            return Ok(commit);
+        }
         if wanted.tokenizer {
             self.required(&commit, "tokenizer.json")?;
         }
