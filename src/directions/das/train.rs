@@ -1,0 +1,189 @@
+//! Training a rotation on a model: the loss of directional patching and its exact gradient.
+
+use super::{AdamSettings, Das, Rotation};
+use crate::backend::{Backend, SwapGradientRows};
+use crate::directions::DirectionError;
+use crate::engine::metrics::logit_difference_gradient;
+use crate::engine::{
+    Engine, EngineError, Intervention, Mode, Op, Part, PairedRun, Patch, PatchPositions, Resume, Scores, Site, Source,
+};
+use crate::types::Matrix;
+
+/// How long and in which steps to train.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainSettings {
+    /// Passes over the dataset.
+    pub epochs: usize,
+    /// Prompts per step.
+    pub batch_size: usize,
+    /// The optimiser.
+    pub adam: AdamSettings,
+}
+
+impl Default for TrainSettings {
+    /// 64 epochs of batches of 128 prompts, Adam as in the paper's code.
+    fn default() -> Self {
+        Self { epochs: 64, batch_size: 128, adam: AdamSettings::default() }
+    }
+}
+
+/// A trained subspace.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trained {
+    /// Orthonormal columns, `(d_model, k)`, after the last epoch.
+    pub columns: Matrix,
+    /// Mean loss of every epoch, `1 -` the recovered share of the logit difference, before that epoch's steps moved
+    /// the columns of its last batch.
+    pub losses: Vec<f64>,
+}
+
+/// Why a training gave no direction.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The optimiser failed.
+    #[error(transparent)]
+    Direction(#[from] DirectionError),
+    /// The patch is behind the last block and not at the last position: no gradient would ever arrive.
+    #[error("layer {layer}: a patch behind the last block reaches the logits only at the last position")]
+    Unreachable {
+        /// The layer.
+        layer: usize,
+    },
+    /// Clean and corrupted runs agree, so there is nothing to recover.
+    #[error("{dataset}: clean and corrupted logit differences are both {value}, there is nothing to recover")]
+    NoContrast {
+        /// The dataset.
+        dataset: String,
+        /// The logit difference of both.
+        value: f64,
+    },
+}
+
+/// The part of a training that does not change from step to step: one batch of prompts.
+struct Batch<B: Backend> {
+    rows: Vec<(usize, usize)>,
+    patches: Vec<Patch>,
+    answers: Vec<Vec<(usize, usize)>>,
+    /// Rows of the gradient, of the unpatched residual and of its source, one per patch.
+    gradient: B::Indices,
+    base: B::Indices,
+    source: B::Indices,
+}
+
+/// Trains the rotation that starts at `rotation` so that patching clean residuals at `layer` and `positions` along its
+/// first `k` columns into the corrupted run restores the clean logit difference (arXiv 2310.15154, section 2.3; Geiger
+/// et al. 2023, arXiv 2303.02536).
+///
+/// The loss of a batch is `(LD_patched - LD_clean) / (LD_corrupted - LD_clean)`. `progress` hears every epoch's loss.
+///
+/// # Errors
+/// [`TrainError`]; `paired` must have captured `layer` and kept the prefixes of `positions`.
+pub fn train<B: Backend>(
+    engine: &Engine<B>,
+    paired: &PairedRun<B>,
+    layer: usize,
+    positions: PatchPositions,
+    rotation: Rotation,
+    settings: &TrainSettings,
+    mut progress: impl FnMut(f64),
+) -> Result<Trained, TrainError> {
+    if !paired.reaches_logits(layer, positions, engine.config().n_layers) {
+        return Err(TrainError::Unreachable { layer });
+    }
+    let (clean, corrupted) = paired.baselines().logit_differences();
+    if clean == corrupted {
+        return Err(TrainError::NoContrast { dataset: paired.prompts().name.clone(), value: clean });
+    }
+    let prompts: Vec<usize> = (0..paired.n_prompts()).collect();
+    let batches = prompts
+        .chunks(settings.batch_size.max(1))
+        .map(|prompts| batch(engine, paired, layer, positions, prompts))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut das = Das::new(rotation, settings.adam.clone())?;
+    let mut losses = Vec::with_capacity(settings.epochs);
+    for _ in 0..settings.epochs {
+        let mut sum = 0.0;
+        for batch in &batches {
+            let (difference, gradient) = step(engine, paired, layer, batch, das.columns(), 1.0 / (corrupted - clean))?;
+            das.step(&gradient)?;
+            sum += (difference - clean) / (corrupted - clean) * batch.rows.len() as f64;
+        }
+        losses.push(sum / prompts.len() as f64);
+        progress(sum / prompts.len() as f64);
+    }
+    Ok(Trained { columns: das.columns().clone(), losses })
+}
+
+fn batch<B: Backend>(
+    engine: &Engine<B>,
+    paired: &PairedRun<B>,
+    layer: usize,
+    positions: PatchPositions,
+    prompts: &[usize],
+) -> Result<Batch<B>, EngineError> {
+    let (backend, n_layers) = (engine.backend(), engine.config().n_layers);
+    let mut rows = Vec::new();
+    let mut patches = Vec::new();
+    for (row, &prompt) in prompts.iter().enumerate() {
+        rows.push(paired.row(prompt, positions, Mode::Denoising, layer, n_layers));
+        patches.extend(paired.patches((prompt, row, 0), positions, Mode::Denoising, layer, n_layers)?);
+    }
+    let layout = crate::engine::Layout::new(rows.iter().map(|&(s, start)| (start, paired.run().layout().len(s))));
+    let mut gradient = Vec::new();
+    let mut base = Vec::new();
+    for patch in &patches {
+        gradient.extend(layout.token(patch.row, patch.position).map(|token| token as u32));
+        base.push(paired.run().token(rows[patch.row].0, patch.position)? as u32);
+    }
+    let source: Vec<u32> = patches.iter().map(|patch| patch.source as u32).collect();
+    Ok(Batch {
+        answers: prompts.iter().map(|&prompt| paired.answers()[prompt].clone()).collect(),
+        gradient: backend.upload_indices(&gradient)?,
+        base: backend.upload_indices(&base)?,
+        source: backend.upload_indices(&source)?,
+        rows,
+        patches,
+    })
+}
+
+/// One forward and backward pass: the patched logit difference, and `scale` times its gradient with respect to the
+/// columns, `(d_model, k)`.
+fn step<B: Backend>(
+    engine: &Engine<B>,
+    paired: &PairedRun<B>,
+    layer: usize,
+    batch: &Batch<B>,
+    columns: &Matrix,
+    scale: f64,
+) -> Result<(f64, Matrix), EngineError> {
+    let (backend, d_model, k) = (engine.backend(), columns.rows, columns.cols);
+    let basis = backend.upload(&transposed(&columns.data, d_model, k))?;
+    let site = Site::resid(layer, engine.config().n_layers);
+    let swap = Intervention {
+        site,
+        part: Part::All,
+        patches: batch.patches.clone(),
+        op: Op::Swap { source: Source::Run(paired.run()), bases: &basis, k },
+    };
+    let resume = Resume { run: paired.run(), layer, rows: &batch.rows };
+    let (run, tape) = engine.resume_with_tape(&resume, &[swap], paired.output(&[]))?;
+    let logits = run.logits().ok_or_else(|| EngineError::NotCaptured { site: "answer logits".into() })?;
+    let difference = Scores::new(logits, 0, &batch.answers).logit_difference();
+    let d_logits = logit_difference_gradient(&batch.answers, logits.values.cols, scale);
+    let d_resid = engine.backward(&resume, &tape, paired.columns(), &d_logits)?;
+    let residuals = paired.run().site(site)?;
+    let rows = SwapGradientRows { gradient: &batch.gradient, base: &batch.base, source: &batch.source };
+    let mut d_basis = backend.tensor(k * d_model)?;
+    // The residual is both the unpatched value and, at the clean rows, its source.
+    backend.patch_swap_backward(&d_resid, residuals, residuals, rows, &basis, d_model, &mut d_basis)?;
+    let gradient = transposed(&backend.download(&d_basis)?, k, d_model);
+    Ok((difference, Matrix::new(d_model, k, gradient)))
+}
+
+/// The transpose of a row-major `(rows, cols)` matrix.
+fn transposed(values: &[f32], rows: usize, cols: usize) -> Vec<f32> {
+    (0..cols).flat_map(|col| (0..rows).map(move |row| values[row * cols + col])).collect()
+}

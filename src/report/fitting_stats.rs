@@ -1,0 +1,138 @@
+//! `direction_fitting_stats.csv`: how well each fitted direction separates its own and other datasets.
+
+use super::{ReportError, write_whole};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// One line of the file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StatsRow {
+    /// Dataset of the fit.
+    pub train_set: String,
+    /// Layer of the fit.
+    pub train_layer: usize,
+    /// Placeholder of the fit.
+    pub train_pos: String,
+    /// Dataset of the test.
+    pub test_set: String,
+    /// Layer of the test.
+    pub test_layer: usize,
+    /// Placeholder of the test.
+    pub test_pos: String,
+    /// Fitting method.
+    pub method: String,
+    /// Prompts on the right side.
+    pub correct: usize,
+    /// Prompts.
+    pub total: usize,
+    /// `correct / total`.
+    pub accuracy: f64,
+    /// Cosine with the direction fitted on the test set.
+    pub similarity: f64,
+}
+
+impl StatsRow {
+    fn key(&self) -> (&str, usize, &str, &str, usize, &str, &str) {
+        let Self { train_set, train_layer, train_pos, test_set, test_layer, test_pos, method, .. } = self;
+        (train_set, *train_layer, train_pos, test_set, *test_layer, test_pos, method)
+    }
+}
+
+/// The file's rows. A row added again replaces the old one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FittingStats {
+    path: PathBuf,
+    rows: Vec<StatsRow>,
+}
+
+impl FittingStats {
+    /// Name of the file in a model's folder.
+    pub const FILE: &'static str = "direction_fitting_stats.csv";
+
+    /// Reads `folder`'s file; no file is an empty one.
+    ///
+    /// # Errors
+    /// [`ReportError`] for a file that cannot be read, or a line that does not parse.
+    pub fn read(folder: &Path) -> Result<Self, ReportError> {
+        let path = folder.join(Self::FILE);
+        if !path.exists() {
+            return Ok(Self { path, rows: Vec::new() });
+        }
+        let content = |error: csv::Error| ReportError::Content {
+            path: path.clone(),
+            field: error.position().map_or("header".into(), |p| format!("line {}", p.line())),
+            expected: "the columns of a fitting statistics file".into(),
+            found: error.to_string(),
+        };
+        let mut reader = csv::Reader::from_path(&path).map_err(content)?;
+        let rows = reader.deserialize().collect::<Result<_, _>>().map_err(content)?;
+        Ok(Self { path, rows })
+    }
+
+    /// Adds a row, in the place of an older one about the same fit and test.
+    pub fn insert(&mut self, row: StatsRow) {
+        match self.rows.iter_mut().find(|old| old.key() == row.key()) {
+            Some(old) => *old = row,
+            None => self.rows.push(row),
+        }
+    }
+
+    /// The rows, oldest first.
+    pub fn rows(&self) -> &[StatsRow] {
+        &self.rows
+    }
+
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// [`ReportError::Io`].
+    pub fn write(&self) -> Result<(), ReportError> {
+        let io = |error: csv::Error| ReportError::Io { path: self.path.clone(), source: error.into() };
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        for row in &self.rows {
+            writer.serialize(row).map_err(io)?;
+        }
+        let bytes = writer.into_inner().map_err(|error| ReportError::Io {
+            path: self.path.clone(),
+            source: std::io::Error::other(error.to_string()),
+        })?;
+        write_whole(&self.path, &bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(method: &str, correct: usize) -> StatsRow {
+        StatsRow {
+            train_set: "simple_train".into(),
+            train_layer: 3,
+            train_pos: "ADJ".into(),
+            test_set: "simple_test".into(),
+            test_layer: 3,
+            test_pos: "ADJ".into(),
+            method: method.into(),
+            correct,
+            total: 26,
+            accuracy: correct as f64 / 26.0,
+            similarity: 0.5,
+        }
+    }
+
+    #[test]
+    fn a_row_written_again_replaces_the_old_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut stats = FittingStats::read(folder.path()).unwrap();
+        stats.insert(row("kmeans", 20));
+        stats.insert(row("pca", 21));
+        stats.insert(row("kmeans", 26));
+        stats.write().unwrap();
+        let again = FittingStats::read(folder.path()).unwrap();
+        assert_eq!(again.rows(), [row("kmeans", 26), row("pca", 21)]);
+        let path = folder.path().join(FittingStats::FILE);
+        std::fs::write(&path, "train_set,train_layer\nx,y\n").unwrap();
+        let message = FittingStats::read(folder.path()).unwrap_err().to_string();
+        assert!(message.contains(FittingStats::FILE), "{message}");
+    }
+}

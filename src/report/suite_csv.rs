@@ -1,0 +1,134 @@
+//! `direction_patching_<metric>_<site>_<scaffold>[_<projection>].csv`: one row per direction, one column per dataset
+//! and position under two header rows, values in percent.
+
+use super::{ReportError, write_whole};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// Where a value stands: direction (its file name with a two-digit layer), dataset, position.
+pub type CellKey = (String, String, String);
+
+/// The file's cells.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SuiteCsv {
+    path: PathBuf,
+    cells: BTreeMap<CellKey, f64>,
+}
+
+impl SuiteCsv {
+    /// Reads the file; no file is an empty one.
+    ///
+    /// # Errors
+    /// [`ReportError`] for a file that cannot be read, a row of another length, a value that is no number.
+    pub fn read(path: &Path) -> Result<Self, ReportError> {
+        let mut file = Self { path: path.into(), cells: BTreeMap::new() };
+        if !path.exists() {
+            return Ok(file);
+        }
+        let content = |field: String, expected: &str, found: String| ReportError::Content {
+            path: path.into(),
+            field,
+            expected: expected.into(),
+            found,
+        };
+        let mut reader = csv::ReaderBuilder::new()
+            .has_headers(false)
+            .from_path(path)
+            .map_err(|error| ReportError::Io { path: path.into(), source: error.into() })?;
+        let records = reader
+            .records()
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| content("file".into(), "rows of equal length", error.to_string()))?;
+        let [prompts, positions, rows @ ..] = &records[..] else {
+            return Err(content("header".into(), "two header rows", format!("{} rows", records.len())));
+        };
+        for (number, record) in rows.iter().enumerate() {
+            let direction = record.get(0).unwrap_or_default();
+            for (column, text) in record.iter().enumerate().skip(1).filter(|(_, text)| !text.is_empty()) {
+                let field = || format!("line {}, column {}", number + 3, column + 1);
+                let value = text.parse().map_err(|_| content(field(), "a number", text.into()))?;
+                let head = |row: &csv::StringRecord| row.get(column).unwrap_or_default().to_owned();
+                file.cells.insert((direction.to_owned(), head(prompts), head(positions)), value);
+            }
+        }
+        Ok(file)
+    }
+
+    /// Every cell in order.
+    pub fn cells(&self) -> &BTreeMap<CellKey, f64> {
+        &self.cells
+    }
+
+    /// Is the cell there?
+    pub fn contains(&self, key: &CellKey) -> bool {
+        self.cells.contains_key(key)
+    }
+
+    /// Sets a cell, in percent.
+    pub fn insert(&mut self, key: CellKey, percent: f64) {
+        self.cells.insert(key, percent);
+    }
+
+    /// Writes the file; cells that are not there stay empty.
+    ///
+    /// # Errors
+    /// [`ReportError::Io`].
+    pub fn write(&self) -> Result<(), ReportError> {
+        let columns: BTreeSet<(&str, &str)> = self.cells.keys().map(|(_, s, p)| (s.as_str(), p.as_str())).collect();
+        let directions: BTreeSet<&str> = self.cells.keys().map(|(d, _, _)| d.as_str()).collect();
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        let mut rows = vec![
+            std::iter::once("prompt").chain(columns.iter().map(|(set, _)| *set)).map(str::to_owned).collect::<Vec<_>>(),
+            std::iter::once("position").chain(columns.iter().map(|(_, p)| *p)).map(str::to_owned).collect(),
+        ];
+        for direction in directions {
+            let value = |(set, position): &(&str, &str)| {
+                let key = (direction.to_owned(), (*set).to_owned(), (*position).to_owned());
+                self.cells.get(&key).map_or(String::new(), |value| value.to_string())
+            };
+            rows.push(std::iter::once(direction.to_owned()).chain(columns.iter().map(value)).collect());
+        }
+        let failed = |message: String| ReportError::Io { path: self.path.clone(), source: std::io::Error::other(message) };
+        for row in rows {
+            writer.write_record(&row).map_err(|error| failed(error.to_string()))?;
+        }
+        let bytes = writer.into_inner().map_err(|error| failed(error.to_string()))?;
+        write_whole(&self.path, &bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(direction: &str, set: &str, position: &str) -> CellKey {
+        (direction.into(), set.into(), position.into())
+    }
+
+    #[test]
+    fn cells_survive_a_round_trip_under_two_header_rows() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x/direction_patching_logit_diff_resid_plain.csv");
+        let mut file = SuiteCsv::read(&path).unwrap();
+        file.insert(key("das_simple_train_ADJ_layer02", "simple_test", "ADJ"), 98.25);
+        file.insert(key("das_simple_train_ADJ_layer02", "simple_test", "ALL"), 101.0);
+        file.insert(key("random_direction_layer02", "simple_test", "ADJ"), -0.5);
+        file.write().unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let expected = "prompt,simple_test,simple_test\nposition,ADJ,ALL\n\
+                        das_simple_train_ADJ_layer02,98.25,101\nrandom_direction_layer02,-0.5,\n";
+        assert_eq!(text, expected);
+        assert_eq!(SuiteCsv::read(&path).unwrap(), file);
+    }
+
+    #[test]
+    fn a_broken_file_is_named_with_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("broken.csv");
+        for (text, place) in [("prompt,a\n", "header"), ("prompt,a\nposition,b\nd,x1\n", "line 3, column 2")] {
+            std::fs::write(&path, text).unwrap();
+            let message = SuiteCsv::read(&path).unwrap_err().to_string();
+            assert!(message.contains("broken.csv") && message.contains(place), "{message}");
+        }
+    }
+}
