@@ -40,17 +40,18 @@ impl Tokenizer {
 
     /// Token ids of `text`, without any special token that the text does not spell.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, ModelError> {
-        let encoding = self
-            .inner
-            .encode_fast(text, false)
-            .map_err(|error| ModelError::Tokenizer { path: self.path.clone(), message: format!("cannot encode {text:?}: {error}") })?;
+        let encoding = self.inner.encode_fast(text, false).map_err(|error| ModelError::Tokenizer {
+            path: self.path.clone(),
+            message: format!("cannot encode {text:?}: {error}"),
+        })?;
         Ok(encoding.get_ids().to_vec())
     }
 
     /// The text of `tokens`, special tokens included.
     pub fn decode(&self, tokens: &[u32]) -> Result<String, ModelError> {
-        self.inner
-            .decode(tokens, false)
-            .map_err(|error| ModelError::Tokenizer { path: self.path.clone(), message: format!("cannot decode {tokens:?}: {error}") })
+        self.inner.decode(tokens, false).map_err(|error| ModelError::Tokenizer {
+            path: self.path.clone(),
+            message: format!("cannot decode {tokens:?}: {error}"),
+        })
     }
 }
