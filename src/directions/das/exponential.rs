@@ -94,9 +94,6 @@ impl Action {
         &self.columns
     }
 
-    /// DEBUG
-    pub fn describe(&self) -> String { format!("radius {:.2} degree {}", self.radius, self.coefficients.len() - 1) }
-
     /// Largest entry of `|RᵀR - I|`.
     pub fn orthonormality_error(&self) -> f64 {
         let Matrix { rows, cols, .. } = self.columns;
@@ -197,7 +194,9 @@ mod tests {
             assert!((values[n] - expected).abs() < 1e-10, "J{n}(2) = {}", values[n]);
         }
         assert!((bessel(50.0)[0] - 0.0558123277).abs() < 1e-10);
-        assert!((bessel(400.0)[0] - 0.0018_f64).abs() < 0.05, "no overflow for a large argument");
+        // SciPy's jv; the recurrence rescales on its way.
+        let values = bessel(400.0);
+        assert!((values[0] + 0.03882518153078396).abs() < 1e-10 && (values[390] - 0.06579415284983803).abs() < 1e-10);
         assert!((bessel(1e-3)[0] - (1.0 - 2.5e-7)).abs() < 1e-12);
     }
 
