@@ -10,5 +10,8 @@ pub mod backend;
 pub mod datasets;
 pub mod directions;
 pub mod engine;
+pub mod experiments;
+pub mod files;
 pub mod model;
+pub mod report;
 pub mod types;

@@ -1,1 +1,49 @@
 //! Directions: one file per fitting method; naming and storage of direction files.
+//!
+//! A direction of layer `l` lives at `blocks.{l}.hook_resid_pre`, that of layer `n_layers` at the last block's
+//! `hook_resid_post`. The fits take embeddings (residual vectors at one position, `(n, d_model)`) and labels (positive
+//! or not); DAS takes gradients from the engine instead, see [`das`].
+
+pub mod das;
+mod error;
+mod fit;
+mod kmeans;
+mod linalg;
+mod logistic_regression;
+mod mean_diff;
+mod method;
+mod name;
+mod pca;
+mod random_direction;
+mod storage;
+mod svd;
+
+pub use error::DirectionError;
+pub use fit::{Accuracy, Classifier, Fit, Projection};
+pub use kmeans::fit_kmeans;
+pub use logistic_regression::fit_logistic_regression;
+pub use mean_diff::fit_mean_diff;
+pub use method::Method;
+pub use name::{DirectionName, model_folder, select};
+pub use pca::fit_pca;
+pub use random_direction::{RANDOM_DIRECTION_SEED, random_direction};
+pub use storage::{Direction, FitRecord, list};
+pub use svd::fit_svd;
+
+use crate::types::Matrix;
+
+/// Fits `embeddings`, `(n, d_model)`, by `method`; `None` for the methods that do not look at embeddings
+/// ([`Method::RandomDirection`] and DAS).
+///
+/// # Errors
+/// Those of the method's own function.
+pub fn fit(method: Method, embeddings: &Matrix, labels: &[bool]) -> Result<Option<Fit>, DirectionError> {
+    match method {
+        Method::Kmeans => fit_kmeans(embeddings, labels).map(Some),
+        Method::MeanDiff => fit_mean_diff(embeddings, labels).map(Some),
+        Method::Pca => fit_pca(embeddings, labels).map(Some),
+        Method::Svd => fit_svd(embeddings, labels).map(Some),
+        Method::LogisticRegression => fit_logistic_regression(embeddings, labels).map(Some),
+        Method::RandomDirection | Method::Das | Method::Das2d | Method::Das3d => Ok(None),
+    }
+}

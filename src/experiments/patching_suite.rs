@@ -6,8 +6,8 @@
 
 use crate::backend::Backend;
 use crate::engine::{
-    Engine, EngineError, Flops, Intervention, Layout, Metric, Mode, Op, Part, PairedRun, PatchPositions, Resume, Scores, Site,
-    Source,
+    Engine, EngineError, Flops, Intervention, Layout, Metric, Mode, Op, PairedRun, Part, PatchPositions, Resume,
+    Scores, Site, Source,
 };
 use crate::types::Matrix;
 use std::collections::BTreeMap;

@@ -4,7 +4,8 @@ use super::patching_suite::{Cell, Layers, patched_scores};
 use crate::backend::Backend;
 use crate::directions::random_direction;
 use crate::engine::{
-    Engine, EngineError, Intervention, Metric, Mode, Op, Output, Part, PairedRun, Patch, PatchPositions, Resume, Site, Source,
+    Engine, EngineError, Intervention, Metric, Mode, Op, Output, PairedRun, Part, Patch, PatchPositions, Resume, Site,
+    Source,
 };
 use serde::Serialize;
 
@@ -52,12 +53,15 @@ pub fn self_check<B: Backend>(
 ) -> Result<Vec<Check>, EngineError> {
     let mut checks = Vec::new();
     let clean = answer_logits(paired, &paired.prompts().clean)?;
-    for (name, from_clean) in [("clean into clean changes nothing", true), ("all clean activations give the clean run", false)] {
+    for (name, from_clean) in
+        [("clean into clean changes nothing", true), ("all clean activations give the clean run", false)]
+    {
         let patched = replace_everything(engine, paired, layer, from_clean)?;
         checks.push(Check { name, deviation: deviation(&patched, &clean), tolerance: SAME });
     }
     let full = engine.run(&paired.prompts().sequences, &[], &[], Output::Answers(paired.columns()))?;
-    let again = engine.run(&paired.prompts().sequences, &[Site::FinalNormalized], &[], Output::Answers(paired.columns()))?;
+    let again =
+        engine.run(&paired.prompts().sequences, &[Site::FinalNormalized], &[], Output::Answers(paired.columns()))?;
     let values = |run: &crate::engine::Run<B>| run.logits().map(|l| l.values.data.clone()).unwrap_or_default();
     let name = "last positions alone equal the whole computation";
     checks.push(Check { name, deviation: deviation(&values(&full), &values(&again)), tolerance: SAME });

@@ -1,6 +1,7 @@
 //! `direction_fitting_stats.csv`: how well each fitted direction separates its own and other datasets.
 
-use super::{ReportError, write_whole};
+use super::ReportError;
+use super::error::write_whole;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 

@@ -1,11 +1,11 @@
 //! What a run leaves on disk and on the terminal: CSV files and tables.
 
-mod files;
+mod error;
 mod fitting_stats;
 mod suite_csv;
 mod table;
 
-pub use files::{ReportError, write_whole};
+pub use error::ReportError;
 pub use fitting_stats::{FittingStats, StatsRow};
 pub use suite_csv::{CellKey, SuiteCsv};
 pub use table::Table;

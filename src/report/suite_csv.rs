@@ -1,7 +1,8 @@
 //! `direction_patching_<metric>_<site>_<scaffold>[_<projection>].csv`: one row per direction, one column per dataset
 //! and position under two header rows, values in percent.
 
-use super::{ReportError, write_whole};
+use super::ReportError;
+use super::error::write_whole;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -88,7 +89,8 @@ impl SuiteCsv {
             };
             rows.push(std::iter::once(direction.to_owned()).chain(columns.iter().map(value)).collect());
         }
-        let failed = |message: String| ReportError::Io { path: self.path.clone(), source: std::io::Error::other(message) };
+        let failed =
+            |message: String| ReportError::Io { path: self.path.clone(), source: std::io::Error::other(message) };
         for row in rows {
             writer.write_record(&row).map_err(|error| failed(error.to_string()))?;
         }

@@ -5,7 +5,7 @@ use crate::backend::{Backend, SwapGradientRows};
 use crate::directions::DirectionError;
 use crate::engine::metrics::logit_difference_gradient;
 use crate::engine::{
-    Engine, EngineError, Intervention, Mode, Op, Part, PairedRun, Patch, PatchPositions, Resume, Scores, Site, Source,
+    Engine, EngineError, Intervention, Mode, Op, PairedRun, Part, Patch, PatchPositions, Resume, Scores, Site, Source,
 };
 use crate::types::Matrix;
 
@@ -102,7 +102,7 @@ pub fn train<B: Backend>(
         .chunks(settings.batch_size.max(1))
         .map(|prompts| batch(engine, paired, layer, positions, prompts))
         .collect::<Result<Vec<_>, _>>()?;
-    let mut das = Das::new(rotation, settings.adam.clone())?;
+    let mut das = Das::new(rotation, settings.adam)?;
     let mut losses = Vec::with_capacity(settings.epochs);
     for _ in 0..settings.epochs {
         let mut sum = 0.0;

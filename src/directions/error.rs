@@ -1,0 +1,136 @@
+//! What can be wrong with a direction, its file or its fit.
+
+use crate::types::Matrix;
+use std::path::PathBuf;
+
+/// Every variant names the file or the quantity, what was expected and what was found.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectionError {
+    /// A file could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file is not what its name says.
+    #[error("{path}: {field}: expected {expected}, found {found}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The part of it.
+        field: &'static str,
+        /// What it should hold.
+        expected: String,
+        /// What it holds.
+        found: String,
+    },
+    /// A name of a method that does not exist.
+    #[error("method {found:?}: expected one of {expected}")]
+    Method {
+        /// All names.
+        expected: String,
+        /// What was asked for.
+        found: String,
+    },
+    /// A name that is not a direction's.
+    #[error("direction name {name:?}: {field}: expected {expected}")]
+    Name {
+        /// The whole name.
+        name: String,
+        /// The part at fault.
+        field: &'static str,
+        /// What the part should look like.
+        expected: &'static str,
+    },
+    /// A pattern that selects no direction.
+    #[error("pattern {pattern:?} matches none of the {available} directions at hand{examples}")]
+    NoMatch {
+        /// The pattern.
+        pattern: String,
+        /// How many names were tried.
+        available: usize,
+        /// A few of them.
+        examples: String,
+    },
+    /// A matrix or list of the wrong size.
+    #[error("{what}: expected {expected}, found {found}")]
+    Shape {
+        /// The quantity.
+        what: &'static str,
+        /// Its right size.
+        expected: String,
+        /// Its size.
+        found: String,
+    },
+    /// NaN or infinity.
+    #[error("{what}: expected finite values, found {value} at row {row}, column {col}")]
+    NotFinite {
+        /// The quantity.
+        what: &'static str,
+        /// The value.
+        value: f32,
+        /// Its row.
+        row: usize,
+        /// Its column.
+        col: usize,
+    },
+    /// Labels of one class only.
+    #[error("labels: expected positive and negative prompts, found {positive} positive of {total}")]
+    OneClass {
+        /// Positive labels.
+        positive: usize,
+        /// All labels.
+        total: usize,
+    },
+    /// Data from which the method gives no direction.
+    #[error("{method}: the embeddings give no direction: {reason}")]
+    Degenerate {
+        /// The method.
+        method: super::Method,
+        /// Why.
+        reason: &'static str,
+    },
+    /// A subspace that does not fit its space.
+    #[error("rotation: expected 1 <= k <= d_model = {d}, found k = {k}")]
+    Dimensions {
+        /// Width of the space.
+        d: usize,
+        /// Dimensions asked for.
+        k: usize,
+    },
+    /// A rotation parameter that grew beyond use.
+    #[error("rotation: expected a spectral radius of T - Tᵀ up to {limit}, found about {radius}: training diverged")]
+    Diverged {
+        /// Estimated spectral radius.
+        radius: f64,
+        /// The largest one allowed.
+        limit: f64,
+    },
+}
+
+impl DirectionError {
+    /// An error unless `matrix` is `(rows, cols)`.
+    pub(crate) fn check_shape(what: &'static str, matrix: &Matrix, rows: usize, cols: usize) -> Result<(), Self> {
+        if (matrix.rows, matrix.cols) == (rows, cols) && matrix.data.len() == rows * cols {
+            return Ok(());
+        }
+        let found = format!("({}, {}) with {} values", matrix.rows, matrix.cols, matrix.data.len());
+        Err(Self::Shape { what, expected: format!("({rows}, {cols})"), found })
+    }
+
+    /// An error when `matrix` holds NaN or infinity.
+    pub(crate) fn check_finite(what: &'static str, matrix: &Matrix) -> Result<(), Self> {
+        match matrix.data.iter().position(|value| !value.is_finite()) {
+            None => Ok(()),
+            Some(index) => Err(Self::NotFinite {
+                what,
+                value: matrix.data[index],
+                row: index / matrix.cols,
+                col: index % matrix.cols,
+            }),
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Names of direction files: `<method>_<dataset>_<POSITION>_layer<l>`, `random_direction_layer<ll>`.
+
+use super::{DirectionError, Method};
+use regex::Regex;
+use std::fmt;
+use std::str::FromStr;
+
+/// What a direction is, as its file name tells. Ordered by method, dataset, position and layer.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DirectionName {
+    method: Method,
+    /// Dataset and placeholder of the fit.
+    source: Option<(String, String)>,
+    layer: usize,
+}
+
+impl DirectionName {
+    /// A direction fitted on `dataset` at the placeholder `position` (`ADJ`, `ALL`, …), at `layer`: 0 to `n_layers`.
+    ///
+    /// # Errors
+    /// [`DirectionError::Name`] when a part cannot stand in a file name: datasets are made of letters, digits, `_`, `-`
+    /// and `.`, positions of letters and digits.
+    pub fn fitted(method: Method, dataset: &str, position: &str, layer: usize) -> Result<Self, DirectionError> {
+        let source = Some((dataset.to_owned(), position.to_owned()));
+        Self { method, source, layer }.checked()
+    }
+
+    /// The random direction of `layer`.
+    pub fn random(layer: usize) -> Self {
+        Self { method: Method::RandomDirection, source: None, layer }
+    }
+
+    /// How it was found.
+    pub fn method(&self) -> Method {
+        self.method
+    }
+
+    /// The dataset it was fitted on.
+    pub fn dataset(&self) -> Option<&str> {
+        self.source.as_ref().map(|(dataset, _)| dataset.as_str())
+    }
+
+    /// The placeholder at whose last token it was fitted; `ALL` for any token.
+    pub fn position(&self) -> Option<&str> {
+        self.source.as_ref().map(|(_, position)| position.as_str())
+    }
+
+    /// `l < n_layers`: `blocks.{l}.hook_resid_pre`; `n_layers`: the last block's `hook_resid_post`.
+    pub fn layer(&self) -> usize {
+        self.layer
+    }
+
+    fn checked(self) -> Result<Self, DirectionError> {
+        let fault = |field, expected| Err(DirectionError::Name { name: self.to_string(), field, expected });
+        let Some((dataset, position)) = &self.source else { return Ok(self) };
+        if self.method == Method::RandomDirection {
+            return fault("dataset", "none for a random direction");
+        }
+        let plain = |letter: char| letter.is_ascii_alphanumeric() || "_-.".contains(letter);
+        if dataset.is_empty() || dataset.starts_with('.') || !dataset.chars().all(plain) {
+            return fault("dataset", "letters, digits, `_`, `-` and `.`");
+        }
+        if position.is_empty() || !position.chars().all(|letter| letter.is_ascii_alphanumeric()) {
+            return fault("position", "letters and digits");
+        }
+        Ok(self)
+    }
+}
+
+impl fmt::Display for DirectionName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (method, layer) = (self.method, self.layer);
+        let text = match &self.source {
+            Some((dataset, position)) => format!("{method}_{dataset}_{position}_layer{layer}"),
+            None if method == Method::RandomDirection => format!("{method}_layer{layer:02}"),
+            None => format!("{method}_layer{layer}"),
+        };
+        formatter.pad(&text)
+    }
+}
+
+impl FromStr for DirectionName {
+    type Err = DirectionError;
+
+    /// Takes a file name with or without `.npy`.
+    fn from_str(text: &str) -> Result<Self, DirectionError> {
+        let fault = |field, expected| DirectionError::Name { name: text.into(), field, expected };
+        let stem = text.strip_suffix(".npy").unwrap_or(text);
+        let (rest, layer) = stem.rsplit_once("_layer").ok_or(fault("layer", "an ending `_layer` and a number"))?;
+        if layer.is_empty() || !layer.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(fault("layer", "a number after `_layer`"));
+        }
+        let layer = layer.parse().map_err(|_| fault("layer", "a number that fits in 64 bits"))?;
+        // `das` begins `das2d`: a method's name ends the text or an underscore follows.
+        let (method, source) = Method::all()
+            .iter()
+            .filter_map(|method| Some((*method, rest.strip_prefix(method.name())?)))
+            .find(|(_, after)| after.is_empty() || after.starts_with('_'))
+            .ok_or(fault("method", "a method at the beginning"))?;
+        let source = match source.strip_prefix('_') {
+            None => None,
+            Some(source) => {
+                let expected = "`<dataset>_<POSITION>` between method and layer";
+                let (dataset, position) = source.rsplit_once('_').ok_or(fault("dataset", expected))?;
+                Some((dataset.to_owned(), position.to_owned()))
+            }
+        };
+        Self { method, source, layer }.checked()
+    }
+}
+
+/// The folder of a model's directions: the Hub name without its organisation; `gpt2` is called `gpt2-small`.
+pub fn model_folder(hub_name: &str) -> &str {
+    let name = hub_name.trim_end_matches('/');
+    match name.rsplit_once('/').map_or(name, |(_, model)| model) {
+        "gpt2" => "gpt2-small",
+        name => name,
+    }
+}
+
+/// The names that match any of `patterns` (`*`, `?`, with or without `.npy`), in order and without repetition.
+///
+/// # Errors
+/// [`DirectionError::NoMatch`] for a pattern that matches nothing.
+pub fn select(patterns: &[String], names: &[DirectionName]) -> Result<Vec<DirectionName>, DirectionError> {
+    let mut selected = Vec::new();
+    for pattern in patterns {
+        let matcher = glob(pattern.strip_suffix(".npy").unwrap_or(pattern));
+        let before = selected.len();
+        let matches = |name: &&DirectionName| matcher.as_ref().is_some_and(|regex| regex.is_match(&name.to_string()));
+        selected.extend(names.iter().filter(matches).cloned());
+        if selected.len() == before {
+            let first: Vec<_> = names.iter().take(3).map(ToString::to_string).collect();
+            let examples = if first.is_empty() { String::new() } else { format!(" ({}, …)", first.join(", ")) };
+            return Err(DirectionError::NoMatch { pattern: pattern.clone(), available: names.len(), examples });
+        }
+    }
+    selected.sort();
+    selected.dedup();
+    Ok(selected)
+}
+
+/// `None` when the pattern is too long for a matcher, so that it matches nothing.
+fn glob(pattern: &str) -> Option<Regex> {
+    let body = regex::escape(pattern).replace(r"\*", ".*").replace(r"\?", ".");
+    Regex::new(&format!("^{body}$")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> DirectionName {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn names_round_trip() {
+        for text in [
+            "kmeans_simple_train_ADJ_layer0",
+            "das_simple_train_ADJ_layer12",
+            "das2d_treebank_train_ALL_layer3",
+            "das3d_mine_v2.1_NOUN_layer7",
+            "logistic_regression_simple_adverb_ADV_layer10",
+            "mean_diff_a_layer_b_FEEL_layer2",
+            "svd_simple_product_ADJ1_layer1",
+            "pca_layer4",
+            "random_direction_layer05",
+            "random_direction_layer31",
+        ] {
+            assert_eq!(parse(text).to_string(), text);
+            assert_eq!(parse(&format!("{text}.npy")).to_string(), text);
+        }
+        let name = parse("mean_diff_a_layer_b_FEEL_layer2");
+        assert_eq!((name.dataset(), name.position(), name.layer()), (Some("a_layer_b"), Some("FEEL"), 2));
+        assert_eq!(name, DirectionName::fitted(Method::MeanDiff, "a_layer_b", "FEEL", 2).unwrap());
+        assert_eq!(DirectionName::random(3), parse("random_direction_layer3"));
+        assert_eq!(parse("das_simple_train_ADJ_layer03").to_string(), "das_simple_train_ADJ_layer3");
+    }
+
+    #[test]
+    fn faults_are_named() {
+        for (text, field) in [
+            ("das_simple_train_ADJ", "layer"),
+            ("das_simple_train_ADJ_layer", "layer"),
+            ("das_simple_train_ADJ_layer-1", "layer"),
+            ("das_simple_train_ADJ_layer99999999999999999999", "layer"),
+            ("rotation_direction0_layer1", "method"),
+            ("dasx_simple_ADJ_layer1", "method"),
+            ("das_ADJ_layer1", "dataset"),
+            ("das__ADJ_layer1", "dataset"),
+            ("das_../../etc_ADJ_layer1", "dataset"),
+            ("das_simple__layer1", "position"),
+            ("random_direction_simple_train_ADJ_layer01", "dataset"),
+        ] {
+            let message = text.parse::<DirectionName>().unwrap_err().to_string();
+            assert!(message.contains(&format!(": {field}: expected")), "{text}: {message}");
+        }
+        assert!(DirectionName::fitted(Method::Das, "simple", "A_B", 0).is_err());
+    }
+
+    #[test]
+    fn order_is_method_dataset_position_layer() {
+        let mut names = ["das_a_ADJ_layer10", "das_a_ADJ_layer9", "kmeans_b_ADJ_layer0", "das_a_ALL_layer0"].map(parse);
+        names.sort();
+        let expected = ["kmeans_b_ADJ_layer0", "das_a_ADJ_layer9", "das_a_ADJ_layer10", "das_a_ALL_layer0"];
+        assert_eq!(names.map(|name| name.to_string()), expected);
+    }
+
+    #[test]
+    fn patterns_select() {
+        let names = ["das_simple_train_ADJ_layer1", "das_simple_train_ADJ_layer11", "das2d_simple_train_ADJ_layer1"];
+        let names = names.map(parse);
+        let count = |patterns: &[&str]| {
+            select(&patterns.iter().map(ToString::to_string).collect::<Vec<_>>(), &names).map(|found| found.len())
+        };
+        assert_eq!(count(&["das_simple_train_*"]).unwrap(), 2);
+        assert_eq!(count(&["das*layer1.npy", "das_*"]).unwrap(), 3);
+        assert_eq!(count(&["das_simple_train_ADJ_layer?"]).unwrap(), 1);
+        let message = count(&["kmeans*"]).unwrap_err().to_string();
+        assert!(message.contains("kmeans*") && message.contains("3 directions"), "{message}");
+        // A dot is a dot, and a bracket never breaks the matcher.
+        assert!(count(&["das.simple_train_ADJ_layer1"]).is_err() && count(&["das[("]).is_err());
+    }
+
+    #[test]
+    fn folders_follow_the_hub() {
+        assert_eq!(model_folder("gpt2"), "gpt2-small");
+        assert_eq!(model_folder("openai-community/gpt2"), "gpt2-small");
+        assert_eq!(model_folder("EleutherAI/pythia-1.4b"), "pythia-1.4b");
+    }
+}

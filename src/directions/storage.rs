@@ -1,0 +1,372 @@
+//! Direction files: an `.npy` array, which other tools read, and a JSON record of how it came about.
+
+use super::{DirectionError, DirectionName};
+use crate::types::Matrix;
+use ndarray::{ArrayView1, ArrayView2};
+use ndarray_npy::WriteNpyExt;
+use regex::bytes::Regex;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+/// Values of a direction file: far above any model's `3 d_model`, far below what would exhaust the memory.
+const LARGEST_FILE: u64 = 1 << 28;
+
+/// A fitted direction or subspace.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Direction {
+    /// Method, dataset, position and layer.
+    pub name: DirectionName,
+    /// `(d_model, k)`, as fitted: neither unit length nor sign is implied.
+    pub columns: Matrix,
+}
+
+/// How a direction was fitted: the JSON file beside the array.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FitRecord {
+    /// The direction's name.
+    pub name: String,
+    /// Model, as on the Hub or the folder given.
+    pub model: String,
+    /// The model's revision.
+    pub revision: Option<String>,
+    /// Weight processing under which it was fitted (`fold_ln`, …): the residual basis depends on it.
+    pub weight_processing: Vec<String>,
+    /// Fitting method.
+    pub method: super::Method,
+    /// Dataset of the fit.
+    pub dataset: Option<String>,
+    /// Placeholder of the fit.
+    pub position: Option<String>,
+    /// Layer.
+    pub layer: usize,
+    /// Seed of every random choice.
+    pub seed: u64,
+    /// Settings of the method.
+    pub settings: serde_json::Value,
+    /// Loss after each epoch (DAS), otherwise empty.
+    pub loss_curve: Vec<f64>,
+    /// Final loss (DAS) or train accuracy.
+    pub final_metric: Option<f64>,
+    /// Version of this crate.
+    pub version: String,
+}
+
+impl Direction {
+    /// Where the array and the record lie in `folder`.
+    pub fn paths(folder: &Path, name: &DirectionName) -> (PathBuf, PathBuf) {
+        (folder.join(format!("{name}.npy")), folder.join(format!("{name}.json")))
+    }
+
+    /// Writes `<name>.npy` (f32, C order; `(d_model,)` for one column, else `(d_model, k)`) and `<name>.json` into
+    /// `folder`, which is made if need be. Each file appears whole or not at all; the array comes last.
+    ///
+    /// # Errors
+    /// [`DirectionError::File`] for a direction that [`Direction::read`] would refuse, [`DirectionError::Io`].
+    pub fn write(&self, folder: &Path, record: &FitRecord) -> Result<PathBuf, DirectionError> {
+        let (array, json) = Self::paths(folder, &self.name);
+        check_values(&array, &self.name, &self.columns, self.columns.rows)?;
+        std::fs::create_dir_all(folder).map_err(|source| DirectionError::Io { path: folder.into(), source })?;
+        let mut bytes = Vec::new();
+        let Matrix { rows, cols, data } = &self.columns;
+        let written = if *cols == 1 {
+            ArrayView1::from(data).write_npy(&mut bytes)
+        } else {
+            let view = ArrayView2::from_shape((*rows, *cols), data);
+            view.map_err(|error| ndarray_npy::WriteNpyError::FormatData(error.into()))
+                .and_then(|view| view.write_npy(&mut bytes))
+        };
+        written.map_err(|error| DirectionError::Io { path: array.clone(), source: std::io::Error::other(error) })?;
+        let text = serde_json::to_vec_pretty(record)
+            .map_err(|error| DirectionError::Io { path: json.clone(), source: error.into() })?;
+        write_whole(&json, &text)?;
+        write_whole(&array, &bytes)?;
+        Ok(array)
+    }
+
+    /// Reads `<name>.npy` from `folder` for a model of width `d_model`: `(d_model,)` or `(d_model, k)` with the
+    /// method's `k`, f32 or f64, C or Fortran order.
+    ///
+    /// # Errors
+    /// [`DirectionError::File`] for another shape or type, NaN, infinity or a column of zeros; [`DirectionError::Io`].
+    pub fn read(folder: &Path, name: &DirectionName, d_model: usize) -> Result<Self, DirectionError> {
+        let (path, _) = Self::paths(folder, name);
+        let columns = parse_npy(&path, &read_bounded(&path)?)?;
+        check_values(&path, name, &columns, d_model)?;
+        Ok(Self { name: name.clone(), columns })
+    }
+
+    /// Reads a direction published as a plain JSON list of `d_model` numbers.
+    ///
+    /// # Errors
+    /// As [`Direction::read`].
+    pub fn read_json_list(path: &Path, name: &DirectionName, d_model: usize) -> Result<Self, DirectionError> {
+        let values: Vec<f32> = serde_json::from_slice(&read_bounded(path)?)
+            .map_err(|error| file_error(path, "content", "a JSON list of numbers".into(), error.to_string()))?;
+        let columns = Matrix::new(values.len(), 1, values);
+        check_values(path, name, &columns, d_model)?;
+        Ok(Self { name: name.clone(), columns })
+    }
+
+    /// The columns scaled to unit length, as patching uses them.
+    pub fn unit_columns(&self) -> Matrix {
+        let Matrix { rows, cols, data } = &self.columns;
+        let mut unit = self.columns.clone();
+        for col in 0..*cols {
+            let length = (0..*rows).map(|row| f64::from(data[row * cols + col]).powi(2)).sum::<f64>().sqrt();
+            (0..*rows)
+                .for_each(|row| unit.data[row * cols + col] = (f64::from(data[row * cols + col]) / length) as f32);
+        }
+        unit
+    }
+}
+
+impl FitRecord {
+    /// Reads the record beside a direction.
+    ///
+    /// # Errors
+    /// [`DirectionError::Io`], [`DirectionError::File`] when it is not a record.
+    pub fn read(folder: &Path, name: &DirectionName) -> Result<Self, DirectionError> {
+        let (_, path) = Direction::paths(folder, name);
+        serde_json::from_slice(&read_bounded(&path)?)
+            .map_err(|error| file_error(&path, "content", "the record of a fit".into(), error.to_string()))
+    }
+}
+
+/// The names of all direction files (`.npy`) in `folder`, sorted; other files are none of ours and are skipped.
+///
+/// # Errors
+/// [`DirectionError::Io`].
+pub fn list(folder: &Path) -> Result<Vec<DirectionName>, DirectionError> {
+    let io = |source| DirectionError::Io { path: folder.into(), source };
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(io)? {
+        let file = entry.map_err(io)?.file_name();
+        let name = file.to_str().filter(|name| name.ends_with(".npy")).and_then(|name| name.parse().ok());
+        names.extend(name);
+    }
+    names.sort();
+    names.dedup();
+    Ok(names)
+}
+
+fn file_error(path: &Path, field: &'static str, expected: String, found: String) -> DirectionError {
+    DirectionError::File { path: path.into(), field, expected, found }
+}
+
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), DirectionError> {
+    crate::files::write_whole(path, bytes).map_err(|source| DirectionError::Io { path: path.into(), source })
+}
+
+fn read_bounded(path: &Path) -> Result<Vec<u8>, DirectionError> {
+    let io = |source| DirectionError::Io { path: path.into(), source };
+    let size = std::fs::metadata(path).map_err(io)?.len();
+    if size > LARGEST_FILE {
+        return Err(file_error(path, "size", format!("at most {LARGEST_FILE} bytes"), format!("{size} bytes")));
+    }
+    std::fs::read(path).map_err(io)
+}
+
+/// The array of an `.npy` file (NumPy enhancement proposal 1). Parsed here, not by the library that writes: a message
+/// has to say which type and shape were found, and a shape that lies must not be allocated.
+fn parse_npy(path: &Path, bytes: &[u8]) -> Result<Matrix, DirectionError> {
+    static DESCR: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"'descr':\s*'([^']*)'").ok());
+    static ORDER: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"'fortran_order':\s*(True|False)").ok());
+    static SHAPE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"'shape':\s*\(([0-9, ]*)\)").ok());
+    let (header, data) = split_header(bytes)
+        .ok_or_else(|| file_error(path, "header", "an .npy file".into(), format!("{} other bytes", bytes.len())))?;
+    let field = |regex: &LazyLock<Option<Regex>>, name| {
+        let found = regex.as_ref().and_then(|regex| Some(regex.captures(header)?.get(1)?.as_bytes()));
+        let text = found.map(|text| String::from_utf8_lossy(text).into_owned());
+        text.ok_or_else(|| file_error(path, "header", format!("a field '{name}'"), "none".into()))
+    };
+    let (descr, fortran, shape) = (field(&DESCR, "descr")?, field(&ORDER, "fortran_order")?, field(&SHAPE, "shape")?);
+    let wrong_shape = || file_error(path, "shape", "(d_model,) or (d_model, k)".into(), format!("({shape})"));
+    let sides: Result<Vec<usize>, _> =
+        shape.split(',').map(str::trim).filter(|side| !side.is_empty()).map(str::parse).collect();
+    let (rows, cols) = match sides.as_deref() {
+        Ok([rows]) => (*rows, 1),
+        Ok([rows, cols]) => (*rows, *cols),
+        _ => return Err(wrong_shape()),
+    };
+    let width = match descr.as_str() {
+        "<f4" => 4,
+        "<f8" => 8,
+        _ => return Err(file_error(path, "dtype", "float32 or float64, little-endian".into(), descr)),
+    };
+    let size = rows.checked_mul(cols).and_then(|count| count.checked_mul(width)).ok_or_else(wrong_shape)?;
+    if data.len() != size {
+        return Err(file_error(path, "data", format!("{size} bytes for ({shape})"), format!("{} bytes", data.len())));
+    }
+    let mut values: Vec<f32> = match width {
+        4 => data.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
+        _ => data.as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes) as f32).collect(),
+    };
+    if fortran == "True" {
+        values = (0..rows * cols).map(|index| values[index % cols * rows + index / cols]).collect();
+    }
+    Ok(Matrix::new(rows, cols, values))
+}
+
+/// The header's dictionary and the data behind it.
+fn split_header(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let rest = bytes.strip_prefix(b"\x93NUMPY")?;
+    let (version, rest) = rest.split_first_chunk::<2>()?;
+    let (length, rest) = if version[0] == 1 {
+        let (length, rest) = rest.split_first_chunk::<2>()?;
+        (usize::from(u16::from_le_bytes(*length)), rest)
+    } else {
+        let (length, rest) = rest.split_first_chunk::<4>()?;
+        (u32::from_le_bytes(*length) as usize, rest)
+    };
+    rest.split_at_checked(length)
+}
+
+/// What every direction must satisfy to be patched along.
+fn check_values(path: &Path, name: &DirectionName, columns: &Matrix, d_model: usize) -> Result<(), DirectionError> {
+    let k = name.method().dimensions();
+    if (columns.rows, columns.cols) != (d_model, k) || columns.data.len() != d_model * k {
+        let expected = if k == 1 { format!("({d_model},)") } else { format!("({d_model}, {k})") };
+        let found = if columns.cols == 1 {
+            format!("({},)", columns.rows)
+        } else {
+            format!("({}, {})", columns.rows, columns.cols)
+        };
+        return Err(file_error(
+            path,
+            "shape",
+            format!("{expected} for {} and d_model {d_model}", name.method()),
+            found,
+        ));
+    }
+    if let Some(index) = columns.data.iter().position(|value| !value.is_finite()) {
+        let found = format!("{} at row {}, column {}", columns.data[index], index / k, index % k);
+        return Err(file_error(path, "values", "finite numbers".into(), found));
+    }
+    match (0..k).find(|col| columns.data.iter().skip(*col).step_by(k).all(|value| *value == 0.0)) {
+        Some(col) => Err(file_error(path, "values", "a direction".into(), format!("only zeros in column {col}"))),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(name: &DirectionName) -> FitRecord {
+        FitRecord {
+            name: name.to_string(),
+            model: "gpt2".into(),
+            revision: Some("main".into()),
+            weight_processing: vec!["fold_ln".into()],
+            method: name.method(),
+            dataset: name.dataset().map(Into::into),
+            position: name.position().map(Into::into),
+            layer: name.layer(),
+            seed: 0,
+            settings: serde_json::json!({"epochs": 64}),
+            loss_curve: vec![0.5, 0.25],
+            final_metric: Some(0.25),
+            version: env!("CARGO_PKG_VERSION").into(),
+        }
+    }
+
+    /// An `.npy` file of version 1 with the given header fields.
+    fn npy(descr: &str, fortran: &str, shape: &str, data: &[u8]) -> Vec<u8> {
+        let header = format!("{{'descr': '{descr}', 'fortran_order': {fortran}, 'shape': {shape}, }}\n");
+        let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+        bytes.extend((header.len() as u16).to_le_bytes());
+        bytes.extend(header.as_bytes());
+        bytes.extend(data);
+        bytes
+    }
+
+    fn floats(values: &[f32]) -> Vec<u8> {
+        values.iter().flat_map(|value| value.to_le_bytes()).collect()
+    }
+
+    #[test]
+    fn files_round_trip() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("gpt2-small");
+        for (text, k) in [("das_simple_train_ADJ_layer3", 1), ("das2d_simple_train_ADJ_layer3", 2)] {
+            let name: DirectionName = text.parse().unwrap();
+            let columns = Matrix::new(4, k, (0..4 * k).map(|i| i as f32 - 1.5).collect());
+            let direction = Direction { name: name.clone(), columns };
+            let path = direction.write(&folder, &record(&name)).unwrap();
+            assert_eq!(Direction::read(&folder, &name, 4).unwrap(), direction);
+            assert_eq!(FitRecord::read(&folder, &name).unwrap(), record(&name));
+            let bytes = std::fs::read(path).unwrap();
+            let header = String::from_utf8_lossy(&bytes[..128]).into_owned();
+            let shape = if k == 1 { "(4,)" } else { "(4, 2)" };
+            assert!(header.contains("'<f4'") && header.contains(shape) && header.contains("False"), "{header}");
+        }
+        std::fs::write(folder.join("notes.npy"), b"no direction").unwrap();
+        let names: Vec<_> = list(&folder).unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(names, ["das_simple_train_ADJ_layer3", "das2d_simple_train_ADJ_layer3"]);
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 5, "no temporary file stays behind");
+    }
+
+    #[test]
+    fn other_layouts_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let name: DirectionName = "das2d_simple_train_ADJ_layer0".parse().unwrap();
+        let path = Direction::paths(folder.path(), &name).0;
+        // Fortran order: column after column.
+        std::fs::write(&path, npy("<f4", "True", "(3, 2)", &floats(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]))).unwrap();
+        let columns = Direction::read(folder.path(), &name, 3).unwrap().columns;
+        assert_eq!(columns.data, [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
+        let name: DirectionName = "pca_simple_train_ADJ_layer0".parse().unwrap();
+        let doubles: Vec<u8> = [0.5f64, -2.0].iter().flat_map(|value| value.to_le_bytes()).collect();
+        std::fs::write(Direction::paths(folder.path(), &name).0, npy("<f8", "False", "(2,)", &doubles)).unwrap();
+        assert_eq!(Direction::read(folder.path(), &name, 2).unwrap().columns.data, [0.5, -2.0]);
+    }
+
+    #[test]
+    fn bad_files_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let name: DirectionName = "pca_simple_train_ADJ_layer0".parse().unwrap();
+        let path = Direction::paths(folder.path(), &name).0;
+        let good = floats(&[1.0, 2.0]);
+        for (bytes, fault) in [
+            (npy("<f4", "False", "(3,)", &floats(&[1.0; 3])), "shape: expected (2,) for pca and d_model 2, found (3,)"),
+            (npy("<f4", "False", "(2, 2)", &floats(&[1.0; 4])), "found (2, 2)"),
+            (npy("<f4", "False", "(2, 1, 1)", &good), "shape: expected (d_model,)"),
+            (npy("<f4", "False", "(99999999999, 99999999999)", &good), "shape: expected"),
+            (npy("<f2", "False", "(2,)", &[0; 4]), "dtype: expected float32 or float64, little-endian, found <f2"),
+            (npy("<f4", "False", "(2,)", &good[..7]), "data: expected 8 bytes for (2,), found 7 bytes"),
+            (
+                npy("<f4", "False", "(2,)", &floats(&[1.0, f32::NAN])),
+                "values: expected finite numbers, found NaN at row 1",
+            ),
+            (npy("<f4", "False", "(2,)", &floats(&[f32::INFINITY, 0.0])), "found inf at row 0"),
+            (npy("<f4", "False", "(2,)", &floats(&[0.0, -0.0])), "found only zeros in column 0"),
+            (b"\x93NUMPY\x01\x00\xff\xff{}".to_vec(), "header: expected an .npy file"),
+            (b"[1, 2]".to_vec(), "header: expected an .npy file, found 6 other bytes"),
+            (npy("<f4", "Maybe", "(2,)", &good), "a field 'fortran_order'"),
+        ] {
+            std::fs::write(&path, bytes).unwrap();
+            let message = Direction::read(folder.path(), &name, 2).unwrap_err().to_string();
+            assert!(message.contains(fault) && message.contains("pca_simple_train_ADJ_layer0.npy"), "{message}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(Direction::read(folder.path(), &name, 2), Err(DirectionError::Io { .. })));
+    }
+
+    #[test]
+    fn published_lists_are_read() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data/directions/gpt2-small");
+        let path = |layer| Path::new(folder).join(format!("das_simple_train_ADJ_layer{layer}.json"));
+        if !path(0).exists() {
+            return println!("skipped: {folder} is absent");
+        }
+        let read = |layer| {
+            let name = DirectionName::fitted(crate::directions::Method::Das, "simple_train", "ADJ", layer).unwrap();
+            Direction::read_json_list(&path(layer), &name, 768).unwrap().unit_columns()
+        };
+        let (a, b) = (read(0), read(1));
+        let cosine: f32 = a.data.iter().zip(&b.data).map(|(x, y)| x * y).sum();
+        // Three digits are published.
+        assert!((cosine.abs() - 0.371).abs() < 1e-3, "{cosine}");
+    }
+}

@@ -1,0 +1,34 @@
+//! Errors of result files.
+
+use std::path::{Path, PathBuf};
+
+/// What can be wrong with a result file.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// A file or folder could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file that is not what its name says.
+    #[error("{path}: {field}: expected {expected}, found {found}")]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// Line or column.
+        field: String,
+        /// What would fit.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+}
+
+/// Writes a result file whole.
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
+    crate::files::write_whole(path, bytes).map_err(|source| ReportError::Io { path: path.into(), source })
+}
