@@ -1,1 +1,5 @@
-fn main() {}
+//! The command line: see `actpatch --help`.
+
+fn main() -> std::process::ExitCode {
+    actpatch::cli::main()
+}

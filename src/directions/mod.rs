@@ -5,6 +5,7 @@
 //! or not); DAS takes gradients from the engine instead, see [`das`].
 
 pub mod das;
+mod embeddings;
 mod error;
 mod fit;
 mod kmeans;
@@ -14,10 +15,12 @@ mod mean_diff;
 mod method;
 mod name;
 mod pca;
+mod projection;
 mod random_direction;
 mod storage;
 mod svd;
 
+pub use embeddings::{cosine, embeddings};
 pub use error::DirectionError;
 pub use fit::{Accuracy, Classifier, Fit, Projection};
 pub use kmeans::fit_kmeans;
@@ -26,6 +29,7 @@ pub use mean_diff::fit_mean_diff;
 pub use method::Method;
 pub use name::{DirectionName, model_folder, select};
 pub use pca::fit_pca;
+pub use projection::projected;
 pub use random_direction::{RANDOM_DIRECTION_SEED, random_direction};
 pub use storage::{Direction, FitRecord, list};
 pub use svd::fit_svd;

@@ -3,7 +3,7 @@
 use super::metrics::{AnswerIndices, Baselines, Metric, Mode, Scores};
 use super::{AnswerColumns, Engine, EngineError, Output, Patch, Run, Site};
 use crate::backend::Backend;
-use crate::types::PairedPrompts;
+use crate::types::{Matrix, PairedPrompts};
 
 /// Which positions a cell patches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -179,24 +179,26 @@ impl<B: Backend> PairedRun<B> {
             .collect()
     }
 
-    /// The captured residual in front of `layer` at `position` of every clean prompt, `(prompts, d_model)` on the host.
+    /// The captured residual in front of `layer` at `positions[prompt]` of every clean prompt, `(prompts, d_model)` on
+    /// the host.
     pub fn clean_residuals(
         &self,
         engine: &Engine<B>,
         layer: usize,
-        position: usize,
-    ) -> Result<crate::types::Matrix, EngineError> {
+        positions: &[usize],
+    ) -> Result<Matrix, EngineError> {
         let (backend, d_model) = (engine.backend(), engine.config().d_model);
         let tokens = self
             .prompts
             .clean
             .iter()
-            .map(|&sequence| Ok(self.run.token(sequence, position)? as u32))
+            .zip(positions)
+            .map(|(&sequence, &position)| Ok(self.run.token(sequence, position)? as u32))
             .collect::<Result<Vec<_>, EngineError>>()?;
         let source = self.run.site(Site::resid(layer, engine.config().n_layers))?;
         let mut rows = backend.tensor(tokens.len() * d_model)?;
         backend.gather_rows(source, d_model, &backend.upload_indices(&tokens)?, &mut rows)?;
-        Ok(crate::types::Matrix::new(tokens.len(), d_model, backend.download(&rows)?))
+        Ok(Matrix::new(tokens.len(), d_model, backend.download(&rows)?))
     }
 }
 
@@ -207,7 +209,7 @@ fn answer_output<B: Backend>(columns: &AnswerColumns<B>, with_probabilities: boo
 fn pick_rows(logits: &super::Logits, rows: &[usize]) -> super::Logits {
     let data = rows.iter().flat_map(|&row| logits.values.row(row).iter().copied()).collect();
     super::Logits {
-        values: crate::types::Matrix::new(rows.len(), logits.values.cols, data),
+        values: Matrix::new(rows.len(), logits.values.cols, data),
         log_sum_exp: logits.log_sum_exp.as_ref().map(|sums| rows.iter().map(|&row| sums[row]).collect()),
     }
 }

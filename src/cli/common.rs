@@ -1,0 +1,318 @@
+//! Arguments and steps that several commands share.
+
+use crate::backend::{CpuBackend, Dtype};
+use crate::datasets::{BuildOptions, Catalogue, PairedPrompts};
+use crate::engine::{Engine, PatchPositions};
+use crate::model::{LoadOptions, Model, ModelConfig, WeightProcessing};
+use anyhow::{Context, Result, anyhow, bail};
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Which models, and how their weights are read.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ModelArgs {
+    /// Models: `demo`, an alias (gpt2-small, pythia-1.4b, …), a Hub id, a folder, or `random:<alias>`.
+    #[arg(long, value_delimiter = ',', default_value = "demo")]
+    pub models: Vec<String>,
+    /// Branch, tag or commit on the Hub.
+    #[arg(long)]
+    pub revision: Option<String>,
+    /// Tokenizer (file, folder or Hub id) instead of the model's own; random models use the demo model's without it.
+    #[arg(long)]
+    pub tokenizer: Option<String>,
+    /// Rewrites of the weights as TransformerLens does them; `none` for the checkpoint's own.
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = Rewrite::ALL)]
+    pub weight_processing: Vec<Rewrite>,
+}
+
+/// One rewrite of the weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Rewrite {
+    /// Fold layer norms' gain and bias into the next product.
+    FoldLn,
+    /// Centre everything that writes to the residual stream.
+    CenterWritingWeights,
+    /// Centre the unembedding over the vocabulary.
+    CenterUnembed,
+    /// Move value biases behind the attention.
+    FoldValueBiases,
+    /// None of them.
+    None,
+}
+
+impl Rewrite {
+    const ALL: [Rewrite; 4] =
+        [Rewrite::FoldLn, Rewrite::CenterWritingWeights, Rewrite::CenterUnembed, Rewrite::FoldValueBiases];
+
+    fn name(self) -> &'static str {
+        match self {
+            Rewrite::FoldLn => "fold_ln",
+            Rewrite::CenterWritingWeights => "center_writing_weights",
+            Rewrite::CenterUnembed => "center_unembed",
+            Rewrite::FoldValueBiases => "fold_value_biases",
+            Rewrite::None => "none",
+        }
+    }
+}
+
+/// The names of the rewrites that are on, as records store them.
+pub fn processing_names(processing: WeightProcessing) -> Vec<String> {
+    let on = [
+        processing.fold_ln,
+        processing.center_writing_weights,
+        processing.center_unembed,
+        processing.fold_value_biases,
+    ];
+    Rewrite::ALL.into_iter().zip(on).filter(|(_, on)| *on).map(|(rewrite, _)| rewrite.name().to_owned()).collect()
+}
+
+impl ModelArgs {
+    /// Loads one of the models.
+    pub fn load(&self, spec: &str, seed: u64) -> Result<Model> {
+        let has = |rewrite| self.weight_processing.contains(&rewrite);
+        if has(Rewrite::None) && self.weight_processing.len() > 1 {
+            bail!("--weight-processing: `none` stands alone");
+        }
+        let processing = WeightProcessing {
+            fold_ln: has(Rewrite::FoldLn),
+            center_writing_weights: has(Rewrite::CenterWritingWeights),
+            center_unembed: has(Rewrite::CenterUnembed),
+            fold_value_biases: has(Rewrite::FoldValueBiases),
+        };
+        let options =
+            LoadOptions { processing, revision: self.revision.clone(), tokenizer: self.tokenizer.clone(), seed };
+        let model = Model::load(spec, &options).with_context(|| format!("model {spec}"))?;
+        tracing::info!(model = model.name, config = ?model.config, "loaded");
+        Ok(model)
+    }
+}
+
+/// Where a run computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Device {
+    /// The best there is.
+    Auto,
+    /// The processor.
+    Cpu,
+}
+
+/// Number format of the products.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DtypeArg {
+    /// Single precision.
+    F32,
+    /// bfloat16 products, where the processor has them.
+    Bf16,
+}
+
+/// Where results go and how they are computed.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RunArgs {
+    /// Results go to DATA_DIR/<model>; its words.toml and datasets.toml, if there, add to the built-in ones.
+    #[arg(long, default_value = "data")]
+    pub data_dir: PathBuf,
+    /// Another file of datasets (the format is described in data/datasets.toml).
+    #[arg(long)]
+    pub dataset_file: Vec<PathBuf>,
+    /// Device.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub device: Device,
+    /// Number format of the matrix products.
+    #[arg(long, value_enum, default_value = "f32")]
+    pub dtype: DtypeArg,
+    /// Threads; 0 for one per core.
+    #[arg(long, default_value_t = 0)]
+    pub threads: usize,
+    /// Most tokens of one batch.
+    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
+    pub batch_tokens: u32,
+    /// Seed of DAS starts, of sampled positions, and of `random:` models.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Compute what already exists again, instead of skipping it.
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Print what would be computed, its arithmetic and memory, and stop.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print the results as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl RunArgs {
+    /// Runs `work` in a pool of the chosen number of threads.
+    pub fn in_pool<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads).build().context("--threads")?;
+        pool.install(work)
+    }
+
+    /// The built-in datasets and the user's.
+    pub fn catalogue(&self) -> Result<Catalogue> {
+        let mut catalogue = Catalogue::load(Some(&self.data_dir))?;
+        for file in &self.dataset_file {
+            catalogue = catalogue.with_file(file)?;
+        }
+        Ok(catalogue)
+    }
+
+    /// The number format as the backend names it.
+    pub fn dtype(&self) -> Dtype {
+        match self.dtype {
+            DtypeArg::F32 => Dtype::F32,
+            DtypeArg::Bf16 => Dtype::Bf16,
+        }
+    }
+
+    /// Uploads a model to the device.
+    pub fn engine(&self, model: Model) -> Result<Engine<CpuBackend>> {
+        let backend = CpuBackend::new(self.dtype())?;
+        let spinner = spinner(format!("loading {}", model.name));
+        let engine = Engine::new(backend, model)?.with_max_tokens(self.batch_tokens as usize);
+        spinner.finish_and_clear();
+        Ok(engine)
+    }
+
+    /// The folder of a model's results.
+    pub fn folder(&self, model: &str) -> PathBuf {
+        self.data_dir.join(model)
+    }
+
+    /// Refuses a folder that cannot be written to before any work is done.
+    pub fn check_writable(&self, model: &str) -> Result<PathBuf> {
+        let folder = self.folder(model);
+        std::fs::create_dir_all(&folder).with_context(|| format!("--data-dir: cannot make {}", folder.display()))?;
+        tempfile::tempfile_in(&folder).with_context(|| format!("--data-dir: cannot write to {}", folder.display()))?;
+        Ok(folder)
+    }
+
+    /// Expected memory of a run on a model, in bytes: packed weights, and `activations` values in f32.
+    pub fn memory(&self, config: &ModelConfig, activations: usize) -> usize {
+        let attention = 4 * config.d_model * config.n_heads * config.d_head;
+        let block = attention + 2 * config.d_model * config.d_mlp;
+        let bytes = if self.dtype == DtypeArg::Bf16 { 2 } else { 4 };
+        config.n_layers * block * bytes + 4 * activations
+    }
+}
+
+/// Builds a dataset for a model.
+pub fn build_prompts(catalogue: &Catalogue, name: &str, model: &Model) -> Result<PairedPrompts> {
+    let options = BuildOptions { prepend_bos: model.tokenizer.bos().is_some(), ..BuildOptions::default() };
+    Ok(catalogue.build(name, &model.tokenizer, &options)?)
+}
+
+/// Placeholders in the order in which they are a dataset's default position.
+const USUAL_POSITIONS: [&str; 8] = ["ADJ", "ADJ1", "ADV", "FEEL", "NOUN", "MED", "VRB", "END"];
+
+/// A position of a dataset by name: a placeholder, `ALL`, or `auto` for its main placeholder.
+///
+/// Returns the name it goes by in files, and the position.
+pub fn resolve_position(prompts: &PairedPrompts, name: &str) -> Result<(String, PatchPositions)> {
+    if name == "ALL" {
+        return Ok((name.into(), PatchPositions::All));
+    }
+    let chosen = match name {
+        "auto" => USUAL_POSITIONS.into_iter().find(|usual| prompts.positions.contains_key(*usual)).unwrap_or(name),
+        name => name,
+    };
+    let position = prompts.positions.get(chosen).ok_or_else(|| {
+        let known: Vec<&str> = prompts.positions.keys().map(String::as_str).collect();
+        anyhow!("--positions: dataset {} has no position {chosen:?}, it has {} and ALL", prompts.name, known.join(", "))
+    })?;
+    Ok((chosen.into(), PatchPositions::One(*position)))
+}
+
+/// Layers as `all`, or a list of numbers and ranges such as `0,3,6..9` (both ends included).
+pub fn resolve_layers(list: &[String], n_layers: usize) -> Result<Vec<usize>> {
+    let mut layers = Vec::new();
+    for item in list {
+        let bad = || anyhow!("--layers: expected `all`, a number or a range such as 2..5, found {item:?}");
+        let (first, last) = match item.split_once("..") {
+            _ if item == "all" => (0, n_layers),
+            Some((first, last)) => (first.parse().map_err(|_| bad())?, last.parse().map_err(|_| bad())?),
+            None => {
+                let layer: usize = item.parse().map_err(|_| bad())?;
+                (layer, layer)
+            }
+        };
+        if first > last || last > n_layers {
+            bail!("--layers: {item} is outside 0..{n_layers} ({n_layers} is behind the last block)");
+        }
+        layers.extend(first..=last);
+    }
+    layers.sort_unstable();
+    layers.dedup();
+    Ok(layers)
+}
+
+/// Writes text to stdout; a closed pipe ends the program quietly.
+pub fn print(text: &str) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        result => result.context("stdout"),
+    }
+}
+
+/// Prints a value as JSON.
+pub fn print_json(value: &impl Serialize) -> Result<()> {
+    print(&(serde_json::to_string_pretty(value)? + "\n"))
+}
+
+/// Says on stderr what was skipped because it exists.
+pub fn note_skipped(count: usize, what: &str, place: &Path) {
+    if count > 0 {
+        let _ = writeln!(
+            std::io::stderr(),
+            "{count} {what} exist already in {} and are kept (--overwrite computes them again)",
+            place.display()
+        );
+    }
+}
+
+/// A progress bar on stderr; invisible when stderr is no terminal.
+pub fn bar(len: usize, message: impl Into<String>) -> ProgressBar {
+    let bar = ProgressBar::new(len as u64).with_message(message.into());
+    if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// A spinner on stderr for work of unknown length.
+pub fn spinner(message: String) -> ProgressBar {
+    let spinner = ProgressBar::new_spinner().with_message(message);
+    spinner.enable_steady_tick(std::time::Duration::from_millis(200));
+    spinner
+}
+
+/// Bytes for people.
+pub fn bytes(count: usize) -> String {
+    match count {
+        0..1_000_000 => format!("{:.0} kB", count as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.0} MB", count as f64 / 1e6),
+        _ => format!("{:.1} GB", count as f64 / 1e9),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layers(list: &[&str]) -> Result<Vec<usize>> {
+        resolve_layers(&list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>(), 12)
+    }
+
+    #[test]
+    fn layer_lists_hold_numbers_and_ranges() {
+        assert_eq!(layers(&["all"]).unwrap(), (0..=12).collect::<Vec<_>>());
+        assert_eq!(layers(&["6..8", "0", "7"]).unwrap(), [0, 6, 7, 8]);
+        for wrong in ["13", "5..20", "8..6", "x", "1..", "-1", ""] {
+            assert!(layers(&[wrong]).unwrap_err().to_string().contains("--layers"), "{wrong}");
+        }
+    }
+}

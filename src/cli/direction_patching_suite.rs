@@ -1,0 +1,369 @@
+//! `direction-patching-suite`.
+
+use super::common::{
+    ModelArgs, RunArgs, bar, build_prompts, bytes, note_skipped, print, print_json, processing_names, resolve_position,
+};
+use crate::backend::CpuBackend;
+use crate::datasets::{Catalogue, PairedPrompts};
+use crate::directions::{Direction, DirectionName, FitRecord, Method, list, projected, select};
+use crate::engine::{Engine, Flops, Layout, Metric, Mode, PairedRun, PatchPositions};
+use crate::experiments::patching_suite::{Cell, Layers, patched_scores};
+use crate::model::Model;
+use crate::report::{CellKey, SuiteCsv, Table};
+use crate::types::Matrix;
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Arguments of `direction-patching-suite`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  actpatch direction-patching-suite --models gpt2-small --directions 'das_*,kmeans_*' --eval-sets simple_test
+  actpatch direction-patching-suite --positions ADJ,ALL --metrics logit_diff,logit_flip --layers all
+  actpatch direction-patching-suite --eval-sets simple_adverb --projection ortho")]
+pub struct Args {
+    #[command(flatten)]
+    pub models: ModelArgs,
+    /// Direction files by name, `*` and `?` match anything.
+    #[arg(long, value_delimiter = ',', default_value = "*")]
+    pub directions: Vec<String>,
+    /// Datasets to patch.
+    #[arg(long, value_delimiter = ',', default_value = "simple_test")]
+    pub eval_sets: Vec<String>,
+    /// Text around the prompts; the toy datasets are plain.
+    #[arg(long, value_enum, default_value = "plain")]
+    pub scaffold: Scaffold,
+    /// Metrics: logit_diff, logit_diff_noising, logit_flip, prob_diff.
+    #[arg(long, value_delimiter = ',', default_value = "logit_diff")]
+    pub metrics: Vec<Metric>,
+    /// Positions: placeholders, ALL, or auto for the main placeholder.
+    #[arg(long, value_delimiter = ',', default_value = "auto")]
+    pub positions: Vec<String>,
+    /// Patch at the direction's own layer, or in front of every block.
+    #[arg(long, value_enum, default_value = "own")]
+    pub layers: LayerChoice,
+    /// Keep only the part of the direction parallel or orthogonal to the one fitted on the evaluation dataset itself.
+    #[arg(long, value_enum)]
+    pub projection: Option<Projection>,
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// Text around the prompts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Scaffold {
+    /// The prompt alone.
+    Plain,
+}
+
+/// Where cells patch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LayerChoice {
+    /// At the direction's own layer.
+    Own,
+    /// In front of every block.
+    All,
+}
+
+/// Which part of a direction is patched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Projection {
+    /// Parallel to the evaluation dataset's own direction.
+    Para,
+    /// Orthogonal to it.
+    Ortho,
+}
+
+/// One direction on one dataset at one position, for the metrics that are still wanted.
+struct Job {
+    direction: DirectionName,
+    set: String,
+    position: String,
+    positions: PatchPositions,
+    metrics: Vec<Metric>,
+}
+
+impl Job {
+    fn key(&self) -> CellKey {
+        (label(&self.direction), self.set.clone(), self.position.clone())
+    }
+}
+
+/// A direction's name with a two-digit layer, as result files list it.
+fn label(name: &DirectionName) -> String {
+    let text = name.to_string();
+    let stem = text.rsplit_once("layer").map_or(text.as_str(), |(stem, _)| stem);
+    format!("{stem}layer{:02}", name.layer())
+}
+
+/// The result file of a metric.
+fn file_name(args: &Args, metric: Metric) -> String {
+    let layers = if args.layers == LayerChoice::All { "_all_layers" } else { "" };
+    let projection = match args.projection {
+        None => "",
+        Some(Projection::Para) => "_para",
+        Some(Projection::Ortho) => "_ortho",
+    };
+    format!("direction_patching_{metric}_resid_plain{layers}{projection}.csv")
+}
+
+/// Patches what the arguments name, for every model.
+pub fn run(args: Args) -> Result<()> {
+    let catalogue = args.run.catalogue()?;
+    let mut all = Vec::new();
+    for spec in &args.models.models {
+        let model = args.models.load(spec, args.run.seed)?;
+        let name = model.name.clone();
+        if args.run.dry_run {
+            print(&plan(&args, &catalogue, &model)?)?;
+            continue;
+        }
+        args.run.check_writable(&name)?;
+        let results = args.run.in_pool(|| patch_model(&args, &catalogue, model))?;
+        if !args.run.json {
+            print(&summary(&name, &results))?;
+        }
+        let cells: Vec<_> = results
+            .iter()
+            .map(|((metric, key), percent)| {
+                json!({ "direction": key.0, "prompt": key.1, "position": key.2, "metric": metric, "percent": percent })
+            })
+            .collect();
+        all.push(json!({ "model": name, "cells": cells }));
+    }
+    if args.run.json && !args.run.dry_run {
+        print_json(&all)?;
+    }
+    Ok(())
+}
+
+/// Values in percent, per metric and cell.
+pub(super) type Results = BTreeMap<(Metric, CellKey), f64>;
+
+fn summary(model: &str, results: &Results) -> String {
+    let mut table = Table::new(["direction", "prompt", "position", "metric", "percent"]);
+    for ((metric, (direction, set, position)), percent) in results {
+        table.push([direction.clone(), set.clone(), position.clone(), metric.to_string(), format!("{percent:.2}")]);
+    }
+    format!("{model}\n{table}")
+}
+
+/// The directions that the patterns select.
+fn selected(args: &Args, folder: &Path) -> Result<Vec<DirectionName>> {
+    let names = match list(folder) {
+        Ok(names) => names,
+        Err(_) if !folder.exists() => {
+            bail!("{}: no such folder; fit directions first (actpatch fit-directions)", folder.display())
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Ok(select(&args.directions, &names)?)
+}
+
+/// The cells of one dataset that are wanted and not there yet.
+fn jobs(
+    args: &Args,
+    prompts: &PairedPrompts,
+    directions: &[DirectionName],
+    files: &BTreeMap<Metric, SuiteCsv>,
+) -> Result<(Vec<Job>, usize)> {
+    let mut jobs = Vec::new();
+    let mut kept = 0;
+    for position in &args.positions {
+        let (position, positions) = resolve_position(prompts, position)?;
+        for direction in directions {
+            let mut job = Job {
+                direction: direction.clone(),
+                set: prompts.name.clone(),
+                position: position.clone(),
+                positions,
+                metrics: Vec::new(),
+            };
+            let key = job.key();
+            let wanted = |metric: &Metric| args.run.overwrite || !files[metric].contains(&key);
+            job.metrics = files.keys().copied().filter(|metric| wanted(metric)).collect();
+            kept += files.len() - job.metrics.len();
+            if !job.metrics.is_empty() {
+                jobs.push(job);
+            }
+        }
+    }
+    Ok((jobs, kept))
+}
+
+/// The text of a dry run.
+fn plan(args: &Args, catalogue: &Catalogue, model: &Model) -> Result<String> {
+    let folder = args.run.folder(&model.name);
+    let directions = selected(args, &folder)?;
+    let files = read_files(args, &folder)?;
+    let mut table = Table::new(["direction", "prompt", "position", "metrics", "arithmetic"]);
+    let (mut total, mut activations) = (Flops::default(), 0);
+    for set in &args.eval_sets {
+        let prompts = build_prompts(catalogue, set, model)?;
+        let length = prompts.sequences.first().map_or(0, Vec::len);
+        let whole = Layout::new(prompts.sequences.iter().map(|s| (0, s.len())));
+        total = total + Flops::forward(&model.config, &whole, 0, 10);
+        activations = activations.max(whole.n_tokens() * model.config.d_model * (3 * model.config.n_layers + 20));
+        for job in jobs(args, &prompts, &directions, &files)?.0 {
+            let start = if let PatchPositions::One(position) = job.positions { position } else { 0 };
+            let rows = Layout::new(prompts.clean.iter().map(|_| (start, length)));
+            let layer = if args.layers == LayerChoice::All { 0 } else { job.direction.layer() };
+            let flops = Flops::forward(&model.config, &rows, layer, 10);
+            total = total + flops;
+            let metrics: Vec<_> = job.metrics.iter().map(Metric::to_string).collect();
+            table.push([label(&job.direction), job.set, job.position, metrics.join(" "), flops.to_string()]);
+        }
+    }
+    activations += args.run.batch_tokens as usize * (8 * model.config.d_model + 2 * model.config.d_mlp);
+    let memory = bytes(args.run.memory(&model.config, activations));
+    Ok(format!("{}\n{table}total {total}, about {memory} of memory\n", model.name))
+}
+
+fn read_files(args: &Args, folder: &Path) -> Result<BTreeMap<Metric, SuiteCsv>> {
+    let read =
+        |metric: &Metric| -> Result<_> { Ok((*metric, SuiteCsv::read(&folder.join(file_name(args, *metric)))?)) };
+    args.metrics.iter().map(read).collect()
+}
+
+/// Computes every wanted cell of one model, updates the files, and returns all their selected cells.
+pub(super) fn patch_model(args: &Args, catalogue: &Catalogue, model: Model) -> Result<Results> {
+    let folder = args.run.folder(&model.name);
+    let directions = selected(args, &folder)?;
+    let mut files = read_files(args, &folder)?;
+    let mut work = Vec::new();
+    let mut shown = Vec::new();
+    for set in &args.eval_sets {
+        let prompts = build_prompts(catalogue, set, &model)?;
+        let (jobs, kept) = jobs(args, &prompts, &directions, &files)?;
+        note_skipped(kept, "cells", &folder);
+        for position in &args.positions {
+            shown.push((prompts.name.clone(), resolve_position(&prompts, position)?.0));
+        }
+        if !jobs.is_empty() {
+            work.push((prompts, jobs));
+        }
+    }
+    if !work.is_empty() {
+        check_processing(&folder, &directions, &model)?;
+        let engine = args.run.engine(model)?;
+        for (prompts, jobs) in work {
+            patch_dataset(args, &engine, prompts, &jobs, &folder, &mut files)?;
+            for file in files.values() {
+                file.write()?;
+            }
+        }
+    }
+    let labels: Vec<String> = directions.iter().map(label).collect();
+    let wanted = |(direction, set, position): &CellKey| {
+        labels.contains(direction) && shown.contains(&(set.clone(), position.clone()))
+    };
+    Ok(files
+        .iter()
+        .flat_map(|(metric, file)| file.cells().iter().map(move |(key, value)| ((*metric, key.clone()), *value)))
+        .filter(|((_, key), _)| wanted(key))
+        .collect())
+}
+
+/// A direction lives in the basis of the weight processing it was fitted with.
+fn check_processing(folder: &Path, directions: &[DirectionName], model: &Model) -> Result<()> {
+    let ours = processing_names(model.processing);
+    for name in directions.iter().filter(|name| name.method() != Method::RandomDirection) {
+        let Ok(record) = FitRecord::read(folder, name) else {
+            tracing::warn!("{name}: no record of its fit, so its weight processing is not checked");
+            continue;
+        };
+        if record.weight_processing != ours {
+            let show = |list: &[String]| if list.is_empty() { "none".to_owned() } else { list.join(",") };
+            bail!(
+                "{}: weight_processing: expected {}, found {}; run with --weight-processing {}",
+                Direction::paths(folder, name).1.display(),
+                show(&ours),
+                show(&record.weight_processing),
+                show(&record.weight_processing)
+            );
+        }
+    }
+    Ok(())
+}
+
+fn patch_dataset(
+    args: &Args,
+    engine: &Engine<CpuBackend>,
+    prompts: PairedPrompts,
+    jobs: &[Job],
+    folder: &Path,
+    files: &mut BTreeMap<Metric, SuiteCsv>,
+) -> Result<()> {
+    let n_layers = engine.config().n_layers;
+    let mut layers: Vec<usize> = match args.layers {
+        LayerChoice::Own => jobs.iter().map(|job| job.direction.layer()).collect(),
+        LayerChoice::All => (0..n_layers).collect(),
+    };
+    layers.sort_unstable();
+    layers.dedup();
+    if let Some(job) = jobs.iter().find(|job| job.direction.layer() > n_layers) {
+        bail!("{}: layer: expected 0..{n_layers}, found {}", job.direction, job.direction.layer());
+    }
+    let mut positions: Vec<PatchPositions> = jobs.iter().map(|job| job.positions).collect();
+    positions.sort_unstable();
+    positions.dedup();
+    let probabilities = args.metrics.contains(&Metric::ProbDiff);
+    let name = prompts.name.clone();
+    let paired = PairedRun::new(engine, prompts, &layers, &positions, probabilities).with_context(|| name.clone())?;
+    let baselines = paired.baselines();
+    tracing::info!(dataset = name, logit_differences = ?baselines.logit_differences(), accuracy = baselines.clean.accuracy());
+    let progress = bar(jobs.len(), format!("patching {name}"));
+    for mode in [Mode::Denoising, Mode::Noising] {
+        let chosen: Vec<&Job> = jobs.iter().filter(|job| job.metrics.iter().any(|m| m.mode() == mode)).collect();
+        let cells = chosen
+            .iter()
+            .map(|job| {
+                let columns = columns(args, engine, job, folder)?;
+                let layers = match args.layers {
+                    LayerChoice::Own => Layers::Own(job.direction.layer()),
+                    LayerChoice::All => Layers::All,
+                };
+                Ok(Cell { columns, layers, positions: job.positions })
+            })
+            .collect::<Result<Vec<Cell>>>()?;
+        let metrics: Vec<Metric> = args.metrics.iter().copied().filter(|m| m.mode() == mode).collect();
+        let scores = patched_scores(engine, &paired, &cells, mode, &metrics, |done| progress.inc(done as u64))?;
+        for (job, scores) in chosen.iter().zip(&scores) {
+            for metric in job.metrics.iter().filter(|metric| metric.mode() == mode) {
+                let value = baselines.evaluate(*metric, scores);
+                if !value.is_finite() {
+                    bail!("{name}: {metric}: clean and corrupted runs do not differ, the metric is undefined");
+                }
+                if let Some(file) = files.get_mut(metric) {
+                    file.insert(job.key(), 100.0 * value);
+                }
+            }
+        }
+    }
+    progress.finish_and_clear();
+    Ok(())
+}
+
+/// The unit columns of a job's direction, projected if the arguments say so.
+fn columns(args: &Args, engine: &Engine<CpuBackend>, job: &Job, folder: &Path) -> Result<Matrix> {
+    let d_model = engine.config().d_model;
+    let direction = Direction::read(folder, &job.direction, d_model)?;
+    let Some(projection) = args.projection else { return Ok(direction.unit_columns()) };
+    if job.direction.method() == Method::RandomDirection {
+        bail!(
+            "--projection: {} has no counterpart fitted on {}; leave it out with --directions",
+            job.direction,
+            job.set
+        );
+    }
+    let position = if job.position == "ALL" { "ALL" } else { &job.position };
+    let own = DirectionName::fitted(job.direction.method(), &job.set, position, job.direction.layer())?;
+    let path: PathBuf = Direction::paths(folder, &own).0;
+    if !path.exists() {
+        bail!("--projection: {} is missing; fit it with --train-sets {}", path.display(), job.set);
+    }
+    let own = Direction::read(folder, &own, d_model)?;
+    Ok(projected(&direction.columns, &own.columns, projection == Projection::Para))
+}

@@ -1,0 +1,88 @@
+//! The command line: arguments become a resolved configuration, which a library call carries out.
+
+mod common;
+mod demo;
+mod direction_patching_results;
+mod direction_patching_suite;
+mod fit_directions;
+mod random_directions;
+mod self_check;
+
+use clap::{Parser, Subcommand};
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Fit directions in a transformer's residual stream and measure, by activation patching, what they cause.
+///
+/// Reproduces "Linear Representations of Sentiment in Large Language Models" (arXiv 2310.15154) on a hand-written
+/// engine: clean and corrupted prompts run as one batch, patched rows resume at their layer, many cells share a batch.
+#[derive(Debug, Parser)]
+#[command(name = "actpatch", version, max_term_width = 110, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Log what is done to stderr (-vv: more). RUST_LOG overrides it.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  actpatch demo
+  actpatch fit-directions --models gpt2-small --methods das,kmeans --train-sets simple_train
+  actpatch direction-patching-suite --models gpt2-small --directions 'das_*' --eval-sets simple_test,simple_adverb
+  actpatch direction-patching-results --models gpt2-small
+
+Exit codes: 0 success, 1 failure, 2 wrong arguments.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Fit and patch every method on the small model that is part of the program.
+    Demo(demo::Args),
+    /// Fit directions: model x method x dataset x position x layer.
+    FitDirections(fit_directions::Args),
+    /// Write a random unit direction for every layer.
+    RandomDirections(random_directions::Args),
+    /// Patch along directions: model x direction x dataset x position x metric.
+    DirectionPatchingSuite(direction_patching_suite::Args),
+    /// Print tables of what the suite has measured.
+    DirectionPatchingResults(direction_patching_results::Args),
+    /// Check the engine on a model: identities that must hold before a number can be trusted.
+    SelfCheck(self_check::Args),
+}
+
+/// Parses the arguments, runs the command, prints an error.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logging(cli.verbose);
+    let result = match cli.command {
+        Command::Demo(args) => demo::run(args),
+        Command::FitDirections(args) => fit_directions::run(args),
+        Command::RandomDirections(args) => random_directions::run(args),
+        Command::DirectionPatchingSuite(args) => direction_patching_suite::run(args),
+        Command::DirectionPatchingResults(args) => direction_patching_results::run(args),
+        Command::SelfCheck(args) => self_check::run(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let mut stderr = std::io::stderr();
+            // Errors may repeat their cause at the end of their own message: print each sentence once.
+            let mut message = String::new();
+            for cause in error.chain().map(ToString::to_string) {
+                if !message.contains(&cause) {
+                    message = if message.is_empty() { cause } else { format!("{message}: {cause}") };
+                }
+            }
+            let _ = writeln!(stderr, "error: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start_logging(verbose: u8) {
+    let level = ["warn", "info", "debug"][usize::from(verbose.min(2))];
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());
+    // Another subscriber can only be there already when a program embeds this one: then its logging is used.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().try_init();
+}

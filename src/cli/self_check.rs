@@ -1,0 +1,67 @@
+//! `self-check`.
+
+use super::common::{ModelArgs, RunArgs, build_prompts, print, print_json, resolve_layers};
+use crate::engine::{PairedRun, PatchPositions};
+use crate::experiments::self_check::self_check;
+use crate::report::Table;
+use anyhow::{Result, bail};
+use serde_json::json;
+
+/// Arguments of `self-check`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Example:\n  actpatch self-check --models gpt2-small --eval-set simple_test --layers 0,6,11")]
+pub struct Args {
+    #[command(flatten)]
+    models: ModelArgs,
+    /// Dataset to check on.
+    #[arg(long, default_value = "simple_test")]
+    eval_set: String,
+    /// Layers: `all`, numbers, ranges such as 2..5.
+    #[arg(long, value_delimiter = ',', default_value = "all")]
+    layers: Vec<String>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// Runs the checks; fails when one of them does.
+pub fn run(args: Args) -> Result<()> {
+    let catalogue = args.run.catalogue()?;
+    let mut all = Vec::new();
+    let mut failed = 0;
+    for spec in &args.models.models {
+        let model = args.models.load(spec, args.run.seed)?;
+        let prompts = build_prompts(&catalogue, &args.eval_set, &model)?;
+        let name = model.name.clone();
+        let layers = resolve_layers(&args.layers, model.config.n_layers - 1)?;
+        let mut table = Table::new(["check", "layer", "deviation", "tolerance", "result"]);
+        let checks = args.run.in_pool(|| {
+            let engine = args.run.engine(model)?;
+            let paired = PairedRun::new(&engine, prompts, &layers, &[PatchPositions::All], false)?;
+            let mut checks = Vec::new();
+            for &layer in &layers {
+                checks.push((layer, self_check(&engine, &paired, layer, args.run.seed)?));
+            }
+            Ok(checks)
+        })?;
+        for (layer, checks) in &checks {
+            for check in checks {
+                failed += usize::from(!check.passed());
+                let result = if check.passed() { "passed" } else { "FAILED" };
+                let numbers = [format!("{:.1e}", check.deviation), format!("{:.1e}", check.tolerance)];
+                let [deviation, tolerance] = numbers;
+                table.push([check.name.to_owned(), layer.to_string(), deviation, tolerance, result.to_owned()]);
+                all.push(json!({ "model": name, "layer": layer, "check": check, "passed": check.passed() }));
+            }
+        }
+        if !args.run.json {
+            print(&format!("{name}\n{table}"))?;
+        }
+    }
+    if args.run.json {
+        print_json(&all)?;
+    }
+    if failed > 0 {
+        bail!("{failed} checks failed");
+    }
+    Ok(())
+}
