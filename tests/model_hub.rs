@@ -6,7 +6,7 @@ use actpatch::model::hub::Token;
 use actpatch::model::{HubSettings, LoadOptions, Model, Source};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,10 +25,12 @@ struct Served {
     large: bool,
     /// The connection ends after so many bytes of the body, once.
     cut_at: Option<usize>,
-    /// Every `Range` is ignored.
-    without_ranges: bool,
+    /// Every `Range` that asks for a later part is ignored.
+    without_later_parts: bool,
     /// A wrong byte is sent.
     damaged: bool,
+    /// The commit is said to be this.
+    commit: Option<&'static str>,
 }
 
 /// What a request was and what it carried.
@@ -39,12 +41,19 @@ struct Seen {
     range: Option<String>,
 }
 
+impl Seen {
+    /// Was this for the bytes of a file, not only for its size?
+    fn transfers(&self, part: &str) -> bool {
+        self.line.contains(part) && self.range.as_deref() != Some("bytes=0-0")
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     files: Mutex<HashMap<String, Served>>,
     seen: Mutex<Vec<Seen>>,
-    /// Answers everything with this status and error code.
-    refuse: Mutex<Option<(u16, &'static str)>>,
+    /// Answers everything with this status.
+    refuse: Mutex<Option<u16>>,
     /// Only requests with this token are served.
     secret: Mutex<Option<String>>,
     ended: AtomicBool,
@@ -114,15 +123,15 @@ fn answer(state: &State, stream: TcpStream) -> std::io::Result<()> {
     let token = headers.get("authorization").cloned();
     let range = headers.get("range").cloned();
     state.seen.lock().unwrap().push(Seen { line: line.clone(), token: token.clone(), range: range.clone() });
-    if let Some((status, code)) = *state.refuse.lock().unwrap() {
-        return send(stream, status, &[("X-Error-Code", code)], b"");
+    if let Some(status) = *state.refuse.lock().unwrap() {
+        return send(stream, status, &[], b"");
     }
     let secret = state.secret.lock().unwrap().clone();
     if secret.is_some() && secret.map(|secret| format!("Bearer {secret}")) != token {
-        return send(stream, 401, &[("X-Error-Code", "GatedRepo")], b"");
+        return send(stream, 401, &[], b"");
     }
     let mut words = line.split(' ');
-    let (method, path) = (words.next().unwrap(), words.next().unwrap());
+    let path = words.nth(1).unwrap();
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     // A repository that was renamed: the Hub redirects within itself.
     if parts[..2] == ["someone", "old-name"] {
@@ -133,18 +142,17 @@ fn answer(state: &State, stream: TcpStream) -> std::io::Result<()> {
     let file = match parts.as_slice() {
         ["someone", "gpt2-tiny", "resolve", revision, file] if known.contains(revision) => file,
         ["contents", file] => file,
-        _ => return send(stream, 404, &[("X-Error-Code", "RepoNotFound")], b""),
+        _ => return send(stream, 404, &[], b""),
     };
     let mut files = state.files.lock().unwrap();
     let Some(served) = files.get_mut(*file) else {
-        return send(stream, 404, &[("X-Error-Code", "EntryNotFound")], b"");
+        return send(stream, 404, &[], b"");
     };
-    deliver(stream, method, path, file, served, range)
+    deliver(stream, path, file, served, range)
 }
 
 fn deliver(
     stream: TcpStream,
-    method: &str,
     path: &str,
     file: &str,
     served: &mut Served,
@@ -162,17 +170,30 @@ fn deliver(
         return send(stream, 302, &headers, b"");
     }
     let etag = format!("\"{}\"", &hash[..40]);
-    let headers = [("X-Repo-Commit", COMMIT), ("ETag", etag.as_str())];
+    let headers = [("X-Repo-Commit", served.commit.unwrap_or(COMMIT)), ("ETag", etag.as_str())];
     let mut bytes = served.bytes.clone();
     if served.damaged {
         *bytes.last_mut().unwrap() ^= 1;
     }
-    let start = range.filter(|_| !served.without_ranges);
-    let start = start.map(|range| range.trim_start_matches("bytes=").trim_end_matches('-').parse::<usize>().unwrap());
-    let body = &bytes[start.unwrap_or(0)..];
-    let status = if start.is_some() { 206 } else { 200 };
-    if method == "HEAD" {
-        return head(stream, status, &headers, body.len());
+    let size = bytes.len();
+    // `bytes=first-` or `bytes=first-last`.
+    let number = |text: &str| text.parse::<usize>().ok();
+    let asked = range.as_deref().and_then(|range| range.trim_start_matches("bytes=").split_once('-'));
+    let (mut from, mut until) =
+        asked.map_or((0, size), |(first, last)| (number(first).unwrap(), number(last).map_or(size, |last| last + 1)));
+    if from >= size {
+        return send(stream, 416, &headers, b"");
+    }
+    if from > 0 && served.without_later_parts {
+        (from, until) = (0, size);
+    }
+    let body = &bytes[from..until];
+    let content_range = format!("bytes {from}-{}/{size}", until - 1);
+    let headers = [headers[0], headers[1], ("Content-Range", content_range.as_str())];
+    let status = if asked.is_some() { 206 } else { 200 };
+    // What only asks how large the file is does not suffer.
+    if body.len() <= 1 {
+        return send(stream, status, &headers, body);
     }
     match served.cut_at.take() {
         Some(end) => {
@@ -212,7 +233,7 @@ fn downloads_once_and_then_needs_no_network() {
     let model = load(REPO, &hub.settings(cache.path())).unwrap();
     let source = Source::Hub { repo: REPO.into(), revision: "main".into(), commit: COMMIT.into() };
     assert_eq!((model.name.as_str(), &model.provenance.source), ("gpt2-tiny", &source));
-    let first = hub.seen().len();
+    let requests = hub.seen().len();
     // The layout that the Hub's other clients read and write.
     let root = cache.path().join("models--someone--gpt2-tiny");
     assert_eq!(std::fs::read_to_string(root.join("refs/main")).unwrap(), COMMIT);
@@ -223,10 +244,10 @@ fn downloads_once_and_then_needs_no_network() {
         std::fs::read(copy.file("model.safetensors")).unwrap()
     );
     // Only the first file is asked for by the branch; the others by its commit, so that all are of one commit.
-    assert!(hub.seen()[2..].iter().all(|seen| !seen.line.contains("/main/")), "{:?}", hub.seen());
+    assert!(hub.seen()[1..].iter().all(|seen| !seen.line.contains("/main/")), "{:?}", hub.seen());
 
     load(REPO, &hub.settings(cache.path())).unwrap();
-    assert_eq!(hub.seen().len(), first, "the second load asked the server");
+    assert_eq!(hub.seen().len(), requests, "the second load asked the server");
     drop(hub);
     let again = load(REPO, &offline(cache.path())).unwrap();
     assert_eq!(again.provenance, model.provenance);
@@ -267,15 +288,15 @@ fn shards_revisions_and_renamed_repositories() {
 }
 
 #[test]
-fn tokens_are_sent_to_the_hub_only() {
+fn tokens_are_sent_to_the_hub_but_not_with_transfers_from_elsewhere() {
     let (copy, cache) = (Copy::of("gpt2-tiny"), tempfile::tempdir().unwrap());
     let hub = Hub::serve(copy.path());
     *hub.state.secret.lock().unwrap() = Some("secret".into());
     let message = complaint(REPO, &hub.settings(cache.path()));
-    assert!(message.contains("HTTP 401") && message.contains("GatedRepo") && message.contains("HF_TOKEN"), "{message}");
+    assert!(message.contains("HTTP 401") && message.contains("HF_TOKEN"), "{message}");
     let wrong = HubSettings { token: Some(Token::new("wrong")), ..hub.settings(cache.path()) };
     let message = complaint(REPO, &wrong);
-    assert!(message.contains("account of this token") && !message.contains("wrong"), "{message}");
+    assert!(message.contains("HTTP 401") && !message.contains("wrong"), "{message}");
 
     *hub.state.secret.lock().unwrap() = None;
     let settings = HubSettings { token: Some(Token::new("secret")), ..hub.settings(cache.path()) };
@@ -283,8 +304,9 @@ fn tokens_are_sent_to_the_hub_only() {
     let seen = hub.seen();
     let (contents, own): (Vec<_>, Vec<_>) = seen[2..].iter().partition(|seen| seen.line.contains("/contents/"));
     assert!(own.iter().all(|seen| seen.token.as_deref() == Some("Bearer secret")), "{own:?}");
-    // The contents are at another host name, which must not learn the token.
-    assert!(!contents.is_empty() && contents.iter().all(|seen| seen.token.is_none()), "{contents:?}");
+    // The contents are at another host name. hf-hub asks there for the size with the token, for the bytes without.
+    let transfers: Vec<_> = contents.iter().filter(|seen| seen.transfers("")).collect();
+    assert!(!transfers.is_empty() && transfers.iter().all(|seen| seen.token.is_none()), "{contents:?}");
 }
 
 #[test]
@@ -293,21 +315,58 @@ fn refusals_name_what_was_refused() {
     let hub = Hub::serve(copy.path());
     let settings = hub.settings(cache.path());
     let message = complaint("someone/else", &settings);
-    assert!(message.contains("HTTP 404, RepoNotFound") && message.contains("someone/else"), "{message}");
+    assert!(message.contains("HTTP 404") && message.contains("someone/else"), "{message}");
     let message = complaint(&format!("{REPO}@v9"), &settings);
-    assert!(message.contains("HTTP 404") && message.contains("the revision v9"), "{message}");
-    for (status, code, part) in [(403, "GatedRepo", "model's conditions"), (500, "Oops", "HTTP 500, Oops")] {
-        *hub.state.refuse.lock().unwrap() = Some((status, code));
+    assert!(message.contains("HTTP 404") && message.contains("someone/gpt2-tiny at v9"), "{message}");
+    for (status, part) in [(403, "HTTP 403); check"), (403, "accept a gated model's conditions"), (500, "HTTP 500")] {
+        *hub.state.refuse.lock().unwrap() = Some(status);
         let message = complaint(REPO, &settings);
         assert!(message.contains(part), "{message}");
     }
     *hub.state.refuse.lock().unwrap() = None;
     hub.state.files.lock().unwrap().remove("tokenizer.json");
     let message = complaint(REPO, &settings);
-    assert!(message.contains("EntryNotFound") && message.contains("the file tokenizer.json"), "{message}");
+    assert!(message.contains("HTTP 404") && message.contains("no tokenizer.json"), "{message}");
     let refused = HubSettings { endpoint: "http://127.0.0.1:1".into(), ..settings };
     let message = complaint(REPO, &refused);
     assert!(message.contains("cannot be reached") && message.contains("127.0.0.1:1"), "{message}");
+}
+
+#[test]
+fn a_commit_that_would_lead_out_of_the_cache() {
+    let (copy, cache) = (Copy::of("gpt2-tiny"), tempfile::tempdir().unwrap());
+    let hub = Hub::serve(copy.path());
+    hub.change("config.json", |served| served.commit = Some("../../../../elsewhere"));
+    let message = complaint(REPO, &hub.settings(cache.path()));
+    assert!(message.contains("x-repo-commit: expected a commit hash"), "{message}");
+    assert!(!cache.path().join("models--someone--gpt2-tiny").exists());
+}
+
+#[test]
+fn encrypted_connections_are_built_in() {
+    let cache = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("https://{}", listener.local_addr().unwrap());
+    let first = std::thread::spawn(move || {
+        let mut bytes = [0; 2];
+        listener.accept().unwrap().0.read_exact(&mut bytes).map(|()| bytes)
+    });
+    let settings = HubSettings { endpoint: endpoint.clone(), offline: false, ..offline(cache.path()) };
+    let message = complaint(REPO, &settings);
+    assert!(message.contains("cannot be reached") && message.contains(&endpoint), "{message}");
+    // A record of type 22 (handshake) of TLS, whose versions all begin with 3.
+    assert_eq!(first.join().unwrap().unwrap(), [22, 3]);
+}
+
+#[test]
+fn the_cache_folder_may_be_relative() {
+    let (copy, cache) = (Copy::of("gpt2-tiny"), tempfile::tempdir().unwrap());
+    let hub = Hub::serve(copy.path());
+    let here = std::env::current_dir().unwrap();
+    let up = here.components().skip(1).map(|_| "..").collect::<std::path::PathBuf>();
+    let relative = up.join(cache.path().strip_prefix("/").unwrap());
+    load(REPO, &hub.settings(&relative)).unwrap();
+    load(REPO, &offline(cache.path())).unwrap();
 }
 
 #[test]
@@ -319,7 +378,7 @@ fn weights_in_the_other_format_only() {
     assert!(message.contains("pytorch_model.bin but no model.safetensors"), "{message}");
     hub.state.files.lock().unwrap().remove("pytorch_model.bin");
     let message = complaint(REPO, &hub.settings(cache.path()));
-    assert!(message.contains("the file model.safetensors"), "{message}");
+    assert!(message.contains("no model.safetensors"), "{message}");
 }
 
 #[test]
@@ -330,7 +389,10 @@ fn a_transfer_that_breaks_off_is_continued_and_never_taken_for_whole() {
     let settings = hub.settings(cache.path());
     hub.change("model.safetensors", |served| served.cut_at = Some(30_000));
     let message = complaint(REPO, &settings);
-    assert!(message.contains(&format!("expected {size} bytes, received 30000")), "{message}");
+    assert!(
+        message.contains(&format!("expected {size} bytes, received 30000 (")) && message.contains("model.safetensors"),
+        "{message}"
+    );
     let message = complaint(REPO, &offline(cache.path()));
     assert!(message.contains("is not in the cache"), "{message}");
     load(REPO, &settings).unwrap();
@@ -340,12 +402,48 @@ fn a_transfer_that_breaks_off_is_continued_and_never_taken_for_whole() {
 }
 
 #[test]
-fn a_server_without_ranges_starts_again() {
+fn a_file_without_a_hash_starts_anew() {
     let (copy, cache) = (Copy::of("gpt2-tiny"), tempfile::tempdir().unwrap());
     let hub = Hub::serve(copy.path());
-    hub.change("model.safetensors", |served| (served.cut_at, served.without_ranges) = (Some(20_000), true));
-    complaint(REPO, &hub.settings(cache.path()));
-    load(REPO, &hub.settings(cache.path())).unwrap();
+    let settings = hub.settings(cache.path());
+    hub.change("config.json", |served| served.cut_at = Some(100));
+    let message = complaint(REPO, &settings);
+    assert!(message.contains("config.json: incomplete") && message.contains("received 100 ("), "{message}");
+    load(REPO, &settings).unwrap();
+    let seen = hub.seen();
+    let ranges: Vec<_> = seen.iter().filter(|seen| seen.transfers("config.json")).map(|seen| &seen.range).collect();
+    assert_eq!(ranges, [&Some("bytes=0-".to_owned()); 2]);
+}
+
+#[test]
+fn a_whole_file_after_a_part_is_not_taken_for_it() {
+    let (copy, cache) = (Copy::of("gpt2-tiny"), tempfile::tempdir().unwrap());
+    let size = std::fs::metadata(copy.file("model.safetensors")).unwrap().len();
+    let hub = Hub::serve(copy.path());
+    let settings = hub.settings(cache.path());
+    hub.change("model.safetensors", |served| (served.cut_at, served.without_later_parts) = (Some(20_000), true));
+    complaint(REPO, &settings);
+    // Asked for the rest, the server sends everything.
+    let message = complaint(REPO, &settings);
+    let expected = format!("expected {size} bytes, found {} bytes", size + 20_000);
+    assert!(message.contains("damaged") && message.contains(&expected), "{message}");
+    let message = complaint(&format!("{REPO}@{COMMIT}"), &offline(cache.path()));
+    assert!(message.contains("model.safetensors is not in the cache"), "{message}");
+    load(REPO, &settings).unwrap();
+}
+
+#[test]
+fn a_part_that_is_whole_is_fetched_again() {
+    let (copy, cache) = (Copy::of("gpt2-tiny"), tempfile::tempdir().unwrap());
+    let hub = Hub::serve(copy.path());
+    let settings = hub.settings(cache.path());
+    load(REPO, &settings).unwrap();
+    // As if the program had ended just before the file got its name.
+    let root = cache.path().join("models--someone--gpt2-tiny");
+    let blob = std::fs::canonicalize(root.join("snapshots").join(COMMIT).join("model.safetensors")).unwrap();
+    std::fs::rename(&blob, blob.with_extension("part")).unwrap();
+    load(REPO, &settings).unwrap();
+    load(REPO, &offline(cache.path())).unwrap();
 }
 
 #[test]
@@ -368,8 +466,7 @@ fn two_at_once_download_once() {
         let loads: Vec<_> = (0..3).map(|_| scope.spawn(|| load(REPO, &settings).unwrap().name)).collect();
         loads.into_iter().for_each(|load| assert_eq!(load.join().unwrap(), "gpt2-tiny"));
     });
-    let contents = hub.seen().iter().filter(|seen| seen.line.contains("/contents/model.safetensors")).count();
-    assert_eq!(contents, 1);
+    assert_eq!(hub.seen().iter().filter(|seen| seen.transfers("/contents/model.safetensors")).count(), 1);
 }
 
 #[test]

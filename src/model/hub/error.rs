@@ -22,24 +22,21 @@ pub enum HubError {
         cache: PathBuf,
     },
     /// The Hub answered 401 or 403.
-    #[error("{url}: access denied (HTTP {status}{detail}); {hint}")]
+    #[error(
+        "{url}: access denied (HTTP {status}); check the model's name and HF_TOKEN, and accept a gated model's \
+         conditions on its page with the token's account"
+    )]
     Denied {
         /// The address.
         url: String,
         /// 401 or 403.
         status: u16,
-        /// The Hub's own words, if any.
-        detail: String,
-        /// What to do.
-        hint: &'static str,
     },
     /// The Hub answered 404.
-    #[error("{url}: not found (HTTP 404{detail}); check the name {repo}, the revision {revision} and the file {file}")]
+    #[error("{repo} at {revision}: no {file} (HTTP 404 from {url}); check the name and the revision")]
     NotFound {
         /// The address.
         url: String,
-        /// The Hub's own words, if any.
-        detail: String,
         /// The repository.
         repo: String,
         /// The branch, tag or commit.
@@ -61,29 +58,15 @@ pub enum HubError {
         /// The file there is.
         found: String,
     },
-    /// The Hub answered with another error.
-    #[error("{url}: unexpected answer: HTTP {status}{detail}")]
-    Status {
+    /// The Hub answered with another error, or without what is needed to file its answer in the cache.
+    #[error("{url}: unexpected answer: {reason}")]
+    Answer {
         /// The address.
         url: String,
-        /// The status.
-        status: u16,
-        /// The Hub's own words, if any.
-        detail: String,
+        /// What was expected or found.
+        reason: String,
     },
-    /// The Hub's answer lacks what is needed to file it, or would be filed outside the cache.
-    #[error("{url}: header {header}: expected {expected}, found {found:?}")]
-    Header {
-        /// The address.
-        url: String,
-        /// The header.
-        header: &'static str,
-        /// What it should hold.
-        expected: &'static str,
-        /// What it holds.
-        found: String,
-    },
-    /// No answer: the name does not resolve, the connection is refused, a time-out.
+    /// No answer: the name does not resolve, the connection is refused.
     #[error("{url}: cannot be reached: {reason} (HF_ENDPOINT sets another address, HTTPS_PROXY a proxy)")]
     Unreachable {
         /// The address.
@@ -92,7 +75,7 @@ pub enum HubError {
         reason: String,
     },
     /// The connection ended before the file did. What arrived is kept and the next attempt goes on from there.
-    #[error("{url}: incomplete: expected {expected} bytes, received {found}{reason}; try again to continue")]
+    #[error("{url}: incomplete: expected {expected} bytes, received {found} ({reason}); try again to continue")]
     Incomplete {
         /// The address.
         url: String,
@@ -100,17 +83,17 @@ pub enum HubError {
         expected: u64,
         /// The bytes there are.
         found: u64,
-        /// Why, if known.
+        /// Why.
         reason: String,
     },
     /// The file's bytes are not those that the Hub has.
-    #[error("{url}: damaged: expected SHA-256 {expected}, found {found}; what was received is deleted, try again")]
-    Checksum {
+    #[error("{url}: damaged: expected {expected}, found {found}; what was received is deleted, try again")]
+    Damaged {
         /// The address.
         url: String,
-        /// The hash that the Hub announced.
+        /// The size or SHA-256 that the Hub announced.
         expected: String,
-        /// The hash of what arrived.
+        /// That of what arrived.
         found: String,
     },
     /// The cache folder cannot be read or written.

@@ -1,17 +1,19 @@
 //! Models from the Hugging Face Hub: looked up in the shared cache first, downloaded into it otherwise.
 
-mod cache;
-mod client;
+mod download;
 mod error;
 mod settings;
 
 pub use error::HubError;
 pub use settings::{HubSettings, Token};
 
+use super::names::is_commit;
 use super::tensors::{INDEX, SINGLE, shard_names};
-use cache::{RepoCache, missing};
-use client::Client;
-use std::path::PathBuf;
+use download::Download;
+use hf_hub::{Cache, Repo, RepoType};
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
 
 /// The weights' names in the format that is not read here.
 const PICKLED: [&str; 2] = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
@@ -45,101 +47,114 @@ pub(crate) fn snapshot(
     revision: &str,
     wanted: Wanted,
 ) -> Result<Snapshot, HubError> {
-    let cache = RepoCache::new(&settings.cache, repo);
-    let mut lacking = missing(&settings.cache.join("absent"), wanted);
-    if let Some(commit) = cache.commit(revision) {
-        let folder = cache.snapshot(&commit);
-        lacking = missing(&folder, wanted);
-        if lacking.is_none() {
-            return Ok(Snapshot { folder, commit });
-        }
-    }
+    let in_cache = |source| HubError::Cache { path: settings.cache.clone(), source };
+    // hf-hub links files by paths that have to be absolute.
+    let cache = Cache::new(std::path::absolute(&settings.cache).map_err(in_cache)?);
+    let handle = Repo::with_revision(repo.to_owned(), RepoType::Model, revision.to_owned());
+    let file = match cached(&cache, &handle, wanted) {
+        Ok(snapshot) => return Ok(snapshot),
+        Err(file) => file,
+    };
     if settings.offline {
-        let file = lacking.unwrap_or_default();
-        return Err(HubError::Offline {
-            repo: repo.to_owned(),
-            revision: revision.to_owned(),
-            file,
-            cache: settings.cache.clone(),
-        });
+        let (repo, revision, cache) = (repo.to_owned(), revision.to_owned(), settings.cache.clone());
+        return Err(HubError::Offline { repo, revision, file, cache });
     }
-    let fetch = Fetch { client: Client::new(settings, repo), cache: &cache };
-    let commit = fetch.all(repo, revision, wanted)?;
-    cache.record(revision, &commit)?;
-    Ok(Snapshot { folder: cache.snapshot(&commit), commit })
+    let _lock = lock(&cache.path().join(".locks").join(handle.folder_name()))?;
+    // Another process may have brought the files while this one waited.
+    if let Ok(snapshot) = cached(&cache, &handle, wanted) {
+        return Ok(snapshot);
+    }
+    let download = Download::start(settings, &cache, repo, revision, first(wanted))?;
+    bring(&download, repo, wanted)?;
+    cache.repo(handle).create_ref(download.commit()).map_err(in_cache)?;
+    Ok(Snapshot { folder: download.folder(), commit: download.commit().to_owned() })
 }
 
-/// A download of several files of one repository.
-struct Fetch<'a> {
-    client: Client<'a>,
-    cache: &'a RepoCache,
+/// A file that the repository must have.
+fn first(wanted: Wanted) -> &'static str {
+    if wanted.weights { "config.json" } else { "tokenizer.json" }
 }
 
-impl Fetch<'_> {
-    /// Brings all wanted files and returns their commit.
-    fn all(&self, repo: &str, revision: &str, wanted: Wanted) -> Result<String, HubError> {
-        // The first file is asked for by the revision's name; all others by the commit that it turned out to be.
-        let first = if wanted.weights { "config.json" } else { "tokenizer.json" };
-        let remote = self.client.require(revision, first)?;
-        self.client.download(self.cache, &remote, first)?;
-        let commit = remote.commit;
-        if !wanted.weights {
-            // The configuration tells the tokenizer's BOS id, but a tokenizer can do without.
-            self.optional(&commit, "config.json")?;
-            return Ok(commit);
-        }
-        if missing(&self.cache.snapshot(&commit), wanted).is_none() {
-            return Ok(commit);
-        }
-        if wanted.tokenizer {
-            self.required(&commit, "tokenizer.json")?;
-        }
-        let absent = match self.required(&commit, SINGLE) {
-            Ok(()) => return Ok(commit),
-            Err(absent @ HubError::NotFound { .. }) => absent,
-            Err(error) => return Err(error),
-        };
-        if !self.optional(&commit, INDEX)? {
-            return Err(self.pickled(repo, &commit)?.unwrap_or(absent));
-        }
-        let index = self.cache.snapshot(&commit).join(INDEX);
-        let shards = shard_names(&index).map_err(|error| HubError::Cache {
-            path: index.clone(),
-            source: std::io::Error::new(std::io::ErrorKind::InvalidData, error.to_string()),
-        })?;
-        for shard in shards {
-            self.required(&commit, &shard)?;
-        }
-        Ok(commit)
+/// The complete snapshot in the cache, or the first file that it lacks.
+fn cached(cache: &Cache, handle: &Repo, wanted: Wanted) -> Result<Snapshot, String> {
+    let files = cache.repo(handle.clone());
+    let folder = if is_commit(handle.revision()) {
+        Some(files.pointer_path(handle.revision()))
+    } else {
+        files.get(first(wanted)).and_then(|path| path.parent().map(Path::to_path_buf))
+    };
+    let commit = folder.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+    match (folder, commit.filter(|name| is_commit(name))) {
+        (Some(folder), Some(commit)) => match missing(&folder, wanted) {
+            None => Ok(Snapshot { folder, commit }),
+            Some(file) => Err(file),
+        },
+        _ => Err(first(wanted).to_owned()),
     }
+}
 
-    fn required(&self, commit: &str, file: &str) -> Result<(), HubError> {
-        if self.cache.snapshot(commit).join(file).is_file() {
-            return Ok(());
-        }
-        let remote = self.client.require(commit, file)?;
-        self.client.download(self.cache, &remote, file)
+/// The first file that a snapshot lacks.
+fn missing(folder: &Path, wanted: Wanted) -> Option<String> {
+    let lacks = |name: &str| !folder.join(name).is_file();
+    if wanted.weights && lacks("config.json") {
+        return Some("config.json".to_owned());
     }
-
-    /// Brings a file that the repository may lack; says whether it is there.
-    fn optional(&self, commit: &str, file: &str) -> Result<bool, HubError> {
-        if self.cache.snapshot(commit).join(file).is_file() {
-            return Ok(true);
-        }
-        match self.client.describe(commit, file)? {
-            Some(remote) => self.client.download(self.cache, &remote, file).map(|()| true),
-            None => Ok(false),
-        }
+    if wanted.tokenizer && lacks("tokenizer.json") {
+        return Some("tokenizer.json".to_owned());
     }
+    if !wanted.weights || !lacks(SINGLE) {
+        return None;
+    }
+    if lacks(INDEX) {
+        return Some(SINGLE.to_owned());
+    }
+    match shard_names(&folder.join(INDEX)) {
+        Ok(shards) => shards.into_iter().find(|shard| lacks(shard)),
+        // A damaged index counts as there: reading the folder names what is wrong with it.
+        Err(_) => None,
+    }
+}
 
-    /// The complaint about a repository whose weights are in the other format only.
-    fn pickled(&self, repo: &str, commit: &str) -> Result<Option<HubError>, HubError> {
+/// Waits until no other process downloads the same repository. hf-hub has a lock as well, but gives up after seconds.
+fn lock(folder: &Path) -> Result<File, HubError> {
+    let error = |source| HubError::Cache { path: folder.into(), source };
+    fs::create_dir_all(folder).map_err(error)?;
+    let file = File::create(folder.join("actpatch.lock")).map_err(error)?;
+    file.lock().map_err(error)?;
+    Ok(file)
+}
+
+/// Brings all wanted files.
+fn bring(download: &Download<'_>, repo: &str, wanted: Wanted) -> Result<(), HubError> {
+    download.required(first(wanted))?;
+    if !wanted.weights {
+        // The configuration tells the tokenizer's BOS id, but a tokenizer can do without.
+        return download.optional("config.json").map(drop);
+    }
+    if wanted.tokenizer {
+        download.required("tokenizer.json")?;
+    }
+    // Another name of a commit whose shards are all there.
+    if missing(&download.folder(), wanted).is_none() {
+        return Ok(());
+    }
+    let absent = match download.required(SINGLE) {
+        Err(absent @ HubError::NotFound { .. }) => absent,
+        other => return other,
+    };
+    if !download.optional(INDEX)? {
         for file in PICKLED {
-            if self.client.describe(commit, file)?.is_some() {
-                let (repo, revision, found) = (repo.to_owned(), commit.to_owned(), file.to_owned());
-                return Ok(Some(HubError::NoSafetensors { repo, revision, found }));
+            if download.exists(file)? {
+                let (repo, revision) = (repo.to_owned(), download.commit().to_owned());
+                return Err(HubError::NoSafetensors { repo, revision, found: file.to_owned() });
             }
         }
-        Ok(None)
+        return Err(absent);
     }
+    let index = download.folder().join(INDEX);
+    let shards = shard_names(&index).map_err(|error| HubError::Cache {
+        path: index,
+        source: io::Error::new(io::ErrorKind::InvalidData, error.to_string()),
+    })?;
+    shards.iter().try_for_each(|shard| download.required(shard))
 }

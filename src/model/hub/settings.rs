@@ -36,7 +36,8 @@ pub struct HubSettings {
     pub cache: PathBuf,
     /// The Hub's address: `HF_ENDPOINT`.
     pub endpoint: String,
-    /// Sent to the Hub: `HF_TOKEN`, else the file at `HF_TOKEN_PATH`, else the file `$HF_HOME/token`.
+    /// Sent to the Hub: `HF_TOKEN`, else the file at `HF_TOKEN_PATH`, else the file `$HF_HOME/token`. hf-hub 0.5 also
+    /// sends it to the host that the Hub names for a large file, when it asks there for the file's size.
     pub token: Option<Token>,
     /// Never use the network: `HF_HUB_OFFLINE` is 1, `true`, `yes` or `on`.
     pub offline: bool,
