@@ -5,7 +5,7 @@
 A GPT-2 of 4 layers, width 128, on the synthetic corpus of `demo_corpus.py` with the tokenizer of `demo_tokenizer.py`
 (vocabulary of about 2,000). Everything is seeded; on other hardware or another number of threads sums are rounded
 otherwise and the weights differ a little, the report's numbers should not. Five to twelve minutes on two cores: nothing
-is learned of the toy frames for some 900 steps, then all of it within a hundred.
+is learned of the toy frames for some 600 steps, then nearly all of it within two hundred.
 
 The report, all of it computed from the saved f16 files:
 - per toy data set: share of prompts with a positive logit difference, and its mean;
