@@ -9,7 +9,8 @@ all tokens of prompt 0, then prompt 1, and so on.
 
 Tensors:
 - `tokens`, `logits`: all prompts of `LENGTHS`, (tokens) and (tokens, d_vocab); with processed weights the logits are
-  centred over the vocabulary. `tokens.left`, `attention_mask.left`, `position_ids.left` and the same for `right`: padded.
+  centred over the vocabulary. `tokens.left`, `attention_mask.left`, `position_ids.left`, and the same for `right`:
+  what a padded batch is given.
 - `site.<hook name>`: of the prompts `stored_prompts`, (tokens, …) as TransformerLens shapes them without the batch;
   patterns flattened (head, query, key) per prompt. `hook_q` and `hook_k` are those before the rotation, and
   `ln_final.hook_normalized` the one before gain and bias.
