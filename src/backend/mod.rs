@@ -191,6 +191,8 @@ pub trait Backend: Send + Sync {
 
     /// `y = norm(x)`, row by row; `x` and `y` are `(T, width)`.
     fn layer_norm(&self, x: &Self::Tensor, norm: &Norm<Self::Tensor>, y: &mut Self::Tensor) -> Result<()>;
+    /// `x := x * gain + bias` in place, for rows of `width` values: the second half of a norm with gain and bias.
+    fn gain_and_bias(&self, x: &mut Self::Tensor, gain: &Self::Tensor, bias: &Self::Tensor) -> Result<()>;
     /// `dx += ∂norm/∂x · dy`; everything is `(T, width)`.
     fn layer_norm_backward(
         &self,

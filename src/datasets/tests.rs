@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::Tokenizer;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 const BOS: u32 = 0;

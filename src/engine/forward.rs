@@ -4,7 +4,7 @@ use super::backward::{LayerTape, Tape};
 use super::intervention::Compiled;
 use super::run::Prefix;
 use super::{AnswerColumns, Engine, EngineError, Intervention, Layer, Layout, Logits, Run, Site};
-use crate::backend::{Backend, Columns, Epilogue, KeyValues, PatchRows};
+use crate::backend::{Backend, Columns, Epilogue, KeyValues, Norm, PatchRows};
 use crate::types::Matrix;
 use std::collections::{HashMap, HashSet};
 
@@ -465,7 +465,7 @@ impl<'a, B: Backend> Pass<'a, B> {
         self.wanted.contains(&site) || self.compiled.contains_key(&site)
     }
 
-    fn norm(&self, x: &B::Tensor, norm: &crate::backend::Norm<B::Tensor>) -> Result<B::Tensor, EngineError> {
+    fn norm(&self, x: &B::Tensor, norm: &Norm<B::Tensor>) -> Result<B::Tensor, EngineError> {
         let mut y = self.engine.backend.tensor(self.engine.backend.len(x))?;
         self.engine.backend.layer_norm(x, norm, &mut y)?;
         Ok(y)
@@ -669,6 +669,21 @@ impl<'a, B: Backend> Pass<'a, B> {
         Ok(before)
     }
 
+    /// The final norm; `ln_final.hook_normalized` lies between its scaling and its gain and bias.
+    fn final_norm(&mut self, resid: &B::Tensor) -> Result<B::Tensor, EngineError> {
+        let (backend, norm) = (&self.engine.backend, &self.engine.final_norm);
+        if !self.touches(Site::FinalNormalized) {
+            return self.norm(resid, norm);
+        }
+        let plain = Norm { width: norm.width, eps: norm.eps, affine: None };
+        let mut normed = self.norm(resid, &plain)?;
+        self.at(Site::FinalNormalized, &mut normed)?;
+        if let Some((gain, bias)) = &norm.affine {
+            backend.gain_and_bias(&mut normed, gain, bias)?;
+        }
+        Ok(normed)
+    }
+
     /// Final norm and the logits that were asked for.
     fn logits(&mut self, resid: B::Tensor, output: &Output<'_, B>) -> Result<Option<Logits>, EngineError> {
         let engine = self.engine;
@@ -679,8 +694,7 @@ impl<'a, B: Backend> Pass<'a, B> {
             return Ok(None);
         }
         let resid = if whole || rows_are_last { resid } else { self.last_rows(&resid)? };
-        let mut normed = self.norm(&resid, &engine.final_norm)?;
-        self.at(Site::FinalNormalized, &mut normed)?;
+        let mut normed = self.final_norm(&resid)?;
         if whole && !rows_are_last && !matches!(output, Output::All) {
             normed = self.last_rows(&normed)?;
         }

@@ -3,6 +3,7 @@
 use super::{Engine, EngineError, Layout, Run, Site};
 use crate::backend::{Backend, Bases, Columns, Epilogue, PatchRows};
 use crate::model::ModelConfig;
+use crate::types::Matrix;
 
 /// Which part of a site's width an intervention touches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,6 +116,28 @@ impl Part {
 }
 
 impl<B: Backend> Engine<B> {
+    /// One head's output in the residual stream, `hook_result`, of every token of a run that captured the layer's `z`:
+    /// `z_h W_O_h`, `(tokens, d_model)` on the host, without the bias that all heads share.
+    ///
+    /// # Errors
+    /// [`EngineError::NotCaptured`], [`EngineError::Mismatch`] for a head that is not there.
+    pub fn head_result(&self, run: &Run<B>, layer: usize, head: usize) -> Result<Matrix, EngineError> {
+        let (backend, d_model) = (&self.backend, self.config().d_model);
+        let part = Part::Head(head).columns(Site::Z(layer), self.config())?;
+        let z = run.site(Site::Z(layer))?;
+        let n = backend.len(z) / part.stride;
+        let every = backend.upload_indices(&(0..n as u32).collect::<Vec<_>>())?;
+        let first = backend.upload_indices(&vec![0; n])?;
+        let mut alone = backend.tensor(n * part.stride)?;
+        backend.zero(&mut alone)?;
+        backend.patch_replace(&mut alone, part, z, part, PatchRows { target: &every, source: &every })?;
+        let mut result = backend.tensor(n * d_model)?;
+        backend.linear(&alone, &self.layers[layer].attn_out, Epilogue::Store, &mut result)?;
+        let (columns, bias) = (Columns::all(d_model), &self.layers[layer].attn_out_bias);
+        backend.patch_add(&mut result, columns, bias, columns, PatchRows { target: &every, source: &first }, -1.0)?;
+        Ok(Matrix::new(n, d_model, backend.download(&result)?))
+    }
+
     /// Checks an intervention and uploads its rows. `token_of` maps (row, position) to the site's row.
     pub(super) fn compile<'a>(
         &self,
@@ -165,6 +188,17 @@ impl<B: Backend> Engine<B> {
     /// Does the source hold the rows that the patches name?
     fn check_source(&self, intervention: &Intervention<'_, B>) -> Result<(), EngineError> {
         let site = intervention.site;
+        if let Op::Swap { bases, k, .. } = &intervention.op {
+            let each = k * intervention.part.columns(site, self.config())?.width;
+            let there = self.backend.len(bases) / each.max(1);
+            if let Some(patch) = intervention.patches.iter().find(|patch| each == 0 || patch.basis >= there) {
+                return Err(EngineError::Mismatch {
+                    what: format!("basis of a patch at {site}"),
+                    expected: format!("0..{there}"),
+                    found: patch.basis.to_string(),
+                });
+            }
+        }
         let rows = match (intervention.op.source(), site) {
             (Source::Zero, _) => return Ok(()),
             (Source::Run(run), Site::Pattern(_)) => run.layout.n_tokens(),
@@ -174,6 +208,12 @@ impl<B: Backend> Engine<B> {
             (Source::Run(run), _) => self.backend.len(run.site(site)?) / site.width(self.config()),
             (Source::Rows(tensor), _) => self.backend.len(tensor) / site.width(self.config()),
         };
+        self.check_rows(intervention, rows)
+    }
+
+    /// Does the source have these rows, and do the bases have those that the patches name?
+    fn check_rows(&self, intervention: &Intervention<'_, B>, rows: usize) -> Result<(), EngineError> {
+        let site = intervention.site;
         match intervention.patches.iter().find(|patch| patch.source >= rows) {
             None => Ok(()),
             Some(patch) => Err(EngineError::Mismatch {

@@ -38,7 +38,7 @@ pub enum Site {
     MlpOut(usize),
     /// `blocks.{l}.hook_resid_post`: the same value as the next block's `hook_resid_pre`.
     ResidPost(usize),
-    /// `ln_final.hook_normalized`, `d_model` wide.
+    /// `ln_final.hook_normalized`, `d_model` wide: before the gain and bias, if those were not folded away.
     FinalNormalized,
 }
 

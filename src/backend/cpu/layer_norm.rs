@@ -90,6 +90,15 @@ pub fn layer_norm(isa: Isa, x: &[f32], width: usize, eps: f32, affine: Affine<'_
         .for_each(|(y, x)| forward_rows(isa, x, width, eps, affine, y));
 }
 
+/// `x := x * gain + bias`, row by row.
+pub fn gain_and_bias(x: &mut [f32], gain: &[f32], bias: &[f32]) {
+    for row in x.chunks_exact_mut(gain.len()) {
+        for ((x, &g), &b) in row.iter_mut().zip(gain).zip(bias) {
+            *x = *x * g + b;
+        }
+    }
+}
+
 /// `dx += ∂norm/∂x · dy`.
 pub fn layer_norm_backward(
     isa: Isa,
@@ -135,6 +144,8 @@ mod tests {
                 layer_norm_backward(isa, &dy, &x, width, 1e-2, affine, &mut dx);
                 let mut folded = vec![0.0; rows * width];
                 layer_norm(isa, &x, width, 1e-2, None, &mut folded);
+                let mut halves = folded.clone();
+                gain_and_bias(&mut halves, &gain, &bias);
                 for r in 0..rows {
                     let row = &x[r * width..(r + 1) * width];
                     let expected = exact(row, 1e-2, &gain, &bias);
@@ -142,6 +153,7 @@ mod tests {
                     for i in 0..width {
                         // 1e-5: rounding of values of order 1 divided by a deviation of at least 0.1.
                         assert!((y[r * width + i] as f64 - expected[i]).abs() < 1e-5);
+                        assert!((halves[r * width + i] as f64 - expected[i]).abs() < 1e-5);
                         assert!((folded[r * width + i] as f64 - plain[i]).abs() < 1e-5);
                         let shifted = |by: f32| {
                             let mut moved = row.to_vec();

@@ -119,6 +119,11 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
+    fn gain_and_bias(&self, x: &mut CpuTensor, gain: &CpuTensor, bias: &CpuTensor) -> Result<()> {
+        layer_norm::gain_and_bias(x, gain, bias);
+        Ok(())
+    }
+
     fn layer_norm_backward(
         &self,
         dy: &CpuTensor,
