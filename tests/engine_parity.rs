@@ -467,7 +467,8 @@ fn das_follows_the_reference_from_the_same_start() {
             for j in 0..k {
                 let column = |m: &[f32]| m.iter().skip(j).step_by(k).copied().collect::<Vec<f32>>();
                 let cosine = actpatch::directions::cosine(&column(&trained.columns.data), &column(&columns));
-                assert!(cosine > 0.999, "{} {name}: cosine {cosine}", fixture.name);
+                let enough = if adam.learning_rate > 1e-3 { 0.99 } else { 0.999 };
+                assert!(cosine > enough, "{} {name}: cosine {cosine}", fixture.name);
             }
             println!("{} {name}: loss off by at most {worst:.1e} relative", fixture.name);
         }
