@@ -61,14 +61,27 @@ impl Columns {
     }
 }
 
-/// A layer norm: `(x - mean) / sqrt(variance + eps)`, then gain and bias unless they were folded away.
+/// What a norm divides by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NormKind {
+    /// Layer norm: `(x - mean) / sqrt(variance + eps)`.
+    Layer,
+    /// RMS norm: `x / sqrt(mean of squares + eps)`.
+    Rms,
+}
+
+/// A norm over rows, then gain and bias where they are there and were not folded away.
 pub struct Norm<T> {
+    /// Layer norm or RMS norm.
+    pub kind: NormKind,
     /// Length of a row.
     pub width: usize,
-    /// Added to the variance.
+    /// Added under the root.
     pub eps: f32,
-    /// Gain and bias, `width` values each.
-    pub affine: Option<(T, T)>,
+    /// Gain, `width` values.
+    pub gain: Option<T>,
+    /// Bias, `width` values; never without a gain.
+    pub bias: Option<T>,
 }
 
 /// What a matrix product does with its result.
@@ -84,18 +97,30 @@ pub enum Epilogue<'a, T> {
 /// Shape of an attention's heads.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Heads {
-    /// Number of heads.
+    /// Number of query heads.
     pub count: usize,
+    /// Number of key and value heads, a divisor of `count`: `count / kv_count` query heads share one.
+    pub kv_count: usize,
     /// Width of one head.
     pub width: usize,
     /// Scores are multiplied by this (`1 / sqrt(d_head)`).
     pub scale: f32,
+    /// A query sees only its last `window` keys, itself included.
+    pub window: Option<usize>,
+}
+
+impl Heads {
+    /// Values per row of keys and values.
+    pub fn kv_stride(&self) -> usize {
+        2 * self.kv_count * self.width
+    }
 }
 
 /// One sequence's share of a ragged attention.
 ///
 /// The row's keys are `n_prefix` rows of the captured prefix followed by `n_keys` rows of the batch. Its queries are
-/// the last `n_queries` positions; the query at position `p` sees the keys at positions `<= p`.
+/// the last `n_queries` positions; the query at position `p` sees the keys at positions `<= p` (and within the window, if
+/// there is one).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AttentionRow {
     /// First row in the queries and outputs.
@@ -128,7 +153,7 @@ impl AttentionRow {
 
 /// Keys and values an attention reads: the batch's own and those of a captured prefix.
 ///
-/// Both hold rows of `2 * count * width` values: all heads' keys (rotated), then all heads' values.
+/// Both hold rows of `2 * kv_count * width` values: all heads' keys (rotated), then all heads' values.
 pub struct KeyValues<'a, T> {
     /// Of the tokens in the batch.
     pub own: &'a T,
@@ -191,8 +216,8 @@ pub trait Backend: Send + Sync {
 
     /// `y = norm(x)`, row by row; `x` and `y` are `(T, width)`.
     fn layer_norm(&self, x: &Self::Tensor, norm: &Norm<Self::Tensor>, y: &mut Self::Tensor) -> Result<()>;
-    /// `x := x * gain + bias` in place, for rows of `width` values: the second half of a norm with gain and bias.
-    fn gain_and_bias(&self, x: &mut Self::Tensor, gain: &Self::Tensor, bias: &Self::Tensor) -> Result<()>;
+    /// `x := x * gain + bias` in place: the second half of a norm that has them.
+    fn gain_and_bias(&self, x: &mut Self::Tensor, norm: &Norm<Self::Tensor>) -> Result<()>;
     /// `dx += ∂norm/∂x · dy`; everything is `(T, width)`.
     fn layer_norm_backward(
         &self,
@@ -216,7 +241,7 @@ pub trait Backend: Send + Sync {
     /// Rotates the first `2 * half` columns of every head of `x` in place: pair `(i, i + half)` of the row at
     /// position `p` by the angle `p / base^(i / half)`; backwards when `inverse` (the transposed map).
     ///
-    /// `table` is `(n_ctx, 2, half)`: cosines, then sines. `columns` holds `heads.count` heads.
+    /// `table` is `(n_ctx, 2, half)`: cosines, then sines. `columns` holds whole heads.
     #[allow(clippy::too_many_arguments)]
     fn rotary(
         &self,
@@ -277,6 +302,17 @@ pub trait Backend: Send + Sync {
     fn activate(&self, activation: Activation, x: &Self::Tensor, y: &mut Self::Tensor) -> Result<()>;
     /// `dy := f'(x) dy`, element by element, in place.
     fn activate_backward(&self, activation: Activation, x: &Self::Tensor, dy: &mut Self::Tensor) -> Result<()>;
+    /// `y := f(gate) * y`, element by element: a gated MLP (Shazeer 2020, arXiv 2002.05202).
+    fn gate(&self, activation: Activation, gate: &Self::Tensor, y: &mut Self::Tensor) -> Result<()>;
+    /// Gradient of [`Backend::gate`]: `dy` becomes the gradient to the value, `d_gate` is overwritten.
+    fn gate_backward(
+        &self,
+        activation: Activation,
+        gate: &Self::Tensor,
+        value: &Self::Tensor,
+        dy: &mut Self::Tensor,
+        d_gate: &mut Self::Tensor,
+    ) -> Result<()>;
 
     /// `y += x`.
     fn add(&self, x: &Self::Tensor, y: &mut Self::Tensor) -> Result<()>;

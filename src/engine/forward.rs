@@ -675,12 +675,10 @@ impl<'a, B: Backend> Pass<'a, B> {
         if !self.touches(Site::FinalNormalized) {
             return self.norm(resid, norm);
         }
-        let plain = Norm { width: norm.width, eps: norm.eps, affine: None };
+        let plain = Norm { kind: norm.kind, width: norm.width, eps: norm.eps, gain: None, bias: None };
         let mut normed = self.norm(resid, &plain)?;
         self.at(Site::FinalNormalized, &mut normed)?;
-        if let Some((gain, bias)) = &norm.affine {
-            backend.gain_and_bias(&mut normed, gain, bias)?;
-        }
+        backend.gain_and_bias(&mut normed, norm)?;
         Ok(normed)
     }
 

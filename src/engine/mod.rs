@@ -24,7 +24,7 @@ pub use paired::{PairedRun, PatchPositions};
 pub use run::{Logits, Run};
 pub use site::Site;
 
-use crate::backend::{Backend, BackendError, Heads, Norm};
+use crate::backend::{Backend, BackendError, Heads, Norm, NormKind};
 use crate::model::{LayerWeights, LinearWeights, Model, ModelConfig, ModelError, NormWeights};
 use crate::types::{Activation, Matrix, Positions};
 use std::sync::OnceLock;
@@ -141,11 +141,11 @@ fn upload_norm<B: Backend>(
     config: &ModelConfig,
     weights: Option<NormWeights>,
 ) -> Result<Norm<B::Tensor>, EngineError> {
-    let affine = match weights {
-        Some(norm) => Some((backend.upload(&norm.gain)?, backend.upload(&norm.bias)?)),
-        None => None,
+    let (gain, bias) = match weights {
+        Some(norm) => (Some(backend.upload(&norm.gain)?), Some(backend.upload(&norm.bias)?)),
+        None => (None, None),
     };
-    Ok(Norm { width: config.d_model, eps: config.norm_eps, affine })
+    Ok(Norm { kind: NormKind::Layer, width: config.d_model, eps: config.norm_eps, gain, bias })
 }
 
 fn upload_layer<B: Backend>(backend: &B, config: &ModelConfig, weights: LayerWeights) -> Result<Layer<B>, EngineError> {
@@ -250,7 +250,13 @@ impl<B: Backend> Engine<B> {
 
     fn heads(&self) -> Heads {
         let config = self.config();
-        Heads { count: config.n_heads, width: config.d_head, scale: 1.0 / (config.d_head as f32).sqrt() }
+        Heads {
+            count: config.n_heads,
+            kv_count: config.n_heads,
+            width: config.d_head,
+            scale: 1.0 / (config.d_head as f32).sqrt(),
+            window: None,
+        }
     }
 
     fn activation(&self) -> Activation {

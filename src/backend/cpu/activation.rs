@@ -87,6 +87,49 @@ multiversion! {
     fn backward_slice(activation: Activation, x: &[f32], dy: &mut [f32]) backward_body
 }
 
+#[inline(always)]
+fn gate_body<const FMA: bool>(activation: Activation, gate: &[f32], y: &mut [f32]) {
+    per_activation!(activation, |a| for (y, &g) in y.iter_mut().zip(gate) {
+        *y *= value::<FMA>(a, g);
+    })
+}
+
+multiversion! {
+    fn gate_slice(activation: Activation, gate: &[f32], y: &mut [f32]) gate_body
+}
+
+#[inline(always)]
+fn gate_backward_body<const FMA: bool>(a: Activation, gate: &[f32], v: &[f32], dy: &mut [f32], d_gate: &mut [f32]) {
+    per_activation!(a, |a| for (((dy, d_gate), &g), &v) in dy.iter_mut().zip(d_gate).zip(gate).zip(v) {
+        *d_gate = *dy * v * derivative::<FMA>(a, g);
+        *dy *= value::<FMA>(a, g);
+    })
+}
+
+multiversion! {
+    fn gate_backward_slice(a: Activation, gate: &[f32], v: &[f32], dy: &mut [f32], d_gate: &mut [f32]) gate_backward_body
+}
+
+/// `y := f(gate) * y`.
+pub fn gate(isa: Isa, activation: Activation, gate: &[f32], y: &mut [f32]) {
+    y.par_chunks_mut(CHUNK).zip(gate.par_chunks(CHUNK)).for_each(|(y, gate)| gate_slice(isa, activation, gate, y));
+}
+
+/// `d_gate = f'(gate) value dy`, then `dy := f(gate) dy`.
+pub fn gate_backward(
+    isa: Isa,
+    activation: Activation,
+    gate: &[f32],
+    value: &[f32],
+    dy: &mut [f32],
+    d_gate: &mut [f32],
+) {
+    dy.par_chunks_mut(CHUNK)
+        .zip(d_gate.par_chunks_mut(CHUNK))
+        .zip(gate.par_chunks(CHUNK).zip(value.par_chunks(CHUNK)))
+        .for_each(|((dy, d_gate), (gate, value))| gate_backward_slice(isa, activation, gate, value, dy, d_gate));
+}
+
 /// `y = f(x)`.
 pub fn activate(isa: Isa, activation: Activation, x: &[f32], y: &mut [f32]) {
     y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| {
@@ -144,6 +187,28 @@ mod tests {
                         let quotient = (exact(activation, v + 1e-5) - exact(activation, v - 1e-5)) / 2e-5;
                         assert!((slope[i] as f64 - quotient).abs() < 1e-5, "{activation:?}'({v}) = {}", slope[i]);
                     }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_gate_is_the_product_and_its_gradient_the_product_rule() {
+        let (gated, values, dy) = (random(500, 1), random(500, 2), random(500, 3));
+        for isa in isas() {
+            for activation in ALL {
+                let (mut f, mut slope) = (vec![0.0; 500], vec![1.0; 500]);
+                activate(isa, activation, &gated, &mut f);
+                activate_backward(isa, activation, &gated, &mut slope);
+                let mut y = values.clone();
+                gate(isa, activation, &gated, &mut y);
+                let (mut d_value, mut d_gate) = (dy.clone(), vec![f32::NAN; 500]);
+                gate_backward(isa, activation, &gated, &values, &mut d_value, &mut d_gate);
+                for i in 0..500 {
+                    // 1e-6: one rounding more or less of values below 1.
+                    assert!((y[i] - f[i] * values[i]).abs() < 1e-6);
+                    assert!((d_value[i] - f[i] * dy[i]).abs() < 1e-6);
+                    assert!((d_gate[i] - slope[i] * values[i] * dy[i]).abs() < 1e-6);
                 }
             }
         }

@@ -11,6 +11,7 @@ use super::simd::{Isa, exp, multiversion};
 use super::tile::{PANEL, Start, TILE_ROWS, Tile, multiply};
 use crate::backend::{AttentionRow, Heads, KeyValues};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// What one (row, head) task works on.
 struct Task<'a> {
@@ -37,9 +38,20 @@ impl<'a> Task<'a> {
         } else {
             (self.own, self.row.key_start + position - self.row.n_prefix)
         };
-        let d_attn = self.heads.count * self.heads.width;
-        let column = self.head * self.heads.width + if matches!(part, Part::Values) { d_attn } else { 0 };
-        &source[row * 2 * d_attn + column..][..self.heads.width]
+        &source[row * self.heads.kv_stride() + self.kv_column(part)..][..self.heads.width]
+    }
+
+    /// Where this head's keys or values stand in a row of them.
+    fn kv_column(&self, part: Part) -> usize {
+        let kv_head = self.head / (self.heads.count / self.heads.kv_count);
+        let first = if matches!(part, Part::Values) { self.heads.kv_count } else { 0 };
+        (first + kv_head) * self.heads.width
+    }
+
+    /// The keys that query `index` sees.
+    fn seen(&self, index: usize) -> Range<usize> {
+        let end = self.row.visible(index);
+        self.heads.window.map_or(0, |window| end.saturating_sub(window))..end
     }
 
     /// Panels of 32 positions, `[panel][dimension][32]`: for products over a head's dimensions.
@@ -128,9 +140,17 @@ impl<'a> Task<'a> {
     }
 }
 
+/// The part of a row that its query sees; the rest becomes zero.
 #[inline(always)]
-fn softmax_body<const FMA: bool>(row: &mut [f32], visible: usize, scale: f32, log_sum_exp: &mut f32) {
-    let (seen, hidden) = row.split_at_mut(visible);
+fn only(row: &mut [f32], seen: Range<usize>) -> &mut [f32] {
+    row[..seen.start].fill(0.0);
+    row[seen.end..].fill(0.0);
+    &mut row[seen]
+}
+
+#[inline(always)]
+fn softmax_body<const FMA: bool>(row: &mut [f32], seen: Range<usize>, scale: f32, log_sum_exp: &mut f32) {
+    let seen = only(row, seen);
     let largest = seen.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     for v in seen.iter_mut() {
         *v = exp::<FMA>((*v - largest) * scale);
@@ -138,13 +158,12 @@ fn softmax_body<const FMA: bool>(row: &mut [f32], visible: usize, scale: f32, lo
     let sum = lane_sum(seen, |_, v| v);
     let factor = 1.0 / sum;
     seen.iter_mut().for_each(|v| *v *= factor);
-    hidden.fill(0.0);
     *log_sum_exp = largest * scale + sum.ln();
 }
 
 multiversion! {
-    /// Probabilities of the first `visible` keys, zero behind them.
-    fn softmax(row: &mut [f32], visible: usize, scale: f32, log_sum_exp: &mut f32) softmax_body
+    /// Probabilities of the keys `seen`, zero elsewhere.
+    fn softmax(row: &mut [f32], seen: Range<usize>, scale: f32, log_sum_exp: &mut f32) softmax_body
 }
 
 fn tasks<'a>(
@@ -192,7 +211,7 @@ pub fn attention(
             let visible = task.scores(q, first, m, &keys, &mut scores, ld);
             for (i, row) in scores.chunks_exact_mut(ld).take(m).enumerate() {
                 let mut total = 0.0;
-                softmax(isa, &mut row[..visible], task.row.visible(first + i), heads.scale, &mut total);
+                softmax(isa, &mut row[..visible], task.seen(first + i), heads.scale, &mut total);
                 if let Some(out) = log_sum_exp {
                     // SAFETY: one value per query and head, written by this task alone.
                     unsafe { *out.get().add((task.row.query_start + first + i) * heads.count + task.head) = total };
@@ -225,7 +244,7 @@ pub fn attention_pattern(
             let block = &mut out[first * ld..(first + m) * ld];
             task.scores(q, first, m, &keys, block, ld);
             for (i, row) in block.chunks_exact_mut(ld).enumerate() {
-                softmax(isa, row, task.row.visible(first + i), heads.scale, &mut 0.0);
+                softmax(isa, row, task.seen(first + i), heads.scale, &mut 0.0);
             }
         }
     });
@@ -301,17 +320,17 @@ multiversion! {
 }
 
 #[inline(always)]
-fn probabilities_body<const FMA: bool>(row: &mut [f32], visible: usize, scale: f32, log_sum_exp: f32) {
-    let (seen, hidden) = row.split_at_mut(visible);
-    seen.iter_mut().for_each(|v| *v = exp::<FMA>(*v * scale - log_sum_exp));
-    hidden.fill(0.0);
+fn probabilities_body<const FMA: bool>(row: &mut [f32], seen: Range<usize>, scale: f32, log_sum_exp: f32) {
+    only(row, seen).iter_mut().for_each(|v| *v = exp::<FMA>(*v * scale - log_sum_exp));
 }
 
 multiversion! {
-    fn probabilities(row: &mut [f32], visible: usize, scale: f32, log_sum_exp: f32) probabilities_body
+    fn probabilities(row: &mut [f32], seen: Range<usize>, scale: f32, log_sum_exp: f32) probabilities_body
 }
 
 /// Gradient to the queries and to the batch's own keys and values; see [`crate::backend::Backend::attention_backward`].
+///
+/// A task owns a key-value head, so that the query heads that share it add to its gradient in a fixed order.
 #[allow(clippy::too_many_arguments)]
 pub fn attention_backward(
     isa: Isa,
@@ -326,52 +345,87 @@ pub fn attention_backward(
     dkv: &mut [f32],
 ) {
     let (dq, dkv) = (SharedPointer(dq.as_mut_ptr()), SharedPointer(dkv.as_mut_ptr()));
-    let d_attn = heads.count * heads.width;
-    tasks(isa, kv, rows, heads).for_each(|task| {
-        let keys = task.pack_positions(Part::Keys, pool);
-        let keys_by_dimension = task.pack_dimensions(Part::Keys, pool);
-        let values = task.pack_positions(Part::Values, pool);
-        let ld = task.row.total_keys();
-        let mut scores = pool.take(TILE_ROWS * ld);
-        let mut d_pattern = pool.take(TILE_ROWS * ld);
+    let sharing = heads.count / heads.kv_count;
+    tasks(isa, kv, rows, heads).filter(|task| task.head.is_multiple_of(sharing)).for_each(|mut task| {
+        let packed = BackwardPanels {
+            keys: task.pack_positions(Part::Keys, pool),
+            keys_by_dimension: task.pack_dimensions(Part::Keys, pool),
+            values: task.pack_positions(Part::Values, pool),
+        };
         let mut gradient = pool.take(2 * task.row.n_keys * heads.width);
         gradient.fill(0.0);
         let (dk, dv) = gradient.split_at_mut(task.row.n_keys * heads.width);
-        for (first, m) in blocks(task.row.n_queries) {
-            let visible = task.scores(q, first, m, &keys, &mut scores, ld);
-            task.times_positions(&dz[task.query_offset(first)..], d_attn, m, &values, visible, &mut d_pattern, ld);
-            for i in 0..m {
-                let row = &mut scores[i * ld..][..visible];
-                let at = (task.row.query_start + first + i) * heads.count + task.head;
-                probabilities(isa, row, task.row.visible(first + i), heads.scale, log_sum_exp[at]);
-                let part = QueryGradient {
-                    scores: row,
-                    d_pattern: &d_pattern[i * ld..][..visible],
-                    q: &q[task.query_offset(first + i)..][..heads.width],
-                    dz: &dz[task.query_offset(first + i)..][..heads.width],
-                    scale: heads.scale,
-                    n_prefix: task.row.n_prefix,
-                    dk: &mut *dk,
-                    dv: &mut *dv,
-                };
-                query_gradient(isa, part);
-            }
-            // SAFETY: this task alone writes its head's columns of its queries.
-            unsafe {
-                let out = dq.get().add(task.query_offset(first));
-                task.times_dimensions(&scores, ld, m, &keys_by_dimension, visible, out);
-            }
+        for head in task.head..task.head + sharing {
+            task.head = head;
+            // SAFETY: this task alone handles this head.
+            unsafe { head_backward(&task, pool, &packed, q, log_sum_exp, dz, dq, dk, dv) };
         }
         for position in 0..task.row.n_keys {
-            let part = position * heads.width..(position + 1) * heads.width;
-            // SAFETY: this task alone writes its head's columns of its keys and values.
-            unsafe {
-                let at = (task.row.key_start + position) * 2 * d_attn + task.head * heads.width;
-                std::ptr::copy_nonoverlapping(dk[part.clone()].as_ptr(), dkv.get().add(at), heads.width);
-                std::ptr::copy_nonoverlapping(dv[part].as_ptr(), dkv.get().add(at + d_attn), heads.width);
+            let row = (task.row.key_start + position) * heads.kv_stride();
+            for (part, values) in [(Part::Keys, &*dk), (Part::Values, &*dv)] {
+                let values = &values[position * heads.width..][..heads.width];
+                // SAFETY: this task alone writes its head's columns of its keys and values.
+                unsafe {
+                    let out = dkv.get().add(row + task.kv_column(part));
+                    std::ptr::copy_nonoverlapping(values.as_ptr(), out, heads.width);
+                }
             }
         }
     });
+}
+
+/// A key-value head's keys and values in the panels that its gradient needs.
+struct BackwardPanels {
+    keys: CpuTensor,
+    keys_by_dimension: CpuTensor,
+    values: CpuTensor,
+}
+
+/// One query head's gradient: writes `dq`, adds to `dk` and `dv`, `(own keys, width)` each.
+///
+/// # Safety
+/// `dq` must be valid for the rows of all queries, and no other thread may write this head's columns of it.
+#[allow(clippy::too_many_arguments)]
+unsafe fn head_backward(
+    task: &Task<'_>,
+    pool: &Pool,
+    packed: &BackwardPanels,
+    q: &[f32],
+    log_sum_exp: &[f32],
+    dz: &[f32],
+    dq: SharedPointer,
+    dk: &mut [f32],
+    dv: &mut [f32],
+) {
+    let (isa, heads, ld) = (task.isa, task.heads, task.row.total_keys());
+    let mut scores = pool.take(TILE_ROWS * ld);
+    let mut d_pattern = pool.take(TILE_ROWS * ld);
+    for (first, m) in blocks(task.row.n_queries) {
+        let visible = task.scores(q, first, m, &packed.keys, &mut scores, ld);
+        let dz_block = &dz[task.query_offset(first)..];
+        task.times_positions(dz_block, heads.count * heads.width, m, &packed.values, visible, &mut d_pattern, ld);
+        for i in 0..m {
+            let row = &mut scores[i * ld..][..visible];
+            let at = (task.row.query_start + first + i) * heads.count + task.head;
+            probabilities(isa, row, task.seen(first + i), heads.scale, log_sum_exp[at]);
+            let part = QueryGradient {
+                scores: row,
+                d_pattern: &d_pattern[i * ld..][..visible],
+                q: &q[task.query_offset(first + i)..][..heads.width],
+                dz: &dz[task.query_offset(first + i)..][..heads.width],
+                scale: heads.scale,
+                n_prefix: task.row.n_prefix,
+                dk: &mut *dk,
+                dv: &mut *dv,
+            };
+            query_gradient(isa, part);
+        }
+        // SAFETY: by the caller's promise.
+        unsafe {
+            let out = dq.get().add(task.query_offset(first));
+            task.times_dimensions(&scores, ld, m, &packed.keys_by_dimension, visible, out);
+        }
+    }
 }
 
 #[cfg(test)]

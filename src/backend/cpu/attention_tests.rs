@@ -14,8 +14,10 @@ struct Case {
     pattern_len: usize,
 }
 
-fn case(count: usize, width: usize, lengths: &[(usize, usize, usize)], seed: u64) -> Case {
-    let heads = Heads { count, width, scale: 1.0 / (width as f32).sqrt() };
+fn case(count: usize, kv_count: usize, width: usize, lengths: &[(usize, usize, usize)], seed: u64) -> Case {
+    // Every other shape has a window.
+    let window = seed.is_multiple_of(2).then_some(5);
+    let heads = Heads { count, kv_count, width, scale: 1.0 / (width as f32).sqrt(), window };
     let mut rows = Vec::new();
     let (mut query_start, mut key_start, mut prefix_start, mut pattern_start) = (0, 0, 0, 0);
     for &(n_prefix, n_keys, n_queries) in lengths {
@@ -34,8 +36,8 @@ fn case(count: usize, width: usize, lengths: &[(usize, usize, usize)], seed: u64
     Case {
         heads,
         q: random(query_start * count * width, seed),
-        own: fill(key_start * 2 * count * width, seed + 1),
-        prefix: fill(prefix_start * 2 * count * width, seed + 2),
+        own: fill(key_start * 2 * kv_count * width, seed + 1),
+        prefix: fill(prefix_start * 2 * kv_count * width, seed + 2),
         rows,
         n_queries: query_start,
         pattern_len: pattern_start,
@@ -59,25 +61,27 @@ impl Case {
                 } else {
                     (own, row.key_start + position - row.n_prefix)
                 };
-                m[r * 2 * d_attn + column] as f64
+                m[r * self.heads.kv_stride() + column] as f64
             };
             for head in 0..self.heads.count {
+                let kv_head = head / (self.heads.count / self.heads.kv_count);
                 for i in 0..row.n_queries {
                     let visible = row.total_keys() - row.n_queries + i + 1;
                     let q = &q[(row.query_start + i) * d_attn + head * self.heads.width..][..self.heads.width];
-                    let scores: Vec<f64> = (0..visible)
+                    let from = self.heads.window.map_or(0, |window| visible.saturating_sub(window));
+                    let scores: Vec<f64> = (from..visible)
                         .map(|j| {
-                            (0..q.len()).map(|d| q[d] as f64 * at(j, head * q.len() + d)).sum::<f64>()
+                            (0..q.len()).map(|d| q[d] as f64 * at(j, kv_head * q.len() + d)).sum::<f64>()
                                 * self.heads.scale as f64
                         })
                         .collect();
                     let total: f64 = scores.iter().map(|s| s.exp()).sum();
-                    for (j, s) in scores.iter().enumerate() {
+                    for (j, s) in (from..visible).zip(&scores) {
                         let p = s.exp() / total;
                         patterns[row.pattern_start + (head * row.n_queries + i) * row.total_keys() + j] = p;
                         for d in 0..q.len() {
                             z[(row.query_start + i) * d_attn + head * q.len() + d] +=
-                                p * at(j, d_attn + head * q.len() + d);
+                                p * at(j, (self.heads.kv_count + kv_head) * q.len() + d);
                         }
                     }
                 }
@@ -101,9 +105,10 @@ fn assert_close(found: &[f32], expected: &[f64], what: &str) {
 fn outputs_and_patterns_match_the_definition() {
     let pool = Pool::default();
     for isa in isas() {
-        for (count, width) in [(1, 3), (2, 12), (3, 80), (2, 64)] {
+        for (count, kv_count, width, seed) in [(1, 1, 3, 7), (2, 2, 12, 8), (3, 3, 80, 7), (4, 2, 64, 7), (6, 1, 8, 8)]
+        {
             for lengths in LENGTHS {
-                let case = case(count, width, lengths, 7);
+                let case = case(count, kv_count, width, lengths, seed);
                 let (expected, expected_pattern) = case.exact(&case.q, &case.own);
                 let mut z = vec![f32::NAN; expected.len()];
                 attention(isa, &pool, &case.q, case.kv(), &case.rows, case.heads, &mut z, None);
@@ -123,8 +128,8 @@ fn outputs_and_patterns_match_the_definition() {
 fn gradients_match_difference_quotients() {
     let pool = Pool::default();
     for isa in isas() {
-        for lengths in LENGTHS {
-            let case = case(2, 5, lengths, 3);
+        for (lengths, kv_count, seed) in LENGTHS.into_iter().flat_map(|l| [(l, 2, 3), (l, 1, 4)]) {
+            let case = case(2, kv_count, 5, lengths, seed);
             let mut z = vec![0.0; case.q.len()];
             let mut log_sum_exp = vec![0.0; case.n_queries * 2];
             attention(isa, &pool, &case.q, case.kv(), &case.rows, case.heads, &mut z, Some(&mut log_sum_exp));

@@ -60,11 +60,6 @@ impl CpuBackend {
     }
 }
 
-/// Gain and bias as slices.
-fn affine(norm: &Norm<CpuTensor>) -> layer_norm::Affine<'_> {
-    norm.affine.as_ref().map(|(gain, bias)| (&gain[..], &bias[..]))
-}
-
 impl Backend for CpuBackend {
     type Tensor = CpuTensor;
     type Weight = PackedWeight;
@@ -115,12 +110,12 @@ impl Backend for CpuBackend {
     }
 
     fn layer_norm(&self, x: &CpuTensor, norm: &Norm<CpuTensor>, y: &mut CpuTensor) -> Result<()> {
-        layer_norm::layer_norm(self.isa, x, norm.width, norm.eps, affine(norm), y);
+        layer_norm::layer_norm(self.isa, x, norm, y);
         Ok(())
     }
 
-    fn gain_and_bias(&self, x: &mut CpuTensor, gain: &CpuTensor, bias: &CpuTensor) -> Result<()> {
-        layer_norm::gain_and_bias(x, gain, bias);
+    fn gain_and_bias(&self, x: &mut CpuTensor, norm: &Norm<CpuTensor>) -> Result<()> {
+        layer_norm::gain_and_bias(x, norm);
         Ok(())
     }
 
@@ -131,7 +126,7 @@ impl Backend for CpuBackend {
         norm: &Norm<CpuTensor>,
         dx: &mut CpuTensor,
     ) -> Result<()> {
-        layer_norm::layer_norm_backward(self.isa, dy, x, norm.width, norm.eps, affine(norm), dx);
+        layer_norm::layer_norm_backward(self.isa, dy, x, norm, dx);
         Ok(())
     }
 
@@ -224,6 +219,23 @@ impl Backend for CpuBackend {
 
     fn activate_backward(&self, activation: Activation, x: &CpuTensor, dy: &mut CpuTensor) -> Result<()> {
         activation::activate_backward(self.isa, activation, x, dy);
+        Ok(())
+    }
+
+    fn gate(&self, activation: Activation, gate: &CpuTensor, y: &mut CpuTensor) -> Result<()> {
+        activation::gate(self.isa, activation, gate, y);
+        Ok(())
+    }
+
+    fn gate_backward(
+        &self,
+        activation: Activation,
+        gate: &CpuTensor,
+        value: &CpuTensor,
+        dy: &mut CpuTensor,
+        d_gate: &mut CpuTensor,
+    ) -> Result<()> {
+        activation::gate_backward(self.isa, activation, gate, value, dy, d_gate);
         Ok(())
     }
 

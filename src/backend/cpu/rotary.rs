@@ -38,7 +38,7 @@ mod tests {
     fn pairs_turn_by_the_angle_of_their_position() {
         let (n_heads, d_head, half) = (2, 10, 2);
         let columns = Columns { stride: 25, start: 3, width: 20 };
-        let heads = Heads { count: n_heads, width: d_head, scale: 1.0 };
+        let heads = Heads { count: n_heads, kv_count: n_heads, width: d_head, scale: 1.0, window: None };
         let angle = |p: usize, i: usize| p as f32 * 0.3 + i as f32;
         let table: Vec<f32> = (0..6)
             .flat_map(|p| (0..2).flat_map(move |part| (0..half).map(move |i| (part, p, i))))
