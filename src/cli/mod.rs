@@ -22,7 +22,7 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
     /// Log what is done to stderr (-vv: more). RUST_LOG overrides it.
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, display_order = 1000, action = clap::ArgAction::Count)]
     verbose: u8,
 }
 

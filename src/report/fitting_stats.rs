@@ -82,7 +82,7 @@ impl FittingStats {
         };
         let mut reader = csv::Reader::from_path(&path).map_err(content)?;
         let header = reader.headers().map_err(content)?;
-        if header != &Self::COLUMNS[..] {
+        if !header.iter().eq(Self::COLUMNS) {
             return Err(ReportError::Content {
                 path: path.clone(),
                 field: "header".into(),
