@@ -239,14 +239,13 @@ fn fit_dataset(
     for job in &jobs {
         tracing::info!(direction = %job.name, "fitting");
         outcomes.push(fit_one(args, engine, spec, &paired, job, folder, |fit, embeddings, labels| {
-            add_stats(engine, &mut stats, &paired, job, fit, embeddings, labels, &tested)
+            // Before the direction, and at once: a run that ends early leaves no direction without its statistics.
+            add_stats(engine, &mut stats, &paired, job, fit, embeddings, labels, &tested)?;
+            Ok(stats.write()?)
         })?);
         progress.inc(1);
     }
     progress.finish_and_clear();
-    if !stats.rows().is_empty() {
-        stats.write()?;
-    }
     Ok(outcomes)
 }
 
