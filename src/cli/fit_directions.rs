@@ -1,8 +1,8 @@
 //! `fit-directions`.
 
 use super::common::{
-    ModelArgs, RunArgs, bar, build_prompts, bytes, note_skipped, print, print_json, processing_names, resolve_layers,
-    resolve_position,
+    ModelArgs, RunArgs, bar, build_prompts, bytes, distinct, note_skipped, print, print_json, processing_names,
+    resolve_layers, resolve_position, resolve_positions,
 };
 use super::random_directions;
 use crate::backend::CpuBackend;
@@ -15,7 +15,7 @@ use crate::report::{FittingStats, StatsRow, Table};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Arguments of `fit-directions`.
 #[derive(Debug, Clone, clap::Args)]
@@ -42,16 +42,24 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', default_value = "all")]
     pub layers: Vec<String>,
     /// DAS: passes over the dataset.
-    #[arg(long, default_value_t = 64)]
-    pub epochs: usize,
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    pub epochs: u32,
     /// DAS: prompts per step.
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
     pub batch_size: u32,
     /// DAS: learning rate of Adam.
-    #[arg(long, default_value_t = 1e-3)]
+    #[arg(long, default_value_t = 1e-3, value_parser = learning_rate)]
     pub learning_rate: f64,
     #[command(flatten)]
     pub run: RunArgs,
+}
+
+/// A step size that can move a rotation towards a smaller loss.
+fn learning_rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if rate.is_finite() && rate > 0.0 => Ok(rate),
+        _ => Err("expected a finite number above zero".into()),
+    }
 }
 
 /// One direction to fit.
@@ -69,7 +77,7 @@ pub struct Outcome {
     /// The direction.
     pub name: String,
     /// Its file, when one was written.
-    pub path: Option<PathBuf>,
+    pub path: Option<String>,
     /// Final loss of DAS, train accuracy of the others.
     pub final_metric: Option<f64>,
     /// Why there is no file.
@@ -80,19 +88,19 @@ pub struct Outcome {
 pub fn run(args: Args) -> Result<()> {
     let catalogue = args.run.catalogue()?;
     let mut all = Vec::new();
-    for spec in &args.models.models {
+    for spec in &distinct(&args.models.models) {
         let model = args.models.load(spec, args.run.seed)?;
         if args.run.dry_run {
             print(&plan(&args, &catalogue, &model)?)?;
             continue;
         }
-        let folder = args.run.check_writable(&model.name)?;
         let name = model.name.clone();
-        let outcomes = args.run.in_pool(|| fit_model(&args, &catalogue, spec, model, &folder))?;
+        let folder = args.run.folder(&name);
+        let outcomes = args.run.in_pool(|| fit_model(&args, &catalogue, spec, model))?;
         if !args.run.json {
             print(&summary(&name, &folder, &outcomes))?;
         }
-        all.push(json!({ "model": name, "folder": folder, "directions": outcomes }));
+        all.push(json!({ "model": name, "folder": folder.display().to_string(), "directions": outcomes }));
     }
     if args.run.json && !args.run.dry_run {
         print_json(&all)?;
@@ -117,8 +125,7 @@ fn jobs(args: &Args, model: &Model, prompts: &PairedPrompts, folder: &Path) -> R
     let layers = resolve_layers(&args.layers, model.config.n_layers)?;
     let mut jobs = Vec::new();
     let mut kept = 0;
-    for position in &args.positions {
-        let (position, positions) = resolve_position(prompts, position)?;
+    for (position, positions) in resolve_positions(prompts, &args.positions)? {
         for method in methods(args) {
             for &layer in &layers {
                 let name = match method {
@@ -141,9 +148,11 @@ fn plan(args: &Args, catalogue: &Catalogue, model: &Model) -> Result<String> {
     let mut table = Table::new(["direction", "arithmetic"]);
     let mut activations = 0;
     let mut total = Flops::default();
-    for set in &args.train_sets {
+    let folder = args.run.folder(&model.name);
+    for set in &distinct(&args.train_sets) {
         let prompts = build_prompts(catalogue, set, model)?;
-        let (jobs, _) = jobs(args, model, &prompts, &args.run.folder(&model.name))?;
+        let (jobs, kept) = jobs(args, model, &prompts, &folder)?;
+        note_skipped(kept, "directions", &folder);
         let length = prompts.sequences.first().map_or(0, Vec::len);
         let whole = Layout::new(prompts.sequences.iter().map(|s| (0, s.len())));
         total = total + Flops::forward(&model.config, &whole, 0, 10);
@@ -155,7 +164,7 @@ fn plan(args: &Args, catalogue: &Catalogue, model: &Model) -> Result<String> {
                 let rows = Layout::new(prompts.clean.iter().map(|_| (start, length)));
                 let step = Flops::forward(&model.config, &rows, job.layer, 10)
                     + Flops::backward(&model.config, &rows, job.layer, 10);
-                flops = Flops(step.0 * args.epochs as u64);
+                flops = Flops(step.0 * u64::from(args.epochs));
             }
             total = total + flops;
             table.push([job.name.to_string(), flops.to_string()]);
@@ -175,18 +184,13 @@ fn summary(model: &str, folder: &Path, outcomes: &[Outcome]) -> String {
 }
 
 /// Fits everything of one model.
-pub(super) fn fit_model(
-    args: &Args,
-    catalogue: &Catalogue,
-    spec: &str,
-    model: Model,
-    folder: &Path,
-) -> Result<Vec<Outcome>> {
+pub(super) fn fit_model(args: &Args, catalogue: &Catalogue, spec: &str, model: Model) -> Result<Vec<Outcome>> {
+    let folder = args.run.folder(&model.name);
     let mut work = Vec::new();
-    for set in &args.train_sets {
+    for set in &distinct(&args.train_sets) {
         let prompts = build_prompts(catalogue, set, &model)?;
-        let (jobs, kept) = jobs(args, &model, &prompts, folder)?;
-        note_skipped(kept, "directions", folder);
+        let (jobs, kept) = jobs(args, &model, &prompts, &folder)?;
+        note_skipped(kept, "directions", &folder);
         if !jobs.is_empty() {
             work.push((prompts, jobs));
         }
@@ -194,15 +198,15 @@ pub(super) fn fit_model(
     if work.is_empty() {
         return Ok(Vec::new());
     }
-    let tests = args
-        .test_sets
+    let tests = distinct(&args.test_sets)
         .iter()
         .map(|set| build_prompts(catalogue, set, &model))
         .collect::<Result<Vec<PairedPrompts>>>()?;
+    args.run.check_writable(&folder)?;
     let engine = args.run.engine(model)?;
     let mut outcomes = Vec::new();
     for (prompts, jobs) in work {
-        outcomes.extend(fit_dataset(args, &engine, spec, prompts, &tests, jobs, folder)?);
+        outcomes.extend(fit_dataset(args, &engine, spec, prompts, &tests, jobs, &folder)?);
     }
     Ok(outcomes)
 }
@@ -235,14 +239,13 @@ fn fit_dataset(
     for job in &jobs {
         tracing::info!(direction = %job.name, "fitting");
         outcomes.push(fit_one(args, engine, spec, &paired, job, folder, |fit, embeddings, labels| {
-            add_stats(engine, &mut stats, &paired, job, fit, embeddings, labels, &tested)
+            // Before the direction, and at once: a run that ends early leaves no direction without its statistics.
+            add_stats(engine, &mut stats, &paired, job, fit, embeddings, labels, &tested)?;
+            Ok(stats.write()?)
         })?);
         progress.inc(1);
     }
     progress.finish_and_clear();
-    if !stats.rows().is_empty() {
-        stats.write()?;
-    }
     Ok(outcomes)
 }
 
@@ -275,11 +278,11 @@ fn fit_one(
     let outcome = |path, final_metric, skipped| Outcome { name: job.name.to_string(), path, final_metric, skipped };
     if job.method == Method::RandomDirection {
         random_directions::write(folder, engine.model(), spec, job.layer, RANDOM_DIRECTION_SEED, true)?;
-        return Ok(outcome(Some(Direction::paths(folder, &job.name).0), None, None));
+        return Ok(outcome(Some(Direction::paths(folder, &job.name).0.display().to_string()), None, None));
     }
     let columns = if job.method.is_das() {
         let adam = AdamSettings { learning_rate: args.learning_rate, ..AdamSettings::default() };
-        let settings = TrainSettings { epochs: args.epochs, batch_size: args.batch_size as usize, adam };
+        let settings = TrainSettings { epochs: args.epochs as usize, batch_size: args.batch_size as usize, adam };
         record.settings = json!({ "epochs": settings.epochs, "batch_size": settings.batch_size, "adam": adam,
                                   "dtype": args.run.dtype().to_string() });
         let rotation = Rotation::random(engine.config().d_model, job.method.dimensions(), seed)?;
@@ -304,7 +307,7 @@ fn fit_one(
     };
     let metric = record.final_metric;
     let path = Direction { name: job.name.clone(), columns }.write(folder, &record)?;
-    Ok(outcome(Some(path), metric, None))
+    Ok(outcome(Some(path.display().to_string()), metric, None))
 }
 
 /// A dataset that classifiers are tested on, with the name and place of its position.
