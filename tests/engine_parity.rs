@@ -14,7 +14,16 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-const MODELS: [&str; 3] = ["gpt2-tiny", "neox-parallel", "neox-sequential"];
+const MODELS: [&str; 8] = [
+    "gpt2-tiny",
+    "neox-parallel",
+    "neox-sequential",
+    "llama-tiny",
+    "mistral-tiny",
+    "qwen2-tiny",
+    "qwen3-tiny",
+    "stablelm-tiny",
+];
 
 /// Activations and logits are of order 1 to 10 in f32, through up to three blocks: 1e-4 absolute.
 const ABSOLUTE: f32 = 1e-4;

@@ -4,7 +4,7 @@ use super::{ModelError, shapes};
 use std::path::{Path, PathBuf};
 
 /// Short names of published models and the repositories that hold them.
-const ALIASES: [(&str, &str); 19] = [
+const ALIASES: [(&str, &str); 32] = [
     ("gpt2", "openai-community/gpt2"),
     ("gpt2-small", "openai-community/gpt2"),
     ("gpt2-medium", "openai-community/gpt2-medium"),
@@ -24,6 +24,19 @@ const ALIASES: [(&str, &str); 19] = [
     ("stablelm-base-alpha-7b", "stabilityai/stablelm-base-alpha-7b"),
     ("stablelm-3b", "stabilityai/stablelm-base-alpha-3b"),
     ("stablelm-7b", "stabilityai/stablelm-base-alpha-7b"),
+    ("mistral-7b", "mistralai/Mistral-7B-v0.1"),
+    ("mistral-7b-v0.1", "mistralai/Mistral-7B-v0.1"),
+    ("llama-2-7b", "meta-llama/Llama-2-7b-hf"),
+    ("llama-3-8b", "meta-llama/Meta-Llama-3-8B"),
+    ("llama-3.1-8b", "meta-llama/Llama-3.1-8B"),
+    ("llama-3.2-1b", "meta-llama/Llama-3.2-1B"),
+    ("llama-3.2-3b", "meta-llama/Llama-3.2-3B"),
+    ("qwen2-0.5b", "Qwen/Qwen2-0.5B"),
+    ("qwen2.5-0.5b", "Qwen/Qwen2.5-0.5B"),
+    ("qwen2.5-1.5b", "Qwen/Qwen2.5-1.5B"),
+    ("qwen2.5-7b", "Qwen/Qwen2.5-7B"),
+    ("qwen3-0.6b", "Qwen/Qwen3-0.6B-Base"),
+    ("qwen3-1.7b", "Qwen/Qwen3-1.7B-Base"),
 ];
 
 /// Where a model is to come from.
