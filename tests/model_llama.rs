@@ -48,7 +48,9 @@ fn configurations() {
 fn attention_windows() {
     let window = |name: &str, fields: &[(&str, Value)]| {
         let copy = Copy::of(name);
-        fields.iter().for_each(|(field, value)| drop(copy.config(field, value.clone())));
+        for (field, value) in fields {
+            copy.config(field, value.clone());
+        }
         copy.load().map(|model| model.config.attention_window).map_err(|error| error.to_string())
     };
     assert_eq!(window(MISTRAL, &[]), Ok(Some(5)));

@@ -188,6 +188,7 @@ mod tests {
             hub_of("stablelm-base-alpha-3b", None),
             owned("stabilityai/stablelm-base-alpha-3b", "main", "stablelm-base-alpha-3b")
         );
+        assert_eq!(hub_of("mistral-7b", None), owned("mistralai/Mistral-7B-v0.1", "main", "Mistral-7B-v0.1"));
         assert_eq!(hub_of("a/b@step1000", None), owned("a/b", "step1000", "b@step1000"));
         assert_eq!(hub_of("pythia-70m@step1", None).0, "EleutherAI/pythia-70m");
         assert_eq!(hub_of("a/b", Some("refs/pr/1")), owned("a/b", "refs/pr/1", "b@refs-pr-1"));
@@ -199,7 +200,7 @@ mod tests {
     fn names_that_mean_nothing_are_explained() {
         for (spec, revision, part) in [
             ("gpt3", None, "gpt2-medium"),
-            ("random:gpt3", None, "pythia-12b"),
+            ("random:gpt3", None, "mistral-7b"),
             ("../etc/passwd", None, "not a folder"),
             ("a/..", None, "organisation/name"),
             ("a/b@x/../y", None, "revision"),
@@ -219,6 +220,16 @@ mod tests {
         let named = parse(path.to_str().unwrap(), None).unwrap();
         assert_eq!(named.name, "gpt2-small");
         assert!(matches!(named.place, Place::Folder(_)));
+    }
+
+    #[test]
+    fn every_alias_has_its_memory_documented() {
+        let page = include_str!("../../docs/families.md");
+        for (alias, repo) in ALIASES {
+            let same = |other: &str| ALIASES.iter().any(|(name, place)| *name == other && *place == repo);
+            let documented = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+            assert!(documented.map(|(name, _)| name).any(same), "{alias} is not in docs/families.md");
+        }
     }
 
     #[test]

@@ -192,6 +192,65 @@ pub(crate) fn aliases() -> impl Iterator<Item = &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::config::ConfigFile;
+    use crate::model::families;
+    use serde_json::json;
+    use std::path::Path;
+
+    /// The fields of the published `config.json` files that decide a shape.
+    fn published(alias: &str) -> serde_json::Value {
+        match alias {
+            "stablelm-base-alpha-3b" => json!({
+                "model_type": "gpt_neox", "hidden_size": 4096, "num_hidden_layers": 16, "num_attention_heads": 32,
+                "intermediate_size": 16384, "max_position_embeddings": 4096, "vocab_size": 50688, "hidden_act": "gelu",
+                "layer_norm_eps": 1e-05, "rotary_pct": 0.25, "rotary_emb_base": 10000, "use_parallel_residual": true,
+                "tie_word_embeddings": false
+            }),
+            "stablelm-base-alpha-7b" => json!({
+                "model_type": "gpt_neox", "hidden_size": 6144, "num_hidden_layers": 16, "num_attention_heads": 48,
+                "intermediate_size": 24576, "max_position_embeddings": 4096, "vocab_size": 50432, "hidden_act": "gelu",
+                "layer_norm_eps": 1e-05, "rotary_pct": 0.25, "rotary_emb_base": 10000, "use_parallel_residual": true,
+                "tie_word_embeddings": false
+            }),
+            "mistral-7b" => json!({
+                "model_type": "mistral", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
+                "num_key_value_heads": 8, "intermediate_size": 14336, "max_position_embeddings": 32768,
+                "vocab_size": 32000, "hidden_act": "silu", "rms_norm_eps": 1e-05, "rope_theta": 10000.0,
+                "sliding_window": 4096, "tie_word_embeddings": false
+            }),
+            "llama-3-8b" => json!({
+                "model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
+                "num_key_value_heads": 8, "intermediate_size": 14336, "max_position_embeddings": 8192,
+                "vocab_size": 128256, "hidden_act": "silu", "rms_norm_eps": 1e-05, "rope_theta": 500000.0,
+                "rope_scaling": null, "attention_bias": false, "pretraining_tp": 1, "tie_word_embeddings": false
+            }),
+            "qwen2.5-0.5b" => json!({
+                "model_type": "qwen2", "hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14,
+                "num_key_value_heads": 2, "intermediate_size": 4864, "max_position_embeddings": 32768,
+                "vocab_size": 151936, "hidden_act": "silu", "rms_norm_eps": 1e-06, "rope_theta": 1000000.0,
+                "use_sliding_window": false, "sliding_window": 32768, "max_window_layers": 24, "use_mrope": false,
+                "tie_word_embeddings": true
+            }),
+            "qwen3-0.6b" => json!({
+                "model_type": "qwen3", "hidden_size": 1024, "num_hidden_layers": 28, "num_attention_heads": 16,
+                "num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 3072,
+                "max_position_embeddings": 32768, "vocab_size": 151936, "hidden_act": "silu", "rms_norm_eps": 1e-06,
+                "rope_theta": 1000000, "rope_scaling": null, "use_sliding_window": false, "sliding_window": null,
+                "max_window_layers": 28, "attention_bias": false, "tie_word_embeddings": true
+            }),
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn published_configurations_are_read_as_these_shapes() {
+        for alias in aliases().filter(|alias| !alias.starts_with("gpt2") && !alias.starts_with("pythia")) {
+            let file = ConfigFile::parse(Path::new("config.json"), published(alias).to_string().as_bytes()).unwrap();
+            let (read, shape) = (families::read(&file).unwrap(), architecture(alias).unwrap());
+            assert_eq!(read.config(), shape.config(), "{alias}");
+            assert_eq!((read.tensors(), read.outer().unembed), (shape.tensors(), shape.outer().unembed), "{alias}");
+        }
+    }
 
     /// Parameter counts as published (GPT-2's with its tied head counted once), in millions.
     #[test]

@@ -38,9 +38,9 @@ LENGTHS = (7, 4, 11, 5, 9)
 # Prompts whose activations are stored: the first two, and one with processed weights. All of them would be megabytes.
 STORED = {"unprocessed": (0, 1), "processed": (1,)}
 # The families behind the first three models are stored more sparsely, and gradients only where the backward pass
-# differs: a gated MLP over RMS norms, and norms of queries and keys.
+# differs: a gated MLP over RMS norms, a window, norms of queries and keys.
 THOROUGH = ("gpt2-tiny", "neox-parallel", "neox-sequential")
-GRADIENTS = (*THOROUGH, "llama-tiny", "qwen3-tiny")
+GRADIENTS = (*THOROUGH, "llama-tiny", "mistral-tiny", "qwen3-tiny")
 SITES_OF_MODEL = ("hook_embed", "hook_pos_embed", "ln_final.hook_normalized")
 SITES_OF_BLOCK = (
     "hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out", "attn.hook_q",
