@@ -93,7 +93,7 @@ fn rows_that_start_at_the_patch_equal_whole_ones() {
             let difference = largest_difference(&last_logits(&whole), &last_logits(&resumed));
             // The same sums in another order, on logits of order 5.
             assert!(difference < 1e-5, "{name}, layer {layer}, position {start}: {difference:e}");
-            let moved = largest_difference(&last_logits(&whole), &run.logits().unwrap().values.row(0).to_vec());
+            let moved = largest_difference(&last_logits(&whole), run.logits().unwrap().values.row(0));
             assert!(moved > 1e-2, "{name}, layer {layer}, position {start}: the patch did nothing");
         }
     }
