@@ -12,10 +12,9 @@ pub enum Part {
     All,
     /// One head of `q`, `k`, `v`, `z`, `pattern` or `result`.
     ///
-    /// On `k` and `v` this counts key-value heads, `0..n_kv_heads`, as in TransformerLens: with grouped queries, patching
-    /// key-value head `g` changes what all of the query heads `g * (n_heads / n_kv_heads) ..` of its group read. A single
-    /// query head's share of a key or value cannot be patched, because it has none of its own; patch its `pattern` or
-    /// `z` instead.
+    /// On `k` and `v` this counts key-value heads, `0..n_kv_heads`, as in TransformerLens: with grouped queries,
+    /// patching key-value head `g` changes what all of the query heads `g * (n_heads / n_kv_heads) ..` of its group
+    /// read. A single query head has no key or value of its own to patch; patch its `pattern` or `z` instead.
     Head(usize),
     /// One neuron of `mlp.hook_pre` or `mlp.hook_post`.
     Neuron(usize),
