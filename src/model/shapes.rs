@@ -252,7 +252,21 @@ mod tests {
         }
     }
 
-    /// Parameter counts as published (GPT-2's with its tied head counted once), in millions.
+    /// StableLM alpha's published counts are those of its training, which kept every vector but two products' biases on
+    /// each of 4 (3b) or 2 (7b) devices: 16 layers of 6 vectors and 2 behind them, `d_model` wide, once per extra device.
+    #[test]
+    fn stablelm_counts_are_the_published_ones_without_copies() {
+        for (alias, published, copies) in [
+            ("stablelm-base-alpha-3b", 3_638_525_952, 3 * 98 * 4096),
+            ("stablelm-base-alpha-7b", 7_869_358_080, 98 * 6144),
+        ] {
+            let tensors = architecture(alias).unwrap().tensors();
+            let count: usize = tensors.iter().map(|spec| spec.shape.iter().product::<usize>()).sum();
+            assert_eq!(count + copies, published, "{alias}");
+        }
+    }
+
+    /// Parameter counts as published (tied heads counted once; StableLM's: see above), in millions.
     #[test]
     fn parameter_counts_are_the_published_ones() {
         let expected = [
