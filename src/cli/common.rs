@@ -203,10 +203,8 @@ impl RunArgs {
 
     /// Expected memory of a run on a model, in bytes: packed weights, and `activations` values in f32.
     pub fn memory(&self, config: &ModelConfig, activations: usize) -> usize {
-        let attention = 4 * config.d_model * config.n_heads * config.d_head;
-        let block = attention + 2 * config.d_model * config.d_mlp;
         let bytes = if self.dtype == DtypeArg::Bf16 { 2 } else { 4 };
-        config.n_layers * block * bytes + 4 * activations
+        config.n_layers * config.block_weights() * bytes + 4 * activations
     }
 }
 
