@@ -253,7 +253,8 @@ mod tests {
     }
 
     /// StableLM alpha's published counts are those of its training, which kept every vector but two products' biases on
-    /// each of 4 (3b) or 2 (7b) devices: 16 layers of 6 vectors and 2 behind them, `d_model` wide, once per extra device.
+    /// each of 4 (3b) or 2 (7b) devices: 6 vectors of width `d_model` in 16
+    /// layers, and 2 behind them, once per extra device.
     #[test]
     fn stablelm_counts_are_the_published_ones_without_copies() {
         for (alias, published, copies) in [
