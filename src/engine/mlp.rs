@@ -1,6 +1,6 @@
 //! The MLP, plain or gated, forward and backward.
 
-use super::forward::Pass;
+use super::pass::Pass;
 use super::{Engine, EngineError, Layer, Site};
 use crate::backend::{Backend, Epilogue};
 

@@ -12,6 +12,7 @@ mod layout;
 pub mod metrics;
 mod mlp;
 mod paired;
+mod pass;
 mod rotary;
 mod run;
 mod site;

@@ -1,6 +1,6 @@
 //! Rotary positions: the table of angles, and queries and keys on their way into the scores.
 
-use super::forward::Pass;
+use super::pass::Pass;
 use super::{Engine, EngineError, Layer};
 use crate::backend::{Backend, Columns, PatchRows};
 use crate::model::ModelConfig;
