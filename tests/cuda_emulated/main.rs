@@ -2,5 +2,10 @@
 //! the emulator in tests/emulator, through a stand-in for the driver library. Needs a C++ compiler; skips without.
 #![cfg(all(feature = "cuda", unix))]
 
+mod cli;
+mod driver;
 mod emulator;
+mod engine;
 mod ops;
+#[path = "../support/mod.rs"]
+mod support;
