@@ -4,8 +4,12 @@
 //! behind each other without padding, so that a padded prompt gives exactly the unpadded result.
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 
 pub use cpu::CpuBackend;
+#[cfg(feature = "cuda")]
+pub use cuda::CudaBackend;
 
 pub use crate::types::NormKind;
 
@@ -21,6 +25,75 @@ pub enum BackendError {
         dtype: &'static str,
         /// What is missing.
         reason: String,
+    },
+    /// There is no CUDA driver on this machine.
+    #[error(
+        "no CUDA driver: the library libcuda.so was not found. A GPU needs NVIDIA's driver; --device cpu needs nothing"
+    )]
+    NoDriver,
+    /// The GPU asked for is not there.
+    #[error("--device cuda:{index}: the driver finds {count} GPUs, numbered from 0")]
+    NoSuchDevice {
+        /// Its number.
+        index: usize,
+        /// How many there are.
+        count: usize,
+    },
+    /// The GPU lacks instructions that the kernels use.
+    #[error(
+        "{name} has compute capability {major}.{minor}; the kernels need 8.0 (Ampere) or newer, --device cpu needs none"
+    )]
+    CapabilityTooLow {
+        /// Name of the GPU.
+        name: String,
+        /// Its capability.
+        major: i32,
+        /// Behind the dot.
+        minor: i32,
+    },
+    /// The driver does not read the kernels' PTX.
+    #[error("the driver is too old for the kernels: it knows CUDA up to {cuda}, they need 11.0 (driver 450) or newer")]
+    DriverTooOld {
+        /// The newest CUDA it knows.
+        cuda: String,
+    },
+    /// The GPU's memory is full.
+    #[error(
+        "the GPU has no {bytes} bytes left; use a smaller --batch-tokens, a smaller model, or end other programs on it"
+    )]
+    OutOfMemory {
+        /// What could not be had.
+        bytes: usize,
+    },
+    /// A kernel could not be loaded or started.
+    #[error("kernel {kernel}: {reason}")]
+    Launch {
+        /// Its name.
+        kernel: &'static str,
+        /// The driver's words.
+        reason: String,
+    },
+    /// The driver failed, which may be late news of a kernel that did.
+    #[error("{action}: {reason}")]
+    Device {
+        /// What was going on.
+        action: &'static str,
+        /// The driver's words.
+        reason: String,
+    },
+    /// A size beyond what kernels count.
+    #[error("a size of {size} is more than the GPU kernels can count; use a smaller --batch-tokens")]
+    TooLarge {
+        /// The size.
+        size: usize,
+    },
+    /// Attention heads that are too wide for the kernels.
+    #[error("heads of width {width}: the GPU kernels take at most {most}; use --device cpu")]
+    HeadTooWide {
+        /// Width of a head.
+        width: usize,
+        /// The limit.
+        most: usize,
     },
 }
 

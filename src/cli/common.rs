@@ -1,8 +1,9 @@
 //! Arguments and steps that several commands share.
 
-use crate::backend::{CpuBackend, Dtype};
+use super::device::Device;
+use crate::backend::Dtype;
 use crate::datasets::{BuildOptions, Catalogue, DatasetError, PairedPrompts};
-use crate::engine::{Engine, PatchPositions};
+use crate::engine::PatchPositions;
 use crate::model::{LoadOptions, Model, ModelConfig, ModelError, WeightProcessing};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum;
@@ -98,21 +99,12 @@ impl ModelArgs {
     }
 }
 
-/// Where a run computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Device {
-    /// The best there is.
-    Auto,
-    /// The processor.
-    Cpu,
-}
-
 /// Number format of the products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum DtypeArg {
     /// Single precision.
     F32,
-    /// bfloat16 products, where the processor has them.
+    /// bfloat16 products, where the processor has them or on a GPU.
     Bf16,
 }
 
@@ -125,8 +117,8 @@ pub struct RunArgs {
     /// Another file of datasets (the format is described in data/datasets.toml).
     #[arg(long)]
     pub dataset_file: Vec<PathBuf>,
-    /// Device.
-    #[arg(long, value_enum, default_value = "auto")]
+    /// Device: cpu, cuda or cuda:N (the N-th GPU), or auto for a GPU when there is one.
+    #[arg(long, default_value = "auto")]
     pub device: Device,
     /// Number format of the matrix products.
     #[arg(long, value_enum, default_value = "f32")]
@@ -178,15 +170,6 @@ impl RunArgs {
             DtypeArg::F32 => Dtype::F32,
             DtypeArg::Bf16 => Dtype::Bf16,
         }
-    }
-
-    /// Uploads a model to the device.
-    pub fn engine(&self, model: Model) -> Result<Engine<CpuBackend>> {
-        let backend = CpuBackend::new(self.dtype())?;
-        let spinner = spinner(format!("loading {}", model.name));
-        let engine = Engine::new(backend, model)?.with_max_tokens(self.batch_tokens as usize);
-        spinner.finish_and_clear();
-        Ok(engine)
     }
 
     /// The folder of a model's results.

@@ -4,7 +4,8 @@ use super::common::{
     ModelArgs, RunArgs, bar, build_prompts, bytes, distinct, note_skipped, print, print_json, processing_names,
     resolve_positions,
 };
-use crate::backend::CpuBackend;
+use super::device::DeviceWork;
+use crate::backend::Backend;
 use crate::datasets::{Catalogue, PairedPrompts};
 use crate::directions::{Direction, DirectionName, FitRecord, Method, list, projected, select};
 use crate::engine::{Engine, Flops, Layout, Metric, Mode, PairedRun, PatchPositions};
@@ -250,13 +251,7 @@ pub(super) fn patch_model(args: &Args, catalogue: &Catalogue, model: Model) -> R
     }
     if !work.is_empty() {
         args.run.check_writable(&folder)?;
-        let engine = args.run.engine(model)?;
-        for (prompts, jobs) in work {
-            patch_dataset(args, &engine, prompts, &jobs, &folder, &mut files)?;
-            for file in files.values() {
-                file.write()?;
-            }
-        }
+        args.run.on_device(model, PatchModel { args, folder: &folder, work, files: &mut files })?;
     }
     let labels: Vec<String> = directions.iter().map(label).collect();
     let wanted = |(direction, set, position): &CellKey| {
@@ -267,6 +262,28 @@ pub(super) fn patch_model(args: &Args, catalogue: &Catalogue, model: Model) -> R
         .flat_map(|(metric, file)| file.cells().iter().map(move |(key, value)| ((*metric, key.clone()), *value)))
         .filter(|((_, key), _)| wanted(key))
         .collect())
+}
+
+/// The cells of one model: datasets with the jobs on each. Files are written after every dataset.
+struct PatchModel<'a> {
+    args: &'a Args,
+    folder: &'a Path,
+    work: Vec<(PairedPrompts, Vec<Job>)>,
+    files: &'a mut BTreeMap<Metric, SuiteCsv>,
+}
+
+impl DeviceWork for PatchModel<'_> {
+    type Output = ();
+
+    fn run<B: Backend>(self, engine: &Engine<B>) -> Result<()> {
+        for (prompts, jobs) in self.work {
+            patch_dataset(self.args, engine, prompts, &jobs, self.folder, self.files)?;
+            for file in self.files.values() {
+                file.write()?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A direction needs a layer of the model, and lives in the basis of the weights it was fitted with: their processing,
@@ -310,9 +327,9 @@ fn check_records(folder: &Path, directions: &[DirectionName], model: &Model, see
     Ok(())
 }
 
-fn patch_dataset(
+fn patch_dataset<B: Backend>(
     args: &Args,
-    engine: &Engine<CpuBackend>,
+    engine: &Engine<B>,
     prompts: PairedPrompts,
     jobs: &[Job],
     folder: &Path,
@@ -366,7 +383,7 @@ fn patch_dataset(
 }
 
 /// The unit columns of a job's direction, projected if the arguments say so.
-fn columns(args: &Args, engine: &Engine<CpuBackend>, job: &Job, folder: &Path) -> Result<Matrix> {
+fn columns<B: Backend>(args: &Args, engine: &Engine<B>, job: &Job, folder: &Path) -> Result<Matrix> {
     let d_model = engine.config().d_model;
     let direction = Direction::read(folder, &job.direction, d_model)?;
     let Some(projection) = args.projection else { return Ok(direction.unit_columns()) };

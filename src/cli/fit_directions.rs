@@ -4,8 +4,9 @@ use super::common::{
     ModelArgs, RunArgs, bar, build_prompts, bytes, distinct, note_skipped, print, print_json, processing_names,
     resolve_layers, resolve_position, resolve_positions,
 };
+use super::device::DeviceWork;
 use super::random_directions;
-use crate::backend::CpuBackend;
+use crate::backend::Backend;
 use crate::datasets::{Catalogue, PairedPrompts};
 use crate::directions::das::{AdamSettings, Rotation, TrainError, TrainSettings, train};
 use crate::directions::{Direction, DirectionName, Fit, FitRecord, Method, RANDOM_DIRECTION_SEED, embeddings, fit};
@@ -203,18 +204,34 @@ pub(super) fn fit_model(args: &Args, catalogue: &Catalogue, spec: &str, model: M
         .map(|set| build_prompts(catalogue, set, &model))
         .collect::<Result<Vec<PairedPrompts>>>()?;
     args.run.check_writable(&folder)?;
-    let engine = args.run.engine(model)?;
-    let mut outcomes = Vec::new();
-    for (prompts, jobs) in work {
-        outcomes.extend(fit_dataset(args, &engine, spec, prompts, &tests, jobs, &folder)?);
+    args.run.on_device(model, FitModel { args, spec, folder: &folder, tests, work })
+}
+
+/// The fits of one model: datasets with the jobs on each.
+struct FitModel<'a> {
+    args: &'a Args,
+    spec: &'a str,
+    folder: &'a Path,
+    tests: Vec<PairedPrompts>,
+    work: Vec<(PairedPrompts, Vec<Job>)>,
+}
+
+impl DeviceWork for FitModel<'_> {
+    type Output = Vec<Outcome>;
+
+    fn run<B: Backend>(self, engine: &Engine<B>) -> Result<Vec<Outcome>> {
+        let mut outcomes = Vec::new();
+        for (prompts, jobs) in self.work {
+            outcomes.extend(fit_dataset(self.args, engine, self.spec, prompts, &self.tests, jobs, self.folder)?);
+        }
+        Ok(outcomes)
     }
-    Ok(outcomes)
 }
 
 /// Runs one dataset once and fits all its jobs on what was captured.
-fn fit_dataset(
+fn fit_dataset<B: Backend>(
     args: &Args,
-    engine: &Engine<CpuBackend>,
+    engine: &Engine<B>,
     spec: &str,
     prompts: PairedPrompts,
     tests: &[PairedPrompts],
@@ -250,11 +267,11 @@ fn fit_dataset(
 }
 
 /// Fits and writes one direction; `with_fit` sees the classifier of the methods that have one.
-fn fit_one(
+fn fit_one<B: Backend>(
     args: &Args,
-    engine: &Engine<CpuBackend>,
+    engine: &Engine<B>,
     spec: &str,
-    paired: &PairedRun<CpuBackend>,
+    paired: &PairedRun<B>,
     job: &Job,
     folder: &Path,
     with_fit: impl FnOnce(&Fit, &crate::types::Matrix, &[bool]) -> Result<()>,
@@ -311,19 +328,19 @@ fn fit_one(
 }
 
 /// A dataset that classifiers are tested on, with the name and place of its position.
-type Tested = (PairedRun<CpuBackend>, String, PatchPositions);
+type Tested<B> = (PairedRun<B>, String, PatchPositions);
 
 /// Adds the statistics of one fit: on its own dataset, and on every test set.
 #[allow(clippy::too_many_arguments)]
-fn add_stats(
-    engine: &Engine<CpuBackend>,
+fn add_stats<B: Backend>(
+    engine: &Engine<B>,
     stats: &mut FittingStats,
-    paired: &PairedRun<CpuBackend>,
+    paired: &PairedRun<B>,
     job: &Job,
     fit: &Fit,
     train: &crate::types::Matrix,
     labels: &[bool],
-    tested: &[Tested],
+    tested: &[Tested<B>],
 ) -> Result<()> {
     let own = job.name.position().unwrap_or_default().to_owned();
     let mut row = |set: &str, position: &str, accuracy: crate::directions::Accuracy, similarity: f64| {

@@ -2,6 +2,7 @@
 
 mod common;
 mod demo;
+mod device;
 mod direction_patching_results;
 mod direction_patching_suite;
 mod fit_directions;

@@ -1,8 +1,11 @@
 //! `self-check`.
 
 use super::common::{ModelArgs, RunArgs, build_prompts, distinct, print, print_json, resolve_layers};
-use crate::engine::{PairedRun, PatchPositions};
-use crate::experiments::self_check::self_check;
+use super::device::DeviceWork;
+use crate::backend::Backend;
+use crate::datasets::PairedPrompts;
+use crate::engine::{Engine, PairedRun, PatchPositions};
+use crate::experiments::self_check::{Check, self_check};
 use crate::report::Table;
 use anyhow::{Result, bail};
 use serde_json::json;
@@ -23,6 +26,22 @@ pub struct Args {
     run: RunArgs,
 }
 
+/// The checks of one model.
+struct Checks<'a> {
+    prompts: PairedPrompts,
+    layers: &'a [usize],
+    seed: u64,
+}
+
+impl DeviceWork for Checks<'_> {
+    type Output = Vec<(usize, Vec<Check>)>;
+
+    fn run<B: Backend>(self, engine: &Engine<B>) -> Result<Self::Output> {
+        let paired = PairedRun::new(engine, self.prompts, self.layers, &[PatchPositions::All], false)?;
+        self.layers.iter().map(|&layer| Ok((layer, self_check(engine, &paired, layer, self.seed)?))).collect()
+    }
+}
+
 /// Runs the checks; fails when one of them does.
 pub fn run(args: Args) -> Result<()> {
     let catalogue = args.run.catalogue()?;
@@ -34,15 +53,8 @@ pub fn run(args: Args) -> Result<()> {
         let name = model.name.clone();
         let layers = resolve_layers(&args.layers, model.config.n_layers)?;
         let mut table = Table::new(["check", "layer", "deviation", "tolerance", "result"]);
-        let checks = args.run.in_pool(|| {
-            let engine = args.run.engine(model)?;
-            let paired = PairedRun::new(&engine, prompts, &layers, &[PatchPositions::All], false)?;
-            let mut checks = Vec::new();
-            for &layer in &layers {
-                checks.push((layer, self_check(&engine, &paired, layer, args.run.seed)?));
-            }
-            Ok(checks)
-        })?;
+        let work = Checks { prompts, layers: &layers, seed: args.run.seed };
+        let checks = args.run.in_pool(|| args.run.on_device(model, work))?;
         for (layer, checks) in &checks {
             for check in checks {
                 failed += usize::from(!check.passed());

@@ -1,0 +1,292 @@
+//! A GPU, opened and checked: driver, capability, kernels, launches.
+
+use super::pool::Pool;
+use crate::backend::{BackendError, Result};
+use cudarc::driver::sys::{self, CUdevice_attribute_enum as Attribute, CUfunction_attribute_enum, cudaError_enum};
+use cudarc::driver::{
+    CudaContext, CudaFunction, CudaModule, CudaStream, DeviceRepr, DriverError, LaunchArgs, LaunchConfig, PushKernelArg,
+};
+use cudarc::nvrtc::Ptx;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// (name, capability it was compiled for, PTX) of every kernel file.
+const MODULES: &[(&str, i32, &str)] = include!(concat!(env!("OUT_DIR"), "/ptx.rs"));
+
+/// The kernels' asynchronous copies and bfloat16 products came with compute capability 8.0.
+const LOWEST_CAPABILITY: (i32, i32) = (8, 0);
+
+/// Threads of a block that walks over an array element by element.
+const ELEMENT_THREADS: u32 = 256;
+
+/// Blocks per multiprocessor of such a walk: enough to hide memory latency.
+const ELEMENT_BLOCKS: usize = 16;
+
+macro_rules! kernels {
+    ($($kernel:ident = $file:literal $name:literal $threads:expr;)*) => {
+        /// A kernel, by what it computes.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[allow(missing_docs)]
+        pub enum Kernel {
+            $($kernel),*
+        }
+
+        /// (file, name, threads of a block) of every kernel, in the order of [`Kernel`].
+        const KERNELS: &[(&str, &str, u32)] = &[$(($file, $name, $threads)),*];
+    };
+}
+
+kernels! {
+    Activate = "activation" "activate_values" ELEMENT_THREADS;
+    ActivateBackward = "activation" "activate_backward" ELEMENT_THREADS;
+    Gate = "activation" "gate_values" ELEMENT_THREADS;
+    GateBackward = "activation" "gate_backward" ELEMENT_THREADS;
+    Attention = "attention" "attention" 256;
+    AttentionPattern = "attention" "attention_pattern" 256;
+    ApplyPattern = "attention" "apply_pattern" 256;
+    AttentionBackwardQueries = "attention" "attention_backward_queries" 256;
+    AttentionBackwardKeys = "attention" "attention_backward_keys" 256;
+    LayerNorm = "layer_norm" "layer_norm" 128;
+    GainAndBias = "layer_norm" "gain_and_bias" ELEMENT_THREADS;
+    LayerNormBackward = "layer_norm" "layer_norm_backward" 128;
+    AnswerLogits = "logits" "answer_logits" 256;
+    AnswerLogitsBackward = "logits" "answer_logits_backward" ELEMENT_THREADS;
+    LogSumExp = "logits" "log_sum_exp" 256;
+    MatmulF32 = "matmul" "matmul_f32" 128;
+    MatmulF32Large = "matmul" "matmul_f32_large" 256;
+    MatmulF32Backward = "matmul" "matmul_f32_backward" 128;
+    MatmulF32BackwardLarge = "matmul" "matmul_f32_backward_large" 256;
+    MatmulBf16 = "matmul" "matmul_bf16" 128;
+    MatmulBf16Large = "matmul" "matmul_bf16_large" 256;
+    MatmulBf16Backward = "matmul" "matmul_bf16_backward" 128;
+    MatmulBf16BackwardLarge = "matmul" "matmul_bf16_backward_large" 256;
+    Rotary = "rotary" "rotary" ELEMENT_THREADS;
+    Add = "rows" "add_values" ELEMENT_THREADS;
+    GatherRows = "rows" "gather_rows" ELEMENT_THREADS;
+    ScatterAddRows = "rows" "scatter_add_rows" ELEMENT_THREADS;
+    CopySpans = "rows" "copy_spans" 128;
+    PatchReplace = "rows" "patch_replace" 128;
+    PatchAdd = "rows" "patch_add" 128;
+    PatchSwap = "rows" "patch_swap" 128;
+    PatchSwapProducts = "rows" "patch_swap_products" 128;
+    PatchSwapBackward = "rows" "patch_swap_backward" ELEMENT_THREADS;
+}
+
+/// Something a kernel takes as a parameter.
+pub trait Argument {
+    /// Adds the value to a launch.
+    fn push<'a>(&'a self, launch: &mut LaunchArgs<'a>);
+}
+
+impl<T: DeviceRepr> Argument for T {
+    fn push<'a>(&'a self, launch: &mut LaunchArgs<'a>) {
+        launch.arg(self);
+    }
+}
+
+/// Blocks of a launch and the shared memory of each.
+#[derive(Debug, Clone, Copy)]
+pub struct Grid {
+    /// Blocks along x.
+    pub x: usize,
+    /// Blocks along y.
+    pub y: usize,
+    /// Bytes of dynamic shared memory.
+    pub shared: usize,
+}
+
+impl Grid {
+    /// Blocks in a row, without dynamic shared memory.
+    pub fn line(x: usize) -> Self {
+        Self { x, y: 1, shared: 0 }
+    }
+}
+
+/// A driver error while doing something.
+pub fn device_error(action: &'static str) -> impl Fn(DriverError) -> BackendError {
+    move |error| BackendError::Device { action, reason: describe(error) }
+}
+
+fn describe(error: DriverError) -> String {
+    let text = |found: std::result::Result<&std::ffi::CStr, DriverError>| {
+        found.map_or_else(|_| format!("error {}", error.0 as u32), |text| text.to_string_lossy().into_owned())
+    };
+    format!("{}: {}", text(error.error_name()), text(error.error_string()))
+}
+
+/// An open GPU: one stream, so that everything happens in the order in which it was asked for.
+#[derive(Debug)]
+pub struct Device {
+    stream: Arc<CudaStream>,
+    functions: Vec<CudaFunction>,
+    pool: Arc<Pool>,
+    name: String,
+    index: usize,
+    capability: (i32, i32),
+    multiprocessors: usize,
+    shared_limit: usize,
+}
+
+impl Device {
+    /// Opens GPU `index` and loads the kernels.
+    pub fn open(index: usize) -> Result<Self> {
+        require_driver()?;
+        let count = device_count()?;
+        if index >= count {
+            return Err(BackendError::NoSuchDevice { index, count });
+        }
+        let context = CudaContext::new(index).map_err(device_error("opening the GPU"))?;
+        let query = device_error("reading the GPU's properties");
+        let attribute = |attribute| context.attribute(attribute).map_err(&query);
+        let capability = context.compute_capability().map_err(&query)?;
+        let name = context.name().map_err(&query)?;
+        if capability < LOWEST_CAPABILITY {
+            let (major, minor) = capability;
+            return Err(BackendError::CapabilityTooLow { name, major, minor });
+        }
+        // SAFETY: nothing was allocated yet, and this backend uses one stream, whose order is all the tracking there
+        // needs to be.
+        unsafe { context.disable_event_tracking() };
+        let stream = context.new_stream().map_err(device_error("making a stream"))?;
+        Ok(Self {
+            functions: load_kernels(&context, capability)?,
+            pool: Arc::new(Pool::new(stream.clone())),
+            stream,
+            name,
+            index,
+            capability,
+            multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?.max(1) as usize,
+            shared_limit: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?.max(0) as usize,
+        })
+    }
+
+    /// For example `cuda:0 (NVIDIA H200, compute capability 9.0`, the closing bracket left to the caller.
+    pub fn describe(&self) -> String {
+        let (major, minor) = self.capability;
+        format!("cuda:{} ({}, compute capability {major}.{minor}", self.index, self.name)
+    }
+
+    /// The stream that everything runs on.
+    pub fn stream(&self) -> &Arc<CudaStream> {
+        &self.stream
+    }
+
+    /// The pool that arrays come from.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// Number of multiprocessors.
+    pub fn multiprocessors(&self) -> usize {
+        self.multiprocessors
+    }
+
+    /// Most shared memory a block can ask for, in bytes.
+    pub fn shared_limit(&self) -> usize {
+        self.shared_limit
+    }
+
+    /// Blocks for a walk over `n` elements.
+    pub fn elements(&self, n: usize) -> Grid {
+        Grid::line(n.div_ceil(ELEMENT_THREADS as usize).min(ELEMENT_BLOCKS * self.multiprocessors))
+    }
+
+    /// Lets `kernel` use this much dynamic shared memory.
+    pub fn allow_shared(&self, kernel: Kernel, bytes: usize) -> Result<()> {
+        let attribute = CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        self.functions[kernel as usize]
+            .set_attribute(attribute, bytes as i32)
+            .map_err(device_error("asking for shared memory"))
+    }
+
+    /// Launches a kernel; an empty grid is nothing to do.
+    ///
+    /// # Safety
+    /// `arguments` must be the kernel's parameters in their order and types, and every array they address must be as
+    /// long as the kernel's description says for this grid.
+    pub unsafe fn launch(&self, kernel: Kernel, grid: Grid, arguments: &[&dyn Argument]) -> Result<()> {
+        if grid.x == 0 || grid.y == 0 {
+            return Ok(());
+        }
+        let (_, name, threads) = KERNELS[kernel as usize];
+        let config = LaunchConfig {
+            grid_dim: (count(grid.x)?, count(grid.y)?, 1),
+            block_dim: (threads, 1, 1),
+            shared_mem_bytes: count(grid.shared)?,
+        };
+        let mut launch = self.stream.launch_builder(&self.functions[kernel as usize]);
+        for argument in arguments {
+            argument.push(&mut launch);
+        }
+        // SAFETY: by the caller's promise.
+        let launched = unsafe { launch.launch(config) };
+        launched.map(|_| ()).map_err(|error| BackendError::Launch { kernel: name, reason: describe(error) })
+    }
+}
+
+/// A size as the kernels count it.
+pub fn count(size: usize) -> Result<u32> {
+    u32::try_from(size).ok().filter(|&n| n <= i32::MAX as u32).ok_or(BackendError::TooLarge { size })
+}
+
+/// Is there a driver library at all? Every other call of the driver would panic without one.
+fn require_driver() -> Result<()> {
+    // SAFETY: looks for the library and closes it again.
+    if unsafe { sys::is_culib_present() } { Ok(()) } else { Err(BackendError::NoDriver) }
+}
+
+/// Number of GPUs, 0 when the driver finds none.
+pub fn device_count() -> Result<usize> {
+    require_driver()?;
+    let none = |error: &DriverError| error.0 == cudaError_enum::CUDA_ERROR_NO_DEVICE;
+    match cudarc::driver::result::init().and_then(|()| CudaContext::device_count()) {
+        Ok(count) => Ok(count.max(0) as usize),
+        Err(error) if none(&error) => Ok(0),
+        Err(error) => Err(device_error("starting the driver")(error)),
+    }
+}
+
+/// Loads every file in the version for the highest capability that this GPU has, and looks its kernels up.
+fn load_kernels(context: &Arc<CudaContext>, (major, minor): (i32, i32)) -> Result<Vec<CudaFunction>> {
+    let mut modules: HashMap<&str, Arc<CudaModule>> = HashMap::new();
+    let mut functions = Vec::with_capacity(KERNELS.len());
+    for &(file, name, threads) in KERNELS {
+        let module = match modules.get(file) {
+            Some(module) => module.clone(),
+            None => {
+                let module = load_module(context, file, 10 * major + minor)?;
+                modules.entry(file).or_insert(module).clone()
+            }
+        };
+        let missing = |error| BackendError::Launch { kernel: name, reason: describe(error) };
+        let function = module.load_function(name).map_err(missing)?;
+        let most = function.max_threads_per_block().map_err(missing)?;
+        if most < threads as i32 {
+            let reason = format!("it needs {threads} threads per block, this GPU gives it {most}");
+            return Err(BackendError::Launch { kernel: name, reason });
+        }
+        functions.push(function);
+    }
+    Ok(functions)
+}
+
+fn load_module(context: &Arc<CudaContext>, file: &'static str, capability: i32) -> Result<Arc<CudaModule>> {
+    let best = MODULES.iter().filter(|(name, needs, _)| *name == file && *needs <= capability).max_by_key(|m| m.1);
+    let Some(&(_, _, ptx)) = best else {
+        return Err(BackendError::Launch { kernel: file, reason: "it is not part of this program".into() });
+    };
+    context.load_module(Ptx::from_src(ptx)).map_err(|error| match error.0 {
+        cudaError_enum::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => BackendError::DriverTooOld { cuda: driver_version() },
+        _ => BackendError::Launch { kernel: file, reason: describe(error) },
+    })
+}
+
+/// The newest CUDA that the driver knows, such as `12.2`.
+fn driver_version() -> String {
+    let mut version = 0;
+    // SAFETY: writes one integer.
+    match unsafe { sys::cuDriverGetVersion(&mut version) }.result() {
+        Ok(()) => format!("{}.{}", version / 1000, version % 1000 / 10),
+        Err(_) => "unknown".into(),
+    }
+}

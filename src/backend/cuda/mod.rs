@@ -1,0 +1,354 @@
+//! The CUDA backend: hand-written kernels (`kernels/*.cu`), embedded as PTX, launched on one stream.
+//!
+//! One file per kernel file, named as its twin in [`crate::backend::cpu`]. The driver is looked for when a GPU is asked
+//! for; a program with this backend starts and runs on machines that have none.
+//!
+//! Shapes are checked on the host before every launch (indices when they are uploaded), so that no kernel touches
+//! memory outside of its arrays; a failed check is a bug of the caller and panics, as on the CPU.
+
+mod activation;
+mod attention;
+mod device;
+mod layer_norm;
+mod logits;
+mod matmul;
+mod pool;
+mod rotary;
+mod rows;
+
+pub use attention::CudaAttentionRows;
+pub use device::device_count;
+pub use matmul::CudaWeight;
+pub use pool::CudaTensor;
+
+use super::{
+    AttentionRow, Backend, Bases, Columns, Dtype, Epilogue, Heads, KeyValues, Norm, PatchRows, Result, SwapGradientRows,
+};
+use crate::types::{Activation, Matrix};
+use device::{Device, Kernel, device_error};
+use rows::Edit;
+
+/// Runs on one GPU.
+#[derive(Debug)]
+pub struct CudaBackend {
+    device: Device,
+    dtype: Dtype,
+}
+
+/// Row numbers, or spans, on the device.
+#[derive(Debug)]
+pub struct CudaIndices {
+    values: CudaTensor,
+    len: usize,
+    /// One more than the largest number.
+    end: usize,
+    /// Read as spans: one more than the last value written and read.
+    span_ends: (usize, usize),
+}
+
+impl CudaIndices {
+    fn address(&self) -> u64 {
+        self.values.address()
+    }
+}
+
+/// The address of an array that need not be there.
+fn address(tensor: Option<&CudaTensor>) -> u64 {
+    tensor.map_or(0, CudaTensor::address)
+}
+
+impl CudaBackend {
+    /// Opens GPU `index` and loads the kernels. Products are f32-grade, or in bfloat16 with f32 sums.
+    ///
+    /// # Errors
+    /// [`super::BackendError`]: no driver, no such GPU, one below compute capability 8.0, a driver that is too old.
+    pub fn new(index: usize, dtype: Dtype) -> Result<Self> {
+        let backend = Self { device: Device::open(index)?, dtype };
+        backend.allow_shared_of_products()?;
+        Ok(backend)
+    }
+
+    fn upload_values(&self, values: &[f32]) -> Result<CudaTensor> {
+        let mut tensor = self.device.pool().take(values.len())?;
+        if let Some(mut to) = tensor.view_mut(0, values.len()) {
+            self.device.stream().memcpy_htod(values, &mut to).map_err(device_error("copying to the GPU"))?;
+        }
+        Ok(tensor)
+    }
+
+    /// Copies words in the bits of floats: the device has one kind of array.
+    fn upload_words(&self, words: &[u32]) -> Result<CudaTensor> {
+        self.upload_values(bytemuck::cast_slice(words))
+    }
+}
+
+impl Backend for CudaBackend {
+    type Tensor = CudaTensor;
+    type Weight = CudaWeight;
+    type Indices = CudaIndices;
+    type AttentionRows = CudaAttentionRows;
+
+    fn describe(&self) -> String {
+        format!("{}, {})", self.device.describe(), self.dtype)
+    }
+
+    fn tensor(&self, len: usize) -> Result<CudaTensor> {
+        self.device.pool().take(len)
+    }
+
+    fn len(&self, tensor: &CudaTensor) -> usize {
+        tensor.len()
+    }
+
+    fn zero(&self, tensor: &mut CudaTensor) -> Result<()> {
+        let len = tensor.len();
+        match tensor.view_mut(0, len) {
+            Some(mut values) => self.device.stream().memset_zeros(&mut values).map_err(device_error("setting to zero")),
+            None => Ok(()),
+        }
+    }
+
+    fn upload(&self, values: &[f32]) -> Result<CudaTensor> {
+        self.upload_values(values)
+    }
+
+    fn download(&self, tensor: &CudaTensor) -> Result<Vec<f32>> {
+        let mut values = vec![0.0; tensor.len()];
+        if let Some(from) = tensor.view() {
+            let failed = device_error("copying from the GPU");
+            self.device.stream().memcpy_dtoh(&from, &mut values).map_err(&failed)?;
+            self.device.stream().synchronize().map_err(&failed)?;
+        }
+        Ok(values)
+    }
+
+    fn upload_indices(&self, indices: &[u32]) -> Result<CudaIndices> {
+        let spans = indices.as_chunks::<3>().0;
+        let span_end = |part: usize| spans.iter().map(|span| span[part] as usize + span[2] as usize).max();
+        Ok(CudaIndices {
+            values: self.upload_words(indices)?,
+            len: indices.len(),
+            end: indices.iter().max().map_or(0, |&largest| largest as usize + 1),
+            span_ends: (span_end(0).unwrap_or(0), span_end(1).unwrap_or(0)),
+        })
+    }
+
+    fn indices_len(&self, indices: &CudaIndices) -> usize {
+        indices.len
+    }
+
+    fn upload_attention_rows(&self, rows: &[AttentionRow]) -> Result<CudaAttentionRows> {
+        self.upload_rows(rows)
+    }
+
+    fn pack(&self, weight: &Matrix, bias: &[f32]) -> Result<CudaWeight> {
+        self.pack_weight(weight, bias)
+    }
+
+    fn layer_norm(&self, x: &CudaTensor, norm: &Norm<CudaTensor>, y: &mut CudaTensor) -> Result<()> {
+        self.norm_forward(x, norm, y)
+    }
+
+    fn gain_and_bias(&self, x: &mut CudaTensor, norm: &Norm<CudaTensor>) -> Result<()> {
+        self.norm_gain_and_bias(x, norm)
+    }
+
+    fn layer_norm_backward(
+        &self,
+        dy: &CudaTensor,
+        x: &CudaTensor,
+        norm: &Norm<CudaTensor>,
+        dx: &mut CudaTensor,
+    ) -> Result<()> {
+        self.norm_backward(dy, x, norm, dx)
+    }
+
+    fn linear(
+        &self,
+        x: &CudaTensor,
+        weight: &CudaWeight,
+        epilogue: Epilogue<'_, CudaTensor>,
+        y: &mut CudaTensor,
+    ) -> Result<()> {
+        self.product(x, weight, epilogue, y)
+    }
+
+    fn linear_backward(&self, dy: &CudaTensor, weight: &CudaWeight, dx: &mut CudaTensor) -> Result<()> {
+        self.product_backward(dy, weight, dx)
+    }
+
+    fn rotary(
+        &self,
+        x: &mut CudaTensor,
+        columns: Columns,
+        heads: Heads,
+        half: usize,
+        table: &CudaTensor,
+        positions: &CudaIndices,
+        inverse: bool,
+    ) -> Result<()> {
+        self.rotate(x, columns, heads, half, table, positions, inverse)
+    }
+
+    fn attention(
+        &self,
+        q: &CudaTensor,
+        kv: KeyValues<'_, CudaTensor>,
+        rows: &CudaAttentionRows,
+        heads: Heads,
+        z: &mut CudaTensor,
+        log_sum_exp: Option<&mut CudaTensor>,
+    ) -> Result<()> {
+        self.attend(q, kv, rows, heads, z, log_sum_exp)
+    }
+
+    fn attention_backward(
+        &self,
+        q: &CudaTensor,
+        kv: KeyValues<'_, CudaTensor>,
+        rows: &CudaAttentionRows,
+        heads: Heads,
+        log_sum_exp: &CudaTensor,
+        dz: &CudaTensor,
+        dq: &mut CudaTensor,
+        dkv: &mut CudaTensor,
+    ) -> Result<()> {
+        self.attend_backward(q, kv, rows, heads, log_sum_exp, dz, dq, dkv)
+    }
+
+    fn attention_pattern(
+        &self,
+        q: &CudaTensor,
+        kv: KeyValues<'_, CudaTensor>,
+        rows: &CudaAttentionRows,
+        heads: Heads,
+        pattern: &mut CudaTensor,
+    ) -> Result<()> {
+        self.pattern(q, kv, rows, heads, pattern)
+    }
+
+    fn apply_pattern(
+        &self,
+        pattern: &CudaTensor,
+        kv: KeyValues<'_, CudaTensor>,
+        rows: &CudaAttentionRows,
+        heads: Heads,
+        z: &mut CudaTensor,
+    ) -> Result<()> {
+        self.attend_with(pattern, kv, rows, heads, z)
+    }
+
+    fn activate(&self, activation: Activation, x: &CudaTensor, y: &mut CudaTensor) -> Result<()> {
+        self.element_by_element(Kernel::Activate, activation, x, y)
+    }
+
+    fn activate_backward(&self, activation: Activation, x: &CudaTensor, dy: &mut CudaTensor) -> Result<()> {
+        self.element_by_element(Kernel::ActivateBackward, activation, x, dy)
+    }
+
+    fn gate(&self, activation: Activation, gate: &CudaTensor, y: &mut CudaTensor) -> Result<()> {
+        self.element_by_element(Kernel::Gate, activation, gate, y)
+    }
+
+    fn gate_backward(
+        &self,
+        activation: Activation,
+        gate: &CudaTensor,
+        value: &CudaTensor,
+        dy: &mut CudaTensor,
+        d_gate: &mut CudaTensor,
+    ) -> Result<()> {
+        self.gate_gradient(activation, gate, value, dy, d_gate)
+    }
+
+    fn add(&self, x: &CudaTensor, y: &mut CudaTensor) -> Result<()> {
+        self.add_values(x, y)
+    }
+
+    fn gather_rows(&self, x: &CudaTensor, width: usize, rows: &CudaIndices, y: &mut CudaTensor) -> Result<()> {
+        self.gather(x, width, rows, y)
+    }
+
+    fn scatter_add_rows(&self, x: &CudaTensor, width: usize, rows: &CudaIndices, y: &mut CudaTensor) -> Result<()> {
+        self.scatter_add(x, width, rows, y)
+    }
+
+    fn copy_into(&self, x: &CudaTensor, y: &mut CudaTensor, offset: usize) -> Result<()> {
+        match (x.view(), y.view_mut(offset, x.len())) {
+            (Some(from), Some(mut to)) => {
+                self.device.stream().memcpy_dtod(&from, &mut to).map_err(device_error("copying on the GPU"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn copy_spans(&self, x: &CudaTensor, spans: &CudaIndices, y: &mut CudaTensor) -> Result<()> {
+        self.spans(x, spans, y)
+    }
+
+    fn patch_replace(
+        &self,
+        x: &mut CudaTensor,
+        columns: Columns,
+        source: &CudaTensor,
+        source_columns: Columns,
+        rows: PatchRows<'_, CudaIndices>,
+    ) -> Result<()> {
+        self.replace(Edit { x, columns, source, source_columns, rows })
+    }
+
+    fn patch_swap(
+        &self,
+        x: &mut CudaTensor,
+        columns: Columns,
+        source: &CudaTensor,
+        source_columns: Columns,
+        rows: PatchRows<'_, CudaIndices>,
+        bases: Bases<'_, CudaTensor, CudaIndices>,
+    ) -> Result<()> {
+        self.swap(Edit { x, columns, source, source_columns, rows }, bases)
+    }
+
+    fn patch_add(
+        &self,
+        x: &mut CudaTensor,
+        columns: Columns,
+        source: &CudaTensor,
+        source_columns: Columns,
+        rows: PatchRows<'_, CudaIndices>,
+        scale: f32,
+    ) -> Result<()> {
+        self.add_rows(Edit { x, columns, source, source_columns, rows }, scale)
+    }
+
+    fn patch_swap_backward(
+        &self,
+        dy: &CudaTensor,
+        x: &CudaTensor,
+        source: &CudaTensor,
+        rows: SwapGradientRows<'_, CudaIndices>,
+        basis: &CudaTensor,
+        width: usize,
+        d_basis: &mut CudaTensor,
+    ) -> Result<()> {
+        self.swap_backward(dy, x, source, rows, basis, width, d_basis)
+    }
+
+    fn answer_logits(&self, x: &CudaTensor, columns: &CudaTensor, bias: &CudaTensor, y: &mut CudaTensor) -> Result<()> {
+        self.logits_forward(x, columns, bias, y)
+    }
+
+    fn answer_logits_backward(
+        &self,
+        dy: &CudaTensor,
+        columns: &CudaTensor,
+        n: usize,
+        dx: &mut CudaTensor,
+    ) -> Result<()> {
+        self.logits_backward(dy, columns, n, dx)
+    }
+
+    fn log_sum_exp(&self, x: &CudaTensor, width: usize, y: &mut CudaTensor) -> Result<()> {
+        self.rows_log_sum_exp(x, width, y)
+    }
+}

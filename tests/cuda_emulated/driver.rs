@@ -1,0 +1,78 @@
+//! What the driver can answer: every refusal is an error that says what is missing, and memory is taken once.
+
+use crate::emulator::{Emulator, Setting, random};
+use actpatch::backend::cuda::device_count;
+use actpatch::backend::{Backend, BackendError, CudaBackend, Dtype, Epilogue};
+use actpatch::types::Matrix;
+
+fn error(index: usize) -> BackendError {
+    CudaBackend::new(index, Dtype::F32).expect_err("must not open")
+}
+
+#[test]
+fn a_gpu_that_cannot_be_used_is_an_error() {
+    let Some(emulator) = Emulator::start() else { return };
+    assert_eq!(device_count().unwrap(), 1);
+    assert!(matches!(error(7), BackendError::NoSuchDevice { index: 7, count: 1 }));
+    emulator.set(Setting::Devices, 0);
+    assert_eq!(device_count().unwrap(), 0);
+    assert!(matches!(error(0), BackendError::NoSuchDevice { index: 0, count: 0 }));
+    emulator.set(Setting::Devices, 1);
+    emulator.set(Setting::Capability, 75);
+    let message = error(0).to_string();
+    assert!(message.contains("7.5") && message.contains("8.0"), "{message}");
+    emulator.set(Setting::Capability, 80);
+    emulator.set(Setting::RefusePtx, 1);
+    let message = error(0).to_string();
+    assert!(message.contains("too old") && message.contains("12.2"), "{message}");
+    emulator.set(Setting::RefusePtx, 0);
+    assert!(emulator.backend(Dtype::F32).describe().starts_with("cuda:0 (emulator, compute capability 8.0, f32"));
+}
+
+#[test]
+fn a_full_memory_is_an_error_that_names_the_bytes_and_free_arrays_are_given_back_first() {
+    let Some(emulator) = Emulator::start() else { return };
+    let backend = emulator.backend(Dtype::F32);
+    emulator.set(Setting::Memory, 1 << 20);
+    let message = backend.tensor(1 << 20).unwrap_err().to_string();
+    assert!(message.contains(&(4usize << 20).to_string()), "{message}");
+    // Two arrays of different classes, each of which only fits alone.
+    drop(backend.tensor(200_000).unwrap());
+    drop(backend.tensor(150_000).unwrap());
+    assert_eq!(backend.download(&backend.upload(&[1.5; 10]).unwrap()).unwrap(), [1.5; 10]);
+}
+
+#[test]
+fn a_launch_that_fails_names_the_kernel() {
+    let Some(emulator) = Emulator::start() else { return };
+    let backend = emulator.backend(Dtype::F32);
+    let (x, mut y) = (backend.upload(&[1.0; 4]).unwrap(), backend.upload(&[1.0; 4]).unwrap());
+    emulator.set(Setting::FailLaunch, 1);
+    let message = backend.add(&x, &mut y).unwrap_err().to_string();
+    assert!(message.contains("add_values") && message.contains("LAUNCH_OUT_OF_RESOURCES"), "{message}");
+}
+
+#[test]
+fn empty_arrays_are_nothing_to_do() {
+    let Some(emulator) = Emulator::start() else { return };
+    let backend = emulator.backend(Dtype::F32);
+    let (x, mut y) = (backend.upload(&[]).unwrap(), backend.tensor(0).unwrap());
+    backend.zero(&mut y).unwrap();
+    backend.add(&x, &mut y).unwrap();
+    backend.copy_into(&x, &mut y, 0).unwrap();
+    let weight = backend.pack(&Matrix::zeros(3, 5), &[0.0; 5]).unwrap();
+    backend.linear(&x, &weight, Epilogue::Store, &mut y).unwrap();
+    assert!(backend.download(&y).unwrap().is_empty());
+    assert_eq!(backend.indices_len(&backend.upload_indices(&[]).unwrap()), 0);
+}
+
+#[test]
+fn rows_that_do_not_exist_never_reach_a_kernel() {
+    let Some(emulator) = Emulator::start() else { return };
+    let backend = emulator.backend(Dtype::F32);
+    let x = backend.upload(&random(12, 1)).unwrap();
+    let rows = backend.upload_indices(&[3]).unwrap();
+    let mut y = backend.tensor(4).unwrap();
+    let gather = std::panic::AssertUnwindSafe(|| backend.gather_rows(&x, 4, &rows, &mut y).is_ok());
+    assert!(std::panic::catch_unwind(gather).is_err(), "row 3 of three rows");
+}

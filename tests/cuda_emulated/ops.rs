@@ -1,0 +1,401 @@
+//! Every operation against its CPU twin, on odd sizes, with threads running forwards, backwards and in random order.
+
+use crate::emulator::{Emulator, ORDERS, Setting, random};
+use actpatch::backend::*;
+use actpatch::types::{Activation, Matrix};
+
+/// An operation, run on any backend.
+trait Case {
+    /// Runs it and returns all it has written.
+    fn run<B: Backend>(&self, backend: &B) -> Result<Vec<Vec<f32>>>;
+}
+
+/// Runs a case on the CPU and, in every thread order, on the emulated GPU. Differences are measured against the largest
+/// value of an output; `tolerance` covers sums in another order.
+fn check(what: &str, case: &impl Case, tolerance: f32) {
+    let Some(emulator) = Emulator::start() else { return };
+    let expected = case.run(&CpuBackend::new(Dtype::F32).unwrap()).unwrap();
+    for order in ORDERS {
+        emulator.set(Setting::Order, order);
+        let found = case.run(&emulator.backend(Dtype::F32)).unwrap();
+        compare(&format!("{what}, order {order}"), &found, &expected, tolerance);
+    }
+}
+
+fn compare(what: &str, found: &[Vec<f32>], expected: &[Vec<f32>], tolerance: f32) {
+    assert_eq!(found.len(), expected.len());
+    for (output, (found, expected)) in found.iter().zip(expected).enumerate() {
+        assert_eq!(found.len(), expected.len(), "{what}: length of output {output}");
+        let scale = expected.iter().fold(1.0f32, |m, v| m.max(v.abs()));
+        for (i, (f, e)) in found.iter().zip(expected).enumerate() {
+            let close = (f - e).abs() <= tolerance * scale;
+            assert!(close, "{what}: value {i} of output {output} is {f}, on the CPU {e} (scale {scale})");
+        }
+    }
+}
+
+const ACTIVATIONS: [Activation; 4] = [Activation::Gelu, Activation::GeluTanh, Activation::Relu, Activation::Silu];
+
+struct NormCase {
+    rows: usize,
+    width: usize,
+    kind: NormKind,
+    gain: bool,
+    bias: bool,
+}
+
+impl Case for NormCase {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Vec<Vec<f32>>> {
+        let (n, width) = (self.rows * self.width, self.width);
+        let part = |there: bool, seed| there.then(|| backend.upload(&random(width, seed))).transpose();
+        let (gain, bias) = (part(self.gain, 2)?, part(self.bias, 3)?);
+        let norm = Norm { kind: self.kind, width, eps: 1e-2, gain, bias };
+        let (x, dy) = (backend.upload(&random(n, 1))?, backend.upload(&random(n, 4))?);
+        let (mut y, mut dx) = (backend.tensor(n)?, backend.upload(&random(n, 5))?);
+        backend.layer_norm(&x, &norm, &mut y)?;
+        backend.layer_norm_backward(&dy, &x, &norm, &mut dx)?;
+        let mut scaled = backend.upload(&random(n, 6))?;
+        backend.gain_and_bias(&mut scaled, &norm)?;
+        [&y, &dx, &scaled].into_iter().map(|t| backend.download(t)).collect()
+    }
+}
+
+#[test]
+fn norms() {
+    for width in [1, 7, 33, 130, 257] {
+        for kind in [NormKind::Layer, NormKind::Rms] {
+            for (gain, bias) in [(false, false), (true, false), (true, true)] {
+                let case = NormCase { rows: 5, width, kind, gain, bias };
+                // 1e-5: the roundings of sums of a few hundred terms.
+                check(&format!("{kind:?} norm of {width}"), &case, 1e-5);
+            }
+        }
+    }
+}
+
+struct ProductCase {
+    rows: usize,
+    inputs: usize,
+    outputs: usize,
+    /// Rounds what goes in to bfloat16, so that f32 products are those of bfloat16.
+    rounded: bool,
+}
+
+impl ProductCase {
+    fn values(&self, len: usize, seed: u64) -> Vec<f32> {
+        let round = |v: f32| if self.rounded { half::bf16::from_f32(v).to_f32() } else { v };
+        random(len, seed).into_iter().map(round).collect()
+    }
+}
+
+impl Case for ProductCase {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Vec<Vec<f32>>> {
+        let &Self { rows, inputs, outputs, .. } = self;
+        let weight = Matrix::new(inputs, outputs, self.values(inputs * outputs, 2));
+        let weight = backend.pack(&weight, &random(outputs, 3))?;
+        let x = backend.upload(&self.values(rows * inputs, 1))?;
+        let mut stored = backend.tensor(rows * outputs)?;
+        backend.linear(&x, &weight, Epilogue::Store, &mut stored)?;
+        let mut accumulated = backend.upload(&random(rows * outputs, 4))?;
+        backend.linear(&x, &weight, Epilogue::Accumulate, &mut accumulated)?;
+        let mut results = vec![backend.download(&stored)?, backend.download(&accumulated)?];
+        // One activation per shape is enough: the epilogue calls the function that the activations' test covers.
+        let activation = ACTIVATIONS[inputs % 4];
+        let (mut y, mut before) = (backend.tensor(rows * outputs)?, backend.tensor(rows * outputs)?);
+        backend.linear(&x, &weight, Epilogue::Activate(activation, Some(&mut before)), &mut y)?;
+        let mut alone = backend.tensor(rows * outputs)?;
+        backend.linear(&x, &weight, Epilogue::Activate(activation, None), &mut alone)?;
+        let dy = backend.upload(&self.values(rows * outputs, 5))?;
+        let mut dx = backend.tensor(rows * inputs)?;
+        backend.linear_backward(&dy, &weight, &mut dx)?;
+        for tensor in [&y, &before, &alone, &dx] {
+            results.push(backend.download(tensor)?);
+        }
+        Ok(results)
+    }
+}
+
+/// Tails in every direction; rows of x on and off 16 bytes; outputs that fill their memory to the last value (56 x 64);
+/// and, on the emulated GPU's four multiprocessors, the large tile forward (next to last) and backward (last).
+const PRODUCTS: [(usize, usize, usize); 8] =
+    [(1, 5, 3), (2, 1, 1), (7, 48, 33), (26, 64, 192), (56, 64, 64), (65, 70, 66), (130, 36, 136), (129, 131, 37)];
+
+#[test]
+fn f32_products() {
+    for (rows, inputs, outputs) in PRODUCTS {
+        let case = ProductCase { rows, inputs, outputs, rounded: false };
+        // 3e-6 of the largest value: three TF32 products keep 22 bits of every factor. One product alone is off by
+        // 1e-3 and fails.
+        check(&format!("{rows} x {inputs} x {outputs}"), &case, 3e-6);
+    }
+}
+
+#[test]
+fn bf16_products_are_those_of_rounded_factors() {
+    let Some(emulator) = Emulator::start() else { return };
+    for (rows, inputs, outputs) in PRODUCTS {
+        let case = ProductCase { rows, inputs, outputs, rounded: true };
+        let expected = case.run(&CpuBackend::new(Dtype::F32).unwrap()).unwrap();
+        for order in ORDERS {
+            emulator.set(Setting::Order, order);
+            let found = case.run(&emulator.backend(Dtype::Bf16)).unwrap();
+            // 3e-6: products of bfloat16 are exact in f32, only sums are rounded.
+            compare(&format!("{rows} x {inputs} x {outputs} in bf16, order {order}"), &found, &expected, 3e-6);
+        }
+    }
+}
+
+struct RotaryCase {
+    half: usize,
+    inverse: bool,
+}
+
+impl Case for RotaryCase {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Vec<Vec<f32>>> {
+        let heads = Heads { count: 3, kv_count: 3, width: 10, scale: 1.0, window: None };
+        let columns = Columns { stride: 37, start: 4, width: 30 };
+        let mut x = backend.upload(&random(5 * 37, 1))?;
+        let table = backend.upload(&random(9 * 2 * self.half, 2))?;
+        let positions = backend.upload_indices(&[8, 0, 3, 3, 5])?;
+        backend.rotary(&mut x, columns, heads, self.half, &table, &positions, self.inverse)?;
+        Ok(vec![backend.download(&x)?])
+    }
+}
+
+#[test]
+fn rotations() {
+    for (half, inverse) in [(1, false), (2, true), (5, false), (5, true)] {
+        // 1e-6: two products and a sum.
+        check(&format!("rotary of {half} pairs"), &RotaryCase { half, inverse }, 1e-6);
+    }
+}
+
+/// (prefix, keys, queries) per row.
+type Lengths = &'static [(usize, usize, usize)];
+
+struct AttentionCase {
+    count: usize,
+    kv_count: usize,
+    width: usize,
+    window: Option<usize>,
+    lengths: Lengths,
+}
+
+impl AttentionCase {
+    /// The rows, and how many queries, keys, prefix rows and probabilities there are.
+    fn rows(&self) -> (Vec<AttentionRow>, [usize; 4]) {
+        let mut ends = [0; 4];
+        let mut rows = Vec::new();
+        for &(n_prefix, n_keys, n_queries) in self.lengths {
+            let [query_start, key_start, prefix_start, pattern_start] = ends;
+            rows.push(AttentionRow {
+                query_start,
+                n_queries,
+                key_start,
+                n_keys,
+                prefix_start,
+                n_prefix,
+                pattern_start,
+            });
+            ends[0] += n_queries;
+            ends[1] += n_keys;
+            ends[2] += n_prefix;
+            ends[3] += self.count * n_queries * (n_prefix + n_keys);
+        }
+        (rows, ends)
+    }
+}
+
+impl Case for AttentionCase {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Vec<Vec<f32>>> {
+        let (rows, [queries, keys, prefix, patterns]) = self.rows();
+        let &Self { count, kv_count, width, window, .. } = self;
+        let heads = Heads { count, kv_count, width, scale: 1.0 / (width as f32).sqrt(), window };
+        let (d_attn, stride) = (count * width, heads.kv_stride());
+        let rows = backend.upload_attention_rows(&rows)?;
+        let q = backend.upload(&random(queries * d_attn, 1))?;
+        let (own, prefix) = (backend.upload(&random(keys * stride, 2))?, backend.upload(&random(prefix * stride, 3))?);
+        let kv = || KeyValues { own: &own, prefix: Some(&prefix) };
+        let (mut z, mut sums) = (backend.tensor(queries * d_attn)?, backend.tensor(queries * count)?);
+        backend.attention(&q, kv(), &rows, heads, &mut z, Some(&mut sums))?;
+        let mut alone = backend.tensor(queries * d_attn)?;
+        backend.attention(&q, kv(), &rows, heads, &mut alone, None)?;
+        let mut pattern = backend.tensor(patterns)?;
+        backend.attention_pattern(&q, kv(), &rows, heads, &mut pattern)?;
+        let mut applied = backend.tensor(queries * d_attn)?;
+        backend.apply_pattern(&pattern, kv(), &rows, heads, &mut applied)?;
+        let dz = backend.upload(&random(queries * d_attn, 4))?;
+        let (mut dq, mut dkv) = (backend.tensor(queries * d_attn)?, backend.tensor(keys * stride)?);
+        backend.attention_backward(&q, kv(), &rows, heads, &sums, &dz, &mut dq, &mut dkv)?;
+        [&z, &sums, &alone, &pattern, &applied, &dq, &dkv].into_iter().map(|t| backend.download(t)).collect()
+    }
+}
+
+/// Short and long rows, captured prefixes, fewer queries than keys.
+const LENGTHS: [Lengths; 4] =
+    [&[(0, 1, 1)], &[(0, 19, 19), (0, 5, 5)], &[(6, 13, 13), (1, 4, 1), (0, 40, 40)], &[(33, 30, 25), (0, 2, 2)]];
+
+/// (heads, key-value heads, width, window).
+const HEADS: [(usize, usize, usize, Option<usize>); 6] = [
+    (1, 1, 3, None),
+    (2, 2, 12, Some(5)),
+    (1, 1, 128, Some(1)),
+    (4, 2, 24, None),
+    (3, 1, 8, Some(9)),
+    (2, 2, 80, None),
+];
+
+#[test]
+fn attention_of_all_shapes() {
+    for (count, kv_count, width, window) in HEADS {
+        for lengths in LENGTHS {
+            let case = AttentionCase { count, kv_count, width, window, lengths };
+            let what = format!("{count}/{kv_count} heads of {width}, window {window:?}, rows {lengths:?}");
+            // 1e-5: sums over up to 63 keys and 40 queries.
+            check(&what, &case, 1e-5);
+        }
+    }
+}
+
+#[test]
+fn heads_that_are_too_wide_are_an_error() {
+    let Some(emulator) = Emulator::start() else { return };
+    let case = AttentionCase { count: 1, kv_count: 1, width: 129, window: None, lengths: LENGTHS[0] };
+    let message = case.run(&emulator.backend(Dtype::F32)).unwrap_err().to_string();
+    assert!(message.contains("129") && message.contains("128"), "{message}");
+}
+
+struct ActivationCase(Activation);
+
+impl Case for ActivationCase {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Vec<Vec<f32>>> {
+        let n = 1003;
+        let wide: Vec<f32> = random(n, 1).iter().map(|v| 5.0 * v).collect();
+        let (x, value) = (backend.upload(&wide)?, backend.upload(&random(n, 2))?);
+        let mut y = backend.tensor(n)?;
+        backend.activate(self.0, &x, &mut y)?;
+        let mut slope = backend.upload(&random(n, 3))?;
+        backend.activate_backward(self.0, &x, &mut slope)?;
+        let mut gated = backend.upload(&random(n, 4))?;
+        backend.gate(self.0, &x, &mut gated)?;
+        let (mut dy, mut d_gate) = (backend.upload(&random(n, 5))?, backend.tensor(n)?);
+        backend.gate_backward(self.0, &x, &value, &mut dy, &mut d_gate)?;
+        let mut sum = backend.upload(&random(n, 6))?;
+        backend.add(&x, &mut sum)?;
+        [&y, &slope, &gated, &dy, &d_gate, &sum].into_iter().map(|t| backend.download(t)).collect()
+    }
+}
+
+#[test]
+fn activations_and_gates() {
+    for activation in ACTIVATIONS {
+        // 1e-6: each side's exp and erf are within a few units of the last place.
+        check(&format!("{activation:?}"), &ActivationCase(activation), 1e-6);
+    }
+}
+
+/// Copies, gathers, scatters and patches of a matrix with 40 columns.
+struct RowsCase {
+    /// Columns patched, of 40.
+    width: usize,
+    k: usize,
+}
+
+impl Case for RowsCase {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Vec<Vec<f32>>> {
+        let &Self { width, k } = self;
+        let columns = Columns { stride: 40, start: 40 - width, width };
+        let from = Columns { stride: width + 3, start: 2, width };
+        let matrix = |seed| backend.upload(&random(6 * 40, seed));
+        let source = backend.upload(&random(4 * (width + 3), 2))?;
+        let (target, rows) = (backend.upload_indices(&[5, 0, 3])?, backend.upload_indices(&[1, 3, 3])?);
+        let patch = || PatchRows { target: &target, source: &rows };
+        let (mut replaced, mut added, mut swapped) = (matrix(1)?, matrix(1)?, matrix(1)?);
+        backend.patch_replace(&mut replaced, columns, &source, from, patch())?;
+        backend.patch_add(&mut added, columns, &source, from, patch(), -0.7)?;
+        let directions = backend.upload(&random(2 * k * width, 3))?;
+        let basis = backend.upload_indices(&[1, 0, 1])?;
+        let bases = Bases { directions: &directions, k, basis: &basis };
+        backend.patch_swap(&mut swapped, columns, &source, from, patch(), bases)?;
+        let mut gathered = backend.tensor(3 * 40)?;
+        backend.gather_rows(&matrix(4)?, 40, &target, &mut gathered)?;
+        let mut scattered = matrix(5)?;
+        backend.scatter_add_rows(&gathered, 40, &target, &mut scattered)?;
+        let mut copied = matrix(6)?;
+        backend.copy_into(&gathered, &mut copied, 17)?;
+        let spans = backend.upload_indices(&[3, 100, 57, 200, 0, 40, 80, 7, 0, 100, 9, 1])?;
+        backend.copy_spans(&matrix(7)?, &spans, &mut copied)?;
+        let mut zeroed = matrix(8)?;
+        backend.zero(&mut zeroed)?;
+        [&replaced, &added, &swapped, &gathered, &scattered, &copied, &zeroed]
+            .into_iter()
+            .map(|t| backend.download(t))
+            .collect()
+    }
+}
+
+#[test]
+fn rows_and_patches() {
+    for (width, k) in [(1, 1), (13, 3), (40, 1), (33, 33)] {
+        // 1e-5: a swap along up to 33 directions that are neither orthogonal nor of unit length.
+        check(&format!("patches of {width} columns, {k} directions"), &RowsCase { width, k }, 1e-5);
+    }
+}
+
+struct SwapGradientCase {
+    width: usize,
+    k: usize,
+}
+
+impl Case for SwapGradientCase {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Vec<Vec<f32>>> {
+        let &Self { width, k } = self;
+        let (dy, x) = (backend.upload(&random(5 * width, 1))?, backend.upload(&random(4 * width, 2))?);
+        let source = backend.upload(&random(3 * width, 3))?;
+        let basis = backend.upload(&random(k * width, 4))?;
+        let list = |rows: &[u32]| backend.upload_indices(rows);
+        let (gradient, base, from) = (list(&[4, 0, 2, 3])?, list(&[3, 0, 1, 1])?, list(&[0, 2, 2, 1])?);
+        let rows = SwapGradientRows { gradient: &gradient, base: &base, source: &from };
+        let mut d_basis = backend.tensor(k * width)?;
+        backend.patch_swap_backward(&dy, &x, &source, rows, &basis, width, &mut d_basis)?;
+        Ok(vec![backend.download(&d_basis)?])
+    }
+}
+
+#[test]
+fn the_gradient_of_a_swap() {
+    for (width, k) in [(1, 1), (40, 1), (129, 3), (64, 7)] {
+        // 1e-5: dot products of up to 129 terms.
+        check(&format!("gradient of {k} directions of {width}"), &SwapGradientCase { width, k }, 1e-5);
+    }
+}
+
+struct LogitsCase {
+    rows: usize,
+    n: usize,
+    width: usize,
+}
+
+impl Case for LogitsCase {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Vec<Vec<f32>>> {
+        let &Self { rows, n, width } = self;
+        let (x, columns) = (backend.upload(&random(rows * width, 1))?, backend.upload(&random(n * width, 2))?);
+        let bias = backend.upload(&random(n, 3))?;
+        let mut y = backend.tensor(rows * n)?;
+        backend.answer_logits(&x, &columns, &bias, &mut y)?;
+        let (dy, mut dx) = (backend.upload(&random(rows * n, 4))?, backend.tensor(rows * width)?);
+        backend.answer_logits_backward(&dy, &columns, n, &mut dx)?;
+        let large: Vec<f32> = random(rows * width, 5).iter().map(|v| 400.0 + 10.0 * v).collect();
+        let mut sums = backend.tensor(rows)?;
+        backend.log_sum_exp(&backend.upload(&large)?, width, &mut sums)?;
+        [&y, &dx, &sums].into_iter().map(|t| backend.download(t)).collect()
+    }
+}
+
+#[test]
+fn logits_and_log_sums() {
+    for (rows, n, width) in [(1, 1, 1), (5, 3, 37), (4, 10, 300), (9, 2, 64)] {
+        // 1e-6 of the largest value, which is 400 for the log-sums.
+        check(&format!("{n} answers of {rows} rows"), &LogitsCase { rows, n, width }, 1e-6);
+    }
+}
