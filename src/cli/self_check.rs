@@ -1,5 +1,6 @@
 //! `self-check`.
 
+use crate::datasets::treebank::Scaffold;
 use super::common::{ModelArgs, RunArgs, build_prompts, print, print_json, resolve_layers};
 use crate::engine::{PairedRun, PatchPositions};
 use crate::experiments::self_check::self_check;
@@ -30,7 +31,7 @@ pub fn run(args: Args) -> Result<()> {
     let mut failed = 0;
     for spec in &args.models.models {
         let model = args.models.load(spec, args.run.seed)?;
-        let prompts = build_prompts(&catalogue, &args.eval_set, &model)?;
+        let prompts = build_prompts(&args.run, &catalogue, &args.eval_set, Scaffold::Plain, &model)?;
         let name = model.name.clone();
         let layers = resolve_layers(&args.layers, model.config.n_layers - 1)?;
         let mut table = Table::new(["check", "layer", "deviation", "tolerance", "result"]);

@@ -9,6 +9,7 @@ mod catalogue;
 mod error;
 mod file;
 mod template;
+pub mod treebank;
 #[cfg(test)]
 mod tests;
 

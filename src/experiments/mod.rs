@@ -1,4 +1,5 @@
 //! Experiments on an engine: each file one question.
 
+pub mod chunks;
 pub mod patching_suite;
 pub mod self_check;
