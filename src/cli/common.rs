@@ -223,7 +223,11 @@ pub fn build_prompts(
             "{name}: {} is missing; make it with: actpatch treebank-data-gen --models {} --splits {split} --scaffolds {scaffold}{}",
             file.display(),
             model.name,
-            if run.data_dir == Path::new("data") { String::new() } else { format!(" --data-dir {}", run.data_dir.display()) }
+            if run.data_dir == Path::new("data") {
+                String::new()
+            } else {
+                format!(" --data-dir {}", run.data_dir.display())
+            }
         );
     }
     Ok(catalogue.build_from(&file, name, &model.tokenizer, &options)?)

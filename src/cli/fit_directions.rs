@@ -329,7 +329,8 @@ impl Fitting<'_> {
         for same_positions in places.chunk_by(|a, b| a.0 == b.0) {
             for group in same_positions.chunks(at_once) {
                 let layers: Vec<usize> = group.iter().map(|(_, layer)| *layer).collect();
-                let of = |set, positions, seed| embeddings_at(self.engine, set, &layers, positions, seed, MEMORY_BUDGET);
+                let of =
+                    |set, positions, seed| embeddings_at(self.engine, set, &layers, positions, seed, MEMORY_BUDGET);
                 let train = of(prompts, group[0].0, self.args.run.seed)?;
                 let mut tested = Vec::new();
                 for test in tests {
@@ -370,11 +371,8 @@ impl Fitting<'_> {
         let adam = AdamSettings { learning_rate: args.learning_rate, ..AdamSettings::default() };
         let epochs = epochs_of(args, &prompts.name);
         let settings = TrainSettings { epochs, batch_size: args.batch_size as usize, adam };
-        let as_das = |&(_, job): &(usize, &Job)| DasJob {
-            method: job.method,
-            layer: job.layer,
-            positions: job.positions,
-        };
+        let as_das =
+            |&(_, job): &(usize, &Job)| DasJob { method: job.method, layer: job.layer, positions: job.positions };
         let das: Vec<DasJob> = jobs.iter().map(as_das).collect();
         let place = (&settings, args.run.seed);
         train_all(self.engine, prompts, &das, place, MEMORY_BUDGET, |index, trained| -> Result<()> {

@@ -1,7 +1,7 @@
 //! `self-check`.
 
-use crate::datasets::treebank::Scaffold;
 use super::common::{ModelArgs, RunArgs, build_prompts, print, print_json, resolve_layers};
+use crate::datasets::treebank::Scaffold;
 use crate::engine::{PairedRun, PatchPositions};
 use crate::experiments::self_check::self_check;
 use crate::report::Table;

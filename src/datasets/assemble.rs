@@ -129,7 +129,12 @@ fn check_lengths(
 }
 
 /// All prompts have the first one's named positions.
-fn check_positions(dataset: &Dataset, field: &str, prompts: &[Prompt], encoded: &[Encoded]) -> Result<(), DatasetError> {
+fn check_positions(
+    dataset: &Dataset,
+    field: &str,
+    prompts: &[Prompt],
+    encoded: &[Encoded],
+) -> Result<(), DatasetError> {
     let all = || prompts.iter().zip(encoded);
     let Some((first_prompt, first)) = all().next() else { return Ok(()) };
     for (prompt, other) in all() {

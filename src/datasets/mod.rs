@@ -9,9 +9,9 @@ mod catalogue;
 mod error;
 mod file;
 mod template;
-pub mod treebank;
 #[cfg(test)]
 mod tests;
+pub mod treebank;
 
 pub use crate::types::{AnswerPair, PairedPrompts};
 pub use build::BuildOptions;

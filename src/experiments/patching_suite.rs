@@ -7,8 +7,8 @@
 use super::chunks::{Kept, joined_baselines, joined_scores, part, stretches};
 use crate::backend::Backend;
 use crate::engine::{
-    Baselines, Engine, EngineError, Flops, Intervention, Layout, Metric, Mode, Op, PairedRun, Part, PatchPositions, Resume,
-    Scores, Site, Source,
+    Baselines, Engine, EngineError, Flops, Intervention, Layout, Metric, Mode, Op, PairedRun, Part, PatchPositions,
+    Resume, Scores, Site, Source,
 };
 use crate::types::{Matrix, PairedPrompts};
 use std::collections::{BTreeMap, BTreeSet};

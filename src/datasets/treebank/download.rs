@@ -175,7 +175,10 @@ fn copy(
 }
 
 /// The SHA-256 of a file in hexadecimal digits.
-pub(super) fn sha256(path: &Path) -> Result<String, TreebankError> {
+///
+/// # Errors
+/// [`TreebankError::Io`].
+pub fn sha256(path: &Path) -> Result<String, TreebankError> {
     let mut digest = Sha256::new();
     let mut file = File::open(path).map_err(io_error(path))?;
     let mut buffer = vec![0; 1 << 16];
@@ -190,7 +193,8 @@ pub(super) fn sha256(path: &Path) -> Result<String, TreebankError> {
 /// Takes the Treebank's files, known by their last name, out of the archive into `root`. No path of the archive's own
 /// is ever used.
 fn extract(path: &Path, root: &Path) -> Result<(), TreebankError> {
-    let broken = |found: String| TreebankError::Archive { path: path.into(), expected: "a whole zip archive".into(), found };
+    let broken =
+        |found: String| TreebankError::Archive { path: path.into(), expected: "a whole zip archive".into(), found };
     let file = File::open(path).map_err(io_error(path))?;
     let mut archive = zip::ZipArchive::new(file).map_err(|error| broken(error.to_string()))?;
     let mut taken: Vec<&str> = Vec::new();

@@ -79,7 +79,9 @@ pub enum TreebankError {
         found: String,
     },
     /// No pair could be made.
-    #[error("{dataset}: no positive and negative sentence have the same number of tokens ({positive} positive, {negative} negative)")]
+    #[error(
+        "{dataset}: no positive and negative sentence have the same number of tokens ({positive} positive, {negative} negative)"
+    )]
     NoPairs {
         /// The split's dataset.
         dataset: String,
@@ -87,6 +89,18 @@ pub enum TreebankError {
         positive: usize,
         /// Negative sentences.
         negative: usize,
+    },
+    /// An answer is not one token.
+    #[error("scaffold {scaffold}: the answer {answer:?} must be one token of its own, but is {found} in {}", tokenizer.display())]
+    AnswerTokens {
+        /// The scaffold.
+        scaffold: &'static str,
+        /// The answer.
+        answer: &'static str,
+        /// Its tokens.
+        found: usize,
+        /// The tokenizer's file.
+        tokenizer: PathBuf,
     },
     /// The tokenizer failed.
     #[error(transparent)]

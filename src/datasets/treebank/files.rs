@@ -37,7 +37,9 @@ impl TreebankFiles {
             FILES.map(|names| names.iter().map(|name| folder.join(name)).find(|path| path.is_file()).ok_or(names))
         };
         let complete = |found: [Result<PathBuf, &[&str]>; 4]| match found {
-            [Ok(sentences), Ok(dictionary), Ok(labels), Ok(splits)] => Ok(Self { sentences, dictionary, labels, splits }),
+            [Ok(sentences), Ok(dictionary), Ok(labels), Ok(splits)] => {
+                Ok(Self { sentences, dictionary, labels, splits })
+            }
             found => Err(found.into_iter().filter_map(Result::err).map(|names| names.join(" or ")).collect()),
         };
         complete(in_folder(root)).or_else(|missing: Vec<String>| match complete(in_folder(&root.join(INNER))) {

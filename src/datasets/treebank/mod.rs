@@ -12,11 +12,11 @@ mod join;
 mod pair;
 mod write;
 
-pub use download::{Archive, OFFICIAL_ARCHIVE};
+pub use download::{Archive, OFFICIAL_ARCHIVE, sha256};
 pub use error::TreebankError;
 pub use files::{FILES, TreebankFiles};
 pub use join::{Loss, Losses, Sentence, Treebank};
-pub use pair::{Encoded, PairedSentence, encode, pair};
+pub use pair::{Encoded, PairedSentence, answer_tokens, encode, pair};
 pub use write::{Provenance, csv_text, dataset_text};
 
 use clap::ValueEnum;

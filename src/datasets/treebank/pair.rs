@@ -1,6 +1,6 @@
 //! Positive and negative sentences of equal length become rows of clean and corrupted prompts.
 
-use super::{Scaffold, Sentence, TreebankError};
+use super::{Scaffold, Sentence, Split, TreebankError};
 use crate::model::Tokenizer;
 use std::collections::BTreeMap;
 
@@ -44,6 +44,28 @@ pub fn encode<'a>(
     sentences.map(encode).collect()
 }
 
+/// The answer tokens of a scaffold, (positive, negative).
+///
+/// # Errors
+/// [`TreebankError::AnswerTokens`] for a tokenizer that cuts an answer into several tokens.
+pub fn answer_tokens(scaffold: Scaffold, tokenizer: &Tokenizer) -> Result<(u32, u32), TreebankError> {
+    // Behind a prompt, because some tokenizers put a token in front of a text that stands alone.
+    let prompt = scaffold.apply("A film .");
+    let before = tokenizer.encode(&prompt)?;
+    let token = |answer: &'static str| {
+        let whole = tokenizer.encode(&format!("{prompt}{answer}"))?;
+        match whole.strip_prefix(before.as_slice()).unwrap_or_default() {
+            [token] => Ok(*token),
+            tokens => {
+                let (found, tokenizer) = (tokens.len(), tokenizer.path().into());
+                Err(TreebankError::AnswerTokens { scaffold: scaffold.name(), answer, found, tokenizer })
+            }
+        }
+    };
+    let (positive, negative) = scaffold.answers();
+    Ok((token(positive)?, token(negative)?))
+}
+
 /// Pairs sentences: among those of one token count the first positive goes with the first negative, and so on; what is
 /// left over is dropped. Rows are ordered by token count, positive and negative in turn, and a row's corrupted sentence
 /// is the next row's, where the last row of a token count takes the first one of the *same* count.
@@ -51,11 +73,18 @@ pub fn encode<'a>(
 /// The paper's code pads to the left and rolls over the whole list, so that there the last row of a token count takes
 /// the first of the next one: a corrupted prompt of another length, whose tokens stand at other positions than the
 /// clean ones they replace. All other rows are the same here and there.
-pub fn pair(sentences: &[Encoded]) -> Vec<PairedSentence> {
+///
+/// # Errors
+/// [`TreebankError::NoPairs`].
+pub fn pair(sentences: &[Encoded], split: Split) -> Result<Vec<PairedSentence>, TreebankError> {
     let mut groups: BTreeMap<usize, [Vec<&Encoded>; 2]> = BTreeMap::new();
     for sentence in sentences {
         let [positive, negative] = groups.entry(sentence.tokens.len()).or_default();
-        if sentence.positive { positive.push(sentence) } else { negative.push(sentence) };
+        if sentence.positive {
+            positive.push(sentence)
+        } else {
+            negative.push(sentence)
+        };
     }
     let mut rows = Vec::new();
     for (token_count, [positive, negative]) in groups {
@@ -68,5 +97,10 @@ pub fn pair(sentences: &[Encoded]) -> Vec<PairedSentence> {
             token_count,
         }));
     }
-    rows
+    if rows.is_empty() {
+        let positive = sentences.iter().filter(|sentence| sentence.positive).count();
+        let (dataset, negative) = (split.dataset().into(), sentences.len() - positive);
+        return Err(TreebankError::NoPairs { dataset, positive, negative });
+    }
+    Ok(rows)
 }

@@ -22,7 +22,10 @@ pub fn dataset_text(rows: &[PairedSentence], split: Split, scaffold: Scaffold, p
     let Provenance { model, sources, filtered, sentences } = provenance;
     let mut comment = |line: String| text.push_str(&format!("# {line}\n"));
     comment(format!("Stanford Sentiment Treebank, {split}, {scaffold}, for {}.", one_line(model)));
-    comment(format!("{} rows of {sentences} sentences; pairs have equal token counts with {model}'s tokenizer.", rows.len()));
+    comment(format!(
+        "{} rows of {sentences} sentences; pairs have equal token counts with {model}'s tokenizer.",
+        rows.len()
+    ));
     if *filtered {
         comment("Only sentences to which the model prefers the right answer (logit difference above 0).".into());
     }

@@ -5,7 +5,8 @@ use crate::backend::{Backend, SwapGradientRows};
 use crate::directions::DirectionError;
 use crate::engine::metrics::logit_difference_gradient;
 use crate::engine::{
-    Baselines, Engine, EngineError, Intervention, Mode, Op, PairedRun, Part, Patch, PatchPositions, Resume, Scores, Site, Source,
+    Baselines, Engine, EngineError, Intervention, Mode, Op, PairedRun, Part, Patch, PatchPositions, Resume, Scores,
+    Site, Source,
 };
 use crate::types::Matrix;
 
