@@ -53,18 +53,53 @@ pub enum Activation {
     Silu,
 }
 
+/// What a norm divides by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NormKind {
+    /// Layer norm: `(x - mean) / sqrt(variance + eps)`.
+    Layer,
+    /// RMS norm: `x / sqrt(mean of squares + eps)` (Zhang and Sennrich 2019, arXiv 1910.07467).
+    Rms,
+}
+
+/// How rotary frequencies are stretched for contexts longer than those of the pre-training.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub enum RotaryScaling {
+    /// Not at all.
+    None,
+    /// All frequencies divided by `factor`: position interpolation (Chen et al. 2023, arXiv 2306.15595).
+    Linear {
+        /// The divisor.
+        factor: f32,
+    },
+    /// Llama 3.1's (Hugging Face `llama3`): wavelengths above `original_n_ctx / low_frequency_factor` are stretched by
+    /// `factor`, those below `original_n_ctx / high_frequency_factor` stay, the ones between are interpolated.
+    Llama3 {
+        /// The divisor of low frequencies.
+        factor: f32,
+        /// Sets the longest wavelength that is not stretched fully.
+        low_frequency_factor: f32,
+        /// Sets the longest wavelength that is not stretched at all.
+        high_frequency_factor: f32,
+        /// Context of the pre-training, in positions.
+        original_n_ctx: usize,
+    },
+}
+
 /// How a model knows where a token stands.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub enum Positions {
     /// A learned vector per position, added to the embedding (GPT-2).
     Learned,
     /// Rotary embedding of the first `dims` of every head's query and key, pairing dimension `i` with `i + dims / 2`
-    /// (the GPT-NeoX convention).
+    /// (the GPT-NeoX convention, which Llama's checkpoints share).
     Rotary {
         /// Number of rotated dimensions of a head.
         dims: usize,
         /// Base of the geometric progression of wavelengths.
         base: f32,
+        /// What is done to the frequencies for long contexts.
+        scaling: RotaryScaling,
     },
 }
 

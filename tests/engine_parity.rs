@@ -14,7 +14,16 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-const MODELS: [&str; 3] = ["gpt2-tiny", "neox-parallel", "neox-sequential"];
+const MODELS: [&str; 8] = [
+    "gpt2-tiny",
+    "neox-parallel",
+    "neox-sequential",
+    "llama-tiny",
+    "mistral-tiny",
+    "qwen2-tiny",
+    "qwen3-tiny",
+    "stablelm-tiny",
+];
 
 /// Activations and logits are of order 1 to 10 in f32, through up to three blocks: 1e-4 absolute.
 const ABSOLUTE: f32 = 1e-4;
@@ -331,7 +340,8 @@ fn gradients_match_autograd() {
         let n_layers = fixture.engine.config().n_layers;
         let d_model = fixture.engine.config().d_model;
         let mut worst: f32 = 0.0;
-        for case in fixture.cases["gradients"].as_array().unwrap() {
+        let cases = fixture.cases["gradients"].as_array().unwrap();
+        for case in cases {
             let name = case["name"].as_str().unwrap();
             let site: Site = case["site"].as_str().unwrap().parse().unwrap();
             let layer = if let Site::ResidPost(_) = site { n_layers } else { site.layer().unwrap() };
@@ -360,7 +370,7 @@ fn gradients_match_autograd() {
             assert!(unreachable || error < 1e-3, "{} {name}: off by {error:e}", fixture.name);
             worst = worst.max(if unreachable { 0.0 } else { error });
         }
-        println!("{}: gradients off by at most {worst:e} relative", fixture.name);
+        println!("{}: {} gradients off by at most {worst:e} relative", fixture.name, cases.len());
     }
 }
 

@@ -3,7 +3,7 @@
 mod support;
 
 use actpatch::model::{LoadOptions, Model, ModelError, Source, WeightProcessing};
-use actpatch::types::{Activation, Positions};
+use actpatch::types::{Activation, Positions, RotaryScaling};
 use serde_json::{Value, json};
 use std::path::Path;
 use support::{Copy, Stored, fixture, load, offline, read_tensors};
@@ -185,7 +185,7 @@ fn missing_files_are_named() {
 #[test]
 fn configurations_that_cannot_be_honoured_are_refused() {
     let gpt2 = [
-        ("model_type", json!("llama"), "`llama` is not a supported architecture (supported: gpt2, gpt_neox)"),
+        ("model_type", json!("gemma"), "`gemma` is not a supported architecture (supported: gpt2, gpt_neox, llama"),
         ("model_type", Value::Null, "nothing is not a supported"),
         ("n_layer", json!(0), "field `n_layer`: expected a whole number from 1"),
         ("n_layer", json!(1_000_000), "at most 4096 layers"),
@@ -207,7 +207,12 @@ fn configurations_that_cannot_be_honoured_are_refused() {
         ("rope_parameters", json!({ "partial_rotary_factor": 0.25 }), "which is 5 dimensions"),
         ("rope_parameters", json!({ "partial_rotary_factor": 1.2 }), "from 2 to 20"),
         ("rope_parameters", json!({ "rope_type": "yarn" }), "field `rope_parameters.rope_type`"),
-        ("rope_scaling", json!({ "type": "linear", "factor": 2 }), "field `rope_scaling.type`"),
+        (
+            "rope_scaling",
+            json!({ "type": "dynamic", "factor": 2 }),
+            "field `rope_scaling.type`: expected default, linear",
+        ),
+        ("rope_scaling", json!({ "type": "linear" }), "field `rope_scaling.factor`: expected a number above 0"),
         ("use_parallel_residual", json!(3), "true or false"),
         ("hidden_size", json!(61), "a divisor of hidden_size = 61"),
     ];
@@ -233,7 +238,7 @@ fn old_and_new_field_names() {
         }
         copy.load().unwrap().config
     };
-    let dims = |dims, base| Positions::Rotary { dims, base };
+    let dims = |dims, base| Positions::Rotary { dims, base, scaling: RotaryScaling::None };
     let old = rotary(&[("rotary_pct", json!(0.5)), ("rotary_emb_base", json!(20_000))]);
     assert_eq!(old.positions, dims(10, 20_000.0));
     let newer = rotary(&[("partial_rotary_factor", json!(0.4)), ("rope_theta", json!(500.0))]);

@@ -41,7 +41,7 @@ fn product(x: &[f32], linear: &LinearWeights) -> Vec<f32> {
 }
 
 fn normed(x: &[f32], norm: &NormWeights) -> Vec<f32> {
-    x.iter().zip(&norm.gain).zip(&norm.bias).map(|((x, gain), bias)| x * gain + bias).collect()
+    x.iter().zip(&norm.gain).zip(norm.bias.as_ref().unwrap()).map(|((x, gain), bias)| x * gain + bias).collect()
 }
 
 /// What a layer norm hands on before gain and bias: mean 0.

@@ -7,6 +7,8 @@ pub mod cpu;
 
 pub use cpu::CpuBackend;
 
+pub use crate::types::NormKind;
+
 use crate::types::{Activation, Matrix};
 
 /// What can go wrong on a device.
@@ -59,15 +61,6 @@ impl Columns {
     pub fn all(width: usize) -> Self {
         Self { stride: width, start: 0, width }
     }
-}
-
-/// What a norm divides by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NormKind {
-    /// Layer norm: `(x - mean) / sqrt(variance + eps)`.
-    Layer,
-    /// RMS norm: `x / sqrt(mean of squares + eps)`.
-    Rms,
 }
 
 /// A norm over rows, then gain and bias where they are there and were not folded away.

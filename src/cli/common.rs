@@ -2,15 +2,15 @@
 
 use crate::backend::{CpuBackend, Dtype};
 use crate::datasets::treebank::{Scaffold, Split};
-use crate::datasets::{BuildOptions, Catalogue, END, PairedPrompts};
+use crate::datasets::{BuildOptions, Catalogue, DatasetError, END, PairedPrompts};
 use crate::engine::{Engine, Layout, PatchPositions};
 use crate::experiments::chunks::MEMORY_BUDGET;
-use crate::model::{LoadOptions, Model, ModelConfig, WeightProcessing};
+use crate::model::{LoadOptions, Model, ModelConfig, ModelError, WeightProcessing};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 /// Which models, and how their weights are read.
@@ -87,7 +87,14 @@ impl ModelArgs {
         };
         let options =
             LoadOptions { processing, revision: self.revision.clone(), tokenizer: self.tokenizer.clone(), seed };
-        let model = Model::load(spec, &options).with_context(|| format!("model {spec}"))?;
+        let model = Model::load(spec, &options).map_err(|error| {
+            let culprit = match &error {
+                ModelError::Name { spec: name, .. } if name == spec => "--models".to_owned(),
+                ModelError::Name { .. } => "--tokenizer".to_owned(),
+                _ => format!("model {spec}"),
+            };
+            anyhow::Error::new(error).context(culprit)
+        })?;
         tracing::info!(model = model.name, config = ?model.config, "loaded");
         Ok(model)
     }
@@ -127,8 +134,8 @@ pub struct RunArgs {
     #[arg(long, value_enum, default_value = "f32")]
     pub dtype: DtypeArg,
     /// Threads; 0 for one per core.
-    #[arg(long, default_value_t = 0)]
-    pub threads: usize,
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=1024))]
+    pub threads: u16,
     /// Most tokens of one batch.
     #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
     pub batch_tokens: u32,
@@ -142,20 +149,25 @@ pub struct RunArgs {
     #[arg(long)]
     pub dry_run: bool,
     /// Print the results as JSON.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "dry_run")]
     pub json: bool,
 }
 
 impl RunArgs {
     /// Runs `work` in a pool of the chosen number of threads.
     pub fn in_pool<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads).build().context("--threads")?;
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads.into()).build().context("--threads")?;
         pool.install(work)
     }
 
     /// The built-in datasets and the user's.
     pub fn catalogue(&self) -> Result<Catalogue> {
-        let mut catalogue = Catalogue::load(Some(&self.data_dir))?;
+        let mut catalogue = Catalogue::load(Some(&self.data_dir)).map_err(|error| match &error {
+            DatasetError::Io { source, .. } if source.kind() == ErrorKind::NotADirectory => {
+                anyhow::Error::new(error).context(format!("--data-dir: {} is no folder", self.data_dir.display()))
+            }
+            _ => error.into(),
+        })?;
         for file in &self.dataset_file {
             catalogue = catalogue.with_file(file)?;
         }
@@ -185,19 +197,16 @@ impl RunArgs {
     }
 
     /// Refuses a folder that cannot be written to before any work is done.
-    pub fn check_writable(&self, model: &str) -> Result<PathBuf> {
-        let folder = self.folder(model);
-        std::fs::create_dir_all(&folder).with_context(|| format!("--data-dir: cannot make {}", folder.display()))?;
-        tempfile::tempfile_in(&folder).with_context(|| format!("--data-dir: cannot write to {}", folder.display()))?;
-        Ok(folder)
+    pub fn check_writable(&self, folder: &Path) -> Result<()> {
+        std::fs::create_dir_all(folder).with_context(|| format!("--data-dir: cannot make {}", folder.display()))?;
+        tempfile::tempfile_in(folder).with_context(|| format!("--data-dir: cannot write to {}", folder.display()))?;
+        Ok(())
     }
 
     /// Expected memory of a run on a model, in bytes: packed weights, and `activations` values in f32.
     pub fn memory(&self, config: &ModelConfig, activations: usize) -> usize {
-        let attention = 4 * config.d_model * config.n_heads * config.d_head;
-        let block = attention + 2 * config.d_model * config.d_mlp;
         let bytes = if self.dtype == DtypeArg::Bf16 { 2 } else { 4 };
-        config.n_layers * block * bytes + 4 * activations
+        config.n_layers * config.block_weights() * bytes + 4 * activations
     }
 }
 
@@ -277,7 +286,24 @@ pub fn resolve_position(prompts: &PairedPrompts, name: &str) -> Result<(String, 
     Ok((chosen.into(), PatchPositions::One(*position)))
 }
 
-/// Layers as `all`, or a list of numbers and ranges such as `0,3,6..9` (both ends included).
+/// The positions of a list, each once: `auto` may name one that stands there too.
+pub fn resolve_positions(prompts: &PairedPrompts, names: &[String]) -> Result<Vec<(String, PatchPositions)>> {
+    let found = names.iter().map(|name| resolve_position(prompts, name)).collect::<Result<Vec<_>>>()?;
+    Ok(distinct(&found))
+}
+
+/// The entries of a list in their order, each once.
+pub fn distinct<T: Clone + PartialEq>(list: &[T]) -> Vec<T> {
+    let mut kept: Vec<T> = Vec::with_capacity(list.len());
+    for entry in list {
+        if !kept.contains(entry) {
+            kept.push(entry.clone());
+        }
+    }
+    kept
+}
+
+/// Layers `0..=n_layers` as `all`, or a list of numbers and ranges such as `0,3,6..9` (both ends included).
 pub fn resolve_layers(list: &[String], n_layers: usize) -> Result<Vec<usize>> {
     let mut layers = Vec::new();
     for item in list {
@@ -304,7 +330,7 @@ pub fn resolve_layers(list: &[String], n_layers: usize) -> Result<Vec<usize>> {
 pub fn print(text: &str) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
         result => result.context("stdout"),
     }
 }

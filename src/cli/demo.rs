@@ -3,7 +3,6 @@
 use super::common::{RunArgs, print, print_json};
 use super::{direction_patching_results, direction_patching_suite, fit_directions};
 use crate::engine::Metric;
-use crate::report::SuiteCsv;
 use anyhow::{Context, Result};
 use clap::Parser;
 use std::time::Instant;
@@ -45,15 +44,15 @@ pub fn run(args: Args) -> Result<()> {
     }
     let catalogue = args.run.catalogue()?;
     let model = fit.models.load("demo", args.run.seed)?;
-    let folder = args.run.check_writable(&model.name)?;
-    args.run.in_pool(|| fit_directions::fit_model(&fit, &catalogue, "demo", model, &folder))?;
+    let folder = args.run.folder(&model.name);
+    args.run.in_pool(|| fit_directions::fit_model(&fit, &catalogue, "demo", model))?;
     let model = suite.models.load("demo", args.run.seed)?;
     args.run.in_pool(|| direction_patching_suite::patch_model(&suite, &catalogue, model))?;
 
     let mut all = std::collections::BTreeMap::new();
     for metric in &suite.metrics {
         let path = folder.join(format!("direction_patching_{metric}_resid_plain.csv"));
-        let bests = direction_patching_results::best_layers(&SuiteCsv::read(&path)?)?;
+        let bests = direction_patching_results::best_layers(&path)?;
         if !args.run.json {
             print(&format!(
                 "{metric}: percent at the best layer (layer)\n{}\n",

@@ -1,6 +1,6 @@
 //! `direction-patching-results`.
 
-use super::common::{ModelArgs, RunArgs, print, print_json};
+use super::common::{ModelArgs, RunArgs, distinct, print, print_json};
 use crate::directions::{DirectionName, Method};
 use crate::report::{SuiteCsv, Table};
 use anyhow::{Context, Result, bail};
@@ -36,7 +36,7 @@ pub struct Best {
 /// Prints a table per result file of every model.
 pub fn run(args: Args) -> Result<()> {
     let mut all = BTreeMap::new();
-    for spec in &args.models.models {
+    for spec in &distinct(&args.models.models) {
         let name = folder_name(&args, spec)?;
         let folder = args.run.folder(&name);
         let files = result_files(&folder)?;
@@ -44,7 +44,7 @@ pub fn run(args: Args) -> Result<()> {
             bail!("{}: no direction_patching_*.csv; run actpatch direction-patching-suite first", folder.display());
         }
         for path in files {
-            let bests = best_layers(&SuiteCsv::read(&path)?)?;
+            let bests = best_layers(&path)?;
             if args.run.json {
                 all.insert(path.display().to_string(), bests);
             } else {
@@ -61,7 +61,12 @@ pub fn run(args: Args) -> Result<()> {
 
 /// Results need no weights: a folder of that name is enough, otherwise the model is asked for its name.
 fn folder_name(args: &Args, spec: &str) -> Result<String> {
-    if args.run.folder(spec).is_dir() { Ok(spec.into()) } else { Ok(args.models.load(spec, args.run.seed)?.name) }
+    // Only a plain name can be a folder of ours: a path leads to a model, not to its results.
+    let plain = Path::new(spec).file_name().is_some_and(|name| name == spec);
+    if plain && args.run.folder(spec).is_dir() {
+        return Ok(spec.into());
+    }
+    Ok(args.models.load(spec, args.run.seed)?.name)
 }
 
 fn result_files(folder: &Path) -> Result<Vec<PathBuf>> {
@@ -82,10 +87,11 @@ fn result_files(folder: &Path) -> Result<Vec<PathBuf>> {
 /// The layer with the largest value of every (method, dataset of the fit, evaluation column).
 ///
 /// The layer is chosen on the same prompts that are reported, as in the paper's tables.
-pub(super) fn best_layers(file: &SuiteCsv) -> Result<Vec<Best>> {
+pub(super) fn best_layers(path: &Path) -> Result<Vec<Best>> {
+    let file = SuiteCsv::read(path)?;
     let mut bests: BTreeMap<(Method, String, String), (f64, usize)> = BTreeMap::new();
     for ((direction, set, position), &percent) in file.cells() {
-        let name: DirectionName = direction.parse()?;
+        let name: DirectionName = direction.parse().with_context(|| path.display().to_string())?;
         let fitted_on = match (name.dataset(), name.position()) {
             (Some(dataset), Some(position)) => format!("{dataset} {position}"),
             _ => "-".into(),

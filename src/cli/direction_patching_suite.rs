@@ -1,8 +1,8 @@
 //! `direction-patching-suite`.
 
 use super::common::{
-    ModelArgs, RunArgs, bar, build_prompts, bytes, note_skipped, planned_rows, planned_values, print, print_json,
-    processing_names, resolve_position,
+    ModelArgs, RunArgs, bar, build_prompts, bytes, distinct, note_skipped, planned_rows, planned_values, print,
+    print_json, processing_names, resolve_positions,
 };
 use crate::backend::CpuBackend;
 use crate::datasets::treebank::Scaffold;
@@ -11,7 +11,7 @@ use crate::directions::{Direction, DirectionName, FitRecord, Method, list, proje
 use crate::engine::{Engine, Flops, Layout, Metric, Mode, PatchPositions};
 use crate::experiments::chunks::MEMORY_BUDGET;
 use crate::experiments::patching_suite::{Cell, Layers, Sweep, patch_dataset as patch};
-use crate::model::Model;
+use crate::model::{Model, Source};
 use crate::report::{CellKey, SuiteCsv, Table};
 use crate::types::Matrix;
 use anyhow::{Context, Result, bail};
@@ -110,14 +110,13 @@ fn file_name(args: &Args, metric: Metric) -> String {
 pub fn run(args: Args) -> Result<()> {
     let catalogue = args.run.catalogue()?;
     let mut all = Vec::new();
-    for spec in &args.models.models {
+    for spec in &distinct(&args.models.models) {
         let model = args.models.load(spec, args.run.seed)?;
         let name = model.name.clone();
         if args.run.dry_run {
             print(&plan(&args, &catalogue, &model)?)?;
             continue;
         }
-        args.run.check_writable(&name)?;
         let results = args.run.in_pool(|| patch_model(&args, &catalogue, model))?;
         if !args.run.json {
             print(&summary(&name, &results))?;
@@ -168,8 +167,7 @@ fn jobs(
 ) -> Result<(Vec<Job>, usize)> {
     let mut jobs = Vec::new();
     let mut kept = 0;
-    for position in &args.positions {
-        let (position, positions) = resolve_position(prompts, position)?;
+    for (position, positions) in resolve_positions(prompts, &args.positions)? {
         for direction in directions {
             let mut job = Job {
                 direction: direction.clone(),
@@ -194,15 +192,18 @@ fn jobs(
 fn plan(args: &Args, catalogue: &Catalogue, model: &Model) -> Result<String> {
     let folder = args.run.folder(&model.name);
     let directions = selected(args, &folder)?;
+    check_records(&folder, &directions, model, args.run.seed)?;
     let files = read_files(args, &folder)?;
     let mut table = Table::new(["direction", "prompt", "position", "metrics", "arithmetic"]);
     let (mut total, mut activations) = (Flops::default(), 0);
-    for set in &args.eval_sets {
+    for set in &distinct(&args.eval_sets) {
         let prompts = build_prompts(&args.run, catalogue, set, args.scaffold, model)?;
         let whole = Layout::new(prompts.sequences.iter().map(|s| (0, s.len())));
         total = total + Flops::forward(&model.config, &whole, 0, 10);
         activations = activations.max(planned_values(&model.config, &whole));
-        for job in jobs(args, &prompts, &directions, &files)?.0 {
+        let (jobs, kept) = jobs(args, &prompts, &directions, &files)?;
+        note_skipped(kept, "cells", &folder);
+        for job in jobs {
             let rows = planned_rows(&prompts, job.positions);
             let layer = if args.layers == LayerChoice::All { 0 } else { job.direction.layer() };
             let flops = Flops::forward(&model.config, &rows, layer, 10);
@@ -226,22 +227,23 @@ fn read_files(args: &Args, folder: &Path) -> Result<BTreeMap<Metric, SuiteCsv>> 
 pub(super) fn patch_model(args: &Args, catalogue: &Catalogue, model: Model) -> Result<Results> {
     let folder = args.run.folder(&model.name);
     let directions = selected(args, &folder)?;
+    check_records(&folder, &directions, &model, args.run.seed)?;
     let mut files = read_files(args, &folder)?;
     let mut work = Vec::new();
     let mut shown = Vec::new();
-    for set in &args.eval_sets {
+    for set in &distinct(&args.eval_sets) {
         let prompts = build_prompts(&args.run, catalogue, set, args.scaffold, &model)?;
         let (jobs, kept) = jobs(args, &prompts, &directions, &files)?;
         note_skipped(kept, "cells", &folder);
-        for position in &args.positions {
-            shown.push((prompts.name.clone(), resolve_position(&prompts, position)?.0));
+        for (position, _) in resolve_positions(&prompts, &args.positions)? {
+            shown.push((prompts.name.clone(), position));
         }
         if !jobs.is_empty() {
             work.push((prompts, jobs));
         }
     }
     if !work.is_empty() {
-        check_processing(&folder, &directions, &model)?;
+        args.run.check_writable(&folder)?;
         let engine = args.run.engine(model)?;
         for (prompts, jobs) in work {
             patch_dataset(args, &engine, prompts, &jobs, &folder, &mut files)?;
@@ -261,24 +263,43 @@ pub(super) fn patch_model(args: &Args, catalogue: &Catalogue, model: Model) -> R
         .collect())
 }
 
-/// A direction lives in the basis of the weight processing it was fitted with.
-fn check_processing(folder: &Path, directions: &[DirectionName], model: &Model) -> Result<()> {
+/// A direction needs a layer of the model, and lives in the basis of the weights it was fitted with: their processing,
+/// and a random model's seed.
+fn check_records(folder: &Path, directions: &[DirectionName], model: &Model, seed: u64) -> Result<()> {
+    let n_layers = model.config.n_layers;
+    if let Some(name) = directions.iter().find(|name| name.layer() > n_layers) {
+        bail!("{name}: layer: expected 0..{n_layers} for {}, found {}", model.name, name.layer());
+    }
     let ours = processing_names(model.processing);
+    let mut without_record = 0;
     for name in directions.iter().filter(|name| name.method() != Method::RandomDirection) {
-        let Ok(record) = FitRecord::read(folder, name) else {
-            tracing::warn!("{name}: no record of its fit, so its weight processing is not checked");
+        let path = Direction::paths(folder, name).1;
+        if !path.exists() {
+            without_record += 1;
             continue;
-        };
+        }
+        let record = FitRecord::read(folder, name)?;
         if record.weight_processing != ours {
             let show = |list: &[String]| if list.is_empty() { "none".to_owned() } else { list.join(",") };
             bail!(
                 "{}: weight_processing: expected {}, found {}; run with --weight-processing {}",
-                Direction::paths(folder, name).1.display(),
+                path.display(),
                 show(&ours),
                 show(&record.weight_processing),
                 show(&record.weight_processing)
             );
         }
+        if matches!(model.provenance.source, Source::Random { .. }) && record.seed != seed {
+            bail!(
+                "{}: seed: expected {seed}, the seed of the random weights, found {}; run with --seed {}",
+                path.display(),
+                record.seed,
+                record.seed
+            );
+        }
+    }
+    if without_record > 0 {
+        tracing::warn!("{without_record} directions have no record of their fit: their weight processing is unknown");
     }
     Ok(())
 }
@@ -291,10 +312,6 @@ fn patch_dataset(
     folder: &Path,
     files: &mut BTreeMap<Metric, SuiteCsv>,
 ) -> Result<()> {
-    let n_layers = engine.config().n_layers;
-    if let Some(job) = jobs.iter().find(|job| job.direction.layer() > n_layers) {
-        bail!("{}: layer: expected 0..{n_layers}, found {}", job.direction, job.direction.layer());
-    }
     let of_mode = |mode| move |job: &&Job| job.metrics.iter().any(|metric| metric.mode() == mode);
     let sweep = |mode| -> Result<Sweep> {
         let cells = jobs.iter().filter(of_mode(mode)).map(|job| cell(args, engine, job, folder));
@@ -350,11 +367,17 @@ fn columns(args: &Args, engine: &Engine<CpuBackend>, job: &Job, folder: &Path) -
             job.set
         );
     }
-    let position = if job.position == "ALL" { "ALL" } else { &job.position };
-    let own = DirectionName::fitted(job.direction.method(), &job.set, position, job.direction.layer())?;
+    let own = DirectionName::fitted(job.direction.method(), &job.set, &job.position, job.direction.layer())?;
     let path: PathBuf = Direction::paths(folder, &own).0;
     if !path.exists() {
-        bail!("--projection: {} is missing; fit it with --train-sets {}", path.display(), job.set);
+        bail!(
+            "--projection: {} is missing; fit it with --methods {} --train-sets {} --positions {} --layers {}",
+            path.display(),
+            job.direction.method(),
+            job.set,
+            job.position,
+            job.direction.layer()
+        );
     }
     let own = Direction::read(folder, &own, d_model)?;
     Ok(projected(&direction.columns, &own.columns, projection == Projection::Para))

@@ -1,8 +1,8 @@
 //! `fit-directions`.
 
 use super::common::{
-    ModelArgs, RunArgs, bar, build_prompts, bytes, note_skipped, planned_rows, planned_values, print, print_json,
-    processing_names, resolve_layers, resolve_position,
+    ModelArgs, RunArgs, bar, build_prompts, bytes, distinct, note_skipped, planned_rows, planned_values, print,
+    print_json, processing_names, resolve_layers, resolve_position, resolve_positions,
 };
 use super::random_directions;
 use crate::backend::CpuBackend;
@@ -19,7 +19,7 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Arguments of `fit-directions`.
 #[derive(Debug, Clone, clap::Args)]
@@ -50,16 +50,24 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', default_value = "all")]
     pub layers: Vec<String>,
     /// DAS: passes over the dataset: 64, or 1 on the Treebank, without it.
-    #[arg(long)]
-    pub epochs: Option<usize>,
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub epochs: Option<u32>,
     /// DAS: prompts per step.
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
     pub batch_size: u32,
     /// DAS: learning rate of Adam.
-    #[arg(long, default_value_t = 1e-3)]
+    #[arg(long, default_value_t = 1e-3, value_parser = learning_rate)]
     pub learning_rate: f64,
     #[command(flatten)]
     pub run: RunArgs,
+}
+
+/// A step size that can move a rotation towards a smaller loss.
+fn learning_rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if rate.is_finite() && rate > 0.0 => Ok(rate),
+        _ => Err("expected a finite number above zero".into()),
+    }
 }
 
 /// One direction to fit.
@@ -77,7 +85,7 @@ pub struct Outcome {
     /// The direction.
     pub name: String,
     /// Its file, when one was written.
-    pub path: Option<PathBuf>,
+    pub path: Option<String>,
     /// Final loss of DAS, train accuracy of the others.
     pub final_metric: Option<f64>,
     /// Why there is no file.
@@ -88,19 +96,19 @@ pub struct Outcome {
 pub fn run(args: Args) -> Result<()> {
     let catalogue = args.run.catalogue()?;
     let mut all = Vec::new();
-    for spec in &args.models.models {
+    for spec in &distinct(&args.models.models) {
         let model = args.models.load(spec, args.run.seed)?;
         if args.run.dry_run {
             print(&plan(&args, &catalogue, &model)?)?;
             continue;
         }
-        let folder = args.run.check_writable(&model.name)?;
         let name = model.name.clone();
-        let outcomes = args.run.in_pool(|| fit_model(&args, &catalogue, spec, model, &folder))?;
+        let folder = args.run.folder(&name);
+        let outcomes = args.run.in_pool(|| fit_model(&args, &catalogue, spec, model))?;
         if !args.run.json {
             print(&summary(&name, &folder, &outcomes))?;
         }
-        all.push(json!({ "model": name, "folder": folder, "directions": outcomes }));
+        all.push(json!({ "model": name, "folder": folder.display().to_string(), "directions": outcomes }));
     }
     if args.run.json && !args.run.dry_run {
         print_json(&all)?;
@@ -128,7 +136,8 @@ fn scaffold_of(args: &Args, set: &str) -> Scaffold {
 
 /// Passes of DAS over a dataset.
 fn epochs_of(args: &Args, set: &str) -> usize {
-    args.epochs.unwrap_or(if Split::of_dataset(set).is_some() { 1 } else { TrainSettings::default().epochs })
+    let usual = if Split::of_dataset(set).is_some() { 1 } else { TrainSettings::default().epochs };
+    args.epochs.map_or(usual, |epochs| epochs as usize)
 }
 
 /// File names do not tell the scaffold: a direction of another one must not pass for the wanted one.
@@ -149,8 +158,7 @@ fn jobs(args: &Args, model: &Model, prompts: &PairedPrompts, folder: &Path) -> R
     let layers = resolve_layers(&args.layers, model.config.n_layers)?;
     let mut jobs = Vec::new();
     let mut kept = 0;
-    for position in &args.positions {
-        let (position, positions) = resolve_position(prompts, position)?;
+    for (position, positions) in resolve_positions(prompts, &args.positions)? {
         for method in methods(args) {
             for &layer in &layers {
                 let name = match method {
@@ -174,9 +182,11 @@ fn plan(args: &Args, catalogue: &Catalogue, model: &Model) -> Result<String> {
     let mut table = Table::new(["direction", "arithmetic"]);
     let mut activations = 0;
     let mut total = Flops::default();
-    for set in &args.train_sets {
+    let folder = args.run.folder(&model.name);
+    for set in &distinct(&args.train_sets) {
         let prompts = build_prompts(&args.run, catalogue, set, scaffold_of(args, set), model)?;
-        let (jobs, _) = jobs(args, model, &prompts, &args.run.folder(&model.name))?;
+        let (jobs, kept) = jobs(args, model, &prompts, &folder)?;
+        note_skipped(kept, "directions", &folder);
         let whole = Layout::new(prompts.sequences.iter().map(|s| (0, s.len())));
         total = total + Flops::forward(&model.config, &whole, 0, 10);
         activations = activations.max(planned_values(&model.config, &whole));
@@ -206,18 +216,13 @@ fn summary(model: &str, folder: &Path, outcomes: &[Outcome]) -> String {
 }
 
 /// Fits everything of one model.
-pub(super) fn fit_model(
-    args: &Args,
-    catalogue: &Catalogue,
-    spec: &str,
-    model: Model,
-    folder: &Path,
-) -> Result<Vec<Outcome>> {
+pub(super) fn fit_model(args: &Args, catalogue: &Catalogue, spec: &str, model: Model) -> Result<Vec<Outcome>> {
+    let folder = args.run.folder(&model.name);
     let mut work = Vec::new();
-    for set in &args.train_sets {
+    for set in &distinct(&args.train_sets) {
         let prompts = build_prompts(&args.run, catalogue, set, scaffold_of(args, set), &model)?;
-        let (jobs, kept) = jobs(args, &model, &prompts, folder)?;
-        note_skipped(kept, "directions", folder);
+        let (jobs, kept) = jobs(args, &model, &prompts, &folder)?;
+        note_skipped(kept, "directions", &folder);
         if !jobs.is_empty() {
             work.push((prompts, jobs));
         }
@@ -225,15 +230,15 @@ pub(super) fn fit_model(
     if work.is_empty() {
         return Ok(Vec::new());
     }
-    let tests = args
-        .test_sets
+    let tests = distinct(&args.test_sets)
         .iter()
         .map(|set| build_prompts(&args.run, catalogue, set, scaffold_of(args, set), &model))
         .collect::<Result<Vec<PairedPrompts>>>()?;
+    args.run.check_writable(&folder)?;
     let engine = args.run.engine(model)?;
     let mut outcomes = Vec::new();
     for (prompts, jobs) in work {
-        outcomes.extend(fit_dataset(args, &engine, spec, prompts, &tests, jobs, folder)?);
+        outcomes.extend(fit_dataset(args, &engine, spec, prompts, &tests, jobs, &folder)?);
     }
     Ok(outcomes)
 }
@@ -264,7 +269,7 @@ fn fit_dataset(
     let random = |job: &Job| job.method == Method::RandomDirection;
     for (number, job) in jobs.iter().enumerate().filter(|(_, job)| random(job)) {
         random_directions::write(folder, engine.model(), spec, job.layer, RANDOM_DIRECTION_SEED, true)?;
-        outcomes.insert(number, Outcome::of(job, Some(Direction::paths(folder, &job.name).0), None, None));
+        outcomes.insert(number, Outcome::of(job, Some(&Direction::paths(folder, &job.name).0), None, None));
         progress.inc(1);
     }
     let classical = |job: &Job| !job.method.is_das() && !random(job);
@@ -283,7 +288,8 @@ fn fit_dataset(
 }
 
 impl Outcome {
-    fn of(job: &Job, path: Option<PathBuf>, final_metric: Option<f64>, skipped: Option<String>) -> Self {
+    fn of(job: &Job, path: Option<&Path>, final_metric: Option<f64>, skipped: Option<String>) -> Self {
+        let path = path.map(|path| path.display().to_string());
         Self { name: job.name.to_string(), path, final_metric, skipped }
     }
 }
@@ -339,8 +345,6 @@ impl Fitting<'_> {
                 }
                 for &(number, job) in jobs.iter().filter(|(_, job)| group.contains(&(job.positions, job.layer))) {
                     done(number, self.fit_one(job, &train[&job.layer], &tested, stats)?);
-                    // Written after every fit: what is finished stays, whatever comes next.
-                    stats.write()?;
                 }
             }
         }
@@ -354,12 +358,14 @@ impl Fitting<'_> {
         let Some(fit) = fit(job.method, train, labels).with_context(|| job.name.to_string())? else {
             bail!("{}: {} has no fit", job.name, job.method);
         };
+        // Before the direction, and at once: a run that ends early leaves no direction without its statistics.
         add_stats(stats, self.prompts, job, &fit, train, tested)?;
+        stats.write()?;
         let mut record = self.record(job, json!({}));
         record.final_metric = Some(fit.train_accuracy.share());
         let metric = record.final_metric;
         let path = Direction { name: job.name.clone(), columns: fit.direction }.write(self.folder, &record)?;
-        Ok(Outcome::of(job, Some(path), metric, None))
+        Ok(Outcome::of(job, Some(&path), metric, None))
     }
 
     /// Trains the jobs of DAS.
@@ -397,7 +403,7 @@ impl Fitting<'_> {
         record.loss_curve = losses;
         let metric = record.final_metric;
         let path = Direction { name: job.name.clone(), columns }.write(self.folder, &record)?;
-        Ok(Outcome::of(job, Some(path), metric, None))
+        Ok(Outcome::of(job, Some(&path), metric, None))
     }
 }
 

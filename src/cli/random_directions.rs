@@ -1,6 +1,6 @@
 //! `random-directions`.
 
-use super::common::{ModelArgs, RunArgs, note_skipped, print, print_json, processing_names};
+use super::common::{ModelArgs, RunArgs, distinct, note_skipped, print, print_json, processing_names};
 use crate::directions::{Direction, DirectionName, FitRecord, Method, RANDOM_DIRECTION_SEED, random_direction};
 use crate::model::Model;
 use anyhow::Result;
@@ -22,7 +22,7 @@ pub struct Args {
 
 /// Writes `random_direction_layer<ll>.npy` for every layer.
 pub fn run(args: Args) -> Result<()> {
-    for spec in &args.models.models {
+    for spec in &distinct(&args.models.models) {
         let model = args.models.load(spec, args.run.seed)?;
         let folder = args.run.folder(&model.name);
         let layers = 0..=model.config.n_layers;
@@ -30,7 +30,7 @@ pub fn run(args: Args) -> Result<()> {
             print(&format!("{} random directions into {}\n", layers.count(), folder.display()))?;
             continue;
         }
-        args.run.check_writable(&model.name)?;
+        args.run.check_writable(&folder)?;
         let mut written = Vec::new();
         let mut kept = 0;
         for layer in layers {
@@ -41,7 +41,7 @@ pub fn run(args: Args) -> Result<()> {
         }
         note_skipped(kept, "random directions", &folder);
         if args.run.json {
-            print_json(&json!({ "model": model.name, "folder": folder, "written": written }))?;
+            print_json(&json!({ "model": model.name, "folder": folder.display().to_string(), "written": written }))?;
         } else {
             print(&format!("{}: {} random directions in {}\n", model.name, written.len(), folder.display()))?;
         }

@@ -1,6 +1,6 @@
 //! `self-check`.
 
-use super::common::{ModelArgs, RunArgs, build_prompts, print, print_json, resolve_layers};
+use super::common::{ModelArgs, RunArgs, build_prompts, distinct, print, print_json, resolve_layers};
 use crate::datasets::treebank::Scaffold;
 use crate::engine::{PairedRun, PatchPositions};
 use crate::experiments::self_check::self_check;
@@ -17,7 +17,7 @@ pub struct Args {
     /// Dataset to check on.
     #[arg(long, default_value = "simple_test")]
     eval_set: String,
-    /// Layers: `all`, numbers, ranges such as 2..5.
+    /// Layers: `all`, numbers, ranges such as 2..5; layer n_layers is behind the last block.
     #[arg(long, value_delimiter = ',', default_value = "all")]
     layers: Vec<String>,
     #[command(flatten)]
@@ -29,11 +29,11 @@ pub fn run(args: Args) -> Result<()> {
     let catalogue = args.run.catalogue()?;
     let mut all = Vec::new();
     let mut failed = 0;
-    for spec in &args.models.models {
+    for spec in &distinct(&args.models.models) {
         let model = args.models.load(spec, args.run.seed)?;
         let prompts = build_prompts(&args.run, &catalogue, &args.eval_set, Scaffold::Plain, &model)?;
         let name = model.name.clone();
-        let layers = resolve_layers(&args.layers, model.config.n_layers - 1)?;
+        let layers = resolve_layers(&args.layers, model.config.n_layers)?;
         let mut table = Table::new(["check", "layer", "deviation", "tolerance", "result"]);
         let checks = args.run.in_pool(|| {
             let engine = args.run.engine(model)?;

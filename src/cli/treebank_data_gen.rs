@@ -1,6 +1,6 @@
 //! `treebank-data-gen`.
 
-use super::common::{ModelArgs, RunArgs, bar, note_skipped, print, print_json};
+use super::common::{ModelArgs, RunArgs, bar, distinct, note_skipped, print, print_json};
 use crate::backend::CpuBackend;
 use crate::datasets::treebank::{
     Archive, Encoded, Loss, OFFICIAL_ARCHIVE, PairedSentence, Provenance, Scaffold, Split, Treebank, TreebankFiles,
@@ -114,10 +114,13 @@ pub fn run(args: Args) -> Result<()> {
         print(&joined(&treebank, &losses))?;
     }
     let mut all = Vec::new();
-    for spec in &args.models.models {
+    for spec in &distinct(&args.models.models) {
         let model = args.models.load(spec, args.run.seed)?;
         let name = model.name.clone();
-        let folder = if args.run.dry_run { args.run.folder(&name) } else { args.run.check_writable(&name)? };
+        let folder = args.run.folder(&name);
+        if !args.run.dry_run {
+            args.run.check_writable(&folder)?;
+        }
         let outcomes = args.run.in_pool(|| generate(&args, &treebank, &sources, model, &folder))?;
         if !args.run.json {
             print(&format!("{name}\n{}\n", table(&outcomes)))?;

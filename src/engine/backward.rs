@@ -3,8 +3,10 @@
 //! Weights are frozen, so there are no weight gradients, and nothing below the resumed layer is touched. Keys and
 //! values of the captured prefix are constants.
 
-use super::{Engine, EngineError, Layer};
-use crate::backend::{Backend, Columns, KeyValues};
+use super::mlp::MlpTape;
+use super::rotary::QkInputs;
+use super::{Engine, EngineError};
+use crate::backend::{Backend, KeyValues};
 use crate::engine::{AnswerColumns, Resume};
 use crate::types::Matrix;
 
@@ -12,16 +14,16 @@ use crate::types::Matrix;
 pub(super) struct LayerTape<B: Backend> {
     /// `(T, d_model)`, behind any intervention.
     pub(super) resid_pre: B::Tensor,
+    /// Queries and keys before their norms, where there are any.
+    pub(super) qk_inputs: Option<QkInputs<B>>,
     /// Rotated queries.
     pub(super) q: B::Tensor,
     /// Rotated keys, and values, of the batch's own tokens.
     pub(super) kv: B::Tensor,
     /// Of every query's scores, per head.
     pub(super) log_sum_exp: B::Tensor,
-    /// Input of the norm before the MLP.
-    pub(super) mlp_input: B::Tensor,
-    /// The MLP's values before the activation.
-    pub(super) mlp_pre: B::Tensor,
+    /// Of the MLP.
+    pub(super) mlp: MlpTape<B>,
 }
 
 /// What a pass keeps for [`Engine::backward`].
@@ -107,7 +109,7 @@ impl<B: Backend> Engine<B> {
     ) -> Result<B::Tensor, EngineError> {
         let (backend, config) = (&self.backend, self.config());
         let (weights, d_model) = (&self.layers[index], config.d_model);
-        let d_attn = config.n_heads * config.d_head;
+        let (d_attn, kv_stride) = (config.d_attn(), self.heads().kv_stride());
         let only_last = tape.last_only && index + 1 == config.n_layers;
 
         // With a parallel residual both branches read the block's input, so attention sees the gradient before the
@@ -115,13 +117,13 @@ impl<B: Backend> Engine<B> {
         let d_z;
         if config.parallel_residual {
             d_z = self.linear_backward(&d_resid, &weights.attn_out, (d_model, d_attn))?;
-            self.mlp_backward(weights, kept, &mut d_resid)?;
+            self.mlp_backward(weights, &kept.mlp, &mut d_resid)?;
         } else {
-            self.mlp_backward(weights, kept, &mut d_resid)?;
+            self.mlp_backward(weights, &kept.mlp, &mut d_resid)?;
             d_z = self.linear_backward(&d_resid, &weights.attn_out, (d_model, d_attn))?;
         }
         let (d_q, d_kv) = self.attention_backward(resume, tape, index, kept, &d_z, only_last)?;
-        let d_normed = self.linear_backward(&d_kv, &weights.key_value, (2 * d_attn, d_model))?;
+        let d_normed = self.linear_backward(&d_kv, &weights.key_value, (kv_stride, d_model))?;
         let d_asked = self.linear_backward(&d_q, &weights.query, (d_attn, d_model))?;
         if only_last {
             // Queries exist at last positions only: their share enters there, and so does the residual's own.
@@ -137,7 +139,7 @@ impl<B: Backend> Engine<B> {
         Ok(d_resid)
     }
 
-    fn linear_backward(
+    pub(super) fn linear_backward(
         &self,
         dy: &B::Tensor,
         weight: &B::Weight,
@@ -149,22 +151,7 @@ impl<B: Backend> Engine<B> {
         Ok(dx)
     }
 
-    /// Adds the MLP's share to the gradient of its norm's input.
-    fn mlp_backward(
-        &self,
-        weights: &Layer<B>,
-        kept: &LayerTape<B>,
-        d_resid: &mut B::Tensor,
-    ) -> Result<(), EngineError> {
-        let config = self.config();
-        let mut d_post = self.linear_backward(d_resid, &weights.mlp_out, (config.d_model, config.d_mlp))?;
-        self.backend.activate_backward(self.activation(), &kept.mlp_pre, &mut d_post)?;
-        let d_normed = self.linear_backward(&d_post, &weights.mlp_in, (config.d_mlp, config.d_model))?;
-        self.backend.layer_norm_backward(&d_normed, &kept.mlp_input, &weights.ln2, d_resid)?;
-        Ok(())
-    }
-
-    /// Gradients to the queries and to the batch's own keys and values, before the rotary embedding.
+    /// Gradients to the queries and to the batch's own keys and values, before their norms and the rotary embedding.
     fn attention_backward(
         &self,
         resume: &Resume<'_, B>,
@@ -175,7 +162,6 @@ impl<B: Backend> Engine<B> {
         only_last: bool,
     ) -> Result<(B::Tensor, B::Tensor), EngineError> {
         let (backend, heads) = (&self.backend, self.heads());
-        let d_attn = heads.count * heads.width;
         let (rows, asked) = match only_last {
             true => (&tape.attention_last, &tape.positions_last),
             false => (&tape.attention, &tape.positions),
@@ -185,11 +171,9 @@ impl<B: Backend> Engine<B> {
         let mut d_q = backend.tensor(backend.len(&kept.q))?;
         let mut d_kv = backend.tensor(backend.len(&kept.kv))?;
         backend.attention_backward(&kept.q, kv, rows, heads, &kept.log_sum_exp, d_z, &mut d_q, &mut d_kv)?;
-        if let Some(rotary) = &self.rotary {
-            let keys = Columns { stride: 2 * d_attn, start: 0, width: d_attn };
-            let (half, table) = (rotary.half, &rotary.table);
-            backend.rotary(&mut d_q, Columns::all(d_attn), heads, half, table, asked, true)?;
-            backend.rotary(&mut d_kv, keys, heads, half, table, &tape.positions, true)?;
+        self.rotate(&mut d_q, &mut d_kv, (asked, &tape.positions), true)?;
+        if let Some(inputs) = &kept.qk_inputs {
+            self.qk_norm_backward(&self.layers[index], inputs, &mut d_q, &mut d_kv)?;
         }
         Ok((d_q, d_kv))
     }

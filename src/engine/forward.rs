@@ -2,9 +2,10 @@
 
 use super::backward::{LayerTape, Tape};
 use super::intervention::Compiled;
+use super::mlp::MlpTape;
 use super::run::Prefix;
 use super::{AnswerColumns, Engine, EngineError, Intervention, Layer, Layout, Logits, Run, Site};
-use crate::backend::{Backend, Columns, Epilogue, KeyValues, Norm, PatchRows};
+use crate::backend::{Backend, Columns, Epilogue, KeyValues, Norm};
 use crate::types::Matrix;
 use std::collections::{HashMap, HashSet};
 
@@ -48,8 +49,8 @@ struct PrefixOf<'a, B: Backend> {
 }
 
 /// One pass under way.
-struct Pass<'a, B: Backend> {
-    engine: &'a Engine<B>,
+pub(super) struct Pass<'a, B: Backend> {
+    pub(super) engine: &'a Engine<B>,
     layout: Layout,
     prefix: PrefixOf<'a, B>,
     attention: B::AttentionRows,
@@ -66,11 +67,8 @@ struct Pass<'a, B: Backend> {
     /// Rows of keys and values to keep per layer, and what was kept.
     keep: Option<B::Indices>,
     kept: Vec<B::Tensor>,
-    tape: Option<Vec<LayerTape<B>>>,
+    pub(super) tape: Option<Vec<LayerTape<B>>>,
 }
-
-/// The residual behind a block, the MLP norm's input, and the MLP's values before its activation.
-type Updated<B> = (<B as Backend>::Tensor, <B as Backend>::Tensor, Option<<B as Backend>::Tensor>);
 
 impl<B: Backend> Engine<B> {
     /// Runs `sequences` from their tokens, in batches of at most [`Engine::max_tokens`] tokens.
@@ -425,14 +423,14 @@ impl<'a, B: Backend> Pass<'a, B> {
         self.keep.is_none() && self.tape.is_none() && !self.wanted.iter().any(later)
     }
 
-    fn copy(&self, x: &B::Tensor) -> Result<B::Tensor, EngineError> {
+    pub(super) fn copy(&self, x: &B::Tensor) -> Result<B::Tensor, EngineError> {
         let mut copy = self.engine.backend.tensor(self.engine.backend.len(x))?;
         self.engine.backend.copy_into(x, &mut copy, 0)?;
         Ok(copy)
     }
 
     /// Applies the interventions at `site` to `x`, then captures it.
-    fn at(&mut self, site: Site, x: &mut B::Tensor) -> Result<(), EngineError> {
+    pub(super) fn at(&mut self, site: Site, x: &mut B::Tensor) -> Result<(), EngineError> {
         let width = site.width(self.engine.config());
         self.at_columns(site, x, width, 0)
     }
@@ -453,25 +451,22 @@ impl<'a, B: Backend> Pass<'a, B> {
 
     fn columns(&self, x: &B::Tensor, stride: usize, start: usize, width: usize) -> Result<B::Tensor, EngineError> {
         let backend = &self.engine.backend;
-        let n = backend.len(x) / stride;
-        let every = backend.upload_indices(&(0..n as u32).collect::<Vec<_>>())?;
-        let mut copy = backend.tensor(n * width)?;
-        let rows = PatchRows { target: &every, source: &every };
-        backend.patch_replace(&mut copy, Columns::all(width), x, Columns { stride, start, width }, rows)?;
+        let mut copy = backend.tensor(backend.len(x) / stride * width)?;
+        self.engine.copy_columns(x, Columns { stride, start, width }, &mut copy, Columns::all(width))?;
         Ok(copy)
     }
 
-    fn touches(&self, site: Site) -> bool {
+    pub(super) fn touches(&self, site: Site) -> bool {
         self.wanted.contains(&site) || self.compiled.contains_key(&site)
     }
 
-    fn norm(&self, x: &B::Tensor, norm: &Norm<B::Tensor>) -> Result<B::Tensor, EngineError> {
+    pub(super) fn norm(&self, x: &B::Tensor, norm: &Norm<B::Tensor>) -> Result<B::Tensor, EngineError> {
         let mut y = self.engine.backend.tensor(self.engine.backend.len(x))?;
         self.engine.backend.layer_norm(x, norm, &mut y)?;
         Ok(y)
     }
 
-    fn linear(
+    pub(super) fn linear(
         &self,
         x: &B::Tensor,
         weight: &B::Weight,
@@ -498,25 +493,27 @@ impl<'a, B: Backend> Pass<'a, B> {
         let engine = self.engine;
         let config = engine.config();
         let (weights, d_model) = (&engine.layers[layer], config.d_model);
-        let d_attn = config.n_heads * config.d_head;
+        let (d_attn, d_kv) = (config.d_attn(), config.d_kv());
         let only_last = self.last_only && layer + 1 == config.n_layers;
         self.at(Site::ResidPre(layer), &mut resid)?;
         let resid_pre = self.tape.is_some().then(|| self.copy(&resid)).transpose()?;
 
         let mut normed = self.norm(&resid, &weights.ln1)?;
-        let mut kv = self.linear(&normed, &weights.key_value, (d_model, 2 * d_attn), Epilogue::Store)?;
-        self.at_columns(Site::K(layer), &mut kv, 2 * d_attn, 0)?;
-        self.at_columns(Site::V(layer), &mut kv, 2 * d_attn, d_attn)?;
+        let mut kv = self.linear(&normed, &weights.key_value, (d_model, 2 * d_kv), Epilogue::Store)?;
+        self.at_columns(Site::K(layer), &mut kv, 2 * d_kv, 0)?;
+        self.at_columns(Site::V(layer), &mut kv, 2 * d_kv, d_kv)?;
         if only_last {
             normed = self.last_rows(&normed)?;
             resid = self.last_rows(&resid)?;
         }
         let mut q = self.linear(&normed, &weights.query, (d_model, d_attn), Epilogue::Store)?;
         self.at(Site::Q(layer), &mut q)?;
-        self.rotate(&mut q, &mut kv, only_last)?;
+        let qk_inputs = self.norm_queries_and_keys(weights, &mut q, &mut kv)?;
+        let asked = if only_last { &self.positions_last } else { &self.positions };
+        engine.rotate(&mut q, &mut kv, (asked, &self.positions), false)?;
         if let Some(rows) = &self.keep {
-            let mut kept = engine.backend.tensor(engine.backend.indices_len(rows) * 2 * d_attn)?;
-            engine.backend.gather_rows(&kv, 2 * d_attn, rows, &mut kept)?;
+            let mut kept = engine.backend.tensor(engine.backend.indices_len(rows) * 2 * d_kv)?;
+            engine.backend.gather_rows(&kv, 2 * d_kv, rows, &mut kept)?;
             self.kept.push(kept);
         }
         let mut log_sum_exp = match self.tape {
@@ -524,26 +521,13 @@ impl<'a, B: Backend> Pass<'a, B> {
             None => None,
         };
         let z = self.attend(layer, &q, &kv, only_last, log_sum_exp.as_mut())?;
-        let (resid, mlp_input, mlp_pre) = self.residual_updates(layer, weights, resid, z)?;
-        if let (Some(tape), Some(resid_pre), Some(log_sum_exp), Some(mlp_pre)) =
-            (self.tape.as_mut(), resid_pre, log_sum_exp, mlp_pre)
+        let (resid, mlp) = self.residual_updates(layer, weights, resid, z)?;
+        if let (Some(tape), Some(resid_pre), Some(log_sum_exp), Some(mlp)) =
+            (self.tape.as_mut(), resid_pre, log_sum_exp, mlp)
         {
-            tape.push(LayerTape { resid_pre, q, kv, log_sum_exp, mlp_input, mlp_pre });
+            tape.push(LayerTape { resid_pre, qk_inputs, q, kv, log_sum_exp, mlp });
         }
         Ok(resid)
-    }
-
-    /// Rotates queries and keys in place when the model's positions are rotary.
-    fn rotate(&self, q: &mut B::Tensor, kv: &mut B::Tensor, only_last: bool) -> Result<(), EngineError> {
-        let Some(rotary) = &self.engine.rotary else { return Ok(()) };
-        let heads = self.engine.heads();
-        let d_attn = heads.count * heads.width;
-        let keys = Columns { stride: 2 * d_attn, start: 0, width: d_attn };
-        let asked = if only_last { &self.positions_last } else { &self.positions };
-        let (backend, half, table) = (&self.engine.backend, rotary.half, &rotary.table);
-        backend.rotary(q, Columns::all(d_attn), heads, half, table, asked, false)?;
-        backend.rotary(kv, keys, heads, half, table, &self.positions, false)?;
-        Ok(())
     }
 
     /// Attention up to `hook_z`; the probabilities exist only when somebody wants them.
@@ -578,36 +562,26 @@ impl<'a, B: Backend> Pass<'a, B> {
         Ok(z)
     }
 
-    /// Adds attention and MLP to the residual, in place. Returns it with the MLP norm's input and the MLP's values
-    /// before the activation when a tape is kept.
+    /// Adds attention and MLP to the residual, in place. Returns it with the MLP's tape when one is kept.
     fn residual_updates(
         &mut self,
         layer: usize,
         weights: &Layer<B>,
         mut resid: B::Tensor,
         z: B::Tensor,
-    ) -> Result<Updated<B>, EngineError> {
-        let config = self.engine.config();
-        let parallel = config.parallel_residual;
-        let mut normed = None;
-        let mut mlp_input = None;
-        if parallel {
-            normed = Some(self.norm(&resid, &weights.ln2)?);
-            mlp_input = Some(self.copy_for_tape(&resid)?);
-        }
-        self.add_attention(layer, weights, &z, &mut resid)?;
+    ) -> Result<(B::Tensor, Option<MlpTape<B>>), EngineError> {
+        let parallel = self.engine.config().parallel_residual;
         if !parallel {
+            self.add_attention(layer, weights, &z, &mut resid)?;
             self.at(Site::ResidMid(layer), &mut resid)?;
-            normed = Some(self.norm(&resid, &weights.ln2)?);
-            mlp_input = Some(self.copy_for_tape(&resid)?);
         }
-        let (Some(normed), Some(mlp_input)) = (normed, mlp_input) else { unreachable!("set on both paths") };
-        let mlp_pre = self.add_mlp(layer, weights, &normed, &mut resid)?;
-        Ok((resid, mlp_input, mlp_pre))
-    }
-
-    fn copy_for_tape(&self, x: &B::Tensor) -> Result<B::Tensor, EngineError> {
-        if self.tape.is_some() { self.copy(x) } else { Ok(self.engine.backend.tensor(0)?) }
+        let normed = self.norm(&resid, &weights.ln2)?;
+        let input = self.tape.is_some().then(|| self.copy(&resid)).transpose()?;
+        if parallel {
+            self.add_attention(layer, weights, &z, &mut resid)?;
+        }
+        let tape = self.add_mlp(layer, weights, &normed, input, &mut resid)?;
+        Ok((resid, tape))
     }
 
     fn add_attention(
@@ -622,7 +596,7 @@ impl<'a, B: Backend> Pass<'a, B> {
             engine.backend.linear(z, &weights.attn_out, Epilogue::Accumulate, resid)?;
             return Ok(());
         }
-        let shape = (config.n_heads * config.d_head, config.d_model);
+        let shape = (config.d_attn(), config.d_model);
         let mut attn_out = self.linear(z, &weights.attn_out, shape, Epilogue::Store)?;
         for compiled in self.compiled.get(&Site::Result(layer)).into_iter().flatten() {
             engine.apply_to_result(compiled, layer, z, &mut attn_out)?;
@@ -630,43 +604,6 @@ impl<'a, B: Backend> Pass<'a, B> {
         self.at(Site::AttnOut(layer), &mut attn_out)?;
         engine.backend.add(&attn_out, resid)?;
         Ok(())
-    }
-
-    /// The MLP; returns the values before the activation when a tape is kept.
-    fn add_mlp(
-        &mut self,
-        layer: usize,
-        weights: &Layer<B>,
-        normed: &B::Tensor,
-        resid: &mut B::Tensor,
-    ) -> Result<Option<B::Tensor>, EngineError> {
-        let (engine, config) = (self.engine, self.engine.config());
-        let (backend, shape) = (&engine.backend, (config.d_model, config.d_mlp));
-        let rows = backend.len(normed) / config.d_model;
-        let mut before = None;
-        let mut post;
-        if self.touches(Site::MlpPre(layer)) {
-            let mut pre = self.linear(normed, &weights.mlp_in, shape, Epilogue::Store)?;
-            self.at(Site::MlpPre(layer), &mut pre)?;
-            post = backend.tensor(rows * config.d_mlp)?;
-            backend.activate(engine.activation(), &pre, &mut post)?;
-        } else {
-            if self.tape.is_some() {
-                before = Some(backend.tensor(rows * config.d_mlp)?);
-            }
-            let epilogue = Epilogue::Activate(engine.activation(), before.as_mut());
-            post = self.linear(normed, &weights.mlp_in, shape, epilogue)?;
-        }
-        self.at(Site::MlpPost(layer), &mut post)?;
-        if self.touches(Site::MlpOut(layer)) {
-            let back = (config.d_mlp, config.d_model);
-            let mut mlp_out = self.linear(&post, &weights.mlp_out, back, Epilogue::Store)?;
-            self.at(Site::MlpOut(layer), &mut mlp_out)?;
-            backend.add(&mlp_out, resid)?;
-        } else {
-            backend.linear(&post, &weights.mlp_out, Epilogue::Accumulate, resid)?;
-        }
-        Ok(before)
     }
 
     /// The final norm; `ln_final.hook_normalized` lies between its scaling and its gain and bias.

@@ -11,6 +11,10 @@ pub enum Part {
     /// Everything.
     All,
     /// One head of `q`, `k`, `v`, `z`, `pattern` or `result`.
+    ///
+    /// On `k` and `v` this counts key-value heads, `0..n_kv_heads`, as in TransformerLens: with grouped queries,
+    /// patching key-value head `g` changes what all of the query heads `g * (n_heads / n_kv_heads) ..` of its group
+    /// read. A single query head has no key or value of its own to patch; patch its `pattern` or `z` instead.
     Head(usize),
     /// One neuron of `mlp.hook_pre` or `mlp.hook_post`.
     Neuron(usize),
@@ -104,7 +108,11 @@ impl Part {
         match self {
             Part::All => Ok(Columns::all(width)),
             Part::Head(head) if !site.has_heads() => Err(mismatch("head", "a site with heads".into(), head)),
-            Part::Head(head) if head >= config.n_heads => Err(mismatch("head", format!("0..{}", config.n_heads), head)),
+            Part::Head(head) if head >= site.n_heads(config) => {
+                let group = matches!(site, Site::K(_) | Site::V(_)) && config.n_kv_heads < config.n_heads;
+                let kind = if group { " key-value heads" } else { "" };
+                Err(mismatch("head", format!("0..{}{kind}", site.n_heads(config)), head))
+            }
             Part::Head(head) => Ok(Columns { stride: width, start: head * config.d_head, width: config.d_head }),
             Part::Neuron(neuron) if !matches!(site, Site::MlpPre(_) | Site::MlpPost(_)) => {
                 Err(mismatch("neuron", "mlp.hook_pre or mlp.hook_post".into(), neuron))

@@ -10,7 +10,9 @@ mod forward;
 mod intervention;
 mod layout;
 pub mod metrics;
+mod mlp;
 mod paired;
+mod rotary;
 mod run;
 mod site;
 
@@ -24,9 +26,10 @@ pub use paired::{PairedRun, PatchPositions};
 pub use run::{Logits, Run};
 pub use site::Site;
 
-use crate::backend::{Backend, BackendError, Heads, Norm, NormKind};
+use crate::backend::{Backend, BackendError, Heads, Norm};
 use crate::model::{LayerWeights, LinearWeights, Model, ModelConfig, ModelError, NormWeights};
-use crate::types::{Activation, Matrix, Positions};
+use crate::types::{Activation, Matrix};
+use rotary::RotaryTable;
 use std::sync::OnceLock;
 
 /// What can go wrong between a model and its logits.
@@ -95,18 +98,16 @@ struct Layer<B: Backend> {
     ln1: Norm<B::Tensor>,
     query: B::Weight,
     key_value: B::Weight,
+    /// Of every head's query and key, `d_head` wide, in models that have them.
+    query_norm: Option<Norm<B::Tensor>>,
+    key_norm: Option<Norm<B::Tensor>>,
     attn_out: B::Weight,
     /// Bias of `attn_out` alone: head results come without it.
     attn_out_bias: B::Tensor,
     ln2: Norm<B::Tensor>,
+    mlp_gate: Option<B::Weight>,
     mlp_in: B::Weight,
     mlp_out: B::Weight,
-}
-
-/// Cosines and sines of the rotary embedding on the device, `(n_ctx, 2, half)`.
-struct RotaryTable<B: Backend> {
-    half: usize,
-    table: B::Tensor,
 }
 
 /// A model on a device.
@@ -139,41 +140,36 @@ impl<B: Backend> AnswerColumns<B> {
 fn upload_norm<B: Backend>(
     backend: &B,
     config: &ModelConfig,
+    width: usize,
     weights: Option<NormWeights>,
 ) -> Result<Norm<B::Tensor>, EngineError> {
+    let upload = |values: Vec<f32>| backend.upload(&values);
     let (gain, bias) = match weights {
-        Some(norm) => (Some(backend.upload(&norm.gain)?), Some(backend.upload(&norm.bias)?)),
+        Some(norm) => (Some(upload(norm.gain)?), norm.bias.map(upload).transpose()?),
         None => (None, None),
     };
-    Ok(Norm { kind: NormKind::Layer, width: config.d_model, eps: config.norm_eps, gain, bias })
+    Ok(Norm { kind: config.norm, width, eps: config.norm_eps, gain, bias })
 }
 
 fn upload_layer<B: Backend>(backend: &B, config: &ModelConfig, weights: LayerWeights) -> Result<Layer<B>, EngineError> {
     let pack = |linear: &LinearWeights| backend.pack(&linear.weight, &linear.bias);
+    let norm = |weights| upload_norm(backend, config, config.d_model, weights);
+    let head_norm = |weights: Option<NormWeights>| {
+        weights.map(|weights| upload_norm(backend, config, config.d_head, Some(weights))).transpose()
+    };
     Ok(Layer {
-        ln1: upload_norm(backend, config, weights.ln1)?,
+        ln1: norm(weights.ln1)?,
         query: pack(&weights.query)?,
         key_value: pack(&weights.key_value)?,
+        query_norm: head_norm(weights.query_norm)?,
+        key_norm: head_norm(weights.key_norm)?,
         attn_out: pack(&weights.attn_out)?,
         attn_out_bias: backend.upload(&weights.attn_out.bias)?,
-        ln2: upload_norm(backend, config, weights.ln2)?,
+        ln2: norm(weights.ln2)?,
+        mlp_gate: weights.mlp_gate.as_ref().map(pack).transpose()?,
         mlp_in: pack(&weights.mlp_in)?,
         mlp_out: pack(&weights.mlp_out)?,
     })
-}
-
-/// Angles `p / base^(2i / dims)`, computed in f32 as the reference implementations do.
-fn rotary_table<B: Backend>(backend: &B, config: &ModelConfig) -> Result<Option<RotaryTable<B>>, EngineError> {
-    let Positions::Rotary { dims, base } = config.positions else { return Ok(None) };
-    let half = dims / 2;
-    let frequencies: Vec<f32> = (0..half).map(|i| 1.0 / base.powf(2.0 * i as f32 / dims as f32)).collect();
-    let mut table = Vec::with_capacity(config.n_ctx * 2 * half);
-    for position in 0..config.n_ctx {
-        let angle = |f: &f32| f64::from(position as f32 * f);
-        table.extend(frequencies.iter().map(|f| angle(f).cos() as f32));
-        table.extend(frequencies.iter().map(|f| angle(f).sin() as f32));
-    }
-    Ok(Some(RotaryTable { half, table: backend.upload(&table)? }))
 }
 
 impl<B: Backend> Engine<B> {
@@ -187,9 +183,9 @@ impl<B: Backend> Engine<B> {
         for layer in 0..config.n_layers {
             layers.push(upload_layer(&backend, config, model.layer(layer)?)?);
         }
-        let final_norm = upload_norm(&backend, config, model.final_norm()?)?;
+        let final_norm = upload_norm(&backend, config, config.d_model, model.final_norm()?)?;
         let position_embedding = model.position_embedding()?;
-        let rotary = rotary_table(&backend, config)?;
+        let rotary = rotary::table(&backend, config)?;
         Ok(Self {
             backend,
             layers,
@@ -252,10 +248,10 @@ impl<B: Backend> Engine<B> {
         let config = self.config();
         Heads {
             count: config.n_heads,
-            kv_count: config.n_heads,
+            kv_count: config.n_kv_heads,
             width: config.d_head,
             scale: 1.0 / (config.d_head as f32).sqrt(),
-            window: None,
+            window: config.attention_window,
         }
     }
 

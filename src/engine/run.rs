@@ -11,7 +11,7 @@ pub(super) struct Prefix<B: Backend> {
     pub(super) lens: Vec<usize>,
     /// Where each sequence's rows start.
     pub(super) offsets: Vec<usize>,
-    /// Per layer `(n, 2 * n_heads * d_head)`.
+    /// Per layer `(n, 2 * n_kv_heads * d_head)`.
     pub(super) key_values: Vec<B::Tensor>,
 }
 

@@ -14,11 +14,12 @@ pub enum Site {
     PosEmbed,
     /// `blocks.{l}.hook_resid_pre`, `d_model` wide.
     ResidPre(usize),
-    /// `blocks.{l}.attn.hook_q`, before the rotary embedding, `n_heads * d_head` wide.
+    /// `blocks.{l}.attn.hook_q`, before the query's norm (if the model has one) and the rotary embedding,
+    /// `n_heads * d_head` wide.
     Q(usize),
-    /// `blocks.{l}.attn.hook_k`, before the rotary embedding.
+    /// `blocks.{l}.attn.hook_k`, before the rotary embedding, `n_kv_heads * d_head` wide.
     K(usize),
-    /// `blocks.{l}.attn.hook_v`.
+    /// `blocks.{l}.attn.hook_v`, `n_kv_heads * d_head` wide.
     V(usize),
     /// `blocks.{l}.attn.hook_pattern`: attention probabilities, one row of keys per head and query.
     Pattern(usize),
@@ -30,9 +31,9 @@ pub enum Site {
     AttnOut(usize),
     /// `blocks.{l}.hook_resid_mid`, `d_model` wide; does not exist in models with a parallel residual.
     ResidMid(usize),
-    /// `blocks.{l}.mlp.hook_pre`, `d_mlp` wide.
+    /// `blocks.{l}.mlp.hook_pre`, `d_mlp` wide: what the activation acts on, in a gated MLP the gate `x W_gate`.
     MlpPre(usize),
-    /// `blocks.{l}.mlp.hook_post`, `d_mlp` wide.
+    /// `blocks.{l}.mlp.hook_post`, `d_mlp` wide: what `W_out` reads, in a gated MLP `f(x W_gate) * (x W_in)`.
     MlpPost(usize),
     /// `blocks.{l}.hook_mlp_out`, `d_model` wide.
     MlpOut(usize),
@@ -89,7 +90,8 @@ impl Site {
     /// Values per token.
     pub fn width(self, config: &ModelConfig) -> usize {
         match self {
-            Site::Q(_) | Site::K(_) | Site::V(_) | Site::Z(_) => config.n_heads * config.d_head,
+            Site::Q(_) | Site::Z(_) => config.d_attn(),
+            Site::K(_) | Site::V(_) => config.d_kv(),
             Site::MlpPre(_) | Site::MlpPost(_) => config.d_mlp,
             _ => config.d_model,
         }
@@ -98,6 +100,15 @@ impl Site {
     /// Does the site have one part per head?
     pub fn has_heads(self) -> bool {
         matches!(self, Site::Q(_) | Site::K(_) | Site::V(_) | Site::Z(_) | Site::Pattern(_) | Site::Result(_))
+    }
+
+    /// How many parts that is: keys and values have one per key-value head.
+    pub fn n_heads(self, config: &ModelConfig) -> usize {
+        match self {
+            Site::K(_) | Site::V(_) => config.n_kv_heads,
+            _ if self.has_heads() => config.n_heads,
+            _ => 0,
+        }
     }
 
     /// Is the site computed after the keys and values of its block: the part of the last block that only the last

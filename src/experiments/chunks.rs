@@ -38,7 +38,7 @@ fn prompt_bytes(config: &ModelConfig, prompts: &PairedPrompts, prompt: usize, ke
     };
     let prefix = kept.positions.iter().map(start).max().unwrap_or(0);
     let residuals = (kept.layers + 8) * config.d_model + 2 * config.d_mlp;
-    let key_values = 2 * config.n_layers * config.n_heads * config.d_head;
+    let key_values = 2 * config.n_layers * config.n_kv_heads * config.d_head;
     4 * (clean.len() * residuals + prefix * key_values)
 }
 

@@ -38,6 +38,11 @@ impl ConfigFile {
         self.fields.get(field).filter(|value| !value.is_null())
     }
 
+    /// Is the field in the file, be it as `null`?
+    pub fn mentions(&self, field: &str) -> bool {
+        self.fields.contains_key(field)
+    }
+
     /// The complaint about `field`.
     pub fn error(&self, field: &str, expected: impl Into<String>) -> ModelError {
         let found = self.get(field).map_or_else(|| "nothing".to_owned(), Value::to_string);

@@ -26,7 +26,8 @@ const USUAL_BOS: [&str; 3] = ["<|endoftext|>", "<|begin_of_text|>", "<s>"];
 /// How to load a model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadOptions {
-    /// Which rewrites of the weights to do.
+    /// Which rewrites of the weights to do; those that would change the predictions are left out
+    /// ([`WeightProcessing::possible`]).
     pub processing: WeightProcessing,
     /// Branch, tag or commit on the Hub; `main` without.
     pub revision: Option<String>,
@@ -146,7 +147,7 @@ fn finish(
     {
         return Err(ModelError::TokenOutOfRange { model: name, token: bos, d_vocab: config.d_vocab });
     }
-    let processing = options.processing;
+    let processing = options.processing.possible(config.norm);
     let unembedding = OnceLock::new();
     Ok(Model { name, config, processing, tokenizer, provenance, architecture, source, unembedding })
 }

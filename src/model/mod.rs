@@ -27,7 +27,7 @@ pub use provenance::{FileRecord, Provenance, Source};
 pub use tokenizer::Tokenizer;
 pub use weights::Model;
 
-use crate::types::{Activation, Matrix, Positions};
+use crate::types::{Activation, Matrix, NormKind, Positions};
 
 /// The shape of a transformer, whatever its family. Names are the field's own.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,8 +36,11 @@ pub struct ModelConfig {
     pub n_layers: usize,
     /// Width of the residual stream.
     pub d_model: usize,
-    /// Attention heads per block.
+    /// Attention (query) heads per block.
     pub n_heads: usize,
+    /// Heads that have keys and values of their own, a divisor of `n_heads`: query head `h` reads those of key-value
+    /// head `h / (n_heads / n_kv_heads)` (grouped-query attention, Ainslie et al. 2023, arXiv 2305.13245).
+    pub n_kv_heads: usize,
     /// Width of one head.
     pub d_head: usize,
     /// Width of the MLP's hidden layer.
@@ -46,23 +49,50 @@ pub struct ModelConfig {
     pub n_ctx: usize,
     /// Rows of the embedding.
     pub d_vocab: usize,
-    /// Added to the variance in every layer norm.
+    /// Layer norm or RMS norm.
+    pub norm: NormKind,
+    /// Added under the root in every norm.
     pub norm_eps: f32,
     /// Learned or rotary positions.
     pub positions: Positions,
+    /// A query sees only its last `attention_window` keys, itself included, in every block.
+    pub attention_window: Option<usize>,
+    /// Every head's query and key passes an RMS norm of width `d_head` before the rotary embedding (Qwen3).
+    pub qk_norm: bool,
     /// Function between the MLP's products.
     pub activation: Activation,
+    /// The MLP is `(f(x W_gate) * (x W_in)) W_out` (Shazeer 2020, arXiv 2002.05202), not `f(x W_in) W_out`.
+    pub gated_mlp: bool,
     /// Attention and MLP both read `hook_resid_pre` (GPT-NeoX); there is no `hook_resid_mid` then.
     pub parallel_residual: bool,
 }
 
-/// Gain and bias of a layer norm that was not folded into the product behind it.
+impl ModelConfig {
+    /// Width of all query heads together.
+    pub fn d_attn(&self) -> usize {
+        self.n_heads * self.d_head
+    }
+
+    /// Width of all keys together; the values are as wide.
+    pub fn d_kv(&self) -> usize {
+        self.n_kv_heads * self.d_head
+    }
+
+    /// Weights of one block's matrix products.
+    pub fn block_weights(&self) -> usize {
+        let attention = 2 * self.d_model * (self.d_attn() + self.d_kv());
+        let matrices = if self.gated_mlp { 3 } else { 2 };
+        attention + matrices * self.d_model * self.d_mlp
+    }
+}
+
+/// Gain and bias of a norm that was not folded into the product behind it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NormWeights {
-    /// Multiplies the normalised value, `d_model` values.
+    /// Multiplies the normalised value, `d_model` values (`d_head` for queries and keys).
     pub gain: Vec<f32>,
-    /// Added after the gain, `d_model` values.
-    pub bias: Vec<f32>,
+    /// Added after the gain, as many values; RMS norms have none.
+    pub bias: Option<Vec<f32>>,
 }
 
 /// An affine map `y = x W + b` with `W` of shape (in, out).
@@ -81,12 +111,18 @@ pub struct LayerWeights {
     pub ln1: Option<NormWeights>,
     /// `(d_model, n_heads * d_head)`; head `h` owns columns `h * d_head ..`.
     pub query: LinearWeights,
-    /// `(d_model, 2 * n_heads * d_head)`: all heads' keys, then all heads' values.
+    /// `(d_model, 2 * n_kv_heads * d_head)`: all heads' keys, then all heads' values.
     pub key_value: LinearWeights,
+    /// Norm of every head's query, before the rotary embedding; never folded.
+    pub query_norm: Option<NormWeights>,
+    /// Norm of every head's key, before the rotary embedding; never folded.
+    pub key_norm: Option<NormWeights>,
     /// `(n_heads * d_head, d_model)`.
     pub attn_out: LinearWeights,
     /// Norm before the MLP; `None` when folded.
     pub ln2: Option<NormWeights>,
+    /// `(d_model, d_mlp)`: what the activation acts on in a gated MLP.
+    pub mlp_gate: Option<LinearWeights>,
     /// `(d_model, d_mlp)`.
     pub mlp_in: LinearWeights,
     /// `(d_mlp, d_model)`.

@@ -4,7 +4,7 @@ use super::{ModelError, shapes};
 use std::path::{Path, PathBuf};
 
 /// Short names of published models and the repositories that hold them.
-const ALIASES: [(&str, &str); 19] = [
+const ALIASES: [(&str, &str); 32] = [
     ("gpt2", "openai-community/gpt2"),
     ("gpt2-small", "openai-community/gpt2"),
     ("gpt2-medium", "openai-community/gpt2-medium"),
@@ -24,6 +24,19 @@ const ALIASES: [(&str, &str); 19] = [
     ("stablelm-base-alpha-7b", "stabilityai/stablelm-base-alpha-7b"),
     ("stablelm-3b", "stabilityai/stablelm-base-alpha-3b"),
     ("stablelm-7b", "stabilityai/stablelm-base-alpha-7b"),
+    ("mistral-7b", "mistralai/Mistral-7B-v0.1"),
+    ("mistral-7b-v0.1", "mistralai/Mistral-7B-v0.1"),
+    ("llama-2-7b", "meta-llama/Llama-2-7b-hf"),
+    ("llama-3-8b", "meta-llama/Meta-Llama-3-8B"),
+    ("llama-3.1-8b", "meta-llama/Llama-3.1-8B"),
+    ("llama-3.2-1b", "meta-llama/Llama-3.2-1B"),
+    ("llama-3.2-3b", "meta-llama/Llama-3.2-3B"),
+    ("qwen2-0.5b", "Qwen/Qwen2-0.5B"),
+    ("qwen2.5-0.5b", "Qwen/Qwen2.5-0.5B"),
+    ("qwen2.5-1.5b", "Qwen/Qwen2.5-1.5B"),
+    ("qwen2.5-7b", "Qwen/Qwen2.5-7B"),
+    ("qwen3-0.6b", "Qwen/Qwen3-0.6B-Base"),
+    ("qwen3-1.7b", "Qwen/Qwen3-1.7B-Base"),
 ];
 
 /// Where a model is to come from.
@@ -175,6 +188,7 @@ mod tests {
             hub_of("stablelm-base-alpha-3b", None),
             owned("stabilityai/stablelm-base-alpha-3b", "main", "stablelm-base-alpha-3b")
         );
+        assert_eq!(hub_of("mistral-7b", None), owned("mistralai/Mistral-7B-v0.1", "main", "Mistral-7B-v0.1"));
         assert_eq!(hub_of("a/b@step1000", None), owned("a/b", "step1000", "b@step1000"));
         assert_eq!(hub_of("pythia-70m@step1", None).0, "EleutherAI/pythia-70m");
         assert_eq!(hub_of("a/b", Some("refs/pr/1")), owned("a/b", "refs/pr/1", "b@refs-pr-1"));
@@ -186,7 +200,7 @@ mod tests {
     fn names_that_mean_nothing_are_explained() {
         for (spec, revision, part) in [
             ("gpt3", None, "gpt2-medium"),
-            ("random:gpt3", None, "pythia-12b"),
+            ("random:gpt3", None, "mistral-7b"),
             ("../etc/passwd", None, "not a folder"),
             ("a/..", None, "organisation/name"),
             ("a/b@x/../y", None, "revision"),
@@ -206,6 +220,16 @@ mod tests {
         let named = parse(path.to_str().unwrap(), None).unwrap();
         assert_eq!(named.name, "gpt2-small");
         assert!(matches!(named.place, Place::Folder(_)));
+    }
+
+    #[test]
+    fn every_alias_has_its_memory_documented() {
+        let page = include_str!("../../docs/families.md");
+        for (alias, repo) in ALIASES {
+            let same = |other: &str| ALIASES.iter().any(|(name, place)| *name == other && *place == repo);
+            let documented = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+            assert!(documented.map(|(name, _)| name).any(same), "{alias} is not in docs/families.md");
+        }
     }
 
     #[test]

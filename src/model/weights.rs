@@ -26,7 +26,7 @@ pub struct Model {
     pub name: String,
     /// Its shape.
     pub config: ModelConfig,
-    /// The rewrites that [`Model::layer`] and the others do.
+    /// The rewrites that [`Model::layer`] and the others do: those asked for that the model's norms allow.
     pub processing: WeightProcessing,
     /// Its tokenizer, or the one that was asked for instead.
     pub tokenizer: Tokenizer,
@@ -48,7 +48,7 @@ impl Model {
             return Err(ModelError::LayerOutOfRange { model: self.name.clone(), layer, n_layers });
         }
         let mut weights = self.architecture.layer(&self.source, layer)?;
-        process::layer(&mut weights, self.processing);
+        process::layer(&mut weights, &self.config, self.processing);
         Ok(weights)
     }
 
@@ -136,7 +136,7 @@ impl Model {
         }
         let norm = if self.processing.fold_ln { Some(self.stored_final_norm()?) } else { None };
         let mean = if self.processing.center_unembed { Some(self.mean_unembedding()?) } else { None };
-        Ok(self.unembedding.get_or_init(|| Unembedding::new(norm, mean)))
+        Ok(self.unembedding.get_or_init(|| Unembedding::new(norm, self.config.norm, mean)))
     }
 
     /// Mean of the stored unembedding over the vocabulary, in one pass that holds a block at a time.

@@ -50,6 +50,21 @@ impl FittingStats {
     /// Name of the file in a model's folder.
     pub const FILE: &'static str = "direction_fitting_stats.csv";
 
+    /// The columns, in this order.
+    const COLUMNS: [&'static str; 11] = [
+        "train_set",
+        "train_layer",
+        "train_pos",
+        "test_set",
+        "test_layer",
+        "test_pos",
+        "method",
+        "correct",
+        "total",
+        "accuracy",
+        "similarity",
+    ];
+
     /// Reads `folder`'s file; no file is an empty one.
     ///
     /// # Errors
@@ -66,6 +81,15 @@ impl FittingStats {
             found: error.to_string(),
         };
         let mut reader = csv::Reader::from_path(&path).map_err(content)?;
+        let header = reader.headers().map_err(content)?;
+        if !header.iter().eq(Self::COLUMNS) {
+            return Err(ReportError::Content {
+                path: path.clone(),
+                field: "header".into(),
+                expected: Self::COLUMNS.join(","),
+                found: header.iter().collect::<Vec<_>>().join(","),
+            });
+        }
         let rows = reader.deserialize().collect::<Result<_, _>>().map_err(content)?;
         Ok(Self { path, rows })
     }
@@ -132,8 +156,13 @@ mod tests {
         let again = FittingStats::read(folder.path()).unwrap();
         assert_eq!(again.rows(), [row("kmeans", 26), row("pca", 21)]);
         let path = folder.path().join(FittingStats::FILE);
-        std::fs::write(&path, "train_set,train_layer\nx,y\n").unwrap();
-        let message = FittingStats::read(folder.path()).unwrap_err().to_string();
-        assert!(message.contains(FittingStats::FILE), "{message}");
+        // A file of other columns is refused even without rows: writing would replace it.
+        let columns = FittingStats::COLUMNS.join(",");
+        let row = format!("{columns}\nx,3,ADJ,x,3,ADJ,pca,many,26,1,1\n");
+        for (text, field) in [("notes\n", "header"), ("train_set,train_layer\nx,y\n", "header"), (&row, "line 2")] {
+            std::fs::write(&path, text).unwrap();
+            let message = FittingStats::read(folder.path()).unwrap_err().to_string();
+            assert!(message.contains(FittingStats::FILE) && message.contains(field), "{message}");
+        }
     }
 }

@@ -20,7 +20,7 @@ impl SuiteCsv {
     /// Reads the file; no file is an empty one.
     ///
     /// # Errors
-    /// [`ReportError`] for a file that cannot be read, a row of another length, a value that is no number.
+    /// [`ReportError`] for a file that cannot be read, a row of another length, a value that is no finite number.
     pub fn read(path: &Path) -> Result<Self, ReportError> {
         let mut file = Self { path: path.into(), cells: BTreeMap::new() };
         if !path.exists() {
@@ -47,7 +47,8 @@ impl SuiteCsv {
             let direction = record.get(0).unwrap_or_default();
             for (column, text) in record.iter().enumerate().skip(1).filter(|(_, text)| !text.is_empty()) {
                 let field = || format!("line {}, column {}", number + 3, column + 1);
-                let value = text.parse().map_err(|_| content(field(), "a number", text.into()))?;
+                let value: Option<f64> = text.parse().ok().filter(|value: &f64| value.is_finite());
+                let value = value.ok_or_else(|| content(field(), "a finite number", text.into()))?;
                 let head = |row: &csv::StringRecord| row.get(column).unwrap_or_default().to_owned();
                 file.cells.insert((direction.to_owned(), head(prompts), head(positions)), value);
             }
@@ -127,7 +128,11 @@ mod tests {
     fn a_broken_file_is_named_with_its_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("broken.csv");
-        for (text, place) in [("prompt,a\n", "header"), ("prompt,a\nposition,b\nd,x1\n", "line 3, column 2")] {
+        for (text, place) in [
+            ("prompt,a\n", "header"),
+            ("prompt,a\nposition,b\nd,x1\n", "line 3, column 2"),
+            ("prompt,a\nposition,b\nd,NaN\n", "line 3, column 2"),
+        ] {
             std::fs::write(&path, text).unwrap();
             let message = SuiteCsv::read(&path).unwrap_err().to_string();
             assert!(message.contains("broken.csv") && message.contains(place), "{message}");

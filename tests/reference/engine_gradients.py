@@ -39,8 +39,11 @@ def patched_metric(lens, clean, corrupted, answers, layer, position, rotation):
     return logit_difference(last, answers), kept[0]
 
 
-def gradient_cases(lens, prompts, answers, seed, tensors, thorough):
-    """Adds `grad.*` tensors; returns the index. Only the first two prompts, so that the files stay small."""
+def gradient_cases(lens, prompts, answers, seed, tensors, thorough, from_start=False):
+    """Adds `grad.*` tensors; returns the index. Only the first two prompts, so that the files stay small.
+
+    Without `thorough` the gradients go through the last block, with `from_start` also through all of them.
+    """
     clean, corrupted, answers = prompts[:2], prompts.roll(-1, 0)[:2], answers[:2]
     n_layers = lens.cfg.n_layers
     cases = [
@@ -49,8 +52,10 @@ def gradient_cases(lens, prompts, answers, seed, tensors, thorough):
         for position in (POSITION, ALL)
     ]
     cases += [(1, POSITION, 1), (1, ALL, 2)]
+    few = [(1, POSITION, 1), (1, ALL, 2), (n_layers, ALL, 1)]
+    few += [(0, POSITION, 2), (0, ALL, 1)] if from_start else []
     index = []
-    for layer, position, rank in cases if thorough else [(1, POSITION, 1), (1, ALL, 2), (n_layers, ALL, 1)]:
+    for layer, position, rank in cases if thorough else few:
         name = f"grad.L{layer}.P{position}.K{rank}"
         rotation = orthonormal(lens.cfg.d_model, rank, 600 + seed).float().double().requires_grad_()
         tensors[f"grad.rotation.K{rank}"] = rotation

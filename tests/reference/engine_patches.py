@@ -124,8 +124,8 @@ def case_name(interventions):
     return "patch." + "+".join(parts)
 
 
-def patch_cases(lens, prompts, seed, tensors, thorough):
-    """Adds `patch.*` tensors, baselines included; returns the index of the cases."""
+def patch_cases(lens, prompts, seed, tensors, thorough, every=1):
+    """Adds `patch.*` tensors, baselines included; returns the index of the cases. One case in `every` is kept."""
     run = Run(lens, prompts, seed)
     tensors |= {"patch.subspace": run.subspace, "patch.vector": run.vector}
     tensors["patch.clean_logits"] = lens(prompts)[:, -1]
@@ -133,7 +133,7 @@ def patch_cases(lens, prompts, seed, tensors, thorough):
     has_mid = not lens.cfg.parallel_attn_mlp
     cases = replacements(lens.cfg.n_layers, has_mid, thorough) + other_operations(lens.cfg.n_layers)
     index = []
-    for interventions in cases:
+    for interventions in cases[::every]:
         name = case_name(interventions)
         assert name not in tensors, name
         tensors[name] = run.logits(interventions)

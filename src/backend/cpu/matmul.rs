@@ -14,8 +14,9 @@ use crate::backend::{Dtype, Epilogue};
 use crate::types::{Activation, Matrix};
 use rayon::prelude::*;
 
-/// Depth of one pass over a panel: 384 x 32 values stay in the first-level cache next to 12 rows of `x`.
-const DEPTH: usize = 384;
+/// Depth of one pass over a panel: deep enough that loading and storing `y` hardly counts, while a task's panels
+/// (4 x 1024 x 32 values, 512 KB) stay in the second-level cache.
+const DEPTH: usize = 1024;
 
 /// A packed weight with its bias, padded to whole panels.
 pub struct PackedWeight {
@@ -61,9 +62,9 @@ impl PackedWeight {
     }
 }
 
-/// How many panels one task owns: enough tasks for the threads at hand, at most 8 panels (393 KB at depth 384).
+/// How many panels one task owns: few enough for every thread to have several tasks, at most 4.
 fn panels_per_task(n_panels: usize) -> usize {
-    (n_panels / (4 * rayon::current_num_threads())).clamp(1, 8)
+    (n_panels / (4 * rayon::current_num_threads())).clamp(1, 4)
 }
 
 /// `y = epilogue(x W + b)` for `rows` rows.

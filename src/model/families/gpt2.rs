@@ -5,7 +5,7 @@ use super::{Architecture, OuterNames, Role, TensorSpec, norm};
 use crate::model::config::ConfigFile;
 use crate::model::source::WeightSource;
 use crate::model::{LayerWeights, LinearWeights, ModelConfig, ModelError};
-use crate::types::{Matrix, Positions};
+use crate::types::{Matrix, NormKind, Positions};
 
 /// A GPT-2 of some size.
 #[derive(Debug, Clone)]
@@ -32,13 +32,18 @@ impl Gpt2 {
             n_layers: file.depth("n_layer")?,
             d_model,
             n_heads: file.count("n_head")?,
+            n_kv_heads: file.count("n_head")?,
             d_head: file.head_width("n_embd", "n_head")?,
             d_mlp: file.optional_count("n_inner")?.unwrap_or(4 * d_model),
             n_ctx: file.count("n_positions")?,
             d_vocab: file.count("vocab_size")?,
+            norm: NormKind::Layer,
             norm_eps: file.positive("layer_norm_epsilon")?.unwrap_or(1e-5) as f32,
             positions: Positions::Learned,
+            attention_window: None,
+            qk_norm: false,
             activation: file.activation("activation_function", "gelu_new")?,
+            gated_mlp: false,
             parallel_residual: false,
         };
         Ok(Self { config, tied: file.flag("tie_word_embeddings", true)? })
@@ -59,7 +64,7 @@ impl Architecture for Gpt2 {
             embed: "wte.weight",
             position: Some("wpe.weight"),
             final_gain: "ln_f.weight",
-            final_bias: "ln_f.bias",
+            final_bias: Some("ln_f.bias"),
             unembed: if self.tied { "wte.weight" } else { "lm_head.weight" },
         }
     }
@@ -109,11 +114,14 @@ impl Architecture for Gpt2 {
             weight: columns(&product, 3 * d, range),
         };
         Ok(LayerWeights {
-            ln1: Some(norm(source, &name("ln_1.weight"), &name("ln_1.bias"))?),
+            ln1: Some(norm(source, &name("ln_1.weight"), Some(&name("ln_1.bias")))?),
             query: part(0..d),
             key_value: part(d..3 * d),
+            query_norm: None,
+            key_norm: None,
             attn_out: linear("attn.c_proj", d, d)?,
-            ln2: Some(norm(source, &name("ln_2.weight"), &name("ln_2.bias"))?),
+            ln2: Some(norm(source, &name("ln_2.weight"), Some(&name("ln_2.bias")))?),
+            mlp_gate: None,
             mlp_in: linear("mlp.c_fc", d, d_mlp)?,
             mlp_out: linear("mlp.c_proj", d_mlp, d)?,
         })

@@ -1,12 +1,15 @@
 //! GPT-NeoX (Pythia, StableLM alpha): rotary positions on part of every head, products stored as (out, in), queries,
 //! keys and values interleaved head by head, attention and MLP usually side by side.
 
-use super::layout::transposed;
-use super::{Architecture, OuterNames, Role, TensorSpec, norm};
+use super::rotary::{self, RotaryFields};
+use super::{Architecture, OuterNames, Role, TensorSpec, linear, norm};
 use crate::model::config::ConfigFile;
 use crate::model::source::WeightSource;
-use crate::model::{LayerWeights, LinearWeights, ModelConfig, ModelError};
-use crate::types::Positions;
+use crate::model::{LayerWeights, ModelConfig, ModelError};
+use crate::types::NormKind;
+
+/// What the library calls the rotary settings, and their defaults.
+const ROTARY: RotaryFields = RotaryFields { base: "rotary_emb_base", share: "rotary_pct", default_share: 0.25 };
 
 /// A GPT-NeoX of some size.
 #[derive(Debug, Clone)]
@@ -29,65 +32,23 @@ impl GptNeox {
             n_layers: file.depth("num_hidden_layers")?,
             d_model: file.count("hidden_size")?,
             n_heads: file.count("num_attention_heads")?,
+            n_kv_heads: file.count("num_attention_heads")?,
             d_head,
             d_mlp: file.count("intermediate_size")?,
             n_ctx: file.count("max_position_embeddings")?,
             d_vocab: file.count("vocab_size")?,
+            norm: NormKind::Layer,
             norm_eps: file.positive("layer_norm_eps")?.unwrap_or(1e-5) as f32,
-            positions: rotary(file, d_head)?,
+            positions: rotary::read(file, d_head, ROTARY)?,
+            attention_window: None,
+            qk_norm: false,
             activation: file.activation("hidden_act", "gelu")?,
+            gated_mlp: false,
             parallel_residual: file.flag("use_parallel_residual", true)?,
         };
         let tied = file.flag("tie_word_embeddings", false)?;
         Ok(Self { config, tied, attention_bias: file.flag("attention_bias", true)? })
     }
-}
-
-/// A product whose (in, out) matrix has the checkpoint's rows `rows` as its columns.
-fn linear(
-    source: &WeightSource,
-    name: &str,
-    width: usize,
-    rows: &[u32],
-    biased: bool,
-) -> Result<LinearWeights, ModelError> {
-    let weight_name = format!("{name}.weight");
-    let weight = transposed(width, rows, |rows, values| source.read_rows(&weight_name, rows, values))?;
-    let bias = if biased {
-        let values = source.tensor(&format!("{name}.bias"))?;
-        rows.iter().map(|row| values[*row as usize]).collect()
-    } else {
-        vec![0.0; rows.len()]
-    };
-    Ok(LinearWeights { weight, bias })
-}
-
-/// Rotary settings under their old names (`rotary_pct`, `rotary_emb_base`) and their new ones (`rope_parameters`).
-fn rotary(file: &ConfigFile, d_head: usize) -> Result<Positions, ModelError> {
-    let mut base = file.positive("rotary_emb_base")?.or(file.positive("rope_theta")?);
-    let mut share = file.positive("rotary_pct")?.or(file.positive("partial_rotary_factor")?);
-    for field in ["rope_scaling", "rope_parameters"] {
-        let Some(object) = file.object(field)? else { continue };
-        for kind in ["rope_type", "type"] {
-            if !matches!(object.text(kind)?, None | Some("default")) {
-                return Err(object.error(kind, "`default` (scaled rotary positions are not supported)"));
-            }
-        }
-        base = object.positive("rope_theta")?.or(base);
-        share = object.positive("partial_rotary_factor")?.or(share);
-    }
-    // The library truncates the product, in double precision.
-    let share = share.unwrap_or(0.25);
-    let dims = (d_head as f64 * share) as usize;
-    if share > 1.0 || !dims.is_multiple_of(2) || dims == 0 {
-        return Err(ModelError::Config {
-            path: file.path().into(),
-            field: "rotary_pct".to_owned(),
-            expected: format!("a share of d_head = {d_head} that is an even number of dimensions from 2 to {d_head}"),
-            found: format!("{share}, which is {dims} dimensions"),
-        });
-    }
-    Ok(Positions::Rotary { dims, base: base.unwrap_or(10_000.0) as f32 })
 }
 
 impl Architecture for GptNeox {
@@ -104,7 +65,7 @@ impl Architecture for GptNeox {
             embed: "embed_in.weight",
             position: None,
             final_gain: "final_layer_norm.weight",
-            final_bias: "final_layer_norm.bias",
+            final_bias: Some("final_layer_norm.bias"),
             unembed: if self.tied { "embed_in.weight" } else { "embed_out.weight" },
         }
     }
@@ -155,13 +116,16 @@ impl Architecture for GptNeox {
         let whole = |part: &str, width, count: usize, biased| {
             linear(source, &name(part), width, &(0..count as u32).collect::<Vec<_>>(), biased)
         };
-        let norm = |part: &str| norm(source, &name(&format!("{part}.weight")), &name(&format!("{part}.bias")));
+        let norm = |part: &str| norm(source, &name(&format!("{part}.weight")), Some(&name(&format!("{part}.bias"))));
         Ok(LayerWeights {
             ln1: Some(norm("input_layernorm")?),
             query: linear(source, &attention, d, &query, biased)?,
             key_value: linear(source, &attention, d, &key_value, biased)?,
+            query_norm: None,
+            key_norm: None,
             attn_out: whole("attention.dense", d, d, biased)?,
             ln2: Some(norm("post_attention_layernorm")?),
+            mlp_gate: None,
             mlp_in: whole("mlp.dense_h_to_4h", d, d_mlp, true)?,
             mlp_out: whole("mlp.dense_4h_to_h", d_mlp, d, true)?,
         })

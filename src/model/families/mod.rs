@@ -5,14 +5,18 @@
 mod gpt2;
 mod gpt_neox;
 mod layout;
+mod llama;
+mod rotary;
 
 pub(crate) use gpt_neox::GptNeox;
 pub(crate) use gpt2::Gpt2;
 pub(crate) use layout::transposed;
+pub(crate) use llama::{Kind as LlamaKind, Llama};
 
 use super::config::ConfigFile;
 use super::source::WeightSource;
-use super::{LayerWeights, ModelConfig, ModelError, NormWeights};
+use super::{LayerWeights, LinearWeights, ModelConfig, ModelError, NormWeights};
+use std::borrow::Cow;
 use std::fmt::Debug;
 
 /// What a tensor is for: decides how a random model draws it.
@@ -56,8 +60,8 @@ pub(crate) struct OuterNames {
     pub position: Option<&'static str>,
     /// Gain of the last norm.
     pub final_gain: &'static str,
-    /// Bias of the last norm.
-    pub final_bias: &'static str,
+    /// Bias of the last norm, if it has one.
+    pub final_bias: Option<&'static str>,
     /// `W_U` transposed, (d_vocab, d_model); the same tensor as `W_E` when tied.
     pub unembed: &'static str,
 }
@@ -77,13 +81,17 @@ pub(crate) trait Architecture: Debug + Send + Sync {
 }
 
 /// Values of `model_type` that [`read`] knows.
-const SUPPORTED: &str = "gpt2, gpt_neox";
+const SUPPORTED: &str = "gpt2, gpt_neox, llama, mistral, qwen2, qwen3";
 
 /// Finds the family that `config.json` names and reads its shape.
 pub(crate) fn read(file: &ConfigFile) -> Result<Box<dyn Architecture>, ModelError> {
     match file.text("model_type")? {
         Some("gpt2") => Ok(Box::new(Gpt2::read(file)?)),
         Some("gpt_neox") => Ok(Box::new(GptNeox::read(file)?)),
+        Some("llama") => Ok(Box::new(Llama::read(file, LlamaKind::Llama)?)),
+        Some("mistral") => Ok(Box::new(Llama::read(file, LlamaKind::Mistral)?)),
+        Some("qwen2") => Ok(Box::new(Llama::read(file, LlamaKind::Qwen2)?)),
+        Some("qwen3") => Ok(Box::new(Llama::read(file, LlamaKind::Qwen3)?)),
         other => Err(ModelError::Architecture {
             path: file.path().into(),
             found: other.map_or_else(|| "nothing".to_owned(), |name| format!("`{name}`")),
@@ -92,7 +100,28 @@ pub(crate) fn read(file: &ConfigFile) -> Result<Box<dyn Architecture>, ModelErro
     }
 }
 
-/// A norm's gain and bias.
-pub(crate) fn norm(source: &WeightSource, gain: &str, bias: &str) -> Result<NormWeights, ModelError> {
-    Ok(NormWeights { gain: source.tensor(gain)?.into_owned(), bias: source.tensor(bias)?.into_owned() })
+/// A norm's gain, and its bias if it has one.
+pub(crate) fn norm(source: &WeightSource, gain: &str, bias: Option<&str>) -> Result<NormWeights, ModelError> {
+    let bias = bias.map(|name| source.tensor(name)).transpose()?.map(Cow::into_owned);
+    Ok(NormWeights { gain: source.tensor(gain)?.into_owned(), bias })
+}
+
+/// A product whose (in, out) matrix has the checkpoint's rows `rows`, each `width` wide, as its columns; zeros for a
+/// bias that the checkpoint does not have.
+fn linear(
+    source: &WeightSource,
+    name: &str,
+    width: usize,
+    rows: &[u32],
+    biased: bool,
+) -> Result<LinearWeights, ModelError> {
+    let weight_name = format!("{name}.weight");
+    let weight = transposed(width, rows, |rows, values| source.read_rows(&weight_name, rows, values))?;
+    let bias = if biased {
+        let values = source.tensor(&format!("{name}.bias"))?;
+        rows.iter().map(|row| values[*row as usize]).collect()
+    } else {
+        vec![0.0; rows.len()]
+    };
+    Ok(LinearWeights { weight, bias })
 }

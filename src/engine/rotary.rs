@@ -1,0 +1,169 @@
+//! Rotary positions: the table of angles, and queries and keys on their way into the scores.
+
+use super::forward::Pass;
+use super::{Engine, EngineError, Layer};
+use crate::backend::{Backend, Columns, PatchRows};
+use crate::model::ModelConfig;
+use crate::types::{Positions, RotaryScaling};
+use std::f32::consts::TAU;
+
+/// Cosines and sines of the rotary embedding on the device, `(n_ctx, 2, half)`.
+pub(super) struct RotaryTable<B: Backend> {
+    pub(super) half: usize,
+    pub(super) table: B::Tensor,
+}
+
+/// Angle per position of every rotated pair, `base^(-2i / dims)` stretched by the scaling, in f32 as the reference
+/// implementations compute it.
+fn frequencies(dims: usize, base: f32, scaling: RotaryScaling) -> Vec<f32> {
+    let plain = (0..dims / 2).map(|i| 1.0 / base.powf(2.0 * i as f32 / dims as f32));
+    match scaling {
+        RotaryScaling::None => plain.collect(),
+        RotaryScaling::Linear { factor } => plain.map(|frequency| frequency / factor).collect(),
+        RotaryScaling::Llama3 { factor, low_frequency_factor: low, high_frequency_factor: high, original_n_ctx } => {
+            let original = original_n_ctx as f32;
+            let stretch = |frequency: f32| {
+                let wavelength = TAU / frequency;
+                if wavelength < original / high {
+                    frequency
+                } else if wavelength > original / low {
+                    frequency / factor
+                } else {
+                    let smooth = (original / wavelength - low) / (high - low);
+                    (1.0 - smooth) * frequency / factor + smooth * frequency
+                }
+            };
+            plain.map(stretch).collect()
+        }
+    }
+}
+
+/// The table of a model with rotary positions.
+pub(super) fn table<B: Backend>(backend: &B, config: &ModelConfig) -> Result<Option<RotaryTable<B>>, EngineError> {
+    let Positions::Rotary { dims, base, scaling } = config.positions else { return Ok(None) };
+    let half = dims / 2;
+    let frequencies = frequencies(dims, base, scaling);
+    let mut table = Vec::with_capacity(config.n_ctx * 2 * half);
+    for position in 0..config.n_ctx {
+        let angle = |f: &f32| f64::from(position as f32 * f);
+        table.extend(frequencies.iter().map(|f| angle(f).cos() as f32));
+        table.extend(frequencies.iter().map(|f| angle(f).sin() as f32));
+    }
+    Ok(Some(RotaryTable { half, table: backend.upload(&table)? }))
+}
+
+/// Queries and keys before their norms, which the backward pass needs.
+pub(super) struct QkInputs<B: Backend> {
+    /// `(T, n_heads * d_head)`; of last positions only where only those ask.
+    query: B::Tensor,
+    /// `(T, n_kv_heads * d_head)`.
+    key: B::Tensor,
+}
+
+impl<B: Backend> Engine<B> {
+    /// The keys among rows of keys and values.
+    fn key_columns(&self) -> Columns {
+        let width = self.config().d_kv();
+        Columns { stride: self.heads().kv_stride(), start: 0, width }
+    }
+
+    /// Copies columns of `x` into columns of `y`, row by row.
+    pub(super) fn copy_columns(
+        &self,
+        x: &B::Tensor,
+        from: Columns,
+        y: &mut B::Tensor,
+        to: Columns,
+    ) -> Result<(), EngineError> {
+        let backend = &self.backend;
+        let every = backend.upload_indices(&(0..(backend.len(x) / from.stride) as u32).collect::<Vec<_>>())?;
+        backend.patch_replace(y, to, x, from, PatchRows { target: &every, source: &every })?;
+        Ok(())
+    }
+
+    /// The keys of `kv` alone, `(T, n_kv_heads * d_head)`: norms work on whole rows.
+    fn keys(&self, kv: &B::Tensor) -> Result<B::Tensor, EngineError> {
+        let columns = self.key_columns();
+        let mut keys = self.backend.tensor(self.backend.len(kv) / columns.stride * columns.width)?;
+        self.copy_columns(kv, columns, &mut keys, Columns::all(columns.width))?;
+        Ok(keys)
+    }
+
+    /// Rotates queries, asked at `asked`, and keys in place, backwards when `inverse`; nothing with learned positions.
+    pub(super) fn rotate(
+        &self,
+        q: &mut B::Tensor,
+        kv: &mut B::Tensor,
+        (asked, positions): (&B::Indices, &B::Indices),
+        inverse: bool,
+    ) -> Result<(), EngineError> {
+        let Some(RotaryTable { half, table }) = &self.rotary else { return Ok(()) };
+        let (heads, queries) = (self.heads(), Columns::all(self.config().d_attn()));
+        self.backend.rotary(q, queries, heads, *half, table, asked, inverse)?;
+        self.backend.rotary(kv, self.key_columns(), heads, *half, table, positions, inverse)?;
+        Ok(())
+    }
+
+    /// Gradients to queries and keys before their norms, from those behind them, in place.
+    pub(super) fn qk_norm_backward(
+        &self,
+        layer: &Layer<B>,
+        inputs: &QkInputs<B>,
+        d_q: &mut B::Tensor,
+        d_kv: &mut B::Tensor,
+    ) -> Result<(), EngineError> {
+        let (Some(query_norm), Some(key_norm)) = (&layer.query_norm, &layer.key_norm) else { return Ok(()) };
+        let backend = &self.backend;
+        let mut d_query = backend.tensor(backend.len(d_q))?;
+        backend.zero(&mut d_query)?;
+        backend.layer_norm_backward(d_q, &inputs.query, query_norm, &mut d_query)?;
+        *d_q = d_query;
+        let d_normed = self.keys(d_kv)?;
+        let mut d_key = backend.tensor(backend.len(&d_normed))?;
+        backend.zero(&mut d_key)?;
+        backend.layer_norm_backward(&d_normed, &inputs.key, key_norm, &mut d_key)?;
+        let columns = self.key_columns();
+        self.copy_columns(&d_key, Columns::all(columns.width), d_kv, columns)
+    }
+}
+
+impl<B: Backend> Pass<'_, B> {
+    /// Norms of queries and keys in place, for models that have them; returns their inputs when a tape is kept.
+    pub(super) fn norm_queries_and_keys(
+        &self,
+        layer: &Layer<B>,
+        q: &mut B::Tensor,
+        kv: &mut B::Tensor,
+    ) -> Result<Option<QkInputs<B>>, EngineError> {
+        let (Some(query_norm), Some(key_norm)) = (&layer.query_norm, &layer.key_norm) else { return Ok(None) };
+        let normed = self.norm(q, query_norm)?;
+        let query = std::mem::replace(q, normed);
+        let key = self.engine.keys(kv)?;
+        let columns = self.engine.key_columns();
+        self.engine.copy_columns(&self.norm(&key, key_norm)?, Columns::all(columns.width), kv, columns)?;
+        Ok(self.tape.is_some().then_some(QkInputs { query, key }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Llama 3.1's numbers: 64 pairs, base 500000, factor 8 over 8192 positions.
+    #[test]
+    fn llama3_scaling_keeps_short_wavelengths_and_stretches_long_ones() {
+        let scaling = RotaryScaling::Llama3 {
+            factor: 8.0,
+            low_frequency_factor: 1.0,
+            high_frequency_factor: 4.0,
+            original_n_ctx: 8192,
+        };
+        let (plain, scaled) = (frequencies(128, 5e5, RotaryScaling::None), frequencies(128, 5e5, scaling));
+        let ratio: Vec<f32> = scaled.iter().zip(&plain).map(|(s, p)| s / p).collect();
+        // Wavelength 2π 500000^(i/64): below 2048 up to i = 28, above 8192 from i = 35 on.
+        assert!(ratio[..=28].iter().all(|r| *r == 1.0) && ratio[35..].iter().all(|r| *r == 0.125), "{ratio:?}");
+        assert!(ratio[29..35].windows(2).all(|pair| pair[0] > pair[1]) && ratio[29] < 1.0 && ratio[34] > 0.125);
+        let linear = frequencies(128, 5e5, RotaryScaling::Linear { factor: 4.0 });
+        assert!(linear.iter().zip(&plain).all(|(l, p)| l * 4.0 == *p));
+    }
+}

@@ -1,0 +1,251 @@
+//! What a first user does with the demo model, and what must be found on disk behind every step.
+
+use super::*;
+use std::process::Stdio;
+
+#[test]
+fn fitting_writes_arrays_records_and_statistics() {
+    let data = fitted();
+    let folder = data.path().join("demo");
+    for (stem, shape) in [("das", "(128,)"), ("das2d", "(128, 2)"), ("mean_diff", "(128,)"), ("pca", "(128,)")] {
+        for layer in 0..4 {
+            let name = format!("{stem}_simple_train_ADJ_layer{layer}");
+            let array = std::fs::read(folder.join(format!("{name}.npy"))).unwrap();
+            assert!(String::from_utf8_lossy(&array[..128]).contains(shape), "{name}");
+            let record: serde_json::Value =
+                serde_json::from_slice(&std::fs::read(folder.join(format!("{name}.json"))).unwrap()).unwrap();
+            assert_eq!(record["name"], *name);
+            assert_eq!((&record["model"], &record["dataset"]), (&"demo".into(), &"simple_train".into()));
+            assert_eq!((&record["position"], &record["layer"]), (&"ADJ".into(), &layer.into()));
+            assert_eq!(record["weight_processing"].as_array().unwrap().len(), 4);
+            assert_eq!((&record["seed"], &record["version"]), (&0.into(), &env!("CARGO_PKG_VERSION").into()));
+            assert!(record["final_metric"].is_f64(), "{record}");
+            let epochs = if stem.starts_with("das") { 64 } else { 0 };
+            assert_eq!(record["loss_curve"].as_array().unwrap().len(), epochs, "{name}");
+        }
+    }
+    // Behind the last block a patch at ADJ reaches no logit: no noise may be saved as a result.
+    assert!(!folder.join("das_simple_train_ADJ_layer4.npy").exists());
+    assert!(folder.join("mean_diff_simple_train_ADJ_layer4.npy").exists());
+    assert!(folder.join("random_direction_layer04.npy").exists());
+    let stats = std::fs::read_to_string(folder.join("direction_fitting_stats.csv")).unwrap();
+    assert!(stats.starts_with("train_set,train_layer,train_pos,test_set,test_layer,test_pos,method,correct,total,"));
+    assert_eq!(stats.lines().count(), 1 + 2 * 5, "mean_diff and pca at five layers:\n{stats}");
+}
+
+#[test]
+fn what_exists_is_kept_unless_told_otherwise() {
+    let data = fitted();
+    let before = files(data.path());
+    let arguments = ["fit-directions", "--methods", "mean_diff,random", "--layers", "1..2"];
+    let again = run_in(data.path(), &arguments).success();
+    assert!(again.stderr.contains("4 directions exist already") && again.stderr.contains("--overwrite"));
+    assert!(before == files(data.path()));
+    let array = data.path().join("demo/mean_diff_simple_train_ADJ_layer1.npy");
+    std::fs::write(&array, "spoiled").unwrap();
+    run_in(data.path(), &arguments).success();
+    assert_eq!(std::fs::read(&array).unwrap(), b"spoiled");
+    let replaced = run_in(data.path(), &[&arguments[..], &["--overwrite"]].concat()).success();
+    assert_eq!(replaced.stderr, "");
+    assert!(before == files(data.path()), "the same fit gives the same bytes");
+
+    let suite = ["direction-patching-suite", "--directions", "mean_diff*layer2"];
+    run_in(data.path(), &suite).success();
+    let path = result_file(data.path(), "logit_diff", "");
+    let right = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, "prompt,simple_test\nposition,ADJ\nmean_diff_simple_train_ADJ_layer02,12.5\n").unwrap();
+    let kept = run_in(data.path(), &suite).success();
+    assert!(kept.stdout.contains("12.50") && kept.stderr.contains("1 cells exist already"), "{}", kept.stderr);
+    run_in(data.path(), &[&suite[..], &["--overwrite"]].concat()).success();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), right);
+}
+
+#[test]
+fn random_directions_are_unit_and_follow_their_seed() {
+    let data = tempfile::tempdir().unwrap();
+    let first = run_in(data.path(), &["random-directions", "--json"]).success().json();
+    assert_eq!(first["written"].as_array().unwrap().len(), 5);
+    let path = data.path().join("demo/random_direction_layer02.npy");
+    let bytes = std::fs::read(&path).unwrap();
+    let values = bytes[bytes.len() - 128 * 4..].as_chunks::<4>().0.iter().map(|b| f64::from(f32::from_le_bytes(*b)));
+    // 128 values rounded to f32.
+    assert!((values.map(|v| v * v).sum::<f64>() - 1.0).abs() < 1e-6);
+    let kept = run_in(data.path(), &["random-directions", "--direction-seed", "7"]).success();
+    assert!(kept.stderr.contains("5 random directions exist already"), "{}", kept.stderr);
+    assert_eq!(std::fs::read(&path).unwrap(), bytes);
+    run_in(data.path(), &["random-directions", "--direction-seed", "7", "--overwrite"]).success();
+    assert_ne!(std::fs::read(&path).unwrap(), bytes);
+    run_in(data.path(), &["random-directions", "--seed", "9", "--overwrite"]).success();
+    assert_eq!(std::fs::read(&path).unwrap(), bytes, "--seed is the fits' and the models', not theirs");
+}
+
+#[test]
+fn the_suite_fills_one_file_per_metric_under_two_header_rows() {
+    let data = fitted();
+    let metrics = ["logit_diff", "logit_diff_noising", "logit_flip", "prob_diff"];
+    let arguments = ["direction-patching-suite", "--directions", "das_*,random*", "--positions", "ADJ,ALL", "--json"];
+    let json = run_in(data.path(), &[&arguments[..], &["--metrics", &metrics.join(",")]].concat()).success().json();
+    assert_eq!(json[0]["cells"].as_array().unwrap().len(), 4 * 9 * 2);
+    for metric in metrics {
+        let text = std::fs::read_to_string(result_file(data.path(), metric, "")).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[..2], ["prompt,simple_test,simple_test", "position,ADJ,ALL"]);
+        assert!(lines[2].starts_with("das_simple_train_ADJ_layer00,") && lines.len() == 2 + 9, "{text}");
+    }
+    let at =
+        |metric: &str, direction: &str| value(&result_file(data.path(), metric, ""), direction, "simple_test", "ADJ");
+    let best = (0..4)
+        .map(|layer| at("logit_diff", &format!("das_simple_train_ADJ_layer{layer:02}")))
+        .fold(f64::NEG_INFINITY, f64::max);
+    assert!(best >= 90.0, "DAS recovers {best} % at its best layer");
+    for layer in 0..=4 {
+        let random = at("logit_diff", &format!("random_direction_layer{layer:02}"));
+        assert!(random.abs() <= 5.0, "random recovers {random} % at layer {layer}");
+    }
+    assert_eq!(at("logit_flip", "das_simple_train_ADJ_layer02"), 100.0);
+    // The layer where denoising restores the answer is one where noising destroys it.
+    assert!(at("logit_diff_noising", "das_simple_train_ADJ_layer02") < -80.0);
+    assert!(at("prob_diff", "das_simple_train_ADJ_layer02") > 80.0);
+    // Behind the last block ADJ reaches no logit; 1e-9: the baselines are means of centred values.
+    assert!(at("logit_diff", "random_direction_layer04").abs() < 1e-9);
+
+    let results = run_in(data.path(), &["direction-patching-results"]).success();
+    for metric in metrics {
+        assert!(results.stdout.contains(&format!("direction_patching_{metric}_resid_plain.csv")));
+    }
+    let json = run_in(data.path(), &["direction-patching-results", "--json"]).success().json();
+    let path = result_file(data.path(), "logit_diff", "").display().to_string();
+    let das = json[&path].as_array().unwrap().iter().find(|row| row["method"] == "das").unwrap();
+    assert_eq!(das["percent"].as_f64().unwrap(), best);
+}
+
+#[test]
+fn all_layers_and_projections_go_to_files_of_their_own() {
+    let data = fitted();
+    let methods = ["--methods", "mean_diff,das2d", "--layers", "2"];
+    run_in(data.path(), &[&["fit-directions", "--train-sets", "simple_test"], &methods[..]].concat()).success();
+    let suite = |extra: &[&str]| {
+        let directions = ["direction-patching-suite", "--directions", "mean_diff_*_layer2,das2d_*_layer2"];
+        run_in(data.path(), &[&directions, extra].concat()).success();
+    };
+    suite(&[]);
+    suite(&["--projection", "ortho"]);
+    suite(&["--projection", "para"]);
+    suite(&["--layers", "all"]);
+    let at =
+        |ending, direction| value(&result_file(data.path(), "logit_diff", ending), direction, "simple_test", "ADJ");
+    for own in ["mean_diff_simple_test_ADJ_layer02", "das2d_simple_test_ADJ_layer02"] {
+        // In sample nothing is left behind the direction itself; 1e-9: the corrupted run is its own baseline.
+        assert!(at("_ortho", own).abs() < 1e-9, "{own}: {}", at("_ortho", own));
+        // 1e-3 of a percent: f32 columns, projected and scaled again.
+        assert!((at("_para", own) - at("", own)).abs() < 1e-3, "{own}: {} {}", at("_para", own), at("", own));
+    }
+    // One column has only one parallel direction, so the part parallel to another fit is that fit (or its opposite).
+    let (para, own) = (at("_para", "mean_diff_simple_train_ADJ_layer02"), at("", "mean_diff_simple_test_ADJ_layer02"));
+    assert!((para - own).abs() < 1e-3, "{para} {own}");
+    assert!(at("_ortho", "mean_diff_simple_train_ADJ_layer02").abs() > 1e-6);
+    assert!(at("_all_layers", "mean_diff_simple_train_ADJ_layer02") > 50.0);
+}
+
+#[test]
+fn a_dry_run_writes_nothing() {
+    let data = tempfile::tempdir().unwrap();
+    let nothing = data.path().join("nothing");
+    for command in ["fit-directions", "random-directions", "demo"] {
+        let plan = run_in(&nothing, &[command, "--dry-run"]).success();
+        assert!(!plan.stdout.is_empty() && !nothing.exists(), "{command}");
+    }
+    let plan = run_in(&nothing, &["fit-directions", "--models", "random:pythia-1.4b", "--dry-run"]).success();
+    assert!(plan.stdout.contains("TFLOP") && plan.stdout.contains("GB"), "{}", plan.stdout);
+    let data = fitted();
+    let before = files(data.path());
+    let plan = run_in(data.path(), &["direction-patching-suite", "--positions", "ALL", "--dry-run"]).success();
+    assert!(plan.stdout.contains("das_simple_train_ADJ_layer02") && plan.stdout.contains("FLOP"));
+    assert!(before == files(data.path()));
+}
+
+#[test]
+fn entries_named_twice_are_done_once() {
+    let data = tempfile::tempdir().unwrap();
+    let twice = ["--models", "demo,demo", "--train-sets", "simple_train,simple_train", "--positions", "ADJ,auto,ADJ"];
+    let fit = ["fit-directions", "--methods", "mean_diff,mean_diff", "--layers", "1,1,0..1", "--json"];
+    let json = run_in(data.path(), &[&fit[..], &twice[..]].concat()).success().json();
+    assert_eq!(json.as_array().unwrap().len(), 1);
+    assert_eq!(json[0]["directions"].as_array().unwrap().len(), 2);
+    let suite = ["direction-patching-suite", "--directions", "mean*,*", "--metrics", "logit_diff,logit_diff", "--json"];
+    let twice = ["--models", "demo,demo", "--eval-sets", "simple_test,simple_test", "--positions", "auto,ADJ"];
+    let json = run_in(data.path(), &[&suite[..], &twice[..]].concat()).success().json();
+    assert_eq!((json.as_array().unwrap().len(), json[0]["cells"].as_array().unwrap().len()), (1, 2));
+}
+
+#[test]
+fn the_self_check_passes_on_trained_and_random_weights() {
+    for arguments in [&["--models", "demo"][..], &["--models", "random:pythia-14m", "--layers", "0,3,5..6"]] {
+        let json = finish(&mut actpatch(&[&["self-check", "--json"], arguments].concat())).success().json();
+        let checks = json.as_array().unwrap();
+        let layers = if arguments.len() == 2 { 5 } else { 4 };
+        assert_eq!(checks.len(), 5 * layers);
+        assert!(checks.iter().all(|check| check["passed"] == true && check["check"]["deviation"].is_f64()));
+        for name in ["clean into clean", "all clean", "resumed rows", "last positions", "a random direction"] {
+            let found = checks.iter().filter(|check| check["check"]["name"].as_str().unwrap().contains(name)).count();
+            assert_eq!(found, layers, "{name}");
+        }
+    }
+}
+
+#[test]
+fn the_demo_prints_every_method_on_both_datasets() {
+    let data = tempfile::tempdir().unwrap();
+    let finished = run_in(data.path(), &["demo", "--json"]).success();
+    let json = finished.json();
+    let rows = json["logit_diff"].as_array().unwrap();
+    for method in
+        ["kmeans", "mean_diff", "pca", "svd", "logistic_regression", "random_direction", "das", "das2d", "das3d"]
+    {
+        for patched in ["simple_test ADJ", "simple_product ADJ"] {
+            assert!(rows.iter().any(|row| row["method"] == method && row["patched"] == patched), "{method} {patched}");
+        }
+    }
+}
+
+#[test]
+fn help_has_examples_and_exit_codes() {
+    let commands = [
+        "demo",
+        "fit-directions",
+        "random-directions",
+        "direction-patching-suite",
+        "direction-patching-results",
+        "self-check",
+    ];
+    let general = finish(&mut actpatch(&["--help"])).success();
+    assert!(general.stdout.contains("Examples:") && general.stdout.contains("Exit codes: 0 success, 1 failure, 2"));
+    for command in commands {
+        assert!(general.stdout.contains(command));
+        let help = finish(&mut actpatch(&[command, "--help"])).success();
+        assert!(help.stdout.contains("Example") && help.stdout.contains(&format!("actpatch {command}")), "{command}");
+    }
+    assert!(finish(&mut actpatch(&["--version"])).success().stdout.contains(env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn a_closed_pipe_ends_quietly() {
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_actpatch"))
+        .args(["direction-patching-suite", "--help"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_actpatch"))
+        .args(["self-check", "--layers", "0"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), String::from_utf8(output.stderr).unwrap()), (Some(0), String::new()));
+}
