@@ -248,7 +248,7 @@ pub fn planned_rows(prompts: &PairedPrompts, positions: PatchPositions) -> Layou
         let len = prompts.sequences[sequence].len();
         match positions {
             PatchPositions::One(position) => (position, len),
-            PatchPositions::Last => (len - 1, len),
+            PatchPositions::Last => (len.saturating_sub(1), len),
             PatchPositions::All => (0, len),
         }
     }))
