@@ -406,6 +406,7 @@ fn gradient(
         let len = prompts.sequences[clean].len();
         let (start, end) = match positions {
             PatchPositions::One(p) => (p, p + 1),
+            PatchPositions::Last => (len - 1, len),
             PatchPositions::All => (0, len),
         };
         let start_of_row = if positions == PatchPositions::All { 0 } else { start };

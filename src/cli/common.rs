@@ -2,8 +2,10 @@
 
 use super::device::Device;
 use crate::backend::Dtype;
-use crate::datasets::{BuildOptions, Catalogue, DatasetError, PairedPrompts};
-use crate::engine::PatchPositions;
+use crate::datasets::treebank::{Scaffold, Split};
+use crate::datasets::{BuildOptions, Catalogue, DatasetError, END, PairedPrompts};
+use crate::engine::{Layout, PatchPositions};
+use crate::experiments::chunks::MEMORY_BUDGET;
 use crate::model::{LoadOptions, Model, ModelConfig, ModelError, WeightProcessing};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum;
@@ -191,21 +193,69 @@ impl RunArgs {
     }
 }
 
-/// Builds a dataset for a model.
-pub fn build_prompts(catalogue: &Catalogue, name: &str, model: &Model) -> Result<PairedPrompts> {
+/// Builds a dataset for a model. Those of the Treebank are files in the model's folder, one per scaffold; all others are
+/// plain.
+pub fn build_prompts(
+    run: &RunArgs,
+    catalogue: &Catalogue,
+    name: &str,
+    scaffold: Scaffold,
+    model: &Model,
+) -> Result<PairedPrompts> {
     let options = BuildOptions { prepend_bos: model.tokenizer.bos().is_some(), ..BuildOptions::default() };
-    Ok(catalogue.build(name, &model.tokenizer, &options)?)
+    let Some(split) = Split::of_dataset(name) else {
+        if scaffold != Scaffold::Plain {
+            bail!("--scaffold: expected plain for dataset {name}, found {scaffold} (scaffolds are for the Treebank)");
+        }
+        return Ok(catalogue.build(name, &model.tokenizer, &options)?);
+    };
+    let file = scaffold.dataset_file(&run.folder(&model.name), split);
+    if !file.is_file() {
+        bail!(
+            "{name}: {} is missing; make it with: actpatch treebank-data-gen --models {} --splits {split} --scaffolds {scaffold}{}",
+            file.display(),
+            model.name,
+            if run.data_dir == Path::new("data") {
+                String::new()
+            } else {
+                format!(" --data-dir {}", run.data_dir.display())
+            }
+        );
+    }
+    Ok(catalogue.build_from(&file, name, &model.tokenizer, &options)?)
+}
+
+/// The rows of a dataset patched at `positions`, as a dry run counts them: ALL from the first position on.
+pub fn planned_rows(prompts: &PairedPrompts, positions: PatchPositions) -> Layout {
+    Layout::new(prompts.clean.iter().map(|&sequence| {
+        let len = prompts.sequences[sequence].len();
+        match positions {
+            PatchPositions::One(position) => (position, len),
+            PatchPositions::Last => (len.saturating_sub(1), len),
+            PatchPositions::All => (0, len),
+        }
+    }))
+}
+
+/// Values that a run over `whole` keeps at most, as a dry run counts them.
+pub fn planned_values(config: &ModelConfig, whole: &Layout) -> usize {
+    (whole.n_tokens() * config.d_model * (3 * config.n_layers + 20)).min(MEMORY_BUDGET / 4)
 }
 
 /// Placeholders in the order in which they are a dataset's default position.
 const USUAL_POSITIONS: [&str; 8] = ["ADJ", "ADJ1", "ADV", "FEEL", "NOUN", "MED", "VRB", "END"];
 
-/// A position of a dataset by name: a placeholder, `ALL`, or `auto` for its main placeholder.
+/// A position of a dataset by name: a placeholder, `END`, `ALL`, or `auto` for its main placeholder, in a dataset without
+/// any (the Treebank) `ALL`.
 ///
 /// Returns the name it goes by in files, and the position.
 pub fn resolve_position(prompts: &PairedPrompts, name: &str) -> Result<(String, PatchPositions)> {
-    if name == "ALL" {
-        return Ok((name.into(), PatchPositions::All));
+    let ragged = !prompts.positions.contains_key(END);
+    if name == "ALL" || (name == "auto" && prompts.positions.is_empty()) {
+        return Ok(("ALL".into(), PatchPositions::All));
+    }
+    if name == END && ragged {
+        return Ok((END.into(), PatchPositions::Last));
     }
     let chosen = match name {
         "auto" => USUAL_POSITIONS.into_iter().find(|usual| prompts.positions.contains_key(*usual)).unwrap_or(name),
@@ -213,6 +263,7 @@ pub fn resolve_position(prompts: &PairedPrompts, name: &str) -> Result<(String, 
     };
     let position = prompts.positions.get(chosen).ok_or_else(|| {
         let known: Vec<&str> = prompts.positions.keys().map(String::as_str).collect();
+        let known = if ragged { [&known[..], &[END]].concat() } else { known };
         anyhow!("--positions: dataset {} has no position {chosen:?}, it has {} and ALL", prompts.name, known.join(", "))
     })?;
     Ok((chosen.into(), PatchPositions::One(*position)))

@@ -1,15 +1,17 @@
 //! `direction-patching-suite`.
 
 use super::common::{
-    ModelArgs, RunArgs, bar, build_prompts, bytes, distinct, note_skipped, print, print_json, processing_names,
-    resolve_positions,
+    ModelArgs, RunArgs, bar, build_prompts, bytes, distinct, note_skipped, planned_rows, planned_values, print,
+    print_json, processing_names, resolve_positions,
 };
 use super::device::DeviceWork;
 use crate::backend::Backend;
+use crate::datasets::treebank::Scaffold;
 use crate::datasets::{Catalogue, PairedPrompts};
 use crate::directions::{Direction, DirectionName, FitRecord, Method, list, projected, select};
-use crate::engine::{Engine, Flops, Layout, Metric, Mode, PairedRun, PatchPositions};
-use crate::experiments::patching_suite::{Cell, Layers, patched_scores};
+use crate::engine::{Engine, Flops, Layout, Metric, Mode, PatchPositions};
+use crate::experiments::chunks::MEMORY_BUDGET;
+use crate::experiments::patching_suite::{Cell, Layers, Sweep, patch_dataset as patch};
 use crate::model::{Model, Source};
 use crate::report::{CellKey, SuiteCsv, Table};
 use crate::types::Matrix;
@@ -24,7 +26,8 @@ use std::path::{Path, PathBuf};
 #[command(after_help = "Examples:
   actpatch direction-patching-suite --models gpt2-small --directions 'das_*,kmeans_*' --eval-sets simple_test
   actpatch direction-patching-suite --positions ADJ,ALL --metrics logit_diff,logit_flip --layers all
-  actpatch direction-patching-suite --eval-sets simple_adverb --projection ortho")]
+  actpatch direction-patching-suite --eval-sets simple_adverb --projection ortho
+  actpatch direction-patching-suite --eval-sets treebank_test --scaffold classification --positions END,ALL")]
 pub struct Args {
     #[command(flatten)]
     pub models: ModelArgs,
@@ -34,7 +37,7 @@ pub struct Args {
     /// Datasets to patch.
     #[arg(long, value_delimiter = ',', default_value = "simple_test")]
     pub eval_sets: Vec<String>,
-    /// Text around the prompts; the toy datasets are plain.
+    /// Text around the Treebank's sentences; all other datasets are plain.
     #[arg(long, value_enum, default_value = "plain")]
     pub scaffold: Scaffold,
     /// Metrics: logit_diff, logit_diff_noising, logit_flip, prob_diff.
@@ -51,13 +54,6 @@ pub struct Args {
     pub projection: Option<Projection>,
     #[command(flatten)]
     pub run: RunArgs,
-}
-
-/// Text around the prompts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Scaffold {
-    /// The prompt alone.
-    Plain,
 }
 
 /// Where cells patch.
@@ -108,7 +104,7 @@ fn file_name(args: &Args, metric: Metric) -> String {
         Some(Projection::Para) => "_para",
         Some(Projection::Ortho) => "_ortho",
     };
-    format!("direction_patching_{metric}_resid_plain{layers}{projection}.csv")
+    format!("direction_patching_{metric}_resid_{}{layers}{projection}.csv", args.scaffold)
 }
 
 /// Patches what the arguments name, for every model.
@@ -202,16 +198,14 @@ fn plan(args: &Args, catalogue: &Catalogue, model: &Model) -> Result<String> {
     let mut table = Table::new(["direction", "prompt", "position", "metrics", "arithmetic"]);
     let (mut total, mut activations) = (Flops::default(), 0);
     for set in &distinct(&args.eval_sets) {
-        let prompts = build_prompts(catalogue, set, model)?;
-        let length = prompts.sequences.first().map_or(0, Vec::len);
+        let prompts = build_prompts(&args.run, catalogue, set, args.scaffold, model)?;
         let whole = Layout::new(prompts.sequences.iter().map(|s| (0, s.len())));
         total = total + Flops::forward(&model.config, &whole, 0, 10);
-        activations = activations.max(whole.n_tokens() * model.config.d_model * (3 * model.config.n_layers + 20));
+        activations = activations.max(planned_values(&model.config, &whole));
         let (jobs, kept) = jobs(args, &prompts, &directions, &files)?;
         note_skipped(kept, "cells", &folder);
         for job in jobs {
-            let start = if let PatchPositions::One(position) = job.positions { position } else { 0 };
-            let rows = Layout::new(prompts.clean.iter().map(|_| (start, length)));
+            let rows = planned_rows(&prompts, job.positions);
             let layer = if args.layers == LayerChoice::All { 0 } else { job.direction.layer() };
             let flops = Flops::forward(&model.config, &rows, layer, 10);
             total = total + flops;
@@ -239,7 +233,7 @@ pub(super) fn patch_model(args: &Args, catalogue: &Catalogue, model: Model) -> R
     let mut work = Vec::new();
     let mut shown = Vec::new();
     for set in &distinct(&args.eval_sets) {
-        let prompts = build_prompts(catalogue, set, &model)?;
+        let prompts = build_prompts(&args.run, catalogue, set, args.scaffold, &model)?;
         let (jobs, kept) = jobs(args, &prompts, &directions, &files)?;
         note_skipped(kept, "cells", &folder);
         for (position, _) in resolve_positions(&prompts, &args.positions)? {
@@ -335,39 +329,26 @@ fn patch_dataset<B: Backend>(
     folder: &Path,
     files: &mut BTreeMap<Metric, SuiteCsv>,
 ) -> Result<()> {
-    let n_layers = engine.config().n_layers;
-    let mut layers: Vec<usize> = match args.layers {
-        LayerChoice::Own => jobs.iter().map(|job| job.direction.layer()).collect(),
-        LayerChoice::All => (0..n_layers).collect(),
+    let of_mode = |mode| move |job: &&Job| job.metrics.iter().any(|metric| metric.mode() == mode);
+    let sweep = |mode| -> Result<Sweep> {
+        let cells = jobs.iter().filter(of_mode(mode)).map(|job| cell(args, engine, job, folder));
+        let metrics = args.metrics.iter().copied().filter(|metric| metric.mode() == mode).collect();
+        Ok(Sweep { mode, cells: cells.collect::<Result<_>>()?, metrics })
     };
-    layers.sort_unstable();
-    layers.dedup();
-    let mut positions: Vec<PatchPositions> = jobs.iter().map(|job| job.positions).collect();
-    positions.sort_unstable();
-    positions.dedup();
-    let probabilities = args.metrics.contains(&Metric::ProbDiff);
+    let sweeps = [sweep(Mode::Denoising)?, sweep(Mode::Noising)?];
     let name = prompts.name.clone();
-    let paired = PairedRun::new(engine, prompts, &layers, &positions, probabilities).with_context(|| name.clone())?;
-    let baselines = paired.baselines();
+    let progress = bar(1000, format!("patching {name}"));
+    let n_cells: usize = sweeps.iter().map(|sweep| sweep.cells.len()).sum();
+    let mut finished = 0.0;
+    let (baselines, scores) = patch(engine, &prompts, &sweeps, MEMORY_BUDGET, |cells| {
+        finished += cells;
+        progress.set_position((1000.0 * finished / n_cells as f64) as u64);
+    })
+    .with_context(|| name.clone())?;
     tracing::info!(dataset = name, logit_differences = ?baselines.logit_differences(), accuracy = baselines.clean.accuracy());
-    let progress = bar(jobs.len(), format!("patching {name}"));
-    for mode in [Mode::Denoising, Mode::Noising] {
-        let chosen: Vec<&Job> = jobs.iter().filter(|job| job.metrics.iter().any(|m| m.mode() == mode)).collect();
-        let cells = chosen
-            .iter()
-            .map(|job| {
-                let columns = columns(args, engine, job, folder)?;
-                let layers = match args.layers {
-                    LayerChoice::Own => Layers::Own(job.direction.layer()),
-                    LayerChoice::All => Layers::All,
-                };
-                Ok(Cell { columns, layers, positions: job.positions })
-            })
-            .collect::<Result<Vec<Cell>>>()?;
-        let metrics: Vec<Metric> = args.metrics.iter().copied().filter(|m| m.mode() == mode).collect();
-        let scores = patched_scores(engine, &paired, &cells, mode, &metrics, |done| progress.inc(done as u64))?;
-        for (job, scores) in chosen.iter().zip(&scores) {
-            for metric in job.metrics.iter().filter(|metric| metric.mode() == mode) {
+    for (sweep, scores) in sweeps.iter().zip(&scores) {
+        for (job, scores) in jobs.iter().filter(of_mode(sweep.mode)).zip(scores) {
+            for metric in job.metrics.iter().filter(|metric| metric.mode() == sweep.mode) {
                 let value = baselines.evaluate(*metric, scores);
                 if !value.is_finite() {
                     bail!("{name}: {metric}: clean and corrupted runs do not differ, the metric is undefined");
@@ -380,6 +361,15 @@ fn patch_dataset<B: Backend>(
     }
     progress.finish_and_clear();
     Ok(())
+}
+
+/// The cell of a job.
+fn cell<B: Backend>(args: &Args, engine: &Engine<B>, job: &Job, folder: &Path) -> Result<Cell> {
+    let layers = match args.layers {
+        LayerChoice::Own => Layers::Own(job.direction.layer()),
+        LayerChoice::All => Layers::All,
+    };
+    Ok(Cell { columns: columns(args, engine, job, folder)?, layers, positions: job.positions })
 }
 
 /// The unit columns of a job's direction, projected if the arguments say so.

@@ -1,21 +1,25 @@
 //! `fit-directions`.
 
 use super::common::{
-    ModelArgs, RunArgs, bar, build_prompts, bytes, distinct, note_skipped, print, print_json, processing_names,
-    resolve_layers, resolve_position, resolve_positions,
+    ModelArgs, RunArgs, bar, build_prompts, bytes, distinct, note_skipped, planned_rows, planned_values, print,
+    print_json, processing_names, resolve_layers, resolve_position, resolve_positions,
 };
 use super::device::DeviceWork;
 use super::random_directions;
 use crate::backend::Backend;
+use crate::datasets::treebank::{Scaffold, Split};
 use crate::datasets::{Catalogue, PairedPrompts};
-use crate::directions::das::{AdamSettings, Rotation, TrainError, TrainSettings, train};
-use crate::directions::{Direction, DirectionName, Fit, FitRecord, Method, RANDOM_DIRECTION_SEED, embeddings, fit};
-use crate::engine::{Engine, Flops, Layout, PairedRun, PatchPositions};
+use crate::directions::das::{AdamSettings, TrainError, TrainSettings, Trained};
+use crate::directions::{Direction, DirectionName, Fit, FitRecord, Method, RANDOM_DIRECTION_SEED, fit};
+use crate::engine::{Engine, Flops, Layout, PatchPositions};
+use crate::experiments::chunks::{DasJob, MEMORY_BUDGET, embeddings_at, train_all};
 use crate::model::{Model, Source};
 use crate::report::{FittingStats, StatsRow, Table};
-use anyhow::{Context, Result};
+use crate::types::Matrix;
+use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Arguments of `fit-directions`.
@@ -23,7 +27,8 @@ use std::path::Path;
 #[command(after_help = "Examples:
   actpatch fit-directions --models gpt2-small --methods das --train-sets simple_train --layers 0..12
   actpatch fit-directions --models random:pythia-160m --methods kmeans,das --layers 6 --dry-run
-  actpatch fit-directions --models ./my_model --positions ADJ,VRB --test-sets simple_test,simple_adverb")]
+  actpatch fit-directions --models ./my_model --positions ADJ,VRB --test-sets simple_test,simple_adverb
+  actpatch fit-directions --models gpt2-small --train-sets treebank_train --scaffold classification")]
 pub struct Args {
     #[command(flatten)]
     pub models: ModelArgs,
@@ -36,15 +41,18 @@ pub struct Args {
     /// Datasets on which classifiers are tested; none without it.
     #[arg(long, value_delimiter = ',')]
     pub test_sets: Vec<String>,
-    /// Positions: placeholders of the template, ALL, or auto for the main placeholder.
+    /// Text around the Treebank's sentences: classification without it; all other datasets are plain.
+    #[arg(long, value_enum)]
+    pub scaffold: Option<Scaffold>,
+    /// Positions: placeholders of the template, END, ALL, or auto: the main placeholder, ALL on the Treebank.
     #[arg(long, value_delimiter = ',', default_value = "auto")]
     pub positions: Vec<String>,
     /// Layers: `all`, numbers, ranges such as 2..5; layer n_layers is behind the last block.
     #[arg(long, value_delimiter = ',', default_value = "all")]
     pub layers: Vec<String>,
-    /// DAS: passes over the dataset.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
-    pub epochs: u32,
+    /// DAS: passes over the dataset: 64, or 1 on the Treebank, without it.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub epochs: Option<u32>,
     /// DAS: prompts per step.
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
     pub batch_size: u32,
@@ -121,6 +129,31 @@ fn methods(args: &Args) -> Vec<Method> {
     if args.methods.is_empty() { Method::all().to_vec() } else { args.methods.clone() }
 }
 
+/// The text around a dataset's prompts.
+fn scaffold_of(args: &Args, set: &str) -> Scaffold {
+    let usual = if Split::of_dataset(set).is_some() { Scaffold::Classification } else { Scaffold::Plain };
+    args.scaffold.unwrap_or(usual)
+}
+
+/// Passes of DAS over a dataset.
+fn epochs_of(args: &Args, set: &str) -> usize {
+    let usual = if Split::of_dataset(set).is_some() { 1 } else { TrainSettings::default().epochs };
+    args.epochs.map_or(usual, |epochs| epochs as usize)
+}
+
+/// File names do not tell the scaffold: a direction of another one must not pass for the wanted one.
+fn check_scaffold(args: &Args, name: &DirectionName, set: &str, folder: &Path) -> Result<()> {
+    let (Some(_), Ok(record)) = (Split::of_dataset(set), FitRecord::read(folder, name)) else { return Ok(()) };
+    let wanted = scaffold_of(args, set);
+    match record.settings.get("scaffold").and_then(serde_json::Value::as_str) {
+        Some(found) if name.dataset().is_some() && found != wanted.name() => bail!(
+            "{}: scaffold: expected {wanted}, found {found}; use --overwrite or another --data-dir",
+            Direction::paths(folder, name).1.display()
+        ),
+        _ => Ok(()),
+    }
+}
+
 /// The jobs of one dataset, existing files left out unless they are to be replaced.
 fn jobs(args: &Args, model: &Model, prompts: &PairedPrompts, folder: &Path) -> Result<(Vec<Job>, usize)> {
     let layers = resolve_layers(&args.layers, model.config.n_layers)?;
@@ -134,6 +167,7 @@ fn jobs(args: &Args, model: &Model, prompts: &PairedPrompts, folder: &Path) -> R
                     _ => DirectionName::fitted(method, &prompts.name, &position, layer)?,
                 };
                 if !args.run.overwrite && Direction::paths(folder, &name).0.exists() {
+                    check_scaffold(args, &name, &prompts.name, folder)?;
                     kept += 1;
                 } else if !jobs.iter().any(|job: &Job| job.name == name) {
                     jobs.push(Job { name, method, layer, positions });
@@ -151,21 +185,19 @@ fn plan(args: &Args, catalogue: &Catalogue, model: &Model) -> Result<String> {
     let mut total = Flops::default();
     let folder = args.run.folder(&model.name);
     for set in &distinct(&args.train_sets) {
-        let prompts = build_prompts(catalogue, set, model)?;
+        let prompts = build_prompts(&args.run, catalogue, set, scaffold_of(args, set), model)?;
         let (jobs, kept) = jobs(args, model, &prompts, &folder)?;
         note_skipped(kept, "directions", &folder);
-        let length = prompts.sequences.first().map_or(0, Vec::len);
         let whole = Layout::new(prompts.sequences.iter().map(|s| (0, s.len())));
         total = total + Flops::forward(&model.config, &whole, 0, 10);
-        activations = activations.max(whole.n_tokens() * model.config.d_model * (3 * model.config.n_layers + 20));
+        activations = activations.max(planned_values(&model.config, &whole));
         for job in jobs {
             let mut flops = Flops::default();
             if job.method.is_das() {
-                let start = if let PatchPositions::One(position) = job.positions { position } else { 0 };
-                let rows = Layout::new(prompts.clean.iter().map(|_| (start, length)));
+                let rows = planned_rows(&prompts, job.positions);
                 let step = Flops::forward(&model.config, &rows, job.layer, 10)
                     + Flops::backward(&model.config, &rows, job.layer, 10);
-                flops = Flops(step.0 * u64::from(args.epochs));
+                flops = Flops(step.0 * epochs_of(args, set) as u64);
             }
             total = total + flops;
             table.push([job.name.to_string(), flops.to_string()]);
@@ -189,7 +221,7 @@ pub(super) fn fit_model(args: &Args, catalogue: &Catalogue, spec: &str, model: M
     let folder = args.run.folder(&model.name);
     let mut work = Vec::new();
     for set in &distinct(&args.train_sets) {
-        let prompts = build_prompts(catalogue, set, &model)?;
+        let prompts = build_prompts(&args.run, catalogue, set, scaffold_of(args, set), &model)?;
         let (jobs, kept) = jobs(args, &model, &prompts, &folder)?;
         note_skipped(kept, "directions", &folder);
         if !jobs.is_empty() {
@@ -201,7 +233,7 @@ pub(super) fn fit_model(args: &Args, catalogue: &Catalogue, spec: &str, model: M
     }
     let tests = distinct(&args.test_sets)
         .iter()
-        .map(|set| build_prompts(catalogue, set, &model))
+        .map(|set| build_prompts(&args.run, catalogue, set, scaffold_of(args, set), &model))
         .collect::<Result<Vec<PairedPrompts>>>()?;
     args.run.check_writable(&folder)?;
     args.run.on_device(model, FitModel { args, spec, folder: &folder, tests, work })
@@ -228,7 +260,16 @@ impl DeviceWork for FitModel<'_> {
     }
 }
 
-/// Runs one dataset once and fits all its jobs on what was captured.
+/// What all fits on one dataset share.
+struct Fitting<'a, B: Backend> {
+    args: &'a Args,
+    engine: &'a Engine<B>,
+    spec: &'a str,
+    prompts: &'a PairedPrompts,
+    folder: &'a Path,
+}
+
+/// Fits all jobs of one dataset.
 fn fit_dataset<B: Backend>(
     args: &Args,
     engine: &Engine<B>,
@@ -238,114 +279,171 @@ fn fit_dataset<B: Backend>(
     jobs: Vec<Job>,
     folder: &Path,
 ) -> Result<Vec<Outcome>> {
-    let mut layers: Vec<usize> = jobs.iter().map(|job| job.layer).collect();
-    layers.sort_unstable();
-    layers.dedup();
-    let mut positions: Vec<PatchPositions> = jobs.iter().map(|job| job.positions).collect();
-    positions.sort_unstable();
-    positions.dedup();
-    let paired = PairedRun::new(engine, prompts, &layers, &positions, false)?;
-    let mut tested = Vec::new();
-    for test in tests {
-        let (name, position) = resolve_position(test, "auto")?;
-        tested.push((PairedRun::new(engine, test.clone(), &layers, &[], false)?, name, position));
-    }
+    let fitting = Fitting { args, engine, spec, prompts: &prompts, folder };
     let mut stats = FittingStats::read(folder)?;
-    let progress = bar(jobs.len(), format!("fitting on {}", paired.prompts().name));
-    let mut outcomes = Vec::new();
-    for job in &jobs {
-        tracing::info!(direction = %job.name, "fitting");
-        outcomes.push(fit_one(args, engine, spec, &paired, job, folder, |fit, embeddings, labels| {
-            // Before the direction, and at once: a run that ends early leaves no direction without its statistics.
-            add_stats(engine, &mut stats, &paired, job, fit, embeddings, labels, &tested)?;
-            Ok(stats.write()?)
-        })?);
+    let progress = bar(jobs.len(), format!("fitting on {}", prompts.name));
+    let mut outcomes: BTreeMap<usize, Outcome> = BTreeMap::new();
+    let random = |job: &Job| job.method == Method::RandomDirection;
+    for (number, job) in jobs.iter().enumerate().filter(|(_, job)| random(job)) {
+        random_directions::write(folder, engine.model(), spec, job.layer, RANDOM_DIRECTION_SEED, true)?;
+        outcomes.insert(number, Outcome::of(job, Some(&Direction::paths(folder, &job.name).0), None, None));
         progress.inc(1);
     }
+    let classical = |job: &Job| !job.method.is_das() && !random(job);
+    let classical: Vec<(usize, &Job)> = jobs.iter().enumerate().filter(|(_, job)| classical(job)).collect();
+    fitting.fit_classical(&classical, tests, &mut stats, |number, outcome| {
+        outcomes.insert(number, outcome);
+        progress.inc(1);
+    })?;
+    let das: Vec<(usize, &Job)> = jobs.iter().enumerate().filter(|(_, job)| job.method.is_das()).collect();
+    fitting.fit_das(&das, |number, outcome| {
+        outcomes.insert(number, outcome);
+        progress.inc(1);
+    })?;
     progress.finish_and_clear();
-    Ok(outcomes)
+    Ok(outcomes.into_values().collect())
 }
 
-/// Fits and writes one direction; `with_fit` sees the classifier of the methods that have one.
-fn fit_one<B: Backend>(
-    args: &Args,
-    engine: &Engine<B>,
-    spec: &str,
-    paired: &PairedRun<B>,
-    job: &Job,
-    folder: &Path,
-    with_fit: impl FnOnce(&Fit, &crate::types::Matrix, &[bool]) -> Result<()>,
-) -> Result<Outcome> {
-    let seed = args.run.seed;
-    let mut record = FitRecord {
-        name: job.name.to_string(),
-        model: spec.into(),
-        revision: revision(engine.model()),
-        weight_processing: processing_names(engine.model().processing),
-        method: job.method,
-        dataset: job.name.dataset().map(Into::into),
-        position: job.name.position().map(Into::into),
-        layer: job.layer,
-        seed,
-        settings: json!({ "dtype": args.run.dtype().to_string() }),
-        loss_curve: Vec::new(),
-        final_metric: None,
-        version: env!("CARGO_PKG_VERSION").into(),
-    };
-    let outcome = |path, final_metric, skipped| Outcome { name: job.name.to_string(), path, final_metric, skipped };
-    if job.method == Method::RandomDirection {
-        random_directions::write(folder, engine.model(), spec, job.layer, RANDOM_DIRECTION_SEED, true)?;
-        return Ok(outcome(Some(Direction::paths(folder, &job.name).0.display().to_string()), None, None));
+impl Outcome {
+    fn of(job: &Job, path: Option<&Path>, final_metric: Option<f64>, skipped: Option<String>) -> Self {
+        let path = path.map(|path| path.display().to_string());
+        Self { name: job.name.to_string(), path, final_metric, skipped }
     }
-    let columns = if job.method.is_das() {
-        let adam = AdamSettings { learning_rate: args.learning_rate, ..AdamSettings::default() };
-        let settings = TrainSettings { epochs: args.epochs as usize, batch_size: args.batch_size as usize, adam };
-        record.settings = json!({ "epochs": settings.epochs, "batch_size": settings.batch_size, "adam": adam,
-                                  "dtype": args.run.dtype().to_string() });
-        let rotation = Rotation::random(engine.config().d_model, job.method.dimensions(), seed)?;
-        match train(engine, paired, job.layer, job.positions, rotation, &settings, |_| {}) {
-            Ok(trained) => {
-                record.final_metric = trained.losses.last().copied();
-                record.loss_curve = trained.losses;
-                trained.columns
-            }
-            Err(error @ TrainError::Unreachable { .. }) => return Ok(outcome(None, None, Some(error.to_string()))),
-            Err(error) => return Err(error).context(job.name.to_string()),
-        }
-    } else {
-        let embeddings = embeddings(engine, paired, job.layer, job.positions, seed)?;
-        let labels = &paired.prompts().positive;
-        let Some(fit) = fit(job.method, &embeddings, labels).with_context(|| job.name.to_string())? else {
-            anyhow::bail!("{}: {} has no fit", job.name, job.method);
-        };
-        record.final_metric = Some(fit.train_accuracy.share());
-        with_fit(&fit, &embeddings, labels)?;
-        fit.direction
-    };
-    let metric = record.final_metric;
-    let path = Direction { name: job.name.clone(), columns }.write(folder, &record)?;
-    Ok(outcome(Some(path.display().to_string()), metric, None))
 }
 
-/// A dataset that classifiers are tested on, with the name and place of its position.
-type Tested<B> = (PairedRun<B>, String, PatchPositions);
+impl<B: Backend> Fitting<'_, B> {
+    fn record(&self, job: &Job, mut settings: serde_json::Value) -> FitRecord {
+        let Self { args, engine, spec, prompts, .. } = *self;
+        settings["dtype"] = json!(args.run.dtype().to_string());
+        if Split::of_dataset(&prompts.name).is_some() {
+            settings["scaffold"] = json!(scaffold_of(args, &prompts.name));
+        }
+        FitRecord {
+            name: job.name.to_string(),
+            model: spec.into(),
+            revision: revision(engine.model()),
+            weight_processing: processing_names(engine.model().processing),
+            method: job.method,
+            dataset: job.name.dataset().map(Into::into),
+            position: job.name.position().map(Into::into),
+            layer: job.layer,
+            seed: args.run.seed,
+            settings,
+            loss_curve: Vec::new(),
+            final_metric: None,
+            version: env!("CARGO_PKG_VERSION").into(),
+        }
+    }
+
+    /// Fits the jobs that need one residual vector per prompt, as many layers at a time as fit in memory.
+    fn fit_classical(
+        &self,
+        jobs: &[(usize, &Job)],
+        tests: &[PairedPrompts],
+        stats: &mut FittingStats,
+        mut done: impl FnMut(usize, Outcome),
+    ) -> Result<()> {
+        let prompts = self.prompts;
+        let mut places: Vec<(PatchPositions, usize)> = jobs.iter().map(|(_, job)| (job.positions, job.layer)).collect();
+        places.sort_unstable();
+        places.dedup();
+        let rows: usize = prompts.clean.len() + tests.iter().map(|test| test.clean.len()).sum::<usize>();
+        let at_once = (MEMORY_BUDGET / (4 * self.engine.config().d_model * rows.max(1))).max(1);
+        for same_positions in places.chunk_by(|a, b| a.0 == b.0) {
+            for group in same_positions.chunks(at_once) {
+                let layers: Vec<usize> = group.iter().map(|(_, layer)| *layer).collect();
+                let of =
+                    |set, positions, seed| embeddings_at(self.engine, set, &layers, positions, seed, MEMORY_BUDGET);
+                let train = of(prompts, group[0].0, self.args.run.seed)?;
+                let mut tested = Vec::new();
+                for test in tests {
+                    let (position, place) = resolve_position(test, "auto")?;
+                    tested.push(Tested { prompts: test, position, embeddings: of(test, place, 0)? });
+                }
+                for &(number, job) in jobs.iter().filter(|(_, job)| group.contains(&(job.positions, job.layer))) {
+                    done(number, self.fit_one(job, &train[&job.layer], &tested, stats)?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Fits and writes one direction from its embeddings.
+    fn fit_one(&self, job: &Job, train: &Matrix, tested: &[Tested], stats: &mut FittingStats) -> Result<Outcome> {
+        tracing::info!(direction = %job.name, "fitting");
+        let labels = &self.prompts.positive;
+        let Some(fit) = fit(job.method, train, labels).with_context(|| job.name.to_string())? else {
+            bail!("{}: {} has no fit", job.name, job.method);
+        };
+        // Before the direction, and at once: a run that ends early leaves no direction without its statistics.
+        add_stats(stats, self.prompts, job, &fit, train, tested)?;
+        stats.write()?;
+        let mut record = self.record(job, json!({}));
+        record.final_metric = Some(fit.train_accuracy.share());
+        let metric = record.final_metric;
+        let path = Direction { name: job.name.clone(), columns: fit.direction }.write(self.folder, &record)?;
+        Ok(Outcome::of(job, Some(&path), metric, None))
+    }
+
+    /// Trains the jobs of DAS.
+    fn fit_das(&self, jobs: &[(usize, &Job)], mut done: impl FnMut(usize, Outcome)) -> Result<()> {
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        let (args, prompts) = (self.args, self.prompts);
+        let adam = AdamSettings { learning_rate: args.learning_rate, ..AdamSettings::default() };
+        let epochs = epochs_of(args, &prompts.name);
+        let settings = TrainSettings { epochs, batch_size: args.batch_size as usize, adam };
+        let as_das =
+            |&(_, job): &(usize, &Job)| DasJob { method: job.method, layer: job.layer, positions: job.positions };
+        let das: Vec<DasJob> = jobs.iter().map(as_das).collect();
+        let place = (&settings, args.run.seed);
+        train_all(self.engine, prompts, &das, place, MEMORY_BUDGET, |index, trained| -> Result<()> {
+            let (number, job) = jobs[index];
+            done(number, self.write_das(job, &settings, trained)?);
+            Ok(())
+        })
+    }
+
+    /// Writes what a training has found.
+    fn write_das(&self, job: &Job, settings: &TrainSettings, trained: Result<Trained, TrainError>) -> Result<Outcome> {
+        let Trained { columns, losses } = match trained {
+            Ok(trained) => trained,
+            Err(error @ TrainError::Unreachable { .. }) => {
+                return Ok(Outcome::of(job, None, None, Some(error.to_string())));
+            }
+            Err(error) => return Err(error).context(job.name.to_string()),
+        };
+        let TrainSettings { epochs, batch_size, adam } = settings;
+        let mut record = self.record(job, json!({ "epochs": epochs, "batch_size": batch_size, "adam": adam }));
+        record.final_metric = losses.last().copied();
+        record.loss_curve = losses;
+        let metric = record.final_metric;
+        let path = Direction { name: job.name.clone(), columns }.write(self.folder, &record)?;
+        Ok(Outcome::of(job, Some(&path), metric, None))
+    }
+}
+
+/// A dataset that classifiers are tested on: the name of its position, and its embeddings per layer.
+struct Tested<'a> {
+    prompts: &'a PairedPrompts,
+    position: String,
+    embeddings: BTreeMap<usize, Matrix>,
+}
 
 /// Adds the statistics of one fit: on its own dataset, and on every test set.
-#[allow(clippy::too_many_arguments)]
-fn add_stats<B: Backend>(
-    engine: &Engine<B>,
+fn add_stats(
     stats: &mut FittingStats,
-    paired: &PairedRun<B>,
+    prompts: &PairedPrompts,
     job: &Job,
     fit: &Fit,
-    train: &crate::types::Matrix,
-    labels: &[bool],
-    tested: &[Tested<B>],
+    train: &Matrix,
+    tested: &[Tested],
 ) -> Result<()> {
     let own = job.name.position().unwrap_or_default().to_owned();
     let mut row = |set: &str, position: &str, accuracy: crate::directions::Accuracy, similarity: f64| {
         stats.insert(StatsRow {
-            train_set: paired.prompts().name.clone(),
+            train_set: prompts.name.clone(),
             train_layer: job.layer,
             train_pos: own.clone(),
             test_set: set.to_owned(),
@@ -358,15 +456,14 @@ fn add_stats<B: Backend>(
             similarity,
         });
     };
-    row(&paired.prompts().name, &own, fit.accuracy(train, labels)?, 1.0);
-    for (test, position, place) in tested {
-        let embeddings = embeddings(engine, test, job.layer, *place, 0)?;
-        let labels = &test.prompts().positive;
-        let similarity = match crate::directions::fit(job.method, &embeddings, labels)? {
+    row(&prompts.name, &own, fit.accuracy(train, &prompts.positive)?, 1.0);
+    for test in tested {
+        let (embeddings, labels) = (&test.embeddings[&job.layer], &test.prompts.positive);
+        let similarity = match crate::directions::fit(job.method, embeddings, labels)? {
             Some(other) => crate::directions::cosine(&fit.direction.data, &other.direction.data),
             None => f64::NAN,
         };
-        row(&test.prompts().name, position, fit.accuracy(&embeddings, labels)?, similarity);
+        row(&test.prompts.name, &test.position, fit.accuracy(embeddings, labels)?, similarity);
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ mod direction_patching_suite;
 mod fit_directions;
 mod random_directions;
 mod self_check;
+mod treebank_data_gen;
 
 use clap::{Parser, Subcommand};
 use std::io::{IsTerminal, Write};
@@ -44,6 +45,8 @@ enum Command {
     FitDirections(fit_directions::Args),
     /// Write a random unit direction for every layer.
     RandomDirections(random_directions::Args),
+    /// Make datasets of the Stanford Sentiment Treebank: model x split x scaffold.
+    TreebankDataGen(treebank_data_gen::Args),
     /// Patch along directions: model x direction x dataset x position x metric.
     DirectionPatchingSuite(direction_patching_suite::Args),
     /// Print tables of what the suite has measured.
@@ -60,6 +63,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::FitDirections(args) => fit_directions::run(args),
         Command::RandomDirections(args) => random_directions::run(args),
+        Command::TreebankDataGen(args) => treebank_data_gen::run(args),
         Command::DirectionPatchingSuite(args) => direction_patching_suite::run(args),
         Command::DirectionPatchingResults(args) => direction_patching_results::run(args),
         Command::SelfCheck(args) => self_check::run(args),

@@ -4,6 +4,7 @@ use super::common::{ModelArgs, RunArgs, build_prompts, distinct, print, print_js
 use super::device::DeviceWork;
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
+use crate::datasets::treebank::Scaffold;
 use crate::engine::{Engine, PairedRun, PatchPositions};
 use crate::experiments::self_check::{Check, self_check};
 use crate::report::Table;
@@ -49,7 +50,7 @@ pub fn run(args: Args) -> Result<()> {
     let mut failed = 0;
     for spec in &distinct(&args.models.models) {
         let model = args.models.load(spec, args.run.seed)?;
-        let prompts = build_prompts(&catalogue, &args.eval_set, &model)?;
+        let prompts = build_prompts(&args.run, &catalogue, &args.eval_set, Scaffold::Plain, &model)?;
         let name = model.name.clone();
         let layers = resolve_layers(&args.layers, model.config.n_layers)?;
         let mut table = Table::new(["check", "layer", "deviation", "tolerance", "result"]);

@@ -1,4 +1,5 @@
-//! Texts become token sequences, equal ones stored once; lengths and positions are checked over all prompts.
+//! Texts become token sequences, equal ones stored once; lengths and positions are checked over all prompts, or, in a
+//! ragged dataset, lengths over the two prompts of every row.
 
 use super::error::DatasetError;
 use super::file::Dataset;
@@ -21,6 +22,8 @@ pub(super) struct Rows {
     pub rows: Vec<Row>,
     /// The field of the dataset's table the prompts come from.
     pub field: &'static str,
+    /// May rows differ in length among each other?
+    pub ragged: bool,
 }
 
 /// A prompt's tokens, BOS included, and its named positions.
@@ -31,7 +34,7 @@ struct Encoded {
 
 pub(super) fn assemble(
     dataset: &Dataset,
-    Rows { prompts, rows, field }: Rows,
+    Rows { prompts, rows, field, ragged }: Rows,
     tokenizer: &Tokenizer,
     bos: Option<u32>,
 ) -> Result<PairedPrompts, DatasetError> {
@@ -40,8 +43,20 @@ pub(super) fn assemble(
     let (Some(first), [_, _, ..]) = (encoded.first(), prompts.as_slice()) else {
         return Err(DatasetError::TooFewPrompts { place: dataset.place(field), found: prompts.len() });
     };
-    let positions = first.positions.clone();
-    check_alike(dataset, field, &prompts, &encoded)?;
+    let mut positions = first.positions.clone();
+    if ragged {
+        // The last token stands at another position in every length: it is not a position of the dataset.
+        positions.remove(END);
+        for row in &rows {
+            let [first, second] = [row.clean, row.corrupted].map(|index| (&prompts[index], &encoded[index]));
+            check_lengths(dataset, field, first, second)?;
+        }
+    } else {
+        for other in prompts.iter().zip(&encoded) {
+            check_lengths(dataset, field, (&prompts[0], first), other)?;
+        }
+    }
+    check_positions(dataset, field, &prompts, &encoded)?;
 
     let mut known: HashMap<Vec<u32>, usize> = HashMap::new();
     let (mut texts, mut sequences, mut sequence_of) = (Vec::new(), Vec::new(), Vec::new());
@@ -98,31 +113,39 @@ fn encode_prompt(
     Ok(Encoded { tokens, positions })
 }
 
-/// All prompts have the first one's length and positions.
-fn check_alike(dataset: &Dataset, field: &str, prompts: &[Prompt], encoded: &[Encoded]) -> Result<(), DatasetError> {
+/// Two prompts have one length.
+fn check_lengths(
+    dataset: &Dataset,
+    field: &str,
+    (first, first_encoded): (&Prompt, &Encoded),
+    (second, second_encoded): (&Prompt, &Encoded),
+) -> Result<(), DatasetError> {
+    let (first_length, second_length) = (first_encoded.tokens.len(), second_encoded.tokens.len());
+    if first_length == second_length {
+        return Ok(());
+    }
+    let (first, second) = (first.text.clone(), second.text.clone());
+    Err(DatasetError::UnequalLengths { place: dataset.place(field), first, first_length, second, second_length })
+}
+
+/// All prompts have the first one's named positions.
+fn check_positions(
+    dataset: &Dataset,
+    field: &str,
+    prompts: &[Prompt],
+    encoded: &[Encoded],
+) -> Result<(), DatasetError> {
     let all = || prompts.iter().zip(encoded);
     let Some((first_prompt, first)) = all().next() else { return Ok(()) };
     for (prompt, other) in all() {
-        let texts = || (first_prompt.text.clone(), prompt.text.clone());
-        if first.tokens.len() != other.tokens.len() {
-            let (first_text, second) = texts();
-            return Err(DatasetError::UnequalLengths {
-                place: dataset.place(field),
-                first: first_text,
-                first_length: first.tokens.len(),
-                second,
-                second_length: other.tokens.len(),
-            });
-        }
-        let mut names = first.positions.keys().chain(other.positions.keys());
+        let mut names = first.positions.keys().chain(other.positions.keys()).filter(|name| *name != END);
         if let Some(name) = names.find(|name| first.positions.get(*name) != other.positions.get(*name)) {
-            let (first_text, second) = texts();
             return Err(DatasetError::UnequalPositions {
                 place: dataset.place(field),
                 name: name.clone(),
-                first: first_text,
+                first: first_prompt.text.clone(),
                 first_position: first.positions.get(name).copied(),
-                second,
+                second: prompt.text.clone(),
                 second_position: other.positions.get(name).copied(),
             });
         }

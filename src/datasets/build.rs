@@ -48,7 +48,7 @@ pub(super) fn build(
     let builder = Builder { dataset, lists, tokenizer, options };
     let rows = match &dataset.prompts {
         PromptSource::Template(source) => builder.template_rows(source)?,
-        PromptSource::Explicit(prompts) => builder.explicit_rows(prompts)?,
+        PromptSource::Explicit { prompts, ragged } => builder.explicit_rows(prompts, *ragged)?,
     };
     assemble(dataset, rows, tokenizer, bos)
 }
@@ -75,10 +75,10 @@ impl Builder<'_> {
             Row { clean, corrupted: (clean + 1) % prompts.len(), positive, answers }
         };
         let rows = (0..prompts.len()).map(row).collect();
-        Ok(Rows { prompts, rows, field: "template" })
+        Ok(Rows { prompts, rows, field: "template", ragged: false })
     }
 
-    fn explicit_rows(&self, pairs: &[ExplicitPrompt]) -> Result<Rows, DatasetError> {
+    fn explicit_rows(&self, pairs: &[ExplicitPrompt], ragged: bool) -> Result<Rows, DatasetError> {
         let mut prompts = Vec::new();
         let mut rows = Vec::new();
         for (index, pair) in pairs.iter().enumerate() {
@@ -95,7 +95,7 @@ impl Builder<'_> {
             let answers = self.checked_pairs(vec![(correct, incorrect)], place("incorrect"))?;
             rows.push(Row { clean: 2 * index, corrupted: 2 * index + 1, positive: pair.positive, answers });
         }
-        Ok(Rows { prompts, rows, field: "prompts" })
+        Ok(Rows { prompts, rows, field: "prompts", ragged })
     }
 
     /// Every word list the dataset names, with the words of the right length only, each once.

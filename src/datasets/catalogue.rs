@@ -81,6 +81,21 @@ impl Catalogue {
         build(dataset, &self.words, tokenizer, options)
     }
 
+    /// Builds the dataset `name` of the file `path` alone, whatever else has that name.
+    ///
+    /// # Errors
+    /// As [`Catalogue::with_file`] and [`Catalogue::build`].
+    pub fn build_from(
+        &self,
+        path: &Path,
+        name: &str,
+        tokenizer: &Tokenizer,
+        options: &BuildOptions,
+    ) -> Result<PairedPrompts, DatasetError> {
+        let nothing = Self { words: self.words.clone(), datasets: BTreeMap::new() };
+        nothing.with_file(path)?.build(name, tokenizer, options)
+    }
+
     fn add_datasets(&mut self, file: &str, text: &str) -> Result<(), DatasetError> {
         let (words, datasets) = parse_datasets(file, text)?;
         self.words.extend(words);

@@ -167,7 +167,7 @@ pub enum DatasetError {
     },
     /// Prompts of different lengths.
     #[error(
-        "{place}: all prompts must have the same number of tokens, but {first:?} has {first_length} and {second:?} has {second_length}"
+        "{place}: prompts that are patched into each other must have the same number of tokens, but {first:?} has {first_length} and {second:?} has {second_length}"
     )]
     UnequalLengths {
         /// The dataset.

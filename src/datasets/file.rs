@@ -23,7 +23,11 @@ impl Dataset {
 #[derive(Debug, Clone)]
 pub(super) enum PromptSource {
     Template(TemplatePrompts),
-    Explicit(Vec<ExplicitPrompt>),
+    Explicit {
+        prompts: Vec<ExplicitPrompt>,
+        /// May pairs differ in length among each other?
+        ragged: bool,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -75,6 +79,7 @@ struct DatasetTable {
     answers: Option<Answers>,
     /// Parsed one by one, so that an error can say which.
     prompts: Option<Vec<toml::Value>>,
+    ragged: Option<bool>,
 }
 
 type FillTables = BTreeMap<String, FillTable>;
@@ -174,7 +179,11 @@ fn dataset(file: &str, name: String, value: toml::Value) -> Result<Dataset, Data
             if let Some((field, _)) = idle.iter().find(|(_, present)| *present) {
                 return Err(wrong(format!("`{field}` belongs to a `template`, but this dataset lists its `prompts`")));
             }
-            PromptSource::Explicit(explicit_prompts(&place, prompts)?)
+            let ragged = table.ragged.unwrap_or(false);
+            PromptSource::Explicit { prompts: explicit_prompts(&place, prompts)?, ragged }
+        }
+        (Some(_), None) if table.ragged.is_some() => {
+            return Err(wrong("`ragged` belongs to listed `prompts`, but this dataset has a `template`".into()));
         }
         (Some(source), None) => {
             let template = parse_template(&place, "template".into(), source)?;

@@ -11,6 +11,7 @@ mod file;
 mod template;
 #[cfg(test)]
 mod tests;
+pub mod treebank;
 
 pub use crate::types::{AnswerPair, PairedPrompts};
 pub use build::BuildOptions;

@@ -243,6 +243,30 @@ fn explicit_prompts_that_make_no_sense_are_refused() {
 }
 
 #[test]
+fn ragged_datasets_compare_lengths_within_an_entry_alone() {
+    let answers = r#"correct = " yes", incorrect = " no", label = "positive""#;
+    let entry =
+        |clean: &str, corrupted: &str| format!("{{ clean = \"{clean}\", corrupted = \"{corrupted}\", {answers} }}");
+    let entries = [entry("It was good", "It was bad"), entry("It was good, It", "It was bad, It")].join(", ");
+    let prompts = built(&format!("[mine]\nragged = true\nprompts = [{entries}]\n"));
+    let lengths: Vec<usize> = prompts.clean.iter().map(|&sequence| prompts.sequences[sequence].len()).collect();
+    assert_eq!(lengths, [4, 6]);
+    assert!(prompts.positions.is_empty(), "END is not one position");
+    let plain = format!("[mine]\nprompts = [{entries}]\n");
+    assert!(
+        refused(&plain).contains("has 4")
+            && refused(&plain.replace("prompts =", "ragged = false\nprompts =")).contains("has 4")
+    );
+    let unequal = refused(&format!("[mine]\nragged = true\nprompts = [{}]\n", entry("It was good", "It was bad, It")));
+    assert!(unequal.contains("has 4") && unequal.contains("has 6"), "{unequal}");
+    let moved = [entry("It was{A: good}", "It was{A: bad}"), entry("It{A: was} good", "It{A: was} bad")].join(", ");
+    let moved = refused(&format!("[mine]\nragged = true\nprompts = [{moved}]\n"));
+    assert!(moved.contains("{A} is at position 3") && moved.contains("at position 2"), "{moved}");
+    let template = refused(&changed("[mine]\n", "[mine]\nragged = true\n"));
+    assert!(template.contains("`ragged` belongs to listed `prompts`"), "{template}");
+}
+
+#[test]
 fn templates_that_make_no_sense_are_refused() {
     for (text, says) in [
         (changed("template = \"It", "template = \"{It"), vec!["`template`", "letters"]),

@@ -20,7 +20,7 @@ mod random_direction;
 mod storage;
 mod svd;
 
-pub use embeddings::{cosine, embeddings};
+pub use embeddings::{cosine, embedding_positions, embeddings};
 pub use error::DirectionError;
 pub use fit::{Accuracy, Classifier, Fit, Projection};
 pub use kmeans::fit_kmeans;

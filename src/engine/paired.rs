@@ -10,6 +10,8 @@ use crate::types::{Matrix, PairedPrompts};
 pub enum PatchPositions {
     /// One position, the same in every prompt.
     One(usize),
+    /// The last position of each prompt.
+    Last,
     /// Every position; those before the first that differs between clean and corrupted hold equal values.
     All,
 }
@@ -133,12 +135,11 @@ impl<B: Backend> PairedRun<B> {
 
     /// First and one behind the last position that a patch of `prompt` changes.
     fn span(&self, prompt: usize, positions: PatchPositions) -> (usize, usize) {
+        let len = self.run.layout().len(self.prompts.clean[prompt]);
         match positions {
             PatchPositions::One(position) => (position, position + 1),
-            PatchPositions::All => {
-                let len = self.run.layout().len(self.prompts.clean[prompt]);
-                (self.first_difference[prompt].min(len - 1), len)
-            }
+            PatchPositions::Last => (len - 1, len),
+            PatchPositions::All => (self.first_difference[prompt].min(len - 1), len),
         }
     }
 
@@ -221,6 +222,7 @@ fn kept_positions(prompts: &PairedPrompts, positions: &[PatchPositions], first_d
         for wanted in positions {
             let start = match wanted {
                 PatchPositions::One(position) => *position,
+                PatchPositions::Last => usize::MAX,
                 PatchPositions::All => first_difference[prompt],
             };
             for sequence in [clean, corrupted] {

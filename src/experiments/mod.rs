@@ -1,4 +1,6 @@
 //! Experiments on an engine: each file one question.
 
+pub mod chunks;
+pub mod logit_filter;
 pub mod patching_suite;
 pub mod self_check;

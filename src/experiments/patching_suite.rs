@@ -4,13 +4,14 @@
 //! unit columns `R` (arXiv 2310.15154, section 2). Cells that resume at the same layer share batches, whatever their
 //! direction or positions; every row starts at its own first patched position.
 
+use super::chunks::{Kept, joined_baselines, joined_scores, part, stretches};
 use crate::backend::Backend;
 use crate::engine::{
-    Engine, EngineError, Flops, Intervention, Layout, Metric, Mode, Op, PairedRun, Part, PatchPositions, Resume,
-    Scores, Site, Source,
+    Baselines, Engine, EngineError, Flops, Intervention, Layout, Metric, Mode, Op, PairedRun, Part, PatchPositions,
+    Resume, Scores, Site, Source,
 };
-use crate::types::Matrix;
-use std::collections::BTreeMap;
+use crate::types::{Matrix, PairedPrompts};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// At which layers a cell patches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -27,6 +28,14 @@ impl Layers {
         match self {
             Layers::Own(layer) => layer,
             Layers::All => 0,
+        }
+    }
+
+    /// The layers that are patched in a model of `n_layers`.
+    fn patched(self, n_layers: usize) -> std::ops::Range<usize> {
+        match self {
+            Layers::Own(layer) => layer..layer + 1,
+            Layers::All => 0..n_layers,
         }
     }
 }
@@ -90,6 +99,54 @@ pub fn patched_scores<B: Backend>(
         }
     }
     Ok(scores)
+}
+
+/// Cells patched in one direction, and the metrics wanted of them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sweep {
+    /// Which run is patched.
+    pub mode: Mode,
+    /// The cells.
+    pub cells: Vec<Cell>,
+    /// Metrics whose scores are needed.
+    pub metrics: Vec<Metric>,
+}
+
+/// Baselines of a dataset and the scores of every cell of every sweep, in order. The dataset goes through the model in
+/// stretches that keep at most `budget` bytes; `done` hears the share of the cells that each finished batch was.
+///
+/// # Errors
+/// Those of [`patched_scores`] and [`PairedRun::new`].
+pub fn patch_dataset<B: Backend>(
+    engine: &Engine<B>,
+    prompts: &PairedPrompts,
+    sweeps: &[Sweep],
+    budget: usize,
+    mut done: impl FnMut(f64),
+) -> Result<(Baselines, Vec<Vec<Scores>>), EngineError> {
+    let n_layers = engine.config().n_layers;
+    let cells = || sweeps.iter().flat_map(|sweep| &sweep.cells);
+    let starts = cells().flat_map(|cell| cell.layers.patched(n_layers));
+    let layers: Vec<usize> = starts.collect::<BTreeSet<_>>().into_iter().collect();
+    let positions: Vec<_> = cells().map(|cell| cell.positions).collect::<BTreeSet<_>>().into_iter().collect();
+    let probabilities = sweeps.iter().any(|sweep| sweep.metrics.contains(&Metric::ProbDiff));
+    let kept = Kept { layers: layers.len(), positions: &positions };
+    let ranges = stretches(engine.config(), prompts, kept, 1, budget);
+    let share = 1.0 / ranges.len().max(1) as f64;
+    let mut baselines = Vec::new();
+    let mut scores: Vec<Vec<Vec<Scores>>> =
+        sweeps.iter().map(|sweep| vec![Vec::with_capacity(ranges.len()); sweep.cells.len()]).collect();
+    for range in ranges {
+        let paired = PairedRun::new(engine, part(prompts, range), &layers, &positions, probabilities)?;
+        baselines.push(paired.baselines().clone());
+        for (sweep, scores) in sweeps.iter().zip(&mut scores) {
+            let told = |cells| done(cells as f64 * share);
+            let found = patched_scores(engine, &paired, &sweep.cells, sweep.mode, &sweep.metrics, told)?;
+            scores.iter_mut().zip(found).for_each(|(all, found)| all.push(found));
+        }
+    }
+    let join = |cells: Vec<Vec<Scores>>| cells.into_iter().map(joined_scores).collect();
+    Ok((joined_baselines(baselines), scores.into_iter().map(join).collect()))
 }
 
 /// Number of computed tokens of a cell.
@@ -158,11 +215,8 @@ fn run_batch<B: Backend>(
         bases.extend((0..k).flat_map(|j| (0..cell.columns.rows).map(move |i| cell.columns.data[i * k + j])));
     }
     let bases = engine.backend().upload(&bases)?;
-    let patched = match layers {
-        Layers::Own(layer) => layer..layer + 1,
-        Layers::All => 0..n_layers,
-    };
-    let interventions: Vec<_> = patched
+    let interventions: Vec<_> = layers
+        .patched(n_layers)
         .map(|layer| Intervention {
             site: Site::resid(layer, n_layers),
             part: Part::All,

@@ -22,7 +22,7 @@ fn paired(engine: &Engine<CpuBackend>) -> (PairedRun<CpuBackend>, [PatchPosition
     let tokenizer = &engine.model().tokenizer;
     let prompts = Catalogue::load(None).unwrap().build("simple_test", tokenizer, &BuildOptions::default()).unwrap();
     let one = |name: &str| PatchPositions::One(prompts.positions[name]);
-    let positions = [one("ADJ"), PatchPositions::All, one("END")];
+    let positions = [one("ADJ"), PatchPositions::All, PatchPositions::Last];
     let layers: Vec<usize> = (0..=engine.config().n_layers).collect();
     (PairedRun::new(engine, prompts, &layers, &positions, false).unwrap(), positions)
 }
@@ -64,6 +64,7 @@ fn from_tokens(engine: &Engine<CpuBackend>, paired: &PairedRun<CpuBackend>, cell
         sequences.push(prompts.sequences[base].clone());
         let positions = match cell.positions {
             PatchPositions::One(position) => position..position + 1,
+            PatchPositions::Last => prompts.sequences[base].len() - 1..prompts.sequences[base].len(),
             PatchPositions::All => 0..prompts.sequences[base].len(),
         };
         for position in positions {

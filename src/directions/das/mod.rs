@@ -28,7 +28,7 @@ mod triangle;
 pub use adam::AdamSettings;
 pub use exponential::Action;
 pub use rotation::Rotation;
-pub use train::{TrainError, TrainSettings, Trained, train};
+pub use train::{Batches, TrainError, TrainSettings, Trained, Training, train};
 
 use super::DirectionError;
 use crate::types::Matrix;

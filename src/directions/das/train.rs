@@ -5,7 +5,8 @@ use crate::backend::{Backend, SwapGradientRows};
 use crate::directions::DirectionError;
 use crate::engine::metrics::logit_difference_gradient;
 use crate::engine::{
-    Engine, EngineError, Intervention, Mode, Op, PairedRun, Part, Patch, PatchPositions, Resume, Scores, Site, Source,
+    Baselines, Engine, EngineError, Intervention, Mode, Op, PairedRun, Part, Patch, PatchPositions, Resume, Scores,
+    Site, Source,
 };
 use crate::types::Matrix;
 
@@ -73,6 +74,92 @@ struct Batch<B: Backend> {
     source: B::Indices,
 }
 
+/// The prompts of one run cut into the batches of a training's steps.
+pub struct Batches<B: Backend>(Vec<Batch<B>>);
+
+/// A training under way, fed with one run after the other: a dataset need not be captured as a whole.
+pub struct Training {
+    das: Das,
+    layer: usize,
+    positions: PatchPositions,
+    batch_size: usize,
+    /// Mean logit differences of the clean and the corrupted run over the whole dataset.
+    clean: f64,
+    corrupted: f64,
+    /// Sum of the losses of this epoch's prompts, and their number.
+    sum: (f64, usize),
+    losses: Vec<f64>,
+}
+
+impl Training {
+    /// Starts at `rotation`. `baselines` are those of the whole dataset, `dataset` is its name for errors.
+    ///
+    /// # Errors
+    /// [`TrainError::NoContrast`], [`TrainError::Direction`].
+    pub fn new(
+        (layer, positions): (usize, PatchPositions),
+        rotation: Rotation,
+        settings: &TrainSettings,
+        baselines: &Baselines,
+        dataset: &str,
+    ) -> Result<Self, TrainError> {
+        let (clean, corrupted) = baselines.logit_differences();
+        if clean == corrupted {
+            return Err(TrainError::NoContrast { dataset: dataset.into(), value: clean });
+        }
+        let das = Das::new(rotation, settings.adam)?;
+        let batch_size = settings.batch_size.max(1);
+        Ok(Self { das, layer, positions, batch_size, clean, corrupted, sum: (0.0, 0), losses: Vec::new() })
+    }
+
+    /// Cuts a run's prompts into batches; the run must have captured the layer and kept the prefixes of the positions.
+    ///
+    /// # Errors
+    /// [`TrainError::Unreachable`], [`TrainError::Engine`].
+    pub fn batches<B: Backend>(&self, engine: &Engine<B>, paired: &PairedRun<B>) -> Result<Batches<B>, TrainError> {
+        let (layer, positions) = (self.layer, self.positions);
+        if !paired.reaches_logits(layer, positions, engine.config().n_layers) {
+            return Err(TrainError::Unreachable { layer });
+        }
+        let prompts: Vec<usize> = (0..paired.n_prompts()).collect();
+        let batches = prompts.chunks(self.batch_size).map(|prompts| batch(engine, paired, layer, positions, prompts));
+        Ok(Batches(batches.collect::<Result<_, _>>()?))
+    }
+
+    /// One step per batch.
+    ///
+    /// # Errors
+    /// [`TrainError::Engine`], [`TrainError::Direction`].
+    pub fn pass<B: Backend>(
+        &mut self,
+        engine: &Engine<B>,
+        paired: &PairedRun<B>,
+        batches: &Batches<B>,
+    ) -> Result<(), TrainError> {
+        let (clean, corrupted) = (self.clean, self.corrupted);
+        for batch in &batches.0 {
+            let scale = 1.0 / (corrupted - clean);
+            let (difference, gradient) = step(engine, paired, self.layer, batch, self.das.columns(), scale)?;
+            self.das.step(&gradient)?;
+            self.sum.0 += (difference - clean) / (corrupted - clean) * batch.rows.len() as f64;
+            self.sum.1 += batch.rows.len();
+        }
+        Ok(())
+    }
+
+    /// Ends an epoch; returns its mean loss.
+    pub fn end_epoch(&mut self) -> f64 {
+        let (sum, count) = std::mem::take(&mut self.sum);
+        self.losses.push(sum / count as f64);
+        sum / count as f64
+    }
+
+    /// What has been found.
+    pub fn finish(self) -> Trained {
+        Trained { columns: self.das.columns().clone(), losses: self.losses }
+    }
+}
+
 /// Trains the rotation that starts at `rotation` so that patching clean residuals at `layer` and `positions` along its
 /// first `k` columns into the corrupted run restores the clean logit difference (arXiv 2310.15154, section 2.3; Geiger
 /// et al. 2023, arXiv 2303.02536).
@@ -93,28 +180,14 @@ pub fn train<B: Backend>(
     if !paired.reaches_logits(layer, positions, engine.config().n_layers) {
         return Err(TrainError::Unreachable { layer });
     }
-    let (clean, corrupted) = paired.baselines().logit_differences();
-    if clean == corrupted {
-        return Err(TrainError::NoContrast { dataset: paired.prompts().name.clone(), value: clean });
-    }
-    let prompts: Vec<usize> = (0..paired.n_prompts()).collect();
-    let batches = prompts
-        .chunks(settings.batch_size.max(1))
-        .map(|prompts| batch(engine, paired, layer, positions, prompts))
-        .collect::<Result<Vec<_>, _>>()?;
-    let mut das = Das::new(rotation, settings.adam)?;
-    let mut losses = Vec::with_capacity(settings.epochs);
+    let dataset = &paired.prompts().name;
+    let mut training = Training::new((layer, positions), rotation, settings, paired.baselines(), dataset)?;
+    let batches = training.batches(engine, paired)?;
     for _ in 0..settings.epochs {
-        let mut sum = 0.0;
-        for batch in &batches {
-            let (difference, gradient) = step(engine, paired, layer, batch, das.columns(), 1.0 / (corrupted - clean))?;
-            das.step(&gradient)?;
-            sum += (difference - clean) / (corrupted - clean) * batch.rows.len() as f64;
-        }
-        losses.push(sum / prompts.len() as f64);
-        progress(sum / prompts.len() as f64);
+        training.pass(engine, paired, &batches)?;
+        progress(training.end_epoch());
     }
-    Ok(Trained { columns: das.columns().clone(), losses })
+    Ok(training.finish())
 }
 
 fn batch<B: Backend>(

@@ -1,0 +1,279 @@
+//! Datasets that are too large to be captured at once: stretches of prompts, one after the other.
+//!
+//! A run keeps the residual of every token at every captured layer, and the keys and values that patched rows start
+//! behind. The Treebank's 7864 training prompts at one layer of pythia-1.4b would be 2 GB of the former and, in front
+//! of END, 100 GB of the latter. Prompts do not see each other, so any measurement can go through them in stretches.
+
+use crate::backend::Backend;
+use crate::directions::das::{Rotation, TrainError, TrainSettings, Trained, Training, train};
+use crate::directions::{Method, embedding_positions};
+use crate::engine::{Baselines, Engine, EngineError, Output, PairedRun, PatchPositions, Scores, Site};
+use crate::model::ModelConfig;
+use crate::types::{Matrix, PairedPrompts};
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+
+/// Memory for what one stretch of a dataset keeps, in bytes.
+pub const MEMORY_BUDGET: usize = 2 << 30;
+
+/// What is kept of every prompt while a stretch is in memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Kept<'a> {
+    /// Number of captured layers.
+    pub layers: usize,
+    /// Where rows will be patched.
+    pub positions: &'a [PatchPositions],
+}
+
+/// Bytes that one prompt of a run needs: captured residuals, keys and values in front of the patched positions, and the
+/// values a patched row has at any one time.
+fn prompt_bytes(config: &ModelConfig, prompts: &PairedPrompts, prompt: usize, kept: Kept<'_>) -> usize {
+    let clean = &prompts.sequences[prompts.clean[prompt]];
+    let corrupted = &prompts.sequences[prompts.corrupted[prompt]];
+    let first_difference = clean.iter().zip(corrupted).take_while(|(a, b)| a == b).count();
+    let start = |positions: &PatchPositions| match positions {
+        PatchPositions::One(position) => *position,
+        PatchPositions::Last => clean.len(),
+        PatchPositions::All => first_difference,
+    };
+    let prefix = kept.positions.iter().map(start).max().unwrap_or(0);
+    let residuals = (kept.layers + 8) * config.d_model + 2 * config.d_mlp;
+    let key_values = 2 * config.n_layers * config.n_kv_heads * config.d_head;
+    4 * (clean.len() * residuals + prefix * key_values)
+}
+
+/// Consecutive prompts in stretches that keep at most `budget` bytes and hold a multiple of `multiple` prompts each (the
+/// last one the rest).
+pub fn stretches(
+    config: &ModelConfig,
+    prompts: &PairedPrompts,
+    kept: Kept<'_>,
+    multiple: usize,
+    budget: usize,
+) -> Vec<Range<usize>> {
+    let n_prompts = prompts.clean.len();
+    let mut all: Vec<Range<usize>> = Vec::new();
+    let mut bytes = 0;
+    for first in (0..n_prompts).step_by(multiple.max(1)) {
+        let group = first..(first + multiple.max(1)).min(n_prompts);
+        let needed: usize = group.clone().map(|prompt| prompt_bytes(config, prompts, prompt, kept)).sum();
+        match all.last_mut() {
+            Some(last) if bytes + needed <= budget => {
+                last.end = group.end;
+                bytes += needed;
+            }
+            _ => {
+                all.push(group);
+                bytes = needed;
+            }
+        }
+    }
+    all
+}
+
+/// The prompts of a range as a dataset of their own.
+pub fn part(prompts: &PairedPrompts, range: Range<usize>) -> PairedPrompts {
+    let mut place: HashMap<usize, usize> = HashMap::new();
+    let (mut texts, mut sequences) = (Vec::new(), Vec::new());
+    let mut move_in = |&sequence: &usize| {
+        *place.entry(sequence).or_insert_with(|| {
+            texts.push(prompts.texts[sequence].clone());
+            sequences.push(prompts.sequences[sequence].clone());
+            sequences.len() - 1
+        })
+    };
+    let (mut clean, mut corrupted) = (Vec::new(), Vec::new());
+    for prompt in range.clone() {
+        clean.push(move_in(&prompts.clean[prompt]));
+        corrupted.push(move_in(&prompts.corrupted[prompt]));
+    }
+    PairedPrompts {
+        name: prompts.name.clone(),
+        texts,
+        sequences,
+        clean,
+        corrupted,
+        positive: prompts.positive[range.clone()].to_vec(),
+        answers: prompts.answers[range].to_vec(),
+        positions: prompts.positions.clone(),
+    }
+}
+
+/// Scores of consecutive stretches as one.
+pub fn joined_scores(parts: Vec<Scores>) -> Scores {
+    let mut all = Scores { logit_differences: Vec::new(), probability_differences: Vec::new() };
+    for part in parts {
+        all.logit_differences.extend(part.logit_differences);
+        all.probability_differences.extend(part.probability_differences);
+    }
+    all
+}
+
+/// Baselines of consecutive stretches as one.
+pub fn joined_baselines(parts: Vec<Baselines>) -> Baselines {
+    let positive = parts.iter().flat_map(|part| part.positive.iter().copied()).collect();
+    let (clean, corrupted) = parts.into_iter().map(|part| (part.clean, part.corrupted)).unzip();
+    Baselines { clean: joined_scores(clean), corrupted: joined_scores(corrupted), positive }
+}
+
+/// Clean and corrupted scores of a whole dataset, nothing captured.
+///
+/// # Errors
+/// Those of [`PairedRun::new`].
+pub fn baselines<B: Backend>(
+    engine: &Engine<B>,
+    prompts: &PairedPrompts,
+    budget: usize,
+) -> Result<Baselines, EngineError> {
+    let kept = Kept { layers: 0, positions: &[] };
+    let mut parts = Vec::new();
+    for range in stretches(engine.config(), prompts, kept, 1, budget) {
+        parts.push(PairedRun::new(engine, part(prompts, range), &[], &[], false)?.baselines().clone());
+    }
+    Ok(joined_baselines(parts))
+}
+
+/// One residual vector per clean prompt, `(prompts, d_model)`, from in front of each of `layers`, at the positions of
+/// [`embedding_positions`].
+///
+/// # Errors
+/// Those of [`Engine::run`].
+pub fn embeddings_at<B: Backend>(
+    engine: &Engine<B>,
+    prompts: &PairedPrompts,
+    layers: &[usize],
+    positions: PatchPositions,
+    seed: u64,
+    budget: usize,
+) -> Result<BTreeMap<usize, Matrix>, EngineError> {
+    let (backend, config) = (engine.backend(), engine.config());
+    let at = embedding_positions(prompts, positions, seed);
+    let sites: Vec<Site> = layers.iter().map(|&layer| Site::resid(layer, config.n_layers)).collect();
+    let mut found: BTreeMap<usize, Vec<f32>> = layers.iter().map(|&layer| (layer, Vec::new())).collect();
+    let kept = Kept { layers: layers.len(), positions: &[] };
+    for range in stretches(config, prompts, kept, 1, budget) {
+        let sequences: Vec<Vec<u32>> =
+            prompts.clean[range.clone()].iter().map(|&sequence| prompts.sequences[sequence].clone()).collect();
+        let run = engine.run(&sequences, &sites, &[], Output::None)?;
+        let token = |(row, &position): (usize, &usize)| Ok(run.token(row, position)? as u32);
+        let tokens = at[range].iter().enumerate().map(token).collect::<Result<Vec<u32>, EngineError>>()?;
+        let indices = backend.upload_indices(&tokens)?;
+        for (layer, site) in layers.iter().zip(&sites) {
+            let mut rows = backend.tensor(tokens.len() * config.d_model)?;
+            backend.gather_rows(run.site(*site)?, config.d_model, &indices, &mut rows)?;
+            found.entry(*layer).or_default().extend(backend.download(&rows)?);
+        }
+    }
+    let rows = prompts.clean.len();
+    Ok(found.into_iter().map(|(layer, data)| (layer, Matrix::new(rows, config.d_model, data))).collect())
+}
+
+/// A subspace to train.
+#[derive(Debug, Clone)]
+pub struct DasJob {
+    /// How many dimensions.
+    pub method: Method,
+    /// Where along the stack.
+    pub layer: usize,
+    /// Where along the prompt.
+    pub positions: PatchPositions,
+}
+
+/// Trains every job; `finished` hears the job's number and what came of it.
+///
+/// A dataset that fits the budget is captured once, and one job is trained after the other. Of a larger one the jobs
+/// take turns on each stretch, which is captured once per epoch for as many of them as their optimisers' memory allows.
+/// The steps are the same either way: the same batches in the same order, and the whole dataset's baselines.
+///
+/// # Errors
+/// Those of the engine in capturing a run, and of `finished`. What a single training meets goes to `finished`.
+pub fn train_all<B: Backend, E: From<TrainError>>(
+    engine: &Engine<B>,
+    prompts: &PairedPrompts,
+    jobs: &[DasJob],
+    (settings, seed): (&TrainSettings, u64),
+    budget: usize,
+    mut finished: impl FnMut(usize, Result<Trained, TrainError>) -> Result<(), E>,
+) -> Result<(), E> {
+    let d_model = engine.config().d_model;
+    let rotation = |job: &DasJob| Rotation::random(d_model, job.method.dimensions(), seed).map_err(TrainError::from);
+    let run = |range, jobs: &[DasJob]| captured(engine, part(prompts, range), jobs);
+    let whole = pieces(engine.config(), prompts, jobs, settings.batch_size, budget);
+    if let [all] = &whole[..] {
+        let paired = run(all.clone(), jobs)?;
+        for (number, job) in jobs.iter().enumerate() {
+            let trained = rotation(job)
+                .and_then(|start| train(engine, &paired, job.layer, job.positions, start, settings, |_| {}));
+            finished(number, trained)?;
+        }
+        return Ok(());
+    }
+    let baselines = baselines(engine, prompts, budget).map_err(TrainError::from)?;
+    // The triangle of the rotation and Adam's two moments of it, in f32.
+    let optimiser = 6 * d_model * d_model;
+    let size = (budget / optimiser.max(1)).max(1);
+    for (group, members) in jobs.chunks(size).enumerate() {
+        let start = |job: &DasJob| {
+            let place = (job.layer, job.positions);
+            Training::new(place, rotation(job)?, settings, &baselines, &prompts.name)
+        };
+        let mut trainings: Vec<Result<Training, TrainError>> = members.iter().map(start).collect();
+        for _ in 0..settings.epochs {
+            for range in pieces(engine.config(), prompts, members, settings.batch_size, budget) {
+                let paired = run(range, members)?;
+                trainings.iter_mut().for_each(|training| advance(training, engine, &paired));
+            }
+            for training in trainings.iter_mut().flatten() {
+                training.end_epoch();
+            }
+        }
+        for (member, training) in trainings.into_iter().enumerate() {
+            finished(group * size + member, training.map(Training::finish))?;
+        }
+    }
+    Ok(())
+}
+
+/// Stretches for the training of `jobs`, whole batches each.
+fn pieces(
+    config: &ModelConfig,
+    prompts: &PairedPrompts,
+    jobs: &[DasJob],
+    batch_size: usize,
+    budget: usize,
+) -> Vec<Range<usize>> {
+    let (layers, positions) = needs(jobs);
+    stretches(config, prompts, Kept { layers: layers.len(), positions: &positions }, batch_size, budget)
+}
+
+/// The layers and positions of jobs, each once.
+fn needs(jobs: &[DasJob]) -> (Vec<usize>, Vec<PatchPositions>) {
+    let mut layers: Vec<usize> = jobs.iter().map(|job| job.layer).collect();
+    layers.sort_unstable();
+    layers.dedup();
+    let mut positions: Vec<PatchPositions> = jobs.iter().map(|job| job.positions).collect();
+    positions.sort_unstable();
+    positions.dedup();
+    (layers, positions)
+}
+
+fn captured<B: Backend>(
+    engine: &Engine<B>,
+    prompts: PairedPrompts,
+    jobs: &[DasJob],
+) -> Result<PairedRun<B>, TrainError> {
+    let (layers, positions) = needs(jobs);
+    Ok(PairedRun::new(engine, prompts, &layers, &positions, false)?)
+}
+
+/// Trains on one stretch; a training that fails stays failed.
+fn advance<B: Backend>(training: &mut Result<Training, TrainError>, engine: &Engine<B>, paired: &PairedRun<B>) {
+    let Ok(running) = training else { return };
+    let step = |running: &mut Training| {
+        let batches = running.batches(engine, paired)?;
+        running.pass(engine, paired, &batches)
+    };
+    if let Err(error) = step(running) {
+        *training = Err(error);
+    }
+}
