@@ -48,7 +48,7 @@ const NO_NVCC: &str = "the sources in kernels/ were edited, kernels/ptx was not 
 fn main() -> ExitCode {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=kernels");
-    for variable in ["NVCC", "PATH", "CUDA_HOME", "CUDA_PATH", "PTX_UPDATE"] {
+    for variable in ["NVCC", "CUDA_HOME", "CUDA_PATH", "PTX_UPDATE"] {
         println!("cargo::rerun-if-env-changed={variable}");
     }
     if env::var_os("CARGO_FEATURE_CUDA").is_none() {
