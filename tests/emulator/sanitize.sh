@@ -1,5 +1,5 @@
 #!/bin/sh
-# The kernels under AddressSanitizer (all operations and whole passes: two minutes) and ThreadSanitizer (small
+# The kernels under AddressSanitizer (all operations and whole passes: about a minute) and ThreadSanitizer (small
 # shapes of the kernels with barriers: about one), with barriers as the only ordering between a block's threads.
 #
 # Needs g++ with its sanitizer libraries; skips (exit 0) without. Arguments: address, thread, or nothing for both.
