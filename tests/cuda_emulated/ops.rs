@@ -399,3 +399,16 @@ fn logits_and_log_sums() {
         check(&format!("{n} answers of {rows} rows"), &LogitsCase { rows, n, width }, 1e-6);
     }
 }
+
+/// One small shape of every kernel with a barrier, for the slow ThreadSanitizer run of tests/emulator/sanitize.sh.
+#[test]
+fn small_shapes_of_kernels_with_barriers() {
+    let norm = NormCase { rows: 1, width: 33, kind: NormKind::Layer, gain: true, bias: true };
+    check("small norm", &norm, 1e-5);
+    let product = ProductCase { rows: 17, inputs: 40, outputs: 20, rounded: false };
+    check("small product", &product, 3e-6);
+    let lengths: Lengths = &[(3, 7, 6)];
+    check("small attention", &AttentionCase { count: 2, kv_count: 1, width: 5, window: None, lengths }, 1e-5);
+    check("small patches", &RowsCase { width: 13, k: 5 }, 1e-5);
+    check("small logits", &LogitsCase { rows: 1, n: 2, width: 64 }, 1e-6);
+}

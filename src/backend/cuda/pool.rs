@@ -72,7 +72,7 @@ impl Pool {
     }
 }
 
-/// A device array of f32 that belongs to a [`Pool`].
+/// A device array of f32 that belongs to a pool and returns to it when dropped.
 #[derive(Debug)]
 pub struct CudaTensor {
     /// Always there until the array is dropped.
