@@ -15,6 +15,13 @@ pub(crate) enum WeightSource {
 }
 
 impl WeightSource {
+    /// Gives back the memory of what was read so far.
+    pub fn release(&self) {
+        if let Self::Files(files) = self {
+            files.release();
+        }
+    }
+
     /// All values of a tensor, in the checkpoint's layout.
     pub fn tensor(&self, name: &str) -> Result<Cow<'_, [f32]>, ModelError> {
         match self {

@@ -78,6 +78,21 @@ impl TensorFiles {
         self.shards.iter().map(|shard| shard.path.as_path())
     }
 
+    /// Lets the system take back the memory of what was read: it stays in the file, and in the page cache while there
+    /// is room.
+    pub fn release(&self) {
+        #[cfg(unix)]
+        for shard in &self.shards {
+            if let Contents::Mapped(map) = &shard.contents {
+                // SAFETY: the map is read-only and shared with its file, so a page that is dropped and touched again
+                // is read again with the same contents.
+                if let Err(error) = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) } {
+                    tracing::debug!("{}: its memory stays mapped: {error}", shard.path.display());
+                }
+            }
+        }
+    }
+
     /// All values of a tensor. Borrowed straight from the file where it holds f32.
     pub fn tensor(&self, name: &str) -> Result<Cow<'_, [f32]>, ModelError> {
         let location = self.location(name)?;

@@ -49,6 +49,7 @@ impl Model {
         }
         let mut weights = self.architecture.layer(&self.source, layer)?;
         process::layer(&mut weights, &self.config, self.processing);
+        self.source.release();
         Ok(weights)
     }
 
@@ -154,6 +155,7 @@ impl Model {
                 rows.par_chunks(SUMMED_ROWS * d_model).map(|rows| column_sums(rows, d_model)).collect();
             parts.iter().for_each(|part| sums.iter_mut().zip(part).for_each(|(sum, value)| *sum += value));
         }
+        self.source.release();
         Ok(sums.into_iter().map(|sum| (sum / d_vocab as f64) as f32).collect())
     }
 
