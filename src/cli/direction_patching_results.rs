@@ -6,7 +6,7 @@ use crate::report::{SuiteCsv, Table};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Arguments of `direction-patching-results`.
 #[derive(Debug, Clone, clap::Args)]
@@ -39,7 +39,7 @@ pub fn run(args: Args) -> Result<()> {
     for spec in &distinct(&args.models.models) {
         let name = folder_name(&args, spec)?;
         let folder = args.run.folder(&name);
-        let files = result_files(&folder)?;
+        let files = SuiteCsv::files(&folder)?;
         if files.is_empty() {
             bail!("{}: no direction_patching_*.csv; run actpatch direction-patching-suite first", folder.display());
         }
@@ -67,21 +67,6 @@ fn folder_name(args: &Args, spec: &str) -> Result<String> {
         return Ok(spec.into());
     }
     Ok(args.models.load(spec, args.run.seed)?.name)
-}
-
-fn result_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    if folder.is_dir() {
-        for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
-            let path = entry?.path();
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if name.starts_with("direction_patching_") && name.ends_with(".csv") {
-                files.push(path);
-            }
-        }
-    }
-    files.sort();
-    Ok(files)
 }
 
 /// The layer with the largest value of every (method, dataset of the fit, evaluation column).

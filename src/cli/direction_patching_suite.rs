@@ -90,7 +90,7 @@ impl Job {
 }
 
 /// A direction's name with a two-digit layer, as result files list it.
-fn label(name: &DirectionName) -> String {
+pub(super) fn label(name: &DirectionName) -> String {
     let text = name.to_string();
     let stem = text.rsplit_once("layer").map_or(text.as_str(), |(stem, _)| stem);
     format!("{stem}layer{:02}", name.layer())

@@ -5,6 +5,7 @@ use super::common::{
     print_json, processing_names, resolve_layers, resolve_position, resolve_positions,
 };
 use super::device::DeviceWork;
+use super::direction_patching_suite::label;
 use super::random_directions;
 use crate::backend::Backend;
 use crate::datasets::treebank::{Scaffold, Split};
@@ -14,7 +15,7 @@ use crate::directions::{Direction, DirectionName, Fit, FitRecord, Method, RANDOM
 use crate::engine::{Engine, Flops, Layout, PatchPositions};
 use crate::experiments::chunks::{DasJob, MEMORY_BUDGET, embeddings_at, train_all};
 use crate::model::{Model, Source};
-use crate::report::{FittingStats, StatsRow, Table};
+use crate::report::{FittingStats, StatsRow, SuiteCsv, Table};
 use crate::types::Matrix;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
@@ -236,6 +237,9 @@ pub(super) fn fit_model(args: &Args, catalogue: &Catalogue, spec: &str, model: M
         .map(|set| build_prompts(&args.run, catalogue, set, scaffold_of(args, set), &model))
         .collect::<Result<Vec<PairedPrompts>>>()?;
     args.run.check_writable(&folder)?;
+    // Before the fits: results must never outlive the direction they were measured with.
+    let refitted: Vec<String> = work.iter().flat_map(|(_, jobs)| jobs.iter().map(|job| label(&job.name))).collect();
+    SuiteCsv::forget(&folder, &refitted)?;
     args.run.on_device(model, FitModel { args, spec, folder: &folder, tests, work })
 }
 

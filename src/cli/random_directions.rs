@@ -1,8 +1,10 @@
 //! `random-directions`.
 
 use super::common::{ModelArgs, RunArgs, distinct, note_skipped, print, print_json, processing_names};
+use super::direction_patching_suite::label;
 use crate::directions::{Direction, DirectionName, FitRecord, Method, RANDOM_DIRECTION_SEED, random_direction};
 use crate::model::Model;
+use crate::report::SuiteCsv;
 use anyhow::Result;
 use serde_json::json;
 use std::path::Path;
@@ -59,8 +61,11 @@ pub(super) fn write(
     overwrite: bool,
 ) -> Result<Option<DirectionName>> {
     let name = DirectionName::random(layer);
-    if !overwrite && Direction::paths(folder, &name).0.exists() {
-        return Ok(None);
+    if Direction::paths(folder, &name).0.exists() {
+        if !overwrite {
+            return Ok(None);
+        }
+        SuiteCsv::forget(folder, &[label(&name)])?;
     }
     let record = FitRecord {
         name: name.to_string(),

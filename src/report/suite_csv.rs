@@ -56,6 +56,42 @@ impl SuiteCsv {
         Ok(file)
     }
 
+    /// The result files of a model's folder, sorted; a folder that is not there has none.
+    ///
+    /// # Errors
+    /// [`ReportError::Io`].
+    pub fn files(folder: &Path) -> Result<Vec<PathBuf>, ReportError> {
+        let io = |source| ReportError::Io { path: folder.into(), source };
+        let mut files = Vec::new();
+        if folder.is_dir() {
+            for entry in std::fs::read_dir(folder).map_err(io)? {
+                let path = entry.map_err(io)?.path();
+                let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+                if name.starts_with("direction_patching_") && name.ends_with(".csv") {
+                    files.push(path);
+                }
+            }
+        }
+        files.sort();
+        Ok(files)
+    }
+
+    /// Takes the cells of these directions out of every result file of a folder: the directions are about to change.
+    ///
+    /// # Errors
+    /// Those of [`SuiteCsv::read`] and [`SuiteCsv::write`].
+    pub fn forget(folder: &Path, directions: &[String]) -> Result<(), ReportError> {
+        for path in Self::files(folder)? {
+            let mut file = Self::read(&path)?;
+            let before = file.cells.len();
+            file.cells.retain(|(direction, _, _), _| !directions.contains(direction));
+            if file.cells.len() < before {
+                file.write()?;
+            }
+        }
+        Ok(())
+    }
+
     /// Every cell in order.
     pub fn cells(&self) -> &BTreeMap<CellKey, f64> {
         &self.cells
@@ -122,6 +158,20 @@ mod tests {
                         das_simple_train_ADJ_layer02,98.25,101\nrandom_direction_layer02,-0.5,\n";
         assert_eq!(text, expected);
         assert_eq!(SuiteCsv::read(&path).unwrap(), file);
+    }
+
+    #[test]
+    fn cells_of_a_direction_that_changes_are_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("direction_patching_logit_diff_resid_plain.csv");
+        let mut file = SuiteCsv::read(&path).unwrap();
+        file.insert(key("das_a_ADJ_layer02", "simple_test", "ADJ"), 1.0);
+        file.insert(key("das_b_ADJ_layer02", "simple_test", "ADJ"), 2.0);
+        file.write().unwrap();
+        SuiteCsv::forget(folder.path(), &["das_a_ADJ_layer02".into()]).unwrap();
+        let left = SuiteCsv::read(&path).unwrap();
+        assert_eq!(left.cells().values().copied().collect::<Vec<_>>(), [2.0]);
+        SuiteCsv::forget(&folder.path().join("nowhere"), &[]).unwrap();
     }
 
     #[test]

@@ -58,6 +58,10 @@ fn what_exists_is_kept_unless_told_otherwise() {
     assert!(kept.stdout.contains("12.50") && kept.stderr.contains("1 cells exist already"), "{}", kept.stderr);
     run_in(data.path(), &[&suite[..], &["--overwrite"]].concat()).success();
     assert_eq!(std::fs::read_to_string(&path).unwrap(), right);
+
+    // A direction that is fitted again loses its cells: a result never outlives what it was measured with.
+    run_in(data.path(), &[&arguments[..], &["--overwrite"]].concat()).success();
+    assert!(!std::fs::read_to_string(&path).unwrap().contains("mean_diff"));
 }
 
 #[test]
