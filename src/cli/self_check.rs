@@ -53,6 +53,10 @@ pub fn run(args: Args) -> Result<()> {
         let prompts = build_prompts(&args.run, &catalogue, &args.eval_set, Scaffold::Plain, &model)?;
         let name = model.name.clone();
         let layers = resolve_layers(&args.layers, model.config.n_layers)?;
+        if args.run.dry_run {
+            print(&format!("{name}: every check on {} at {} layers\n", prompts.name, layers.len()))?;
+            continue;
+        }
         let mut table = Table::new(["check", "layer", "deviation", "tolerance", "result"]);
         let work = Checks { prompts, layers: &layers, seed: args.run.seed };
         let checks = args.run.in_pool(|| args.run.on_device(model, work))?;
