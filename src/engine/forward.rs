@@ -114,8 +114,7 @@ impl<B: Backend> Engine<B> {
                 found: other.site.to_string(),
             });
         }
-        let (run, tape) = self.resume_pass(resume, interventions, &[], output, true)?;
-        Ok((run, tape))
+        self.resume_pass(resume, interventions, &[], output, true)
     }
 
     fn check_sequences(&self, sequences: &[Vec<u32>]) -> Result<(), EngineError> {
