@@ -9,7 +9,7 @@ use crate::backend::Backend;
 use crate::datasets::treebank::Scaffold;
 use crate::datasets::{Catalogue, PairedPrompts};
 use crate::directions::{Direction, DirectionName, FitRecord, Method, list, projected, select};
-use crate::engine::{Engine, Flops, Layout, Metric, Mode, PatchPositions};
+use crate::engine::{Baselines, Engine, Flops, Layout, Metric, Mode, PatchPositions, Scores};
 use crate::experiments::chunks::MEMORY_BUDGET;
 use crate::experiments::patching_suite::{Cell, Layers, Sweep, patch_dataset as patch};
 use crate::model::{Model, Source};
@@ -19,6 +19,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Arguments of `direction-patching-suite`.
@@ -40,7 +41,8 @@ pub struct Args {
     /// Text around the Treebank's sentences; all other datasets are plain.
     #[arg(long, value_enum, default_value = "plain")]
     pub scaffold: Scaffold,
-    /// Metrics: logit_diff, logit_diff_noising, logit_flip, prob_diff.
+    /// Metrics: logit_diff, logit_diff_noising, logit_flip (normalised, as in the paper), sign_flip (the literal share of
+    /// prompts whose logit difference changes sign), prob_diff.
     #[arg(long, value_delimiter = ',', default_value = "logit_diff")]
     pub metrics: Vec<Metric>,
     /// Positions: placeholders, ALL, or auto for the main placeholder.
@@ -136,13 +138,14 @@ pub fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// Values in percent, per metric and cell.
-pub(super) type Results = BTreeMap<(Metric, CellKey), f64>;
+/// Values in percent, per metric and cell; none where the metric is undefined.
+pub(super) type Results = BTreeMap<(Metric, CellKey), Option<f64>>;
 
 fn summary(model: &str, results: &Results) -> String {
     let mut table = Table::new(["direction", "prompt", "position", "metric", "percent"]);
     for ((metric, (direction, set, position)), percent) in results {
-        table.push([direction.clone(), set.clone(), position.clone(), metric.to_string(), format!("{percent:.2}")]);
+        let percent = percent.map_or("undefined".into(), |percent| format!("{percent:.2}"));
+        table.push([direction.clone(), set.clone(), position.clone(), metric.to_string(), percent]);
     }
     format!("{model}\n{table}")
 }
@@ -247,15 +250,17 @@ pub(super) fn patch_model(args: &Args, catalogue: &Catalogue, model: Model) -> R
         args.run.check_writable(&folder)?;
         args.run.on_device(model, PatchModel { args, folder: &folder, work, files: &mut files })?;
     }
-    let labels: Vec<String> = directions.iter().map(label).collect();
-    let wanted = |(direction, set, position): &CellKey| {
-        labels.contains(direction) && shown.contains(&(set.clone(), position.clone()))
-    };
-    Ok(files
-        .iter()
-        .flat_map(|(metric, file)| file.cells().iter().map(move |(key, value)| ((*metric, key.clone()), *value)))
-        .filter(|((_, key), _)| wanted(key))
-        .collect())
+    let mut results = Results::new();
+    for (metric, file) in &files {
+        for direction in directions.iter().map(label) {
+            for (set, position) in &shown {
+                let key = (direction.clone(), set.clone(), position.clone());
+                let percent = file.cells().get(&key).copied();
+                results.insert((*metric, key), percent);
+            }
+        }
+    }
+    Ok(results)
 }
 
 /// The cells of one model: datasets with the jobs on each. Files are written after every dataset.
@@ -349,18 +354,35 @@ fn patch_dataset<B: Backend>(
     for (sweep, scores) in sweeps.iter().zip(&scores) {
         for (job, scores) in jobs.iter().filter(of_mode(sweep.mode)).zip(scores) {
             for metric in job.metrics.iter().filter(|metric| metric.mode() == sweep.mode) {
-                let value = baselines.evaluate(*metric, scores);
-                if !value.is_finite() {
-                    bail!("{name}: {metric}: clean and corrupted runs do not differ, the metric is undefined");
-                }
-                if let Some(file) = files.get_mut(metric) {
-                    file.insert(job.key(), 100.0 * value);
+                let percent = percent(&baselines, *metric, scores);
+                let Some(file) = files.get_mut(metric) else { continue };
+                match percent.with_context(|| format!("{name}: {metric}: {}", job.direction))? {
+                    Some(percent) => file.insert(job.key(), percent),
+                    None => file.remove(&job.key()),
                 }
             }
         }
     }
+    for metric in files.keys().filter(|metric| !baselines.defined(**metric)) {
+        let warning = format!(
+            "warning: {name}: {metric} is undefined, its cells stay empty: clean and corrupted runs do not differ in it"
+        );
+        progress.suspend(|| writeln!(std::io::stderr(), "{warning}")).context("stderr")?;
+    }
     progress.finish_and_clear();
     Ok(())
+}
+
+/// A metric in percent; none when it is undefined on this dataset.
+fn percent(baselines: &Baselines, metric: Metric, scores: &Scores) -> Result<Option<f64>> {
+    if !baselines.defined(metric) {
+        return Ok(None);
+    }
+    let value = 100.0 * baselines.evaluate(metric, scores);
+    if !value.is_finite() {
+        bail!("expected a finite number, found {value}");
+    }
+    Ok(Some(value))
 }
 
 /// The cell of a job.

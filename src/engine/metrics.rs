@@ -3,7 +3,8 @@
 //! The logit difference of a prompt is the mean over its answer pairs of `logit[correct] - logit[incorrect]` at its
 //! last position (arXiv 2310.15154, section 2). A metric is normalised by the clean and corrupted baselines:
 //! denoising patches clean activations into the corrupted run and goes from 0 (corrupted) to 1 (clean), noising
-//! patches corrupted activations into the clean run and goes from 0 (clean) to -1 (corrupted).
+//! patches corrupted activations into the clean run and goes from 0 (clean) to -1 (corrupted). `sign_flip` alone has no
+//! baseline: it counts.
 
 use super::Logits;
 use crate::types::Matrix;
@@ -28,15 +29,19 @@ pub enum Metric {
     LogitDiff,
     /// Normalised logit difference, noising.
     LogitDiffNoising,
-    /// Normalised share of prompts whose centred logit difference is positive, denoising.
+    /// Normalised share of prompts whose centred logit difference is positive, denoising: the paper's "logit flip".
     LogitFlip,
+    /// Share of prompts whose logit difference changes its sign between the corrupted and the patched run, whichever
+    /// way: neither centred nor normalised.
+    SignFlip,
     /// Normalised difference of the answers' probabilities, denoising.
     ProbDiff,
 }
 
 impl Metric {
     /// All metrics.
-    pub const ALL: [Metric; 4] = [Metric::LogitDiff, Metric::LogitDiffNoising, Metric::LogitFlip, Metric::ProbDiff];
+    pub const ALL: [Metric; 5] =
+        [Metric::LogitDiff, Metric::LogitDiffNoising, Metric::LogitFlip, Metric::SignFlip, Metric::ProbDiff];
 
     /// Which run is patched.
     pub fn mode(self) -> Mode {
@@ -49,6 +54,7 @@ impl Metric {
             Metric::LogitDiff => "logit_diff",
             Metric::LogitDiffNoising => "logit_diff_noising",
             Metric::LogitFlip => "logit_flip",
+            Metric::SignFlip => "sign_flip",
             Metric::ProbDiff => "prob_diff",
         }
     }
@@ -155,35 +161,48 @@ pub struct Baselines {
 }
 
 impl Baselines {
-    /// Mean centred logit differences, (clean, corrupted).
+    /// Mean logit differences, (clean, corrupted).
     pub fn logit_differences(&self) -> (f64, f64) {
-        let of = |scores: &Scores| mean(&centred(&scores.logit_differences, &self.positive));
-        (of(&self.clean), of(&self.corrupted))
+        (self.clean.logit_difference(), self.corrupted.logit_difference())
     }
 
-    /// A metric of a patched run, as a fraction; not finite when clean and corrupted agree.
+    /// A metric of a patched run, as a fraction; not finite when it is not [`Baselines::defined`].
     ///
-    /// The baselines are centred by class, the patched logit difference is not, as in the paper's code; in balanced
-    /// datasets this makes no difference to a mean.
+    /// Of the means none is centred by class. The paper's code centres those of the clean and the corrupted run and not
+    /// that of the patched one, which is the same where both classes have as many prompts, and elsewhere would move
+    /// the ends of the scale away from 0 and 1.
     pub fn evaluate(&self, metric: Metric, patched: &Scores) -> f64 {
-        let normalise = |patched: f64, clean: f64, corrupted: f64| match metric.mode() {
-            Mode::Denoising => (patched - corrupted) / (clean - corrupted),
-            Mode::Noising => (patched - clean) / (clean - corrupted),
-        };
-        match metric {
-            Metric::LogitDiff | Metric::LogitDiffNoising => {
-                let (clean, corrupted) = self.logit_differences();
-                normalise(mean(&patched.logit_differences), clean, corrupted)
-            }
-            Metric::LogitFlip => {
-                let accuracy = |scores: &Scores| share_positive(&centred(&scores.logit_differences, &self.positive));
-                normalise(accuracy(patched), accuracy(&self.clean), accuracy(&self.corrupted))
-            }
-            Metric::ProbDiff => {
-                let of = |scores: &Scores| mean(&centred(&scores.probability_differences, &self.positive));
-                normalise(mean(&patched.probability_differences), of(&self.clean), of(&self.corrupted))
-            }
+        if metric == Metric::SignFlip {
+            return self.level(metric, patched);
         }
+        let (clean, corrupted) = (self.level(metric, &self.clean), self.level(metric, &self.corrupted));
+        let from = match metric.mode() {
+            Mode::Denoising => corrupted,
+            Mode::Noising => clean,
+        };
+        (self.level(metric, patched) - from) / (clean - corrupted)
+    }
+
+    /// Is there anything to normalise by? Not when the clean and the corrupted run are at the same level.
+    pub fn defined(&self, metric: Metric) -> bool {
+        metric == Metric::SignFlip || self.level(metric, &self.clean) != self.level(metric, &self.corrupted)
+    }
+
+    /// What a metric normalises; of [`Metric::SignFlip`] the metric itself.
+    fn level(&self, metric: Metric, scores: &Scores) -> f64 {
+        match metric {
+            Metric::LogitDiff | Metric::LogitDiffNoising => scores.logit_difference(),
+            Metric::LogitFlip => share_positive(&centred(&scores.logit_differences, &self.positive)),
+            Metric::SignFlip => self.flipped(scores),
+            Metric::ProbDiff => mean(&scores.probability_differences),
+        }
+    }
+
+    /// Share of prompts whose logit difference has another sign than in the corrupted run.
+    fn flipped(&self, scores: &Scores) -> f64 {
+        let pairs = self.corrupted.logit_differences.iter().zip(&scores.logit_differences);
+        let flips = pairs.filter(|(before, after)| (**before > 0.0) != (**after > 0.0)).count();
+        flips as f64 / scores.logit_differences.len() as f64
     }
 }
 
@@ -221,6 +240,7 @@ mod tests {
     fn baselines_sit_at_the_ends_of_every_metric() {
         let b = baselines();
         for metric in Metric::ALL {
+            assert!(b.defined(metric));
             let (clean, corrupted) = (b.evaluate(metric, &b.clean), b.evaluate(metric, &b.corrupted));
             let expected = if metric.mode() == Mode::Denoising { (1.0, 0.0) } else { (0.0, -1.0) };
             assert_eq!((clean, corrupted), expected, "{metric}");
@@ -238,6 +258,33 @@ mod tests {
         let some = scores(&[4.0, -0.5, 4.0, -0.5]);
         assert_eq!(b.evaluate(Metric::LogitFlip, &some), 1.0);
         assert_eq!(b.evaluate(Metric::LogitDiff, &some), (1.75 + 2.0) / 4.0);
+    }
+
+    #[test]
+    fn signs_are_counted_as_they_are() {
+        let b = Baselines { corrupted: scores(&[-1.0, -3.0, 1.0, -3.0]), ..baselines() };
+        // The first prompt flips to right, the third to wrong.
+        let some = scores(&[2.0, -1.0, -1.0, -0.5]);
+        assert_eq!(b.evaluate(Metric::SignFlip, &some), 0.5);
+        assert_eq!(b.evaluate(Metric::SignFlip, &b.corrupted), 0.0);
+    }
+
+    #[test]
+    fn a_metric_is_undefined_where_its_ends_meet() {
+        // Right answers stay right in the corrupted run, by less.
+        let b = Baselines { corrupted: scores(&[1.5, 0.5, 1.5, 0.5]), ..baselines() };
+        assert_eq!(Metric::ALL.map(|metric| b.defined(metric)), [true, true, false, true, true]);
+        assert!(!b.evaluate(Metric::LogitFlip, &b.clean).is_finite());
+        let same = Baselines { corrupted: b.clean.clone(), ..baselines() };
+        assert_eq!(Metric::ALL.map(|metric| same.defined(metric)), [false, false, false, true, false]);
+    }
+
+    #[test]
+    fn unequal_classes_leave_the_ends_of_the_scale() {
+        let b = Baselines { positive: vec![true, false, true, true], ..baselines() };
+        for metric in [Metric::LogitDiff, Metric::ProbDiff] {
+            assert_eq!((b.evaluate(metric, &b.clean), b.evaluate(metric, &b.corrupted)), (1.0, 0.0), "{metric}");
+        }
     }
 
     #[test]

@@ -107,6 +107,11 @@ impl SuiteCsv {
         self.cells.insert(key, percent);
     }
 
+    /// Takes a cell out.
+    pub fn remove(&mut self, key: &CellKey) {
+        self.cells.remove(key);
+    }
+
     /// Writes the file; cells that are not there stay empty.
     ///
     /// # Errors

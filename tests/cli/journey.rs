@@ -151,6 +151,39 @@ fn all_layers_and_projections_go_to_files_of_their_own() {
     assert!(at("_all_layers", "mean_diff_simple_train_ADJ_layer02") > 50.0);
 }
 
+/// Prompts whose corrupted counterpart has the same sentiment: the answer stays right, it only gets weaker or stronger.
+const SAME_SENTIMENT: &str = r#"
+[mild]
+prompts = [
+    { clean = "I thought this movie was{ADJ: amazing}, I loved it. \nConclusion: This movie is", corrupted = "I thought this movie was{ADJ: good}, I loved it. \nConclusion: This movie is", correct = " great", incorrect = " terrible", label = "positive" },
+    { clean = "I thought this movie was{ADJ: terrible}, I hated it. \nConclusion: This movie is", corrupted = "I thought this movie was{ADJ: bad}, I hated it. \nConclusion: This movie is", correct = " terrible", incorrect = " great", label = "negative" },
+]
+"#;
+
+#[test]
+fn an_undefined_metric_leaves_the_others_in_peace() {
+    let data = fitted();
+    let file = data.path().join("mild.toml");
+    std::fs::write(&file, SAME_SENTIMENT).unwrap();
+    let suite = ["direction-patching-suite", "--directions", "mean_diff*layer1", "--eval-sets", "mild,simple_test"];
+    let metrics = ["--metrics", "logit_diff,logit_flip,sign_flip", "--dataset-file", file.to_str().unwrap(), "--json"];
+    let finished = run_in(data.path(), &[&suite[..], &metrics[..]].concat()).success();
+    let warnings: Vec<&str> = finished.stderr.lines().filter(|line| line.starts_with("warning: ")).collect();
+    assert_eq!(warnings.len(), 1, "{}", finished.stderr);
+    assert!(warnings[0].contains("mild: logit_flip is undefined"), "{}", warnings[0]);
+    let json = finished.json();
+    let cells = json[0]["cells"].as_array().unwrap();
+    assert_eq!(cells.len(), 6);
+    for cell in cells {
+        let undefined = cell["prompt"] == "mild" && cell["metric"] == "logit_flip";
+        assert_eq!(cell["percent"].is_null(), undefined, "{cell}");
+    }
+    let direction = "mean_diff_simple_train_ADJ_layer01";
+    let flips = |set| value(&result_file(data.path(), "sign_flip", ""), direction, set, "ADJ");
+    assert_eq!((flips("mild"), flips("simple_test")), (0.0, 100.0));
+    assert!(value(&result_file(data.path(), "logit_diff", ""), direction, "mild", "ADJ").is_finite());
+}
+
 #[test]
 fn a_dry_run_writes_nothing() {
     let data = tempfile::tempdir().unwrap();
