@@ -1,4 +1,4 @@
-//! Puts the kernels' PTX where the crate embeds it.
+//! Puts the kernels' PTX where the crate embeds it, and tells the crate its commit (`ACTPATCH_COMMIT`).
 //!
 //! 1. `kernels/ptx/*.ptx`, made by the pinned compiler, is used when `SOURCES.sum` says that it belongs to these very
 //!    sources: no nvcc, no GPU, no network.
@@ -52,6 +52,7 @@ fn main() -> ExitCode {
     for variable in ["NVCC", "CUDA_HOME", "CUDA_PATH", "PTX_UPDATE"] {
         println!("cargo::rerun-if-env-changed={variable}");
     }
+    println!("cargo::rustc-env=ACTPATCH_COMMIT={}", commit());
     if env::var_os("CARGO_FEATURE_CUDA").is_none() {
         return ExitCode::SUCCESS;
     }
@@ -62,6 +63,26 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The commit that is built, with `-dirty` behind it when files differ from it; `unknown` outside the repository and in
+/// debug builds, which would otherwise be compiled anew after every commit.
+fn commit() -> String {
+    if env::var("PROFILE").is_ok_and(|profile| profile == "debug") {
+        return "unknown".into();
+    }
+    let git = |arguments: &[&str]| run(Command::new("git").args(arguments)).map(|text| text.trim().to_owned());
+    // A copy of the sources inside another project's repository has not that one's commit.
+    let root = git(&["rev-parse", "--show-toplevel"]).ok().and_then(|root| fs::canonicalize(root).ok());
+    if root.is_none() || root != folder("CARGO_MANIFEST_DIR").ok().and_then(|here| fs::canonicalize(here).ok()) {
+        return "unknown".into();
+    }
+    // HEAD changes with the branch, its log with every commit.
+    let changing = ["HEAD", "logs/HEAD"].map(|name| git(&["rev-parse", "--git-path", name]));
+    // A path that is not there would run this script, and compile the crate, every time.
+    let watched = changing.into_iter().flatten().chain(["src".into(), "data".into(), "Cargo.toml".into()]);
+    watched.filter(|path| Path::new(path).exists()).for_each(|path| println!("cargo::rerun-if-changed={path}"));
+    git(&["describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]).unwrap_or_else(|_| "unknown".into())
 }
 
 fn folder(variable: &str) -> Result<PathBuf, String> {

@@ -1,6 +1,8 @@
-//! Files that appear whole or not at all.
+//! Files that appear whole or not at all, and their hashes.
 
-use std::io::{self, Write};
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
 
 /// Writes `bytes` beside `path` and renames the result into place; makes the folder if need be.
@@ -20,6 +22,34 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// The SHA-256 of a file in hexadecimal digits, read piece by piece.
+///
+/// # Errors
+/// Any of the file system.
+pub fn sha256_of_file(path: &Path) -> io::Result<String> {
+    let mut contents = BufReader::with_capacity(1 << 20, File::open(path)?);
+    let mut digest = Sha256::new();
+    loop {
+        let bytes = contents.fill_buf()?;
+        if bytes.is_empty() {
+            return Ok(hexadecimal(&digest.finalize()));
+        }
+        digest.update(bytes);
+        let used = bytes.len();
+        contents.consume(used);
+    }
+}
+
+/// The SHA-256 of `bytes` in hexadecimal digits.
+pub fn sha256(bytes: &[u8]) -> String {
+    hexadecimal(&Sha256::digest(bytes))
+}
+
+/// Lower-case hexadecimal digits of `bytes`.
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -36,5 +66,16 @@ mod tests {
         std::fs::create_dir_all(blocked.join("inside")).unwrap();
         assert!(write_whole(&blocked, b"three").is_err());
         assert_eq!(std::fs::read_dir(folder.path().join("deep")).unwrap().count(), 2, "no temporary file is left");
+    }
+
+    #[test]
+    fn hashes_are_those_of_the_standard() {
+        // FIPS 180-2, appendix B.1.
+        let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(sha256(b"abc"), expected);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("abc");
+        std::fs::write(&path, "abc").unwrap();
+        assert_eq!(sha256_of_file(&path).unwrap(), expected);
     }
 }

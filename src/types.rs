@@ -110,7 +110,7 @@ pub type AnswerPair = (u32, u32);
 ///
 /// Sequences carry no padding: position 0 is BOS (or the first token without one), whatever the lengths.
 /// Equal rows are stored, and later run, once: `clean` and `corrupted` index into `sequences`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PairedPrompts {
     /// Dataset name, for example `simple_train`.
     pub name: String,

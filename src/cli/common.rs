@@ -7,15 +7,16 @@ use crate::datasets::{BuildOptions, Catalogue, DatasetError, END, PairedPrompts}
 use crate::engine::{Layout, PatchPositions};
 use crate::experiments::chunks::MEMORY_BUDGET;
 use crate::model::{LoadOptions, Model, ModelConfig, ModelError, WeightProcessing};
+use crate::report::{Manifest, ModelRecord, RunStart};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 /// Which models, and how their weights are read.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, clap::Args, Serialize)]
 pub struct ModelArgs {
     /// Models: `demo`, an alias (gpt2-small, pythia-1.4b, …), a Hub id, a folder, or `random:<alias>`.
     #[arg(long, value_delimiter = ',', default_value = "demo")]
@@ -32,8 +33,9 @@ pub struct ModelArgs {
 }
 
 /// One rewrite of the weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[value(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Rewrite {
     /// Fold layer norms' gain and bias into the next product.
     FoldLn,
@@ -101,8 +103,21 @@ impl ModelArgs {
     }
 }
 
+/// In the data folder: hashes of large weight files, see [`crate::model::Provenance::with_every_hash`].
+const KNOWN_HASHES: &str = "weights_sha256.json";
+
+/// A path for a manifest, whatever its bytes.
+pub fn lossy_path<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
+}
+
+fn lossy_paths<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(paths.iter().map(|path| path.display().to_string()))
+}
+
 /// Number format of the products.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum DtypeArg {
     /// Single precision.
     F32,
@@ -111,13 +126,15 @@ pub enum DtypeArg {
 }
 
 /// Where results go and how they are computed.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, clap::Args, Serialize)]
 pub struct RunArgs {
     /// Results go to DATA_DIR/<model>; its words.toml and datasets.toml, if there, add to the built-in ones.
     #[arg(long, default_value = "data")]
+    #[serde(serialize_with = "lossy_path")]
     pub data_dir: PathBuf,
     /// Another file of datasets (the format is described in data/datasets.toml).
     #[arg(long)]
+    #[serde(serialize_with = "lossy_paths")]
     pub dataset_file: Vec<PathBuf>,
     /// Device: cpu, cuda or cuda:N (the N-th GPU), or auto for a GPU when there is one.
     #[arg(long, default_value = "auto")]
@@ -184,6 +201,26 @@ impl RunArgs {
         std::fs::create_dir_all(folder).with_context(|| format!("--data-dir: cannot make {}", folder.display()))?;
         tempfile::tempfile_in(folder).with_context(|| format!("--data-dir: cannot write to {}", folder.display()))?;
         Ok(())
+    }
+
+    /// Begins the manifest of a command that will write to `folder`, which is refused if it cannot be written to.
+    pub fn manifest(
+        &self,
+        command: &str,
+        options: &impl Serialize,
+        folder: &Path,
+        model: Option<&Model>,
+    ) -> Result<Manifest> {
+        self.check_writable(folder)?;
+        let hashes = self.data_dir.join(KNOWN_HASHES);
+        let record = |model: &Model| ModelRecord::new(model, processing_names(model.processing), &hashes);
+        let start = RunStart {
+            command,
+            arguments: std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect(),
+            configuration: serde_json::to_value(options)?,
+            model: model.map(record).transpose()?,
+        };
+        Ok(Manifest::start(folder, start)?)
     }
 
     /// Expected memory of a run on a model, in bytes: packed weights, and `activations` values in f32.

@@ -5,6 +5,7 @@ use super::{direction_patching_results, direction_patching_suite, fit_directions
 use crate::engine::Metric;
 use anyhow::{Context, Result};
 use clap::Parser;
+use serde_json::json;
 use std::time::Instant;
 
 /// Arguments of `demo`.
@@ -45,9 +46,9 @@ pub fn run(args: Args) -> Result<()> {
     let catalogue = args.run.catalogue()?;
     let model = fit.models.load("demo", args.run.seed)?;
     let folder = args.run.folder(&model.name);
-    args.run.in_pool(|| fit_directions::fit_model(&fit, &catalogue, "demo", model))?;
+    let (_, fitted) = args.run.in_pool(|| fit_directions::fit_model(&fit, &catalogue, "demo", model))?;
     let model = suite.models.load("demo", args.run.seed)?;
-    args.run.in_pool(|| direction_patching_suite::patch_model(&suite, &catalogue, model))?;
+    let (_, patched) = args.run.in_pool(|| direction_patching_suite::patch_model(&suite, &catalogue, model))?;
 
     let mut all = std::collections::BTreeMap::new();
     for metric in &suite.metrics {
@@ -62,7 +63,8 @@ pub fn run(args: Args) -> Result<()> {
         all.insert(metric.to_string(), bests);
     }
     if args.run.json {
-        return print_json(&all);
+        let manifests: Vec<_> = [fitted, patched].into_iter().flatten().collect();
+        return print_json(&json!({ "best_layers": all, "manifests": manifests }));
     }
     let seconds = started.elapsed().as_secs_f64();
     print(&format!("{seconds:.1} s; directions, records and CSV files are in {}\n", folder.display()))

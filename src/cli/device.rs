@@ -9,6 +9,7 @@ use crate::model::Model;
 use anyhow::Result;
 #[cfg(not(feature = "cuda"))]
 use anyhow::bail;
+use serde::{Serialize, Serializer};
 use std::str::FromStr;
 
 /// Where a run computes.
@@ -20,6 +21,16 @@ pub enum Device {
     Cpu,
     /// The GPU with this number.
     Cuda(usize),
+}
+
+impl Serialize for Device {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        match self {
+            Device::Auto => serializer.serialize_str("auto"),
+            Device::Cpu => serializer.serialize_str("cpu"),
+            Device::Cuda(index) => serializer.collect_str(&format_args!("cuda:{index}")),
+        }
+    }
 }
 
 impl FromStr for Device {

@@ -13,17 +13,18 @@ use crate::engine::{Baselines, Engine, Flops, Layout, Metric, Mode, PatchPositio
 use crate::experiments::chunks::MEMORY_BUDGET;
 use crate::experiments::patching_suite::{Cell, Layers, Sweep, patch_dataset as patch};
 use crate::model::{Model, Source};
-use crate::report::{CellKey, SuiteCsv, Table};
+use crate::report::{CellKey, Manifest, RunRecord, SuiteCsv, Table};
 use crate::types::Matrix;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
+use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Arguments of `direction-patching-suite`.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, clap::Args, Serialize)]
 #[command(after_help = "Examples:
   actpatch direction-patching-suite --models gpt2-small --directions 'das_*,kmeans_*' --eval-sets simple_test
   actpatch direction-patching-suite --positions ADJ,ALL --metrics logit_diff,logit_flip --layers all
@@ -31,6 +32,7 @@ use std::path::{Path, PathBuf};
   actpatch direction-patching-suite --eval-sets treebank_test --scaffold classification --positions END,ALL")]
 pub struct Args {
     #[command(flatten)]
+    #[serde(flatten)]
     pub models: ModelArgs,
     /// Direction files by name, `*` and `?` match anything.
     #[arg(long, value_delimiter = ',', default_value = "*")]
@@ -55,11 +57,13 @@ pub struct Args {
     #[arg(long, value_enum)]
     pub projection: Option<Projection>,
     #[command(flatten)]
+    #[serde(flatten)]
     pub run: RunArgs,
 }
 
 /// Where cells patch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LayerChoice {
     /// At the direction's own layer.
     Own,
@@ -68,7 +72,8 @@ pub enum LayerChoice {
 }
 
 /// Which part of a direction is patched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Projection {
     /// Parallel to the evaluation dataset's own direction.
     Para,
@@ -120,7 +125,7 @@ pub fn run(args: Args) -> Result<()> {
             print(&plan(&args, &catalogue, &model)?)?;
             continue;
         }
-        let results = args.run.in_pool(|| patch_model(&args, &catalogue, model))?;
+        let (results, manifest) = args.run.in_pool(|| patch_model(&args, &catalogue, model))?;
         if !args.run.json {
             print(&summary(&name, &results))?;
         }
@@ -130,7 +135,7 @@ pub fn run(args: Args) -> Result<()> {
                 json!({ "direction": key.0, "prompt": key.1, "position": key.2, "metric": metric, "percent": percent })
             })
             .collect();
-        all.push(json!({ "model": name, "cells": cells }));
+        all.push(json!({ "model": name, "cells": cells, "manifest": manifest }));
     }
     if args.run.json && !args.run.dry_run {
         print_json(&all)?;
@@ -227,8 +232,9 @@ fn read_files(args: &Args, folder: &Path) -> Result<BTreeMap<Metric, SuiteCsv>> 
     args.metrics.iter().map(read).collect()
 }
 
-/// Computes every wanted cell of one model, updates the files, and returns all their selected cells.
-pub(super) fn patch_model(args: &Args, catalogue: &Catalogue, model: Model) -> Result<Results> {
+/// Computes every wanted cell of one model, updates the files, and returns all their selected cells; the manifest is
+/// none when nothing was to be done.
+pub(super) fn patch_model(args: &Args, catalogue: &Catalogue, model: Model) -> Result<(Results, Option<RunRecord>)> {
     let folder = args.run.folder(&model.name);
     let directions = selected(args, &folder)?;
     check_records(&folder, &directions, &model, args.run.seed)?;
@@ -246,9 +252,12 @@ pub(super) fn patch_model(args: &Args, catalogue: &Catalogue, model: Model) -> R
             work.push((prompts, jobs));
         }
     }
+    let mut record = None;
     if !work.is_empty() {
-        args.run.check_writable(&folder)?;
-        args.run.on_device(model, PatchModel { args, folder: &folder, work, files: &mut files })?;
+        let mut manifest = args.run.manifest("direction-patching-suite", args, &folder, Some(&model))?;
+        let work = PatchModel { args, folder: &folder, work, files: &mut files, manifest: &mut manifest };
+        args.run.on_device(model, work)?;
+        record = Some(manifest.finish()?);
     }
     let mut results = Results::new();
     for (metric, file) in &files {
@@ -260,7 +269,7 @@ pub(super) fn patch_model(args: &Args, catalogue: &Catalogue, model: Model) -> R
             }
         }
     }
-    Ok(results)
+    Ok((results, record))
 }
 
 /// The cells of one model: datasets with the jobs on each. Files are written after every dataset.
@@ -269,16 +278,22 @@ struct PatchModel<'a> {
     folder: &'a Path,
     work: Vec<(PairedPrompts, Vec<Job>)>,
     files: &'a mut BTreeMap<Metric, SuiteCsv>,
+    manifest: &'a mut Manifest,
 }
 
 impl DeviceWork for PatchModel<'_> {
     type Output = ();
 
     fn run<B: Backend>(self, engine: &Engine<B>) -> Result<()> {
+        self.manifest.computed_on(engine);
         for (prompts, jobs) in self.work {
+            self.manifest.saw(&prompts)?;
             patch_dataset(self.args, engine, prompts, &jobs, self.folder, self.files)?;
-            for file in self.files.values() {
+            for (metric, file) in &*self.files {
                 file.write()?;
+                let new = jobs.iter().filter(|job| job.metrics.contains(metric) && file.contains(&job.key()));
+                let cell = |job: &Job| format!("{} {} {}", label(&job.direction), job.set, job.position);
+                self.manifest.wrote(file.path(), new.map(cell));
             }
         }
         Ok(())

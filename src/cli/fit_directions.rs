@@ -15,7 +15,7 @@ use crate::directions::{Direction, DirectionName, Fit, FitRecord, Method, RANDOM
 use crate::engine::{Engine, Flops, Layout, PatchPositions};
 use crate::experiments::chunks::{DasJob, MEMORY_BUDGET, embeddings_at, train_all};
 use crate::model::{Model, Source};
-use crate::report::{FittingStats, StatsRow, SuiteCsv, Table};
+use crate::report::{FittingStats, Manifest, RunRecord, StatsRow, SuiteCsv, Table};
 use crate::types::Matrix;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Arguments of `fit-directions`.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, clap::Args, Serialize)]
 #[command(after_help = "Examples:
   actpatch fit-directions --models gpt2-small --methods das --train-sets simple_train --layers 0..12
   actpatch fit-directions --models random:pythia-160m --methods kmeans,das --layers 6 --dry-run
@@ -32,6 +32,7 @@ use std::path::Path;
   actpatch fit-directions --models gpt2-small --train-sets treebank_train --scaffold classification")]
 pub struct Args {
     #[command(flatten)]
+    #[serde(flatten)]
     pub models: ModelArgs,
     /// Methods; all without it.
     #[arg(long, value_delimiter = ',', value_enum)]
@@ -61,6 +62,7 @@ pub struct Args {
     #[arg(long, default_value_t = 1e-3, value_parser = learning_rate)]
     pub learning_rate: f64,
     #[command(flatten)]
+    #[serde(flatten)]
     pub run: RunArgs,
 }
 
@@ -106,11 +108,12 @@ pub fn run(args: Args) -> Result<()> {
         }
         let name = model.name.clone();
         let folder = args.run.folder(&name);
-        let outcomes = args.run.in_pool(|| fit_model(&args, &catalogue, spec, model))?;
+        let (outcomes, manifest) = args.run.in_pool(|| fit_model(&args, &catalogue, spec, model))?;
         if !args.run.json {
             print(&summary(&name, &folder, &outcomes))?;
         }
-        all.push(json!({ "model": name, "folder": folder.display().to_string(), "directions": outcomes }));
+        let folder = folder.display().to_string();
+        all.push(json!({ "model": name, "folder": folder, "directions": outcomes, "manifest": manifest }));
     }
     if args.run.json && !args.run.dry_run {
         print_json(&all)?;
@@ -217,8 +220,13 @@ fn summary(model: &str, folder: &Path, outcomes: &[Outcome]) -> String {
     format!("{model}: {} directions into {}\n{table}", outcomes.len(), folder.display())
 }
 
-/// Fits everything of one model.
-pub(super) fn fit_model(args: &Args, catalogue: &Catalogue, spec: &str, model: Model) -> Result<Vec<Outcome>> {
+/// Fits everything of one model; the manifest is none when nothing was to be done.
+pub(super) fn fit_model(
+    args: &Args,
+    catalogue: &Catalogue,
+    spec: &str,
+    model: Model,
+) -> Result<(Vec<Outcome>, Option<RunRecord>)> {
     let folder = args.run.folder(&model.name);
     let mut work = Vec::new();
     for set in &distinct(&args.train_sets) {
@@ -230,17 +238,19 @@ pub(super) fn fit_model(args: &Args, catalogue: &Catalogue, spec: &str, model: M
         }
     }
     if work.is_empty() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), None));
     }
     let tests = distinct(&args.test_sets)
         .iter()
         .map(|set| build_prompts(&args.run, catalogue, set, scaffold_of(args, set), &model))
         .collect::<Result<Vec<PairedPrompts>>>()?;
-    args.run.check_writable(&folder)?;
+    let mut manifest = args.run.manifest("fit-directions", args, &folder, Some(&model))?;
     // Before the fits: results must never outlive the direction they were measured with.
     let refitted: Vec<String> = work.iter().flat_map(|(_, jobs)| jobs.iter().map(|job| label(&job.name))).collect();
     SuiteCsv::forget(&folder, &refitted)?;
-    args.run.on_device(model, FitModel { args, spec, folder: &folder, tests, work })
+    let outcomes =
+        args.run.on_device(model, FitModel { args, spec, folder: &folder, tests, work, manifest: &mut manifest })?;
+    Ok((outcomes, Some(manifest.finish()?)))
 }
 
 /// The fits of one model: datasets with the jobs on each.
@@ -250,15 +260,22 @@ struct FitModel<'a> {
     folder: &'a Path,
     tests: Vec<PairedPrompts>,
     work: Vec<(PairedPrompts, Vec<Job>)>,
+    manifest: &'a mut Manifest,
 }
 
 impl DeviceWork for FitModel<'_> {
     type Output = Vec<Outcome>;
 
     fn run<B: Backend>(self, engine: &Engine<B>) -> Result<Vec<Outcome>> {
+        self.manifest.computed_on(engine);
+        self.tests.iter().try_for_each(|test| self.manifest.saw(test))?;
         let mut outcomes = Vec::new();
         for (prompts, jobs) in self.work {
-            outcomes.extend(fit_dataset(self.args, engine, self.spec, prompts, &self.tests, jobs, self.folder)?);
+            self.manifest.saw(&prompts)?;
+            let fitted = fit_dataset(self.args, engine, self.spec, prompts, &self.tests, jobs, self.folder)?;
+            let files = fitted.iter().filter_map(|outcome| outcome.path.as_ref());
+            files.for_each(|file| self.manifest.wrote(Path::new(file), []));
+            outcomes.extend(fitted);
         }
         Ok(outcomes)
     }
@@ -289,8 +306,8 @@ fn fit_dataset<B: Backend>(
     let mut outcomes: BTreeMap<usize, Outcome> = BTreeMap::new();
     let random = |job: &Job| job.method == Method::RandomDirection;
     for (number, job) in jobs.iter().enumerate().filter(|(_, job)| random(job)) {
-        random_directions::write(folder, engine.model(), spec, job.layer, RANDOM_DIRECTION_SEED, true)?;
-        outcomes.insert(number, Outcome::of(job, Some(&Direction::paths(folder, &job.name).0), None, None));
+        let path = random_directions::write(folder, engine.model(), spec, job.layer, RANDOM_DIRECTION_SEED)?;
+        outcomes.insert(number, Outcome::of(job, Some(&path), None, None));
         progress.inc(1);
     }
     let classical = |job: &Job| !job.method.is_das() && !random(job);

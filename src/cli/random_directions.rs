@@ -6,16 +6,19 @@ use crate::directions::{Direction, DirectionName, FitRecord, Method, RANDOM_DIRE
 use crate::model::Model;
 use crate::report::SuiteCsv;
 use anyhow::Result;
+use serde::Serialize;
 use serde_json::json;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Arguments of `random-directions`.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, clap::Args, Serialize)]
 #[command(after_help = "Example:\n  actpatch random-directions --models gpt2-small,pythia-160m")]
 pub struct Args {
     #[command(flatten)]
+    #[serde(flatten)]
     models: ModelArgs,
     #[command(flatten)]
+    #[serde(flatten)]
     run: RunArgs,
     /// Seed of the directions.
     #[arg(long, default_value_t = RANDOM_DIRECTION_SEED)]
@@ -24,6 +27,7 @@ pub struct Args {
 
 /// Writes `random_direction_layer<ll>.npy` for every layer.
 pub fn run(args: Args) -> Result<()> {
+    let mut all = Vec::new();
     for spec in &distinct(&args.models.models) {
         let model = args.models.load(spec, args.run.seed)?;
         let folder = args.run.folder(&model.name);
@@ -32,41 +36,32 @@ pub fn run(args: Args) -> Result<()> {
             print(&format!("{} random directions into {}\n", layers.count(), folder.display()))?;
             continue;
         }
-        args.run.check_writable(&folder)?;
-        let mut written = Vec::new();
-        let mut kept = 0;
-        for layer in layers {
-            match write(&folder, &model, spec, layer, args.direction_seed, args.run.overwrite)? {
-                Some(name) => written.push(name.to_string()),
-                None => kept += 1,
+        let (kept, wanted): (Vec<usize>, Vec<usize>) = layers.partition(|&layer| {
+            !args.run.overwrite && Direction::paths(&folder, &DirectionName::random(layer)).0.exists()
+        });
+        note_skipped(kept.len(), "random directions", &folder);
+        let mut manifest = None;
+        if !wanted.is_empty() {
+            let mut started = args.run.manifest("random-directions", &args, &folder, Some(&model))?;
+            for &layer in &wanted {
+                started.wrote(&write(&folder, &model, spec, layer, args.direction_seed)?, []);
             }
+            manifest = Some(started.finish()?);
         }
-        note_skipped(kept, "random directions", &folder);
-        if args.run.json {
-            print_json(&json!({ "model": model.name, "folder": folder.display().to_string(), "written": written }))?;
-        } else {
-            print(&format!("{}: {} random directions in {}\n", model.name, written.len(), folder.display()))?;
+        if !args.run.json {
+            print(&format!("{}: {} random directions in {}\n", model.name, wanted.len(), folder.display()))?;
         }
+        let written: Vec<_> = wanted.into_iter().map(|layer| DirectionName::random(layer).to_string()).collect();
+        let folder = folder.display().to_string();
+        all.push(json!({ "model": model.name, "folder": folder, "written": written, "manifest": manifest }));
     }
-    Ok(())
+    if args.run.json && !args.run.dry_run { print_json(&all) } else { Ok(()) }
 }
 
-/// Writes the random direction of a layer unless it exists.
-pub(super) fn write(
-    folder: &Path,
-    model: &Model,
-    spec: &str,
-    layer: usize,
-    seed: u64,
-    overwrite: bool,
-) -> Result<Option<DirectionName>> {
+/// Writes the random direction of a layer, in the place of an older one.
+pub(super) fn write(folder: &Path, model: &Model, spec: &str, layer: usize, seed: u64) -> Result<PathBuf> {
     let name = DirectionName::random(layer);
-    if Direction::paths(folder, &name).0.exists() {
-        if !overwrite {
-            return Ok(None);
-        }
-        SuiteCsv::forget(folder, &[label(&name)])?;
-    }
+    SuiteCsv::forget(folder, &[label(&name)])?;
     let record = FitRecord {
         name: name.to_string(),
         model: spec.into(),
@@ -82,7 +77,6 @@ pub(super) fn write(
         final_metric: None,
         version: env!("CARGO_PKG_VERSION").into(),
     };
-    Direction { name: name.clone(), columns: random_direction(model.config.d_model, layer, seed) }
-        .write(folder, &record)?;
-    Ok(Some(name))
+    let columns = random_direction(model.config.d_model, layer, seed);
+    Ok(Direction { name, columns }.write(folder, &record)?)
 }

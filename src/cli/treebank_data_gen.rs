@@ -1,17 +1,17 @@
 //! `treebank-data-gen`.
 
-use super::common::{ModelArgs, RunArgs, bar, distinct, note_skipped, print, print_json};
+use super::common::{ModelArgs, RunArgs, bar, distinct, lossy_path, note_skipped, print, print_json};
 use super::device::DeviceWork;
 use crate::backend::Backend;
 use crate::datasets::treebank::{
     Archive, Encoded, Loss, OFFICIAL_ARCHIVE, PairedSentence, Provenance, Scaffold, Split, Treebank, TreebankFiles,
-    answer_tokens, csv_text, dataset_text, encode, pair, sha256,
+    answer_tokens, csv_text, dataset_text, encode, pair,
 };
 use crate::engine::Engine;
 use crate::experiments::logit_filter::logit_differences;
-use crate::files::write_whole;
+use crate::files::{sha256_of_file, write_whole};
 use crate::model::{HubSettings, Model};
-use crate::report::Table;
+use crate::report::{Manifest, RunRecord, Table};
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use serde::Serialize;
@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Arguments of `treebank-data-gen`.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, clap::Args, Serialize)]
 #[command(after_help = "Examples:
   actpatch treebank-data-gen --root stanfordSentimentTreebank --models gpt2-small
   actpatch treebank-data-gen --models pythia-1.4b --scaffolds classification --splits train,test
@@ -30,9 +30,11 @@ Writes DATA_DIR/<model>/treebank_<split>_<scaffold>.toml (the dataset) and .csv 
 DATA_DIR/treebank_losses.csv: the sentences that are in no dataset because the files do not join there.")]
 pub struct Args {
     #[command(flatten)]
+    #[serde(flatten)]
     models: ModelArgs,
     /// Folder with the Treebank's files, or where they are downloaded to.
     #[arg(long, default_value = "stanfordSentimentTreebank")]
+    #[serde(serialize_with = "lossy_path")]
     root: PathBuf,
     /// Texts around the sentences.
     #[arg(long, value_delimiter = ',', value_enum, default_values_t = Scaffold::ALL)]
@@ -58,11 +60,13 @@ pub struct Args {
     #[arg(long)]
     offline: bool,
     #[command(flatten)]
+    #[serde(flatten)]
     run: RunArgs,
 }
 
 /// Which datasets keep only what the model gets right.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
 enum Filter {
     /// Those of the paper's code.
     Auto,
@@ -87,6 +91,7 @@ impl Filter {
 struct Outcome {
     dataset: &'static str,
     scaffold: Scaffold,
+    #[serde(serialize_with = "lossy_path")]
     file: PathBuf,
     /// Sentences of the split.
     sentences: usize,
@@ -104,7 +109,8 @@ pub fn run(args: Args) -> Result<()> {
     let files = provide(&args)?;
     let treebank = Treebank::read(&files, args.repair)?;
     let provenance = files.paths().map(|path| -> Result<_> {
-        Ok((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), sha256(path)?))
+        let sha256 = sha256_of_file(path).with_context(|| path.display().to_string())?;
+        Ok((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), sha256))
     });
     let sources = provenance.into_iter().collect::<Result<Vec<_>>>()?;
     let losses = args.run.data_dir.join("treebank_losses.csv");
@@ -119,14 +125,11 @@ pub fn run(args: Args) -> Result<()> {
         let model = args.models.load(spec, args.run.seed)?;
         let name = model.name.clone();
         let folder = args.run.folder(&name);
-        if !args.run.dry_run {
-            args.run.check_writable(&folder)?;
-        }
-        let outcomes = args.run.in_pool(|| generate(&args, &treebank, &sources, model, &folder))?;
+        let (outcomes, manifest) = args.run.in_pool(|| generate(&args, &treebank, &sources, model, &folder))?;
         if !args.run.json {
             print(&format!("{name}\n{}\n", table(&outcomes)))?;
         }
-        all.push(json!({ "model": name, "datasets": outcomes }));
+        all.push(json!({ "model": name, "datasets": outcomes, "manifest": manifest }));
     }
     if args.run.json {
         let lost = count_losses(&treebank);
@@ -189,14 +192,14 @@ fn table(outcomes: &[Outcome]) -> String {
     table.to_string()
 }
 
-/// Makes the datasets of one model that are not there yet.
+/// Makes the datasets of one model that are not there yet; the manifest is none when nothing was to be written.
 fn generate(
     args: &Args,
     treebank: &Treebank,
     sources: &[(String, String)],
     model: Model,
     folder: &Path,
-) -> Result<Vec<Outcome>> {
+) -> Result<(Vec<Outcome>, Option<RunRecord>)> {
     let mut wanted = Vec::new();
     let mut kept = 0;
     for &split in &args.splits {
@@ -212,12 +215,17 @@ fn generate(
     }
     note_skipped(kept, "datasets", folder);
     let filtered = wanted.iter().any(|&(split, scaffold)| args.filter.applies(&model.name, split, scaffold));
-    let datasets = Datasets { args, treebank, sources, folder, wanted };
+    let mut manifest = match args.run.dry_run || wanted.is_empty() {
+        true => None,
+        false => Some(args.run.manifest("treebank-data-gen", args, folder, Some(&model))?),
+    };
+    let datasets = Datasets { args, treebank, sources, folder, wanted, manifest: manifest.as_mut() };
     // Only the filter runs the model; everything else needs its tokenizer alone.
-    match filtered && !args.run.dry_run {
-        true => args.run.on_device(model, datasets),
-        false => datasets.make(&model, None),
-    }
+    let outcomes = match filtered && !args.run.dry_run {
+        true => args.run.on_device(model, datasets)?,
+        false => datasets.make(&model, None)?,
+    };
+    Ok((outcomes, manifest.map(Manifest::finish).transpose()?))
 }
 
 /// Keeps the sentences whose right answer, of the two given tokens, has the higher logit.
@@ -230,24 +238,30 @@ struct Datasets<'a> {
     sources: &'a [(String, String)],
     folder: &'a Path,
     wanted: Vec<(Split, Scaffold)>,
+    manifest: Option<&'a mut Manifest>,
 }
 
 impl DeviceWork for Datasets<'_> {
     type Output = Vec<Outcome>;
 
-    fn run<B: Backend>(self, engine: &Engine<B>) -> Result<Vec<Outcome>> {
+    fn run<B: Backend>(mut self, engine: &Engine<B>) -> Result<Vec<Outcome>> {
+        self.manifest.iter_mut().for_each(|manifest| manifest.computed_on(engine));
         self.make(engine.model(), Some(&|all, answers| right_ones(engine, all, answers)))
     }
 }
 
 impl Datasets<'_> {
     fn make(self, model: &Model, filter: Option<Keep<'_>>) -> Result<Vec<Outcome>> {
-        let Self { args, treebank, .. } = self;
-        let progress = bar(self.wanted.len(), format!("datasets of {}", model.name));
+        let Self { args, treebank, sources, folder, wanted, mut manifest } = self;
+        let progress = bar(wanted.len(), format!("datasets of {}", model.name));
         let mut outcomes = Vec::new();
-        for (split, scaffold) in self.wanted {
+        for (split, scaffold) in wanted {
             let maker = Maker { args, treebank, model, filter, split, scaffold };
-            outcomes.push(maker.make(self.sources, self.folder)?);
+            outcomes.push(maker.make(sources, folder)?);
+            if let Some(manifest) = &mut manifest {
+                manifest.wrote(&scaffold.csv_file(folder, split), []);
+                manifest.wrote(&scaffold.dataset_file(folder, split), []);
+            }
             progress.inc(1);
         }
         progress.finish_and_clear();

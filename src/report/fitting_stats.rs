@@ -102,6 +102,11 @@ impl FittingStats {
         }
     }
 
+    /// Where the file lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The rows, oldest first.
     pub fn rows(&self) -> &[StatsRow] {
         &self.rows

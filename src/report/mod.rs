@@ -1,11 +1,13 @@
-//! What a run leaves on disk and on the terminal: CSV files and tables.
+//! What a run leaves on disk and on the terminal: CSV files, manifests and tables.
 
 mod error;
 mod fitting_stats;
+mod manifest;
 mod suite_csv;
 mod table;
 
 pub use error::ReportError;
 pub use fitting_stats::{FittingStats, StatsRow};
+pub use manifest::{Manifest, ModelRecord, PromptsRecord, RunRecord, RunStart};
 pub use suite_csv::{CellKey, SuiteCsv};
 pub use table::Table;

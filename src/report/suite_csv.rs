@@ -92,6 +92,11 @@ impl SuiteCsv {
         Ok(())
     }
 
+    /// Where the file lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Every cell in order.
     pub fn cells(&self) -> &BTreeMap<CellKey, f64> {
         &self.cells

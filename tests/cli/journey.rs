@@ -40,7 +40,7 @@ fn what_exists_is_kept_unless_told_otherwise() {
     let arguments = ["fit-directions", "--methods", "mean_diff,random", "--layers", "1..2"];
     let again = run_in(data.path(), &arguments).success();
     assert!(again.stderr.contains("4 directions exist already") && again.stderr.contains("--overwrite"));
-    assert!(before == files(data.path()));
+    assert!(before == files(data.path()) && manifests(data.path()).len() == 1, "nothing done, no manifest");
     let array = data.path().join("demo/mean_diff_simple_train_ADJ_layer1.npy");
     std::fs::write(&array, "spoiled").unwrap();
     run_in(data.path(), &arguments).success();
@@ -68,7 +68,7 @@ fn what_exists_is_kept_unless_told_otherwise() {
 fn random_directions_are_unit_and_follow_their_seed() {
     let data = tempfile::tempdir().unwrap();
     let first = run_in(data.path(), &["random-directions", "--json"]).success().json();
-    assert_eq!(first["written"].as_array().unwrap().len(), 5);
+    assert_eq!(first[0]["written"].as_array().unwrap().len(), 5);
     let path = data.path().join("demo/random_direction_layer02.npy");
     let bytes = std::fs::read(&path).unwrap();
     let values = bytes[bytes.len() - 128 * 4..].as_chunks::<4>().0.iter().map(|b| f64::from(f32::from_le_bytes(*b)));
@@ -195,10 +195,10 @@ fn a_dry_run_writes_nothing() {
     let plan = run_in(&nothing, &["fit-directions", "--models", "random:pythia-1.4b", "--dry-run"]).success();
     assert!(plan.stdout.contains("TFLOP") && plan.stdout.contains("GB"), "{}", plan.stdout);
     let data = fitted();
-    let before = files(data.path());
+    let before = all_files(data.path());
     let plan = run_in(data.path(), &["direction-patching-suite", "--positions", "ALL", "--dry-run"]).success();
     assert!(plan.stdout.contains("das_simple_train_ADJ_layer02") && plan.stdout.contains("FLOP"));
-    assert!(before == files(data.path()));
+    assert!(before == all_files(data.path()));
 }
 
 #[test]
@@ -235,7 +235,9 @@ fn the_demo_prints_every_method_on_both_datasets() {
     let data = tempfile::tempdir().unwrap();
     let finished = run_in(data.path(), &["demo", "--json"]).success();
     let json = finished.json();
-    let rows = json["logit_diff"].as_array().unwrap();
+    let commands: Vec<_> = json["manifests"].as_array().unwrap().iter().map(|manifest| &manifest["command"]).collect();
+    assert_eq!(commands, ["fit-directions", "direction-patching-suite"]);
+    let rows = json["best_layers"]["logit_diff"].as_array().unwrap();
     for method in
         ["kmeans", "mean_diff", "pca", "svd", "logistic_regression", "random_direction", "das", "das2d", "das3d"]
     {

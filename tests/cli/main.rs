@@ -3,6 +3,7 @@
 mod bad_files;
 mod bad_input;
 mod journey;
+mod manifest;
 mod same_numbers;
 mod science;
 
@@ -68,8 +69,24 @@ impl Finished {
     }
 }
 
-/// Every file below a folder with its bytes.
+/// The results below a folder: every file with its bytes, but for the manifests, which tell each run from another.
 pub fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = all_files(folder);
+    found.retain(|path, _| !path.iter().any(|part| part == "manifests"));
+    found
+}
+
+/// The manifests of the demo model's folder, oldest first.
+pub fn manifests(data: &Path) -> Vec<serde_json::Value> {
+    let all = all_files(&data.join("demo/manifests"));
+    let own = all.iter().filter(|(path, _)| path.components().count() == 1);
+    let mut found: Vec<serde_json::Value> = own.map(|(_, bytes)| serde_json::from_slice(bytes).unwrap()).collect();
+    found.sort_by_key(|manifest| manifest["started"].as_str().unwrap().to_owned());
+    found
+}
+
+/// Every file below a folder with its bytes.
+pub fn all_files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(next) = folders.pop() {
@@ -95,7 +112,7 @@ pub fn fitted() -> tempfile::TempDir {
     let files = FITTED.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
         run_in(folder.path(), &["fit-directions", "--methods", METHODS]).success();
-        files(folder.path())
+        all_files(folder.path())
     });
     let copy = tempfile::tempdir().unwrap();
     for (path, bytes) in files {

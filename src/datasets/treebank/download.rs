@@ -1,8 +1,7 @@
 //! The official archive: downloaded in parts that add up, checked, and only the needed files taken out.
 
 use super::{FILES, TreebankError, TreebankFiles};
-use crate::files::write_whole;
-use sha2::{Digest, Sha256};
+use crate::files::{sha256_of_file, write_whole};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -126,7 +125,7 @@ impl Archive {
 
     /// Compares the archive's hash with the user's, and notes it.
     fn check(&self, path: &Path) -> Result<(), TreebankError> {
-        let found = sha256(path)?;
+        let found = sha256_of_file(path).map_err(io_error(path))?;
         if let Some(expected) = self.sha256.as_ref().filter(|expected| !expected.eq_ignore_ascii_case(&found)) {
             let (expected, found) = (format!("SHA-256 {expected}"), format!("SHA-256 {found}"));
             return Err(TreebankError::Archive { path: path.into(), expected, found });
@@ -171,22 +170,6 @@ fn copy(
         file.write_all(&buffer[..read])?;
         done += read as u64;
         progress(done, total);
-    }
-}
-
-/// The SHA-256 of a file in hexadecimal digits.
-///
-/// # Errors
-/// [`TreebankError::Io`].
-pub fn sha256(path: &Path) -> Result<String, TreebankError> {
-    let mut digest = Sha256::new();
-    let mut file = File::open(path).map_err(io_error(path))?;
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        match file.read(&mut buffer).map_err(io_error(path))? {
-            0 => return Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
-            read => digest.update(&buffer[..read]),
-        }
     }
 }
 

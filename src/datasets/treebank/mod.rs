@@ -12,7 +12,7 @@ mod join;
 mod pair;
 mod write;
 
-pub use download::{Archive, OFFICIAL_ARCHIVE, sha256};
+pub use download::{Archive, OFFICIAL_ARCHIVE};
 pub use error::TreebankError;
 pub use files::{FILES, TreebankFiles};
 pub use join::{Loss, Losses, Sentence, Treebank};

@@ -1,13 +1,13 @@
 //! Downloads by `hf-hub`, and the checks that it leaves to its callers: the size and the hash of what arrived.
 
 use super::{HubError, HubSettings};
+use crate::files::sha256_of_file;
 use crate::model::names::is_commit;
-use crate::model::provenance::{hexadecimal, is_sha256};
+use crate::model::provenance::is_sha256;
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError, Metadata};
 use hf_hub::{Cache, Repo, RepoType};
-use sha2::{Digest, Sha256};
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// The download of several files of one repository at one commit.
@@ -118,7 +118,10 @@ impl<'a> Download<'a> {
         let (expected, found) = if bytes != size {
             (format!("{size} bytes"), format!("{bytes} bytes"))
         } else if is_sha256(etag) {
-            (format!("SHA-256 {}", etag.to_ascii_lowercase()), format!("SHA-256 {}", sha256(path).map_err(error)?))
+            (
+                format!("SHA-256 {}", etag.to_ascii_lowercase()),
+                format!("SHA-256 {}", sha256_of_file(path).map_err(error)?),
+            )
         } else {
             return Ok(());
         };
@@ -161,20 +164,6 @@ fn found(result: Result<(), HubError>) -> Result<bool, HubError> {
 
 fn length(path: &Path) -> Option<u64> {
     fs::metadata(path).ok().map(|data| data.len())
-}
-
-fn sha256(path: &Path) -> io::Result<String> {
-    let mut contents = BufReader::with_capacity(1 << 20, File::open(path)?);
-    let mut digest = Sha256::new();
-    loop {
-        let bytes = contents.fill_buf()?;
-        if bytes.is_empty() {
-            return Ok(hexadecimal(&digest.finalize()));
-        }
-        digest.update(bytes);
-        let used = bytes.len();
-        contents.consume(used);
-    }
 }
 
 /// Removes a file that may be absent.
