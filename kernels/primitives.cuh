@@ -31,7 +31,8 @@ __device__ __forceinline__ size_t grid_index() { return size_t(blockIdx.x) * blo
 __device__ __forceinline__ size_t grid_step() { return size_t(gridDim.x) * blockDim.x; }
 
 /// Sum over a warp, the same bits in every lane.
-__device__ __forceinline__ float warp_sum(float value) {
+template <typename T>
+__device__ __forceinline__ T warp_sum(T value) {
     for (int offset = WARP / 2; offset > 0; offset /= 2) value += __shfl_xor_sync(ALL_LANES, value, offset);
     return value;
 }
@@ -44,12 +45,13 @@ __device__ __forceinline__ float warp_max(float value) {
 }
 
 /// Sum over a block, in every thread. `partial` is shared memory for one value per warp.
-__device__ __forceinline__ float block_sum(float value, float* partial) {
+template <typename T>
+__device__ __forceinline__ T block_sum(T value, T* partial) {
     value = warp_sum(value);
     __syncthreads();  // Readers of an earlier sum are done with `partial`.
     if (lane_index() == 0) partial[warp_index()] = value;
     __syncthreads();
-    float sum = 0.0f;
+    T sum = 0;
     for (int warp = 0; warp < int(blockDim.x) / WARP; warp++) sum += partial[warp];
     return sum;
 }

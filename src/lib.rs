@@ -30,4 +30,5 @@ pub mod experiments;
 pub mod files;
 pub mod model;
 pub mod report;
+mod strided;
 pub mod types;

@@ -6,10 +6,12 @@
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+mod rotation;
 
 pub use cpu::CpuBackend;
 #[cfg(feature = "cuda")]
 pub use cuda::CudaBackend;
+pub use rotation::{AdamState, AdamStep, ChebyshevSeries, LowRank, packed_row, packed_side};
 
 pub use crate::types::NormKind;
 
@@ -459,6 +461,46 @@ pub trait Backend: Send + Sync {
     ) -> Result<()>;
     /// `y[t] = log Σ exp x[t, :]` over rows of `width` values.
     fn log_sum_exp(&self, x: &Self::Tensor, width: usize, y: &mut Self::Tensor) -> Result<()>;
+
+    /// `β₁ … βₙ` of up to `steps` steps of the Lanczos recurrence `A vⱼ = βⱼ vⱼ₊₁ - βⱼ₋₁ vⱼ₋₁` of the skew matrix that
+    /// `triangle` stands for, from `start`, `d` values of length one. A subspace that is exhausted ends the list.
+    fn rotation_lanczos(&self, triangle: &Self::Tensor, start: &Self::Tensor, steps: usize) -> Result<Vec<f64>>;
+    /// `φ₀ … φₘ` of a Chebyshev series for the first `k` unit vectors, `(m + 1, k, d)`.
+    fn rotation_basis(
+        &self,
+        triangle: &Self::Tensor,
+        k: usize,
+        series: &ChebyshevSeries,
+        basis: &mut Self::Tensor,
+    ) -> Result<()>;
+    /// `Σ cⱼ φⱼ`, the first `k` columns of `exp(A)` as rows, `(k, d)`, summed in f64.
+    fn rotation_columns(
+        &self,
+        basis: &Self::Tensor,
+        series: &ChebyshevSeries,
+        columns: &mut Self::Tensor,
+    ) -> Result<()>;
+    /// The adjoint of [`Backend::rotation_basis`] and [`Backend::rotation_columns`] together: `(m, k, d)` vectors which
+    /// are, beside the basis, the factor `L` of the triangle's gradient, for `gradient`, `(k, d)`, of the columns.
+    ///
+    /// The recurrence runs backwards (Clenshaw), `λⱼ = cⱼ g - 2 B λⱼ₊₁ + λⱼ₊₂`; with it `∂A = Σ αⱼ λⱼ₊₁ φⱼᵀ / ρ`,
+    /// `α₀ = 1` and `αⱼ = 2`.
+    fn rotation_adjoint(
+        &self,
+        triangle: &Self::Tensor,
+        series: &ChebyshevSeries,
+        gradient: &Self::Tensor,
+        adjoints: &mut Self::Tensor,
+    ) -> Result<()>;
+    /// One step of Adam against a gradient of the triangle; its norm before clipping goes to `norm`, one value. A
+    /// gradient that is not finite moves nothing.
+    fn rotation_step(
+        &self,
+        gradient: LowRank<'_, Self::Tensor>,
+        step: &AdamStep,
+        state: AdamState<'_, Self::Tensor>,
+        norm: &mut Self::Tensor,
+    ) -> Result<()>;
 }
 
 /// Row numbers for [`Backend::patch_swap_backward`], one item per patched row.

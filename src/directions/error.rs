@@ -101,6 +101,9 @@ pub enum DirectionError {
         /// Dimensions asked for.
         k: usize,
     },
+    /// The device failed.
+    #[error(transparent)]
+    Backend(#[from] crate::backend::BackendError),
     /// A rotation parameter that grew beyond use.
     #[error("rotation: expected a spectral radius of T - Tᵀ up to {limit}, found about {radius}: training diverged")]
     Diverged {

@@ -1,8 +1,9 @@
 //! Logistic regression.
 
 use super::fit::{Classifier, Data, Fit};
-use super::linalg::{Strided, add_scaled, cholesky, cholesky_solve, dot, multiply_add};
+use super::linalg::{add_scaled, cholesky, cholesky_solve, dot};
 use super::{DirectionError, Method};
+use crate::strided::{Strided, multiply_add};
 use crate::types::Matrix;
 use rayon::prelude::*;
 

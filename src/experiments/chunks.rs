@@ -203,7 +203,7 @@ pub fn train_all<B: Backend, E: From<TrainError>>(
         let paired = run(all.clone(), jobs)?;
         for (number, job) in jobs.iter().enumerate() {
             let trained = rotation(job)
-                .and_then(|start| train(engine, &paired, job.layer, job.positions, start, settings, |_| {}));
+                .and_then(|start| train(engine, &paired, job.layer, job.positions, &start, settings, |_| {}));
             finished(number, trained)?;
         }
         return Ok(());
@@ -215,9 +215,9 @@ pub fn train_all<B: Backend, E: From<TrainError>>(
     for (group, members) in jobs.chunks(size).enumerate() {
         let start = |job: &DasJob| {
             let place = (job.layer, job.positions);
-            Training::new(place, rotation(job)?, settings, &baselines, &prompts.name)
+            Training::new(engine.backend(), place, &rotation(job)?, settings, &baselines, &prompts.name)
         };
-        let mut trainings: Vec<Result<Training, TrainError>> = members.iter().map(start).collect();
+        let mut trainings: Vec<Result<Training<B>, TrainError>> = members.iter().map(start).collect();
         for _ in 0..settings.epochs {
             for range in pieces(engine.config(), prompts, members, settings.batch_size, budget) {
                 let paired = run(range, members)?;
@@ -267,9 +267,9 @@ fn captured<B: Backend>(
 }
 
 /// Trains on one stretch; a training that fails stays failed.
-fn advance<B: Backend>(training: &mut Result<Training, TrainError>, engine: &Engine<B>, paired: &PairedRun<B>) {
+fn advance<B: Backend>(training: &mut Result<Training<B>, TrainError>, engine: &Engine<B>, paired: &PairedRun<B>) {
     let Ok(running) = training else { return };
-    let step = |running: &mut Training| {
+    let step = |running: &mut Training<B>| {
         let batches = running.batches(engine, paired)?;
         running.pass(engine, paired, &batches)
     };

@@ -114,7 +114,7 @@ fn fitted<B: Backend>(engine: &Engine<B>) -> Values {
         let paired = PairedRun::new(engine, paired.clone(), &[1], &[positions], false).unwrap();
         let rotation = Rotation::random(engine.config().d_model, 2, 5).unwrap();
         let settings = TrainSettings { epochs: 2, batch_size: 4, adam: AdamSettings::default() };
-        let trained = train(engine, &paired, 1, positions, rotation, &settings, |_| {}).unwrap();
+        let trained = train(engine, &paired, 1, positions, &rotation, &settings, |_| {}).unwrap();
         values.push((format!("losses {positions:?}"), trained.losses.iter().map(|v| *v as f32).collect()));
         values.push((format!("columns {positions:?}"), trained.columns.data));
     }

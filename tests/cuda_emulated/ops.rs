@@ -400,6 +400,114 @@ fn logits_and_log_sums() {
     }
 }
 
+/// Training of a rotation: Lanczos, series, adjoint, and two steps of Adam.
+struct RotationCase {
+    d: usize,
+    k: usize,
+    degree: usize,
+    /// Of the gradient: 1 stays below the norm that is clipped.
+    size: f32,
+}
+
+impl Case for RotationCase {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Vec<Vec<f32>>> {
+        let &Self { d, k, degree, size } = self;
+        let mut triangle = backend.upload(&random(packed_row(d), 1))?;
+        let start: Vec<f32> = random(d, 2).iter().map(|v| v / (d as f32).sqrt()).collect();
+        let betas = backend.rotation_lanczos(&triangle, &backend.upload(&start)?, 6)?;
+        let coefficients = random(degree + 1, 3).into_iter().map(f64::from).collect();
+        let series = ChebyshevSeries { radius: 2.0 * (d as f64).sqrt(), coefficients };
+        let mut basis = backend.tensor((degree + 1) * k * d)?;
+        backend.rotation_basis(&triangle, k, &series, &mut basis)?;
+        let mut columns = backend.tensor(k * d)?;
+        backend.rotation_columns(&basis, &series, &mut columns)?;
+        let gradient = backend.upload(&random(k * d, 4).iter().map(|v| size * v).collect::<Vec<_>>())?;
+        let mut adjoints = backend.tensor(degree * k * d)?;
+        backend.rotation_adjoint(&triangle, &series, &gradient, &mut adjoints)?;
+        let mut results = vec![betas.iter().map(|beta| *beta as f32).collect()];
+        let (mut first, mut second) = (backend.tensor(packed_row(d))?, backend.tensor(packed_row(d))?);
+        backend.zero(&mut first)?;
+        backend.zero(&mut second)?;
+        let mut norm = backend.tensor(1)?;
+        for correction in [4.0, 2.0] {
+            let step = AdamStep {
+                max_gradient_norm: 1.0,
+                keep_first: 0.9,
+                keep_second: 0.999,
+                add_first: 0.1,
+                add_second: 0.001,
+                inverse_correction: correction,
+                // A tenth of a usual square root: the update depends on it, and on a tiny gradient not wildly.
+                epsilon: 1e-3,
+                rate: 0.1,
+            };
+            let state = AdamState { triangle: &mut triangle, first: &mut first, second: &mut second };
+            let low_rank = LowRank { rank: degree * k, left: &adjoints, right: &basis };
+            backend.rotation_step(low_rank, &step, state, &mut norm)?;
+            results.push(backend.download(&norm)?);
+        }
+        for tensor in [&basis, &columns, &adjoints, &triangle, &first, &second] {
+            results.push(backend.download(tensor)?);
+        }
+        Ok(results)
+    }
+}
+
+/// One and several tiles, with tails; one dimension; ranks on and off the number that is staged; k above one.
+const ROTATIONS: [(usize, usize, usize, f32); 6] =
+    [(1, 1, 1, 1.0), (2, 2, 1, 1.0), (37, 1, 3, 1e-2), (64, 3, 5, 1.0), (129, 2, 8, 30.0), (200, 1, 17, 1.0)];
+
+#[test]
+fn rotations_in_training() {
+    for (d, k, degree, size) in ROTATIONS {
+        let case = RotationCase { d, k, degree, size };
+        // 2e-5: up to 17 products, each with sums of 200 terms; the step divides by a root that rounding reaches.
+        check(&format!("{k} columns of a rotation of {d}, degree {degree}"), &case, 2e-5);
+    }
+}
+
+/// A gradient that is not finite: the norm says so, and nothing moves.
+struct BadGradientCase;
+
+impl Case for BadGradientCase {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Vec<Vec<f32>>> {
+        let (d, n) = (70, packed_row(70));
+        let mut results = Vec::new();
+        for bad in [f32::NAN, f32::INFINITY] {
+            let mut left = random(d, 1);
+            left[65] = bad;
+            let (left, right) = (backend.upload(&left)?, backend.upload(&random(d, 2))?);
+            let mut state =
+                [backend.upload(&random(n, 3))?, backend.upload(&random(n, 4))?, backend.upload(&[0.5; 2415])?];
+            let [triangle, first, second] = &mut state;
+            let mut norm = backend.tensor(1)?;
+            let step = AdamStep {
+                max_gradient_norm: 1.0,
+                keep_first: 0.9,
+                keep_second: 0.999,
+                add_first: 0.1,
+                add_second: 0.001,
+                inverse_correction: 1.0,
+                epsilon: 1e-8,
+                rate: 0.1,
+            };
+            let low_rank = LowRank { rank: 1, left: &left, right: &right };
+            backend.rotation_step(low_rank, &step, AdamState { triangle, first, second }, &mut norm)?;
+            assert!(!backend.download(&norm)?[0].is_finite());
+            for tensor in &state {
+                results.push(backend.download(tensor)?);
+            }
+        }
+        assert_eq!(results[0], random(n, 3));
+        Ok(results)
+    }
+}
+
+#[test]
+fn a_gradient_that_is_not_finite_moves_nothing() {
+    check("gradient that is not finite", &BadGradientCase, 0.0);
+}
+
 /// One small shape of every kernel with a barrier, for the slow ThreadSanitizer run of tests/emulator/sanitize.sh.
 #[test]
 fn small_shapes_of_kernels_with_barriers() {
@@ -411,4 +519,5 @@ fn small_shapes_of_kernels_with_barriers() {
     check("small attention", &AttentionCase { count: 2, kv_count: 1, width: 5, window: None, lengths }, 1e-5);
     check("small patches", &RowsCase { width: 13, k: 5 }, 1e-5);
     check("small logits", &LogitsCase { rows: 1, n: 2, width: 64 }, 1e-6);
+    check("small rotation", &RotationCase { d: 66, k: 2, degree: 2, size: 1.0 }, 2e-5);
 }

@@ -23,6 +23,9 @@ KERNEL_FILE(matmul) {
 KERNEL_FILE(rotary) {
 #include "rotary.cu"
 }
+KERNEL_FILE(rotation) {
+#include "rotation.cu"
+}
 KERNEL_FILE(rows) {
 #include "rows.cu"
 }
@@ -99,6 +102,14 @@ std::map<std::string, Kernel>& kernels() {
         KERNEL(matmul, matmul_bf16_backward),
         KERNEL(matmul, matmul_bf16_backward_large),
         KERNEL(rotary, rotary),
+        KERNEL(rotation, skew_tiles),
+        KERNEL(rotation, skew_sum),
+        KERNEL(rotation, unit_rows),
+        KERNEL(rotation, chebyshev_sum),
+        KERNEL(rotation, scale_adjoints),
+        KERNEL(rotation, lanczos_step),
+        KERNEL(rotation, low_rank_squares),
+        KERNEL(rotation, low_rank_adam),
         KERNEL(rows, add_values),
         KERNEL(rows, gather_rows),
         KERNEL(rows, scatter_add_rows),

@@ -1,6 +1,7 @@
 //! The CPU backend: one file per operation, each the plain twin of the CUDA kernel of the same name.
 
 mod activation;
+mod adam;
 mod attention;
 mod bf16;
 mod layer_norm;
@@ -8,17 +9,19 @@ mod logits;
 mod matmul;
 mod pool;
 mod rotary;
+mod rotation;
 mod rows;
 mod simd;
 mod tile;
+mod triangle;
 
 pub use matmul::PackedWeight;
 pub use pool::{CpuTensor, Pool};
 pub use simd::Isa;
 
 use super::{
-    AttentionRow, Backend, BackendError, Bases, Columns, Dtype, Epilogue, Heads, KeyValues, Norm, PatchRows, Result,
-    SwapGradientRows,
+    AdamState, AdamStep, AttentionRow, Backend, BackendError, Bases, ChebyshevSeries, Columns, Dtype, Epilogue, Heads,
+    KeyValues, LowRank, Norm, PatchRows, Result, SwapGradientRows,
 };
 use crate::types::{Activation, Matrix};
 
@@ -332,6 +335,48 @@ impl Backend for CpuBackend {
 
     fn log_sum_exp(&self, x: &CpuTensor, width: usize, y: &mut CpuTensor) -> Result<()> {
         logits::log_sum_exp(self.isa, x, width, y);
+        Ok(())
+    }
+
+    fn rotation_lanczos(&self, triangle: &CpuTensor, start: &CpuTensor, steps: usize) -> Result<Vec<f64>> {
+        Ok(rotation::lanczos(triangle, start, steps))
+    }
+
+    fn rotation_basis(
+        &self,
+        triangle: &CpuTensor,
+        k: usize,
+        series: &ChebyshevSeries,
+        basis: &mut CpuTensor,
+    ) -> Result<()> {
+        rotation::basis(triangle, k, series, basis);
+        Ok(())
+    }
+
+    fn rotation_columns(&self, basis: &CpuTensor, series: &ChebyshevSeries, columns: &mut CpuTensor) -> Result<()> {
+        rotation::columns(basis, series, columns);
+        Ok(())
+    }
+
+    fn rotation_adjoint(
+        &self,
+        triangle: &CpuTensor,
+        series: &ChebyshevSeries,
+        gradient: &CpuTensor,
+        adjoints: &mut CpuTensor,
+    ) -> Result<()> {
+        rotation::adjoint(triangle, series, gradient, adjoints);
+        Ok(())
+    }
+
+    fn rotation_step(
+        &self,
+        gradient: LowRank<'_, CpuTensor>,
+        step: &AdamStep,
+        state: AdamState<'_, CpuTensor>,
+        norm: &mut CpuTensor,
+    ) -> Result<()> {
+        norm[0] = adam::step(gradient, step, state) as f32;
         Ok(())
     }
 }

@@ -61,6 +61,14 @@ kernels! {
     MatmulBf16Backward = "matmul" "matmul_bf16_backward" 128;
     MatmulBf16BackwardLarge = "matmul" "matmul_bf16_backward_large" 256;
     Rotary = "rotary" "rotary" ELEMENT_THREADS;
+    SkewTiles = "rotation" "skew_tiles" 128;
+    SkewSum = "rotation" "skew_sum" ELEMENT_THREADS;
+    UnitRows = "rotation" "unit_rows" ELEMENT_THREADS;
+    ChebyshevSum = "rotation" "chebyshev_sum" ELEMENT_THREADS;
+    ScaleAdjoints = "rotation" "scale_adjoints" ELEMENT_THREADS;
+    LanczosStep = "rotation" "lanczos_step" 256;
+    LowRankSquares = "rotation" "low_rank_squares" 256;
+    LowRankAdam = "rotation" "low_rank_adam" 256;
     Add = "rows" "add_values" ELEMENT_THREADS;
     GatherRows = "rows" "gather_rows" ELEMENT_THREADS;
     ScatterAddRows = "rows" "scatter_add_rows" ELEMENT_THREADS;

@@ -14,6 +14,7 @@ mod logits;
 mod matmul;
 mod pool;
 mod rotary;
+mod rotation;
 mod rows;
 
 pub use attention::CudaAttentionRows;
@@ -22,7 +23,8 @@ pub use matmul::CudaWeight;
 pub use pool::CudaTensor;
 
 use super::{
-    AttentionRow, Backend, Bases, Columns, Dtype, Epilogue, Heads, KeyValues, Norm, PatchRows, Result, SwapGradientRows,
+    AdamState, AdamStep, AttentionRow, Backend, Bases, ChebyshevSeries, Columns, Dtype, Epilogue, Heads, KeyValues,
+    LowRank, Norm, PatchRows, Result, SwapGradientRows,
 };
 use crate::types::{Activation, Matrix};
 use device::{Device, Kernel, device_error};
@@ -350,5 +352,43 @@ impl Backend for CudaBackend {
 
     fn log_sum_exp(&self, x: &CudaTensor, width: usize, y: &mut CudaTensor) -> Result<()> {
         self.rows_log_sum_exp(x, width, y)
+    }
+
+    fn rotation_lanczos(&self, triangle: &CudaTensor, start: &CudaTensor, steps: usize) -> Result<Vec<f64>> {
+        self.lanczos(triangle, start, steps)
+    }
+
+    fn rotation_basis(
+        &self,
+        triangle: &CudaTensor,
+        k: usize,
+        series: &ChebyshevSeries,
+        basis: &mut CudaTensor,
+    ) -> Result<()> {
+        self.chebyshev_basis(triangle, k, series, basis)
+    }
+
+    fn rotation_columns(&self, basis: &CudaTensor, series: &ChebyshevSeries, columns: &mut CudaTensor) -> Result<()> {
+        self.chebyshev_columns(basis, series, columns)
+    }
+
+    fn rotation_adjoint(
+        &self,
+        triangle: &CudaTensor,
+        series: &ChebyshevSeries,
+        gradient: &CudaTensor,
+        adjoints: &mut CudaTensor,
+    ) -> Result<()> {
+        self.chebyshev_adjoint(triangle, series, gradient, adjoints)
+    }
+
+    fn rotation_step(
+        &self,
+        gradient: LowRank<'_, CudaTensor>,
+        step: &AdamStep,
+        state: AdamState<'_, CudaTensor>,
+        norm: &mut CudaTensor,
+    ) -> Result<()> {
+        self.low_rank_step(gradient, step, state, norm)
     }
 }

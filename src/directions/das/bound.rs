@@ -1,6 +1,6 @@
 //! An estimate from above of the spectral radius of `A = T - Tᵀ`.
 
-use super::triangle::Triangle;
+use crate::backend::{Backend, BackendError, packed_side};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
@@ -11,42 +11,15 @@ const STEPS: usize = 6;
 
 /// `ρ >= ‖A‖₂` up to a few per cent: the largest Ritz value after [`STEPS`] Lanczos steps from a fixed random vector
 /// plus its residual (Zhou and Li 2011), and 3 %.
-///
-/// For a skew matrix the recurrence is `A vⱼ = βⱼ vⱼ₊₁ - βⱼ₋₁ vⱼ₋₁`: the projected matrix has a zero diagonal.
-pub(super) fn spectral_radius(triangle: &Triangle) -> f64 {
-    let d = triangle.d;
+pub(super) fn spectral_radius<B: Backend>(backend: &B, triangle: &B::Tensor) -> Result<f64, BackendError> {
     let mut random = ChaCha8Rng::seed_from_u64(0);
-    let mut current: Vec<f32> = (0..d).map(|_| random.sample::<f32, _>(StandardNormal)).collect();
-    let length = norm(&current);
-    scale(&mut current, 1.0 / length);
-    let mut before = vec![0.0; d];
-    let mut next = vec![0.0; d];
-    let mut scratch = Vec::new();
-    let mut betas: Vec<f64> = Vec::with_capacity(STEPS);
-    for _ in 0..STEPS.min(d) {
-        triangle.skew_product(1, &current, &mut next, &mut scratch);
-        let last = betas.last().copied().unwrap_or(0.0) as f32;
-        next.iter_mut().zip(&before).for_each(|(next, before)| *next += last * before);
-        let beta = norm(&next);
-        betas.push(beta);
-        // An invariant subspace: the Ritz values are eigenvalues and the residual is zero.
-        if beta <= 1e-6 * betas[0] {
-            break;
-        }
-        scale(&mut next, 1.0 / beta);
-        std::mem::swap(&mut before, &mut current);
-        std::mem::swap(&mut current, &mut next);
-    }
+    let side = packed_side(backend.len(triangle));
+    let mut start: Vec<f32> = (0..side).map(|_| random.sample::<f32, _>(StandardNormal)).collect();
+    let length = start.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
+    start.iter_mut().for_each(|value| *value = (f64::from(*value) * (1.0 / length)) as f32);
+    let betas = backend.rotation_lanczos(triangle, &backend.upload(&start)?, STEPS)?;
     // exp(0) = I needs a radius to divide by.
-    (1.03 * ritz_bound(&betas)).max(1e-6)
-}
-
-fn norm(values: &[f32]) -> f64 {
-    values.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt()
-}
-
-fn scale(values: &mut [f32], factor: f64) {
-    values.iter_mut().for_each(|value| *value = (f64::from(*value) * factor) as f32);
+    Ok((1.03 * ritz_bound(&betas)).max(1e-6))
 }
 
 /// Largest eigenvalue of the symmetric tridiagonal matrix with zero diagonal and off-diagonals `betas[..n - 1]`, plus
@@ -78,18 +51,23 @@ fn ritz_bound(betas: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::directions::das::triangle::row_start;
+    use crate::backend::{CpuBackend, Dtype, packed_row};
+
+    fn radius(values: &[f32]) -> f64 {
+        let backend = CpuBackend::new(Dtype::F32).unwrap();
+        spectral_radius(&backend, &backend.upload(values).unwrap()).unwrap()
+    }
 
     #[test]
     fn plane_rotation_is_bounded_tightly() {
         // A = θ (e₂e₁ᵀ - e₁e₂ᵀ) has eigenvalues ± iθ.
         for theta in [1e-3, 0.7, 90.0] {
-            let radius = spectral_radius(&Triangle::new(2, vec![theta]));
+            let radius = radius(&[theta]);
             let theta = f64::from(theta);
             assert!(radius >= theta && radius < 1.5 * theta, "{radius} for {theta}");
         }
-        assert!(spectral_radius(&Triangle::new(5, vec![0.0; 10])) > 0.0);
-        assert!(spectral_radius(&Triangle::new(1, vec![])) > 0.0);
+        assert!(radius(&[0.0; 10]) > 0.0);
+        assert!(radius(&[]) > 0.0);
     }
 
     #[test]
@@ -97,9 +75,10 @@ mod tests {
         let d = 300;
         let mut random = ChaCha8Rng::seed_from_u64(3);
         let deviation = 1.0 / (d as f32).sqrt();
-        let values = (0..row_start(d)).map(|_| deviation * random.sample::<f32, _>(StandardNormal)).collect();
+        let values: Vec<f32> =
+            (0..packed_row(d)).map(|_| deviation * random.sample::<f32, _>(StandardNormal)).collect();
         // The spectrum fills [-2i, 2i] (Wigner's semicircle); its edge fluctuates by d^(-2/3), a few per cent.
-        let radius = spectral_radius(&Triangle::new(d, values));
+        let radius = radius(&values);
         assert!((1.9..2.5).contains(&radius), "{radius}");
     }
 }

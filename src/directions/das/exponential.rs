@@ -8,7 +8,8 @@
 //! `ρ + 10` products are enough, where Taylor's series needs some 11 per unit of `ρ`.
 
 use super::bound::spectral_radius;
-use super::triangle::Triangle;
+use super::transposed;
+use crate::backend::{Backend, ChebyshevSeries, LowRank, packed_side};
 use crate::directions::DirectionError;
 use crate::types::Matrix;
 
@@ -22,37 +23,26 @@ const ORTHONORMAL: f64 = 1e-4;
 const LARGEST_RADIUS: f64 = 1e4;
 
 /// `R`, the first `k` columns of `exp(A)`, with what its adjoint needs.
-#[derive(Debug, Clone)]
-pub struct Action {
+#[derive(Debug)]
+pub struct Action<B: Backend> {
     columns: Matrix,
-    radius: f64,
-    /// `cⱼ`: `J₀(ρ)`, then `2 Jⱼ(ρ)`.
-    coefficients: Vec<f64>,
-    /// `φ₀ … φₘ₋₁`, each `(k, d)`.
-    basis: Vec<f32>,
+    series: ChebyshevSeries,
+    /// `Rᵀ` on the device, `(k, d)`.
+    rows: B::Tensor,
+    /// `φ₀ … φₘ`, `(m + 1, k, d)`.
+    basis: B::Tensor,
 }
 
-/// A gradient with respect to `T` that is never written out: the strictly lower triangle of `L Rᵀ - R Lᵀ`.
-#[derive(Debug, Clone)]
-pub(super) struct LowRank {
-    /// Number of columns of `L` and `R`.
-    pub rank: usize,
-    /// `Lᵀ`, `(rank, d)`.
-    pub left: Vec<f32>,
-    /// `Rᵀ`, `(rank, d)`.
-    pub right: Vec<f32>,
-}
-
-impl Action {
+impl<B: Backend> Action<B> {
     /// Acts with `exp(A)` on the first `k` unit vectors.
     ///
     /// # Errors
     /// [`DirectionError::Diverged`] when `A` is so large (or not finite) that no series of bearable length sums.
-    pub(super) fn new(triangle: &Triangle, k: usize) -> Result<Self, DirectionError> {
-        let estimate = spectral_radius(triangle);
+    pub(super) fn new(backend: &B, triangle: &B::Tensor, k: usize) -> Result<Self, DirectionError> {
+        let estimate = spectral_radius(backend, triangle)?;
         let mut radius = estimate;
         while radius <= LARGEST_RADIUS {
-            let action = Self::with_radius(triangle, k, radius);
+            let action = Self::with_radius(backend, triangle, k, radius)?;
             // exp(A) is orthogonal: a spectrum beyond the estimated radius shows at once, as growth.
             if action.orthonormality_error() < ORTHONORMAL {
                 return Ok(action);
@@ -62,36 +52,25 @@ impl Action {
         Err(DirectionError::Diverged { radius: estimate, limit: LARGEST_RADIUS })
     }
 
-    fn with_radius(triangle: &Triangle, k: usize, radius: f64) -> Self {
-        let size = k * triangle.d;
-        let coefficients = chebyshev_coefficients(radius);
-        let degree = coefficients.len() - 1;
-        let mut basis = vec![0.0; (degree + 1) * size];
-        for column in 0..k {
-            basis[column * triangle.d + column] = 1.0;
-        }
-        let mut scratch = Vec::new();
-        for j in 1..=degree {
-            let (done, next) = basis.split_at_mut(j * size);
-            let next = &mut next[..size];
-            triangle.skew_product(k, &done[(j - 1) * size..], next, &mut scratch);
-            if j == 1 {
-                next.iter_mut().for_each(|value| *value *= (1.0 / radius) as f32);
-            } else {
-                let before = &done[(j - 2) * size..(j - 1) * size];
-                next.iter_mut()
-                    .zip(before)
-                    .for_each(|(value, before)| *value = *value * (2.0 / radius) as f32 + before);
-            }
-        }
-        let columns = sum_columns(&basis, &coefficients, triangle.d, k);
-        basis.truncate(degree.max(1) * size);
-        Self { columns, radius, coefficients, basis }
+    fn with_radius(backend: &B, triangle: &B::Tensor, k: usize, radius: f64) -> Result<Self, DirectionError> {
+        let series = ChebyshevSeries { radius, coefficients: chebyshev_coefficients(radius) };
+        let d = packed_side(backend.len(triangle));
+        let mut basis = backend.tensor((series.degree() + 1) * k * d)?;
+        backend.rotation_basis(triangle, k, &series, &mut basis)?;
+        let mut rows = backend.tensor(k * d)?;
+        backend.rotation_columns(&basis, &series, &mut rows)?;
+        let columns = Matrix::new(d, k, transposed(&backend.download(&rows)?, k, d));
+        Ok(Self { columns, series, rows, basis })
     }
 
     /// `R`, `(d, k)`, orthonormal columns.
     pub fn columns(&self) -> &Matrix {
         &self.columns
+    }
+
+    /// `Rᵀ` on the device, `(k, d)`.
+    pub fn rows(&self) -> &B::Tensor {
+        &self.rows
     }
 
     /// Largest entry of `|RᵀR - I|`.
@@ -108,43 +87,23 @@ impl Action {
         worst
     }
 
-    /// The gradient with respect to `T` of a loss whose gradient with respect to `R` is `gradient`, `(d, k)`:
-    /// the recurrence run backwards (Clenshaw), `λⱼ = cⱼ g - 2 B λⱼ₊₁ + λⱼ₊₂`, then `∂A = Σ αⱼ λⱼ₊₁ φⱼᵀ / ρ` with
-    /// `α₀ = 1` and `αⱼ = 2`, whose skew part is the gradient of `T`.
-    pub(super) fn backward(&self, triangle: &Triangle, gradient: &Matrix) -> LowRank {
-        let (d, k, degree) = (triangle.d, self.columns.cols, self.coefficients.len() - 1);
-        let size = k * d;
-        let transposed: Vec<f32> = (0..size).map(|index| gradient.data[index % d * k + index / d]).collect();
-        let mut left = vec![0.0; degree * size];
-        let mut scratch = Vec::new();
-        for j in (1..=degree).rev() {
-            let (current, later) = left[(j - 1) * size..].split_at_mut(size);
-            if j < degree {
-                triangle.skew_product(k, &later[..size], current, &mut scratch);
-            }
-            let (scale, coefficient) = ((-2.0 / self.radius) as f32, self.coefficients[j] as f32);
-            for (index, value) in current.iter_mut().enumerate() {
-                let after = if j + 2 <= degree { later[size + index] } else { 0.0 };
-                *value = coefficient * transposed[index] + scale * *value + after;
-            }
-        }
-        for (j, adjoint) in left.chunks_mut(size).enumerate() {
-            let scale = (if j == 0 { 1.0 } else { 2.0 } / self.radius) as f32;
-            adjoint.iter_mut().for_each(|value| *value *= scale);
-        }
-        LowRank { rank: degree * k, left, right: self.basis.clone() }
+    /// The left factor of the gradient with respect to `T` of a loss whose gradient with respect to `Rᵀ` is `gradient`,
+    /// `(k, d)`; see [`Action::low_rank`].
+    pub(super) fn backward(
+        &self,
+        backend: &B,
+        triangle: &B::Tensor,
+        gradient: &B::Tensor,
+    ) -> Result<B::Tensor, DirectionError> {
+        let mut left = backend.tensor(self.series.degree() * backend.len(&self.rows))?;
+        backend.rotation_adjoint(triangle, &self.series, gradient, &mut left)?;
+        Ok(left)
     }
-}
 
-/// `Σ cⱼ φⱼ` as a `(d, k)` matrix, summed in f64.
-fn sum_columns(basis: &[f32], coefficients: &[f64], d: usize, k: usize) -> Matrix {
-    let mut sums = vec![0.0f64; k * d];
-    for (terms, coefficient) in basis.chunks(k * d).zip(coefficients).rev() {
-        for (sum, term) in sums.iter_mut().zip(terms) {
-            *sum += coefficient * f64::from(*term);
-        }
+    /// The gradient with respect to `T` that `left` belongs to.
+    pub(super) fn low_rank<'a>(&'a self, left: &'a B::Tensor) -> LowRank<'a, B::Tensor> {
+        LowRank { rank: self.series.degree() * self.columns.cols, left, right: &self.basis }
     }
-    Matrix::new(d, k, (0..d * k).map(|index| sums[index % k * d + index / k] as f32).collect())
 }
 
 /// `J₀(ρ), 2 J₁(ρ), … 2 Jₘ(ρ)` with the smallest `m >= 1` whose left-out terms sum to less than [`TAIL`].

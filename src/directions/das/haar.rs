@@ -1,6 +1,6 @@
 //! The start of DAS: the strictly lower triangle of a Haar-random orthogonal matrix.
 
-use crate::directions::linalg::{Strided, multiply_add};
+use crate::strided::{Strided, multiply_add};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use rand_distr::StandardNormal;

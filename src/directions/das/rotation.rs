@@ -1,16 +1,19 @@
 //! The rotation that DAS trains: its free parameter and where it starts.
 
-use super::exponential::{Action, LowRank};
+use super::exponential::Action;
 use super::haar::haar_orthogonal;
-use super::triangle::{Triangle, row_start};
+use super::transposed;
+use crate::backend::{Backend, LowRank, packed_row};
 use crate::directions::DirectionError;
 use crate::types::Matrix;
 
 /// `R`: the first `k` columns of `exp(T - Tᵀ)`, with `T` strictly lower triangular, `(d, d)`.
 #[derive(Debug, Clone)]
 pub struct Rotation {
+    d: usize,
     k: usize,
-    pub(super) triangle: Triangle,
+    /// `T`, packed row after row.
+    pub(super) triangle: Vec<f32>,
 }
 
 impl Rotation {
@@ -21,7 +24,7 @@ impl Rotation {
     /// [`DirectionError::Dimensions`] unless `1 <= k <= d`.
     pub fn random(d: usize, k: usize, seed: u64) -> Result<Self, DirectionError> {
         check_dimensions(d, k)?;
-        Ok(Self { k, triangle: pack(d, &haar_orthogonal(d, seed)) })
+        Ok(Self { d, k, triangle: pack(d, &haar_orthogonal(d, seed)) })
     }
 
     /// Starts from the strictly lower triangle of `lower`, `(d, d)`; its other entries are ignored.
@@ -33,12 +36,12 @@ impl Rotation {
         check_dimensions(lower.rows, k)?;
         DirectionError::check_shape("lower triangle", lower, lower.rows, lower.rows)?;
         DirectionError::check_finite("lower triangle", lower)?;
-        Ok(Self { k, triangle: pack(lower.rows, &lower.data) })
+        Ok(Self { d: lower.rows, k, triangle: pack(lower.rows, &lower.data) })
     }
 
     /// Width of the space, `d_model`.
     pub fn d(&self) -> usize {
-        self.triangle.d
+        self.d
     }
 
     /// Dimensions of the subspace.
@@ -50,16 +53,16 @@ impl Rotation {
     ///
     /// # Errors
     /// [`DirectionError::Diverged`] when `T` is too large to be exponentiated in bearable time.
-    pub fn action(&self) -> Result<Action, DirectionError> {
-        Action::new(&self.triangle, self.k)
+    pub fn action<B: Backend>(&self, backend: &B) -> Result<Action<B>, DirectionError> {
+        Action::new(backend, &backend.upload(&self.triangle)?, self.k)
     }
 
     /// `R`, `(d, k)`.
     ///
     /// # Errors
     /// As [`Rotation::action`].
-    pub fn columns(&self) -> Result<Matrix, DirectionError> {
-        Ok(self.action()?.columns().clone())
+    pub fn columns<B: Backend>(&self, backend: &B) -> Result<Matrix, DirectionError> {
+        Ok(self.action(backend)?.columns().clone())
     }
 
     /// The gradient with respect to `T` of a loss whose gradient with respect to `R` is `gradient`, written out as a
@@ -69,10 +72,18 @@ impl Rotation {
     ///
     /// # Errors
     /// [`DirectionError::Shape`] unless `gradient` is `(d, k)`.
-    pub fn gradient(&self, action: &Action, gradient: &Matrix) -> Result<Matrix, DirectionError> {
-        let d = self.d();
-        DirectionError::check_shape("gradient of the rotation's columns", gradient, d, self.k)?;
-        let LowRank { left, right, .. } = action.backward(&self.triangle, gradient);
+    pub fn gradient<B: Backend>(
+        &self,
+        backend: &B,
+        action: &Action<B>,
+        gradient: &Matrix,
+    ) -> Result<Matrix, DirectionError> {
+        let (d, k) = (self.d, self.k);
+        DirectionError::check_shape("gradient of the rotation's columns", gradient, d, k)?;
+        let gradient = backend.upload(&transposed(&gradient.data, d, k))?;
+        let left = action.backward(backend, &backend.upload(&self.triangle)?, &gradient)?;
+        let LowRank { left, right, .. } = action.low_rank(&left);
+        let (left, right) = (backend.download(left)?, backend.download(right)?);
         let mut dense = Matrix::zeros(d, d);
         for (left, right) in left.chunks(d).zip(right.chunks(d)) {
             for i in 0..d {
@@ -89,8 +100,8 @@ fn check_dimensions(d: usize, k: usize) -> Result<(), DirectionError> {
     if k == 0 || k > d { Err(DirectionError::Dimensions { d, k }) } else { Ok(()) }
 }
 
-fn pack(d: usize, square: &[f32]) -> Triangle {
-    let mut values = Vec::with_capacity(row_start(d));
+fn pack(d: usize, square: &[f32]) -> Vec<f32> {
+    let mut values = Vec::with_capacity(packed_row(d));
     square.chunks(d.max(1)).enumerate().for_each(|(i, row)| values.extend_from_slice(&row[..i]));
-    Triangle::new(d, values)
+    values
 }

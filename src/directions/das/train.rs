@@ -78,8 +78,8 @@ struct Batch<B: Backend> {
 pub struct Batches<B: Backend>(Vec<Batch<B>>);
 
 /// A training under way, fed with one run after the other: a dataset need not be captured as a whole.
-pub struct Training {
-    das: Das,
+pub struct Training<B: Backend> {
+    das: Das<B>,
     layer: usize,
     positions: PatchPositions,
     batch_size: usize,
@@ -91,14 +91,15 @@ pub struct Training {
     losses: Vec<f64>,
 }
 
-impl Training {
+impl<B: Backend> Training<B> {
     /// Starts at `rotation`. `baselines` are those of the whole dataset, `dataset` is its name for errors.
     ///
     /// # Errors
     /// [`TrainError::NoContrast`], [`TrainError::Direction`].
     pub fn new(
+        backend: &B,
         (layer, positions): (usize, PatchPositions),
-        rotation: Rotation,
+        rotation: &Rotation,
         settings: &TrainSettings,
         baselines: &Baselines,
         dataset: &str,
@@ -107,7 +108,7 @@ impl Training {
         if clean == corrupted {
             return Err(TrainError::NoContrast { dataset: dataset.into(), value: clean });
         }
-        let das = Das::new(rotation, settings.adam)?;
+        let das = Das::new(backend, rotation, settings.adam)?;
         let batch_size = settings.batch_size.max(1);
         Ok(Self { das, layer, positions, batch_size, clean, corrupted, sum: (0.0, 0), losses: Vec::new() })
     }
@@ -116,7 +117,7 @@ impl Training {
     ///
     /// # Errors
     /// [`TrainError::Unreachable`], [`TrainError::Engine`].
-    pub fn batches<B: Backend>(&self, engine: &Engine<B>, paired: &PairedRun<B>) -> Result<Batches<B>, TrainError> {
+    pub fn batches(&self, engine: &Engine<B>, paired: &PairedRun<B>) -> Result<Batches<B>, TrainError> {
         let (layer, positions) = (self.layer, self.positions);
         if !paired.reaches_logits(layer, positions, engine.config().n_layers) {
             return Err(TrainError::Unreachable { layer });
@@ -130,17 +131,12 @@ impl Training {
     ///
     /// # Errors
     /// [`TrainError::Engine`], [`TrainError::Direction`].
-    pub fn pass<B: Backend>(
-        &mut self,
-        engine: &Engine<B>,
-        paired: &PairedRun<B>,
-        batches: &Batches<B>,
-    ) -> Result<(), TrainError> {
+    pub fn pass(&mut self, engine: &Engine<B>, paired: &PairedRun<B>, batches: &Batches<B>) -> Result<(), TrainError> {
         let (clean, corrupted) = (self.clean, self.corrupted);
         for batch in &batches.0 {
             let scale = 1.0 / (corrupted - clean);
-            let (difference, gradient) = step(engine, paired, self.layer, batch, self.das.columns(), scale)?;
-            self.das.step(&gradient)?;
+            let (difference, gradient) = step(engine, paired, self.layer, batch, self.das.rows(), scale)?;
+            self.das.step(engine.backend(), &gradient)?;
             self.sum.0 += (difference - clean) / (corrupted - clean) * batch.rows.len() as f64;
             self.sum.1 += batch.rows.len();
         }
@@ -173,7 +169,7 @@ pub fn train<B: Backend>(
     paired: &PairedRun<B>,
     layer: usize,
     positions: PatchPositions,
-    rotation: Rotation,
+    rotation: &Rotation,
     settings: &TrainSettings,
     mut progress: impl FnMut(f64),
 ) -> Result<Trained, TrainError> {
@@ -181,7 +177,8 @@ pub fn train<B: Backend>(
         return Err(TrainError::Unreachable { layer });
     }
     let dataset = &paired.prompts().name;
-    let mut training = Training::new((layer, positions), rotation, settings, paired.baselines(), dataset)?;
+    let place = (layer, positions);
+    let mut training = Training::new(engine.backend(), place, rotation, settings, paired.baselines(), dataset)?;
     let batches = training.batches(engine, paired)?;
     for _ in 0..settings.epochs {
         training.pass(engine, paired, &batches)?;
@@ -223,23 +220,23 @@ fn batch<B: Backend>(
 }
 
 /// One forward and backward pass: the patched logit difference, and `scale` times its gradient with respect to the
-/// columns, `(d_model, k)`.
+/// basis, `(k, d_model)`.
 fn step<B: Backend>(
     engine: &Engine<B>,
     paired: &PairedRun<B>,
     layer: usize,
     batch: &Batch<B>,
-    columns: &Matrix,
+    basis: &B::Tensor,
     scale: f64,
-) -> Result<(f64, Matrix), EngineError> {
-    let (backend, d_model, k) = (engine.backend(), columns.rows, columns.cols);
-    let basis = backend.upload(&transposed(&columns.data, d_model, k))?;
+) -> Result<(f64, B::Tensor), EngineError> {
+    let (backend, d_model) = (engine.backend(), engine.config().d_model);
+    let k = backend.len(basis) / d_model;
     let site = Site::resid(layer, engine.config().n_layers);
     let swap = Intervention {
         site,
         part: Part::All,
         patches: batch.patches.clone(),
-        op: Op::Swap { source: Source::Run(paired.run()), bases: &basis, k },
+        op: Op::Swap { source: Source::Run(paired.run()), bases: basis, k },
     };
     let resume = Resume { run: paired.run(), layer, rows: &batch.rows };
     let (run, tape) = engine.resume_with_tape(&resume, &[swap], paired.output(&[]))?;
@@ -251,12 +248,6 @@ fn step<B: Backend>(
     let rows = SwapGradientRows { gradient: &batch.gradient, base: &batch.base, source: &batch.source };
     let mut d_basis = backend.tensor(k * d_model)?;
     // The residual is both the unpatched value and, at the clean rows, its source.
-    backend.patch_swap_backward(&d_resid, residuals, residuals, rows, &basis, d_model, &mut d_basis)?;
-    let gradient = transposed(&backend.download(&d_basis)?, k, d_model);
-    Ok((difference, Matrix::new(d_model, k, gradient)))
-}
-
-/// The transpose of a row-major `(rows, cols)` matrix.
-fn transposed(values: &[f32], rows: usize, cols: usize) -> Vec<f32> {
-    (0..cols).flat_map(|col| (0..rows).map(move |row| values[row * cols + col])).collect()
+    backend.patch_swap_backward(&d_resid, residuals, residuals, rows, basis, d_model, &mut d_basis)?;
+    Ok((difference, d_basis))
 }

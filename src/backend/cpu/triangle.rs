@@ -1,10 +1,11 @@
-//! The free parameter of DAS: a strictly lower triangle `T`, packed row after row, and products with `A = T - Tᵀ`.
+//! Products with `A = T - Tᵀ`, `T` a packed strictly lower triangle.
 //!
 //! Every step of DAS is a few dozen passes over `T` (8 MB at `d_model` 2048), so memory sets its pace: the triangle is
 //! stored once, without the other half that skew symmetry implies, and one pass gives both `T x` and `Tᵀ x`.
 //! Rows are cut into chunks by size alone and their partial sums are added in chunk order with fixed lanes, so the
 //! numbers depend neither on the number of threads nor on the width of the processor's vectors.
 
+use crate::backend::packed_row;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -19,36 +20,34 @@ pub(super) const BLOCK: usize = 4;
 const CHUNK_ENTRIES: usize = 1 << 15;
 
 /// The strictly lower triangle of a `d x d` matrix.
-#[derive(Debug, Clone)]
-pub(super) struct Triangle {
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Triangle<'a> {
     /// Side of the square.
     pub d: usize,
-    /// Row `i` holds its `i` entries from `row_start(i)`.
-    pub values: Vec<f32>,
-    /// Rows of each task; every start is a multiple of [`BLOCK`].
-    pub chunks: Vec<Range<usize>>,
+    /// The packed values.
+    pub values: &'a [f32],
 }
 
-/// Where row `row` starts in the packed values.
-pub(super) fn row_start(row: usize) -> usize {
-    row * row.saturating_sub(1) / 2
-}
-
-impl Triangle {
-    /// Wraps the `d (d - 1) / 2` packed `values`.
-    pub fn new(d: usize, values: Vec<f32>) -> Self {
-        debug_assert_eq!(values.len(), row_start(d));
-        let mut chunks = Vec::new();
-        let mut start = 0;
-        while start < d {
-            let mut end = start;
-            while end < d && row_start(end) - row_start(start) < CHUNK_ENTRIES {
-                end = (end + BLOCK).min(d);
-            }
-            chunks.push(start..end);
-            start = end;
+/// The rows of each task; every start is a multiple of [`BLOCK`].
+pub(super) fn chunks(d: usize) -> Vec<Range<usize>> {
+    let mut chunks = Vec::new();
+    let mut start = 0;
+    while start < d {
+        let mut end = start;
+        while end < d && packed_row(end) - packed_row(start) < CHUNK_ENTRIES {
+            end = (end + BLOCK).min(d);
         }
-        Self { d, values, chunks }
+        chunks.push(start..end);
+        start = end;
+    }
+    chunks
+}
+
+impl<'a> Triangle<'a> {
+    /// Wraps the `d (d - 1) / 2` packed `values`.
+    pub fn new(d: usize, values: &'a [f32]) -> Self {
+        assert_eq!(values.len(), packed_row(d), "a packed triangle of side {d}");
+        Self { d, values }
     }
 
     /// `(T - Tᵀ) x` for `columns` vectors; `x` and `out` hold them one after another, `(columns, d)`.
@@ -66,19 +65,19 @@ impl Triangle {
     }
 
     fn skew_product_of<const K: usize>(&self, x: &[f32], out: &mut [f32], scratch: &mut Vec<f32>) {
-        let d = self.d;
+        let (d, chunks) = (self.d, chunks(self.d));
         scratch.clear();
-        scratch.resize(self.chunks.len() * K * d, 0.0);
+        scratch.resize(chunks.len() * K * d, 0.0);
         let task = |(partial, rows): (&mut [f32], &Range<usize>)| {
-            chunk_product::<K>(d, &self.values, rows.clone(), x, partial);
+            chunk_product::<K>(d, self.values, rows.clone(), x, partial);
         };
-        if self.chunks.len() == 1 {
-            task((scratch, &self.chunks[0]));
+        if chunks.len() == 1 {
+            task((scratch, &chunks[0]));
         } else {
-            scratch.par_chunks_mut(K * d).zip(&self.chunks).for_each(task);
+            scratch.par_chunks_mut(K * d).zip(&chunks).for_each(task);
         }
         out.fill(0.0);
-        for (partial, rows) in scratch.chunks(K * d).zip(&self.chunks) {
+        for (partial, rows) in scratch.chunks(K * d).zip(&chunks) {
             for (out, partial) in out.chunks_mut(d).zip(partial.chunks(d)) {
                 for (sum, value) in out[..rows.end].iter_mut().zip(partial) {
                     *sum += value;
@@ -109,11 +108,11 @@ fn chunk_product_avx2<const K: usize>(d: usize, values: &[f32], rows: Range<usiz
 fn chunk_product_body<const K: usize>(d: usize, values: &[f32], rows: Range<usize>, x: &[f32], y: &mut [f32]) {
     let whole = rows.len() / BLOCK * BLOCK;
     for row in rows.clone().take(whole).step_by(BLOCK) {
-        let block = std::array::from_fn(|r| &values[row_start(row + r)..row_start(row + r + 1)]);
+        let block = std::array::from_fn(|r| &values[packed_row(row + r)..packed_row(row + r + 1)]);
         block_product::<K, BLOCK>(d, row, block, x, y);
     }
     for row in rows.skip(whole) {
-        block_product::<K, 1>(d, row, [&values[row_start(row)..row_start(row + 1)]], x, y);
+        block_product::<K, 1>(d, row, [&values[packed_row(row)..packed_row(row + 1)]], x, y);
     }
 }
 
@@ -167,16 +166,17 @@ mod tests {
     #[test]
     fn product_equals_the_dense_one() {
         for (d, columns) in [(1, 1), (2, 2), (20, 1), (65, 3), (130, 4), (300, 2)] {
-            let triangle = Triangle::new(d, values(row_start(d)));
+            let lower = values(packed_row(d));
+            let triangle = Triangle::new(d, &lower);
             let x = values(columns * d);
             let mut out = vec![f32::NAN; columns * d];
             triangle.skew_product(columns, &x, &mut out, &mut Vec::new());
             for column in 0..columns {
                 for i in 0..d {
                     let row = |j: usize| match j.cmp(&i) {
-                        std::cmp::Ordering::Less => triangle.values[row_start(i) + j],
+                        std::cmp::Ordering::Less => lower[packed_row(i) + j],
                         std::cmp::Ordering::Equal => 0.0,
-                        std::cmp::Ordering::Greater => -triangle.values[row_start(j) + i],
+                        std::cmp::Ordering::Greater => -lower[packed_row(j) + i],
                     };
                     let exact: f64 = (0..d).map(|j| f64::from(row(j)) * f64::from(x[column * d + j])).sum();
                     // Sums of up to 300 terms below 1 in f32: 300 * 6e-8, far from the size of a wrong term.
@@ -189,8 +189,9 @@ mod tests {
     #[test]
     fn threads_do_not_change_a_bit() {
         let d = 400;
-        let triangle = Triangle::new(d, values(row_start(d)));
-        assert!(triangle.chunks.len() > 2);
+        let lower = values(packed_row(d));
+        let triangle = Triangle::new(d, &lower);
+        assert!(chunks(d).len() > 2);
         let x = values(d);
         let run = |threads: usize| {
             let mut out = vec![0.0; d];
