@@ -5,11 +5,10 @@ use actpatch::backend::{CpuBackend, Dtype};
 use actpatch::datasets::treebank::{Scaffold, Split, Treebank, TreebankFiles, answer_tokens, encode};
 use actpatch::datasets::{BuildOptions, Catalogue, PairedPrompts};
 use actpatch::directions::Method;
-use actpatch::directions::das::{TrainError, TrainSettings, Trained};
+use actpatch::directions::das::{AdamSettings, TrainError, TrainSettings, Trained};
 use actpatch::engine::{Engine, Metric, Mode, PatchPositions};
-use actpatch::experiments::chunks::{
-    DasJob, Kept, MEMORY_BUDGET, baselines, embeddings_at, part, stretches, train_all,
-};
+use actpatch::experiments::chunks::{Kept, MEMORY_BUDGET, baselines, embeddings_at, part, stretches};
+use actpatch::experiments::das_fits::{DasJob, TrainPlan, train_all};
 use actpatch::experiments::logit_filter::logit_differences;
 use actpatch::experiments::patching_suite::{Cell, Layers, Sweep, patch_dataset};
 use actpatch::model::{LoadOptions, Model};
@@ -254,19 +253,41 @@ fn fitting_in_stretches_changes_nothing() {
         // Residuals of size 10, other batches.
         assert!(deviation(&wide(matrix), &wide(&in_parts[layer])) < 1e-4, "layer {layer}");
     }
-    let job = |layer, method| DasJob { method, layer, positions: PatchPositions::All };
-    let jobs = [job(1, Method::Das), job(2, Method::Das2d), job(4, Method::Das)];
-    let settings = TrainSettings { epochs: 3, batch_size: 8, ..TrainSettings::default() };
-    let train = |budget| {
-        let mut found: Vec<Option<Result<Trained, TrainError>>> = (0..jobs.len()).map(|_| None).collect();
-        train_all(&engine, &prompts, &jobs, (&settings, 5), budget, |number, trained| -> Result<(), TrainError> {
-            found[number] = Some(trained);
-            Ok(())
-        })
-        .unwrap();
-        found.into_iter().map(|trained| trained.unwrap().unwrap()).collect::<Vec<_>>()
+}
+
+/// What becomes of three jobs at position ALL; every training must succeed.
+fn trained(
+    engine: &Engine<CpuBackend>,
+    prompts: &PairedPrompts,
+    settings: &TrainSettings,
+    budget: usize,
+) -> Vec<Trained> {
+    let simple = Catalogue::load(None).unwrap();
+    let simple = simple.build("simple_test", &engine.model().tokenizer, &BuildOptions::default()).unwrap();
+    let test_positions = vec![PatchPositions::All, PatchPositions::One(simple.positions["ADJ"])];
+    let job = |layer, method| {
+        let test_positions = test_positions.clone();
+        DasJob { method, layer, positions: PatchPositions::All, test_positions }
     };
-    let (whole, in_parts) = (train(MEMORY_BUDGET), train(1 << 20));
+    let jobs = [job(1, Method::Das), job(2, Method::Das2d), job(4, Method::Das)];
+    let tests = [prompts.clone(), simple];
+    let plan = TrainPlan { settings, seed: 5, tests: &tests, budget };
+    let mut found: Vec<Option<Trained>> = vec![None; jobs.len()];
+    train_all(engine, prompts, &jobs, &plan, |number, trained| -> Result<(), TrainError> {
+        found[number] = Some(trained?);
+        Ok(())
+    })
+    .unwrap();
+    found.into_iter().map(Option::unwrap).collect()
+}
+
+#[test]
+fn training_in_stretches_changes_nothing() {
+    let engine = engine();
+    let prompts = prompts(&engine);
+    let settings = TrainSettings { epochs: 3, batch_size: 8, ..TrainSettings::default() };
+    let train = |budget| trained(&engine, &prompts, &settings, budget);
+    let (whole, in_parts) = (train(MEMORY_BUDGET), train(3 << 20));
     for (a, b) in whole.iter().zip(&in_parts) {
         assert_eq!(a.losses.len(), 3);
         assert!(a.losses[2] < a.losses[0], "{:?}", a.losses);
@@ -274,5 +295,57 @@ fn fitting_in_stretches_changes_nothing() {
         assert!(deviation(&a.losses, &b.losses) < 1e-3, "{:?} {:?}", a.losses, b.losses);
         let cosine: f64 = a.columns.data.iter().zip(&b.columns.data).map(|(a, b)| f64::from(a * b)).sum();
         assert!((cosine - a.columns.cols as f64).abs() < 1e-3, "{cosine}");
+        for (a, b) in a.test_losses.iter().zip(&b.test_losses) {
+            assert!(a.len() == 2 && deviation(a, b) < 1e-3, "{a:?} {b:?}");
+        }
+    }
+}
+
+#[test]
+fn test_losses_are_those_of_the_next_step_and_of_the_suite() {
+    let engine = engine();
+    let prompts = prompts(&engine);
+    // One batch: the loss that an epoch begins with is that of the columns the epoch before ended with.
+    let settings = TrainSettings { epochs: 4, batch_size: prompts.clean.len(), ..TrainSettings::default() };
+    for (trained, layer) in trained(&engine, &prompts, &settings, MEMORY_BUDGET).iter().zip([1, 2, 4]) {
+        assert_eq!(trained.kept_epoch, 4);
+        for (next, test) in trained.losses[1..].iter().zip(&trained.test_losses) {
+            // f32 sums in batches of other shapes, of losses of size 1.
+            assert!((next - test[0]).abs() < 1e-4, "{:?} {:?}", trained.losses, trained.test_losses);
+        }
+        let (columns, layers) = (trained.columns.clone(), Layers::Own(layer));
+        let cells = vec![Cell { columns, layers, positions: PatchPositions::All }];
+        let sweep = Sweep { mode: Mode::Denoising, cells, metrics: vec![Metric::LogitDiff] };
+        let (baselines, scores) = patch_dataset(&engine, &prompts, &[sweep], MEMORY_BUDGET, |_| {}).unwrap();
+        let recovered = baselines.evaluate(Metric::LogitDiff, &scores[0][0]);
+        assert!((1.0 - recovered - trained.test_losses[3][0]).abs() < 1e-4, "{recovered}");
+    }
+}
+
+#[test]
+fn a_training_stops_early_at_its_best_epoch() {
+    let engine = engine();
+    let prompts = prompts(&engine);
+    // Steps so large that the loss goes up and down.
+    let adam = AdamSettings { learning_rate: 0.3, ..AdamSettings::default() };
+    let all_epochs = TrainSettings { epochs: 40, batch_size: prompts.clean.len(), adam, early_stop: None };
+    let stopping = TrainSettings { early_stop: Some(3), ..all_epochs.clone() };
+    for budget in [MEMORY_BUDGET, 3 << 20] {
+        let train = |settings| trained(&engine, &prompts, settings, budget);
+        let (all, early) = (train(&all_epochs), train(&stopping));
+        for (all, early) in all.iter().zip(&early) {
+            let epochs = early.losses.len();
+            assert!(epochs < 40, "{:?}", early.test_losses);
+            assert_eq!(early.losses, all.losses[..epochs]);
+            let mean = |tests: &Vec<f64>| tests.iter().sum::<f64>() / tests.len() as f64;
+            let watched: Vec<f64> = early.test_losses.iter().map(mean).collect();
+            let smallest = watched.iter().copied().fold(f64::INFINITY, f64::min);
+            assert_eq!(watched[early.kept_epoch - 1], smallest, "{watched:?}");
+            assert_eq!(epochs, early.kept_epoch + 3, "{watched:?}");
+        }
+        // The columns are those of that epoch: a training of that many epochs ends with them.
+        let kept = early[0].kept_epoch;
+        let shorter = TrainSettings { epochs: kept, ..all_epochs.clone() };
+        assert_eq!(trained(&engine, &prompts, &shorter, budget)[0].columns, early[0].columns);
     }
 }

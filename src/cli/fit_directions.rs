@@ -9,18 +9,19 @@ use super::direction_patching_suite::label;
 use super::random_directions;
 use crate::backend::Backend;
 use crate::datasets::treebank::{Scaffold, Split};
-use crate::datasets::{Catalogue, PairedPrompts};
+use crate::datasets::{Catalogue, END, PairedPrompts};
 use crate::directions::das::{AdamSettings, TrainError, TrainSettings, Trained};
 use crate::directions::{Direction, DirectionName, Fit, FitRecord, Method, RANDOM_DIRECTION_SEED, fit};
 use crate::engine::{Engine, Flops, Layout, PatchPositions};
-use crate::experiments::chunks::{DasJob, MEMORY_BUDGET, embeddings_at, train_all};
+use crate::experiments::chunks::{MEMORY_BUDGET, embeddings_at};
+use crate::experiments::das_fits::{DasJob, TrainPlan, train_all};
 use crate::model::{Model, Source};
 use crate::report::{FittingStats, Manifest, RunRecord, StatsRow, SuiteCsv, Table};
 use crate::types::Matrix;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Arguments of `fit-directions`.
@@ -40,7 +41,8 @@ pub struct Args {
     /// Datasets to fit on.
     #[arg(long, value_delimiter = ',', default_value = "simple_train")]
     pub train_sets: Vec<String>,
-    /// Datasets on which classifiers are tested; none without it.
+    /// Datasets on which fits are tested: classifiers for their accuracy, DAS for its loss after every epoch. Tested is at
+    /// the fit's own position where a dataset has it, else at its main one. None without it.
     #[arg(long, value_delimiter = ',')]
     pub test_sets: Vec<String>,
     /// Text around the Treebank's sentences: classification without it; all other datasets are plain.
@@ -61,6 +63,10 @@ pub struct Args {
     /// DAS: learning rate of Adam.
     #[arg(long, default_value_t = 1e-3, value_parser = learning_rate)]
     pub learning_rate: f64,
+    /// DAS: stop when the mean loss on the test sets (without any, the training loss) has not become smaller for this many
+    /// epochs, and keep the directions of the best epoch instead of the last.
+    #[arg(long, value_name = "EPOCHS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub early_stop: Option<u32>,
     #[command(flatten)]
     #[serde(flatten)]
     pub run: RunArgs,
@@ -92,6 +98,8 @@ pub struct Outcome {
     pub path: Option<String>,
     /// Final loss of DAS, train accuracy of the others.
     pub final_metric: Option<f64>,
+    /// The same on every test set.
+    pub test_metrics: BTreeMap<String, f64>,
     /// Why there is no file.
     pub skipped: Option<String>,
 }
@@ -212,10 +220,14 @@ fn plan(args: &Args, catalogue: &Catalogue, model: &Model) -> Result<String> {
 }
 
 fn summary(model: &str, folder: &Path, outcomes: &[Outcome]) -> String {
-    let mut table = Table::new(["direction", "final metric"]);
+    let tests: BTreeSet<&String> = outcomes.iter().flat_map(|outcome| outcome.test_metrics.keys()).collect();
+    let heads = tests.iter().map(|test| format!("on {test}"));
+    let mut table = Table::new(["direction".to_owned(), "final metric".to_owned()].into_iter().chain(heads));
+    let number = |metric: Option<f64>| metric.map_or(String::new(), |metric| format!("{metric:.4}"));
     for outcome in outcomes {
-        let metric = outcome.final_metric.map_or(String::new(), |metric| format!("{metric:.4}"));
-        table.push([outcome.name.clone(), outcome.skipped.clone().unwrap_or(metric)]);
+        let metric = outcome.skipped.clone().unwrap_or_else(|| number(outcome.final_metric));
+        let tested = tests.iter().map(|test| number(outcome.test_metrics.get(*test).copied()));
+        table.push([outcome.name.clone(), metric].into_iter().chain(tested));
     }
     format!("{model}: {} directions into {}\n{table}", outcomes.len(), folder.display())
 }
@@ -307,7 +319,7 @@ fn fit_dataset<B: Backend>(
     let random = |job: &Job| job.method == Method::RandomDirection;
     for (number, job) in jobs.iter().enumerate().filter(|(_, job)| random(job)) {
         let path = random_directions::write(folder, engine.model(), spec, job.layer, RANDOM_DIRECTION_SEED)?;
-        outcomes.insert(number, Outcome::of(job, Some(&path), None, None));
+        outcomes.insert(number, Outcome::of(job, Some(&path), None, BTreeMap::new()));
         progress.inc(1);
     }
     let classical = |job: &Job| !job.method.is_das() && !random(job);
@@ -317,7 +329,7 @@ fn fit_dataset<B: Backend>(
         progress.inc(1);
     })?;
     let das: Vec<(usize, &Job)> = jobs.iter().enumerate().filter(|(_, job)| job.method.is_das()).collect();
-    fitting.fit_das(&das, |number, outcome| {
+    fitting.fit_das(&das, tests, |number, outcome| {
         outcomes.insert(number, outcome);
         progress.inc(1);
     })?;
@@ -326,9 +338,9 @@ fn fit_dataset<B: Backend>(
 }
 
 impl Outcome {
-    fn of(job: &Job, path: Option<&Path>, final_metric: Option<f64>, skipped: Option<String>) -> Self {
+    fn of(job: &Job, path: Option<&Path>, final_metric: Option<f64>, test_metrics: BTreeMap<String, f64>) -> Self {
         let path = path.map(|path| path.display().to_string());
-        Self { name: job.name.to_string(), path, final_metric, skipped }
+        Self { name: job.name.to_string(), path, final_metric, test_metrics, skipped: None }
     }
 }
 
@@ -351,6 +363,7 @@ impl<B: Backend> Fitting<'_, B> {
             seed: args.run.seed,
             settings,
             loss_curve: Vec::new(),
+            test_loss_curves: BTreeMap::new(),
             final_metric: None,
             version: env!("CARGO_PKG_VERSION").into(),
         }
@@ -365,23 +378,23 @@ impl<B: Backend> Fitting<'_, B> {
         mut done: impl FnMut(usize, Outcome),
     ) -> Result<()> {
         let prompts = self.prompts;
-        let mut places: Vec<(PatchPositions, usize)> = jobs.iter().map(|(_, job)| (job.positions, job.layer)).collect();
-        places.sort_unstable();
-        places.dedup();
+        let place = |job: &Job| (job.name.position().unwrap_or_default().to_owned(), job.positions, job.layer);
+        let places: BTreeSet<(String, PatchPositions, usize)> = jobs.iter().map(|(_, job)| place(job)).collect();
+        let places: Vec<(String, PatchPositions, usize)> = places.into_iter().collect();
         let rows: usize = prompts.clean.len() + tests.iter().map(|test| test.clean.len()).sum::<usize>();
         let at_once = (MEMORY_BUDGET / (4 * self.engine.config().d_model * rows.max(1))).max(1);
-        for same_positions in places.chunk_by(|a, b| a.0 == b.0) {
-            for group in same_positions.chunks(at_once) {
-                let layers: Vec<usize> = group.iter().map(|(_, layer)| *layer).collect();
+        for same_position in places.chunk_by(|a, b| a.0 == b.0) {
+            for group in same_position.chunks(at_once) {
+                let layers: Vec<usize> = group.iter().map(|(_, _, layer)| *layer).collect();
                 let of =
                     |set, positions, seed| embeddings_at(self.engine, set, &layers, positions, seed, MEMORY_BUDGET);
-                let train = of(prompts, group[0].0, self.args.run.seed)?;
+                let train = of(prompts, group[0].1, self.args.run.seed)?;
                 let mut tested = Vec::new();
                 for test in tests {
-                    let (position, place) = resolve_position(test, "auto")?;
+                    let (position, place) = test_position(test, &group[0].0)?;
                     tested.push(Tested { prompts: test, position, embeddings: of(test, place, 0)? });
                 }
-                for &(number, job) in jobs.iter().filter(|(_, job)| group.contains(&(job.positions, job.layer))) {
+                for &(number, job) in jobs.iter().filter(|(_, job)| group.contains(&place(job))) {
                     done(number, self.fit_one(job, &train[&job.layer], &tested, stats)?);
                 }
             }
@@ -397,52 +410,83 @@ impl<B: Backend> Fitting<'_, B> {
             bail!("{}: {} has no fit", job.name, job.method);
         };
         // Before the direction, and at once: a run that ends early leaves no direction without its statistics.
-        add_stats(stats, self.prompts, job, &fit, train, tested)?;
+        let test_metrics = add_stats(stats, self.prompts, job, &fit, train, tested)?;
         stats.write()?;
         let mut record = self.record(job, json!({}));
         record.final_metric = Some(fit.train_accuracy.share());
         let metric = record.final_metric;
         let path = Direction { name: job.name.clone(), columns: fit.direction }.write(self.folder, &record)?;
-        Ok(Outcome::of(job, Some(&path), metric, None))
+        Ok(Outcome::of(job, Some(&path), metric, test_metrics))
     }
 
     /// Trains the jobs of DAS.
-    fn fit_das(&self, jobs: &[(usize, &Job)], mut done: impl FnMut(usize, Outcome)) -> Result<()> {
+    fn fit_das(
+        &self,
+        jobs: &[(usize, &Job)],
+        tests: &[PairedPrompts],
+        mut done: impl FnMut(usize, Outcome),
+    ) -> Result<()> {
         if jobs.is_empty() {
             return Ok(());
         }
         let (args, prompts) = (self.args, self.prompts);
-        let adam = AdamSettings { learning_rate: args.learning_rate, ..AdamSettings::default() };
-        let epochs = epochs_of(args, &prompts.name);
-        let settings = TrainSettings { epochs, batch_size: args.batch_size as usize, adam };
-        let as_das =
-            |&(_, job): &(usize, &Job)| DasJob { method: job.method, layer: job.layer, positions: job.positions };
-        let das: Vec<DasJob> = jobs.iter().map(as_das).collect();
-        let place = (&settings, args.run.seed);
-        train_all(self.engine, prompts, &das, place, MEMORY_BUDGET, |index, trained| -> Result<()> {
+        let settings = TrainSettings {
+            epochs: epochs_of(args, &prompts.name),
+            batch_size: args.batch_size as usize,
+            adam: AdamSettings { learning_rate: args.learning_rate, ..AdamSettings::default() },
+            early_stop: args.early_stop.map(|epochs| epochs as usize),
+        };
+        let as_das = |&(_, job): &(usize, &Job)| -> Result<DasJob> {
+            let own = job.name.position().unwrap_or_default();
+            let test_positions = tests.iter().map(|test| Ok(test_position(test, own)?.1)).collect::<Result<_>>()?;
+            Ok(DasJob { method: job.method, layer: job.layer, positions: job.positions, test_positions })
+        };
+        let das = jobs.iter().map(as_das).collect::<Result<Vec<_>>>()?;
+        let plan = TrainPlan { settings: &settings, seed: args.run.seed, tests, budget: MEMORY_BUDGET };
+        train_all(self.engine, prompts, &das, &plan, |index, trained| -> Result<()> {
             let (number, job) = jobs[index];
-            done(number, self.write_das(job, &settings, trained)?);
+            done(number, self.write_das(job, &plan, trained)?);
             Ok(())
         })
     }
 
     /// Writes what a training has found.
-    fn write_das(&self, job: &Job, settings: &TrainSettings, trained: Result<Trained, TrainError>) -> Result<Outcome> {
-        let Trained { columns, losses } = match trained {
+    fn write_das(&self, job: &Job, plan: &TrainPlan<'_>, trained: Result<Trained, TrainError>) -> Result<Outcome> {
+        let trained = match trained {
             Ok(trained) => trained,
             Err(error @ TrainError::Unreachable { .. }) => {
-                return Ok(Outcome::of(job, None, None, Some(error.to_string())));
+                let skipped = Some(error.to_string());
+                return Ok(Outcome { skipped, ..Outcome::of(job, None, None, BTreeMap::new()) });
             }
             Err(error) => return Err(error).context(job.name.to_string()),
         };
-        let TrainSettings { epochs, batch_size, adam } = settings;
-        let mut record = self.record(job, json!({ "epochs": epochs, "batch_size": batch_size, "adam": adam }));
-        record.final_metric = losses.last().copied();
-        record.loss_curve = losses;
-        let metric = record.final_metric;
-        let path = Direction { name: job.name.clone(), columns }.write(self.folder, &record)?;
-        Ok(Outcome::of(job, Some(&path), metric, None))
+        let TrainSettings { epochs, batch_size, adam, early_stop } = plan.settings;
+        let mut settings = json!({ "epochs": epochs, "batch_size": batch_size, "adam": adam });
+        if let Some(patience) = early_stop {
+            let watched = if plan.tests.is_empty() { "training loss" } else { "mean test loss" };
+            settings["early_stop"] =
+                json!({ "patience": patience, "watched": watched, "kept_epoch": trained.kept_epoch });
+        }
+        let mut record = self.record(job, settings);
+        let curve =
+            |number: usize| trained.test_losses.iter().filter_map(|losses| losses.get(number).copied()).collect();
+        let names = plan.tests.iter().map(|test| test.name.clone());
+        record.test_loss_curves = names.enumerate().map(|(number, name)| (name, curve(number))).collect();
+        record.final_metric = Some(trained.final_loss);
+        record.loss_curve = trained.losses;
+        let kept = |curve: &Vec<f64>| curve.get(trained.kept_epoch.saturating_sub(1)).copied();
+        let tested = record.test_loss_curves.iter();
+        let test_metrics = tested.filter_map(|(name, curve)| Some((name.clone(), kept(curve)?))).collect();
+        let path = Direction { name: job.name.clone(), columns: trained.columns }.write(self.folder, &record)?;
+        Ok(Outcome::of(job, Some(&path), record.final_metric, test_metrics))
     }
+}
+
+/// Where a fit at `position` is tested: at the placeholder of that name (or END) if the test set has one, else at the
+/// test set's own main position.
+fn test_position(test: &PairedPrompts, position: &str) -> Result<(String, PatchPositions)> {
+    let shared = position == END || test.positions.contains_key(position);
+    resolve_position(test, if shared { position } else { "auto" })
 }
 
 /// A dataset that classifiers are tested on: the name of its position, and its embeddings per layer.
@@ -452,7 +496,7 @@ struct Tested<'a> {
     embeddings: BTreeMap<usize, Matrix>,
 }
 
-/// Adds the statistics of one fit: on its own dataset, and on every test set.
+/// Adds the statistics of one fit: on its own dataset, and on every test set, whose accuracies it returns.
 fn add_stats(
     stats: &mut FittingStats,
     prompts: &PairedPrompts,
@@ -460,7 +504,7 @@ fn add_stats(
     fit: &Fit,
     train: &Matrix,
     tested: &[Tested],
-) -> Result<()> {
+) -> Result<BTreeMap<String, f64>> {
     let own = job.name.position().unwrap_or_default().to_owned();
     let mut row = |set: &str, position: &str, accuracy: crate::directions::Accuracy, similarity: f64| {
         stats.insert(StatsRow {
@@ -478,13 +522,16 @@ fn add_stats(
         });
     };
     row(&prompts.name, &own, fit.accuracy(train, &prompts.positive)?, 1.0);
+    let mut shares = BTreeMap::new();
     for test in tested {
         let (embeddings, labels) = (&test.embeddings[&job.layer], &test.prompts.positive);
         let similarity = match crate::directions::fit(job.method, embeddings, labels)? {
             Some(other) => crate::directions::cosine(&fit.direction.data, &other.direction.data),
             None => f64::NAN,
         };
-        row(&test.prompts.name, &test.position, fit.accuracy(embeddings, labels)?, similarity);
+        let accuracy = fit.accuracy(embeddings, labels)?;
+        row(&test.prompts.name, &test.position, accuracy, similarity);
+        shares.insert(test.prompts.name.clone(), accuracy.share());
     }
-    Ok(())
+    Ok(shares)
 }

@@ -8,6 +8,7 @@ use crate::report::SuiteCsv;
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Arguments of `random-directions`.
@@ -74,6 +75,7 @@ pub(super) fn write(folder: &Path, model: &Model, spec: &str, layer: usize, seed
         seed,
         settings: json!({}),
         loss_curve: Vec::new(),
+        test_loss_curves: BTreeMap::new(),
         final_metric: None,
         version: env!("CARGO_PKG_VERSION").into(),
     };

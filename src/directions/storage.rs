@@ -6,6 +6,7 @@ use ndarray::{ArrayView1, ArrayView2};
 use ndarray_npy::WriteNpyExt;
 use regex::bytes::Regex;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
@@ -46,6 +47,9 @@ pub struct FitRecord {
     pub settings: serde_json::Value,
     /// Loss after each epoch (DAS), otherwise empty.
     pub loss_curve: Vec<f64>,
+    /// Loss on each test set after each epoch (DAS with test sets), by the test set's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub test_loss_curves: BTreeMap<String, Vec<f64>>,
     /// Final loss (DAS) or train accuracy.
     pub final_metric: Option<f64>,
     /// Version of this crate.
@@ -266,6 +270,7 @@ mod tests {
             seed: 0,
             settings: serde_json::json!({"epochs": 64}),
             loss_curve: vec![0.5, 0.25],
+            test_loss_curves: BTreeMap::from([("simple_test".into(), vec![0.6, 0.3])]),
             final_metric: Some(0.25),
             version: env!("CARGO_PKG_VERSION").into(),
         }

@@ -5,8 +5,7 @@
 //! of END, 100 GB of the latter. Prompts do not see each other, so any measurement can go through them in stretches.
 
 use crate::backend::Backend;
-use crate::directions::das::{Rotation, TrainError, TrainSettings, Trained, Training, train};
-use crate::directions::{Method, embedding_positions};
+use crate::directions::embedding_positions;
 use crate::engine::{Baselines, Engine, EngineError, Output, PairedRun, PatchPositions, Scores, Site};
 use crate::model::ModelConfig;
 use crate::types::{Matrix, PairedPrompts};
@@ -166,114 +165,4 @@ pub fn embeddings_at<B: Backend>(
     }
     let rows = prompts.clean.len();
     Ok(found.into_iter().map(|(layer, data)| (layer, Matrix::new(rows, config.d_model, data))).collect())
-}
-
-/// A subspace to train.
-#[derive(Debug, Clone)]
-pub struct DasJob {
-    /// How many dimensions.
-    pub method: Method,
-    /// Where along the stack.
-    pub layer: usize,
-    /// Where along the prompt.
-    pub positions: PatchPositions,
-}
-
-/// Trains every job; `finished` hears the job's number and what came of it.
-///
-/// A dataset that fits the budget is captured once, and one job is trained after the other. Of a larger one the jobs
-/// take turns on each stretch, which is captured once per epoch for as many of them as their optimisers' memory allows.
-/// The steps are the same either way: the same batches in the same order, and the whole dataset's baselines.
-///
-/// # Errors
-/// Those of the engine in capturing a run, and of `finished`. What a single training meets goes to `finished`.
-pub fn train_all<B: Backend, E: From<TrainError>>(
-    engine: &Engine<B>,
-    prompts: &PairedPrompts,
-    jobs: &[DasJob],
-    (settings, seed): (&TrainSettings, u64),
-    budget: usize,
-    mut finished: impl FnMut(usize, Result<Trained, TrainError>) -> Result<(), E>,
-) -> Result<(), E> {
-    let d_model = engine.config().d_model;
-    let rotation = |job: &DasJob| Rotation::random(d_model, job.method.dimensions(), seed).map_err(TrainError::from);
-    let run = |range, jobs: &[DasJob]| captured(engine, part(prompts, range), jobs);
-    let whole = pieces(engine.config(), prompts, jobs, settings.batch_size, budget);
-    if let [all] = &whole[..] {
-        let paired = run(all.clone(), jobs)?;
-        for (number, job) in jobs.iter().enumerate() {
-            let trained = rotation(job)
-                .and_then(|start| train(engine, &paired, job.layer, job.positions, &start, settings, |_| {}));
-            finished(number, trained)?;
-        }
-        return Ok(());
-    }
-    let baselines = baselines(engine, prompts, budget).map_err(TrainError::from)?;
-    // The triangle of the rotation and Adam's two moments of it, in f32.
-    let optimiser = 6 * d_model * d_model;
-    let size = (budget / optimiser.max(1)).max(1);
-    for (group, members) in jobs.chunks(size).enumerate() {
-        let start = |job: &DasJob| {
-            let place = (job.layer, job.positions);
-            Training::new(engine.backend(), place, &rotation(job)?, settings, &baselines, &prompts.name)
-        };
-        let mut trainings: Vec<Result<Training<B>, TrainError>> = members.iter().map(start).collect();
-        for _ in 0..settings.epochs {
-            for range in pieces(engine.config(), prompts, members, settings.batch_size, budget) {
-                let paired = run(range, members)?;
-                trainings.iter_mut().for_each(|training| advance(training, engine, &paired));
-            }
-            for training in trainings.iter_mut().flatten() {
-                training.end_epoch();
-            }
-        }
-        for (member, training) in trainings.into_iter().enumerate() {
-            finished(group * size + member, training.map(Training::finish))?;
-        }
-    }
-    Ok(())
-}
-
-/// Stretches for the training of `jobs`, whole batches each.
-fn pieces(
-    config: &ModelConfig,
-    prompts: &PairedPrompts,
-    jobs: &[DasJob],
-    batch_size: usize,
-    budget: usize,
-) -> Vec<Range<usize>> {
-    let (layers, positions) = needs(jobs);
-    stretches(config, prompts, Kept { layers: layers.len(), positions: &positions }, batch_size, budget)
-}
-
-/// The layers and positions of jobs, each once.
-fn needs(jobs: &[DasJob]) -> (Vec<usize>, Vec<PatchPositions>) {
-    let mut layers: Vec<usize> = jobs.iter().map(|job| job.layer).collect();
-    layers.sort_unstable();
-    layers.dedup();
-    let mut positions: Vec<PatchPositions> = jobs.iter().map(|job| job.positions).collect();
-    positions.sort_unstable();
-    positions.dedup();
-    (layers, positions)
-}
-
-fn captured<B: Backend>(
-    engine: &Engine<B>,
-    prompts: PairedPrompts,
-    jobs: &[DasJob],
-) -> Result<PairedRun<B>, TrainError> {
-    let (layers, positions) = needs(jobs);
-    Ok(PairedRun::new(engine, prompts, &layers, &positions, false)?)
-}
-
-/// Trains on one stretch; a training that fails stays failed.
-fn advance<B: Backend>(training: &mut Result<Training<B>, TrainError>, engine: &Engine<B>, paired: &PairedRun<B>) {
-    let Ok(running) = training else { return };
-    let step = |running: &mut Training<B>| {
-        let batches = running.batches(engine, paired)?;
-        running.pass(engine, paired, &batches)
-    };
-    if let Err(error) = step(running) {
-        *training = Err(error);
-    }
 }

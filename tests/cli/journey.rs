@@ -151,6 +151,69 @@ fn all_layers_and_projections_go_to_files_of_their_own() {
     assert!(at("_all_layers", "mean_diff_simple_train_ADJ_layer02") > 50.0);
 }
 
+#[test]
+fn test_sets_are_watched_during_training() {
+    let (plain, tested) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let fit =
+        ["fit-directions", "--methods", "das2d,mean_diff", "--layers", "1", "--positions", "ADJ,VRB", "--epochs", "6"];
+    run_in(plain.path(), &fit).success();
+    let tests = ["--test-sets", "simple_train,simple_product", "--json"];
+    let json = run_in(tested.path(), &[&fit[..], &tests[..]].concat()).success().json();
+    for position in ["ADJ", "VRB"] {
+        let read = |ending: &str| {
+            let name = format!("demo/das2d_simple_train_{position}_layer1.{ending}");
+            [&plain, &tested].map(|data| std::fs::read(data.path().join(&name)).unwrap())
+        };
+        let [without, with] = read("npy");
+        assert!(without == with, "a test set changes the training");
+        let [without, with] = read("json").map(|text| serde_json::from_slice::<serde_json::Value>(&text).unwrap());
+        assert!(without.get("test_loss_curves").is_none());
+        let curve = |set: &str| -> Vec<f64> { serde_json::from_value(with["test_loss_curves"][set].clone()).unwrap() };
+        let losses: Vec<f64> = serde_json::from_value(with["loss_curve"].clone()).unwrap();
+        // One batch: the next epoch begins with the loss that the test of this one ends with, where both are at the
+        // fit's own position. 1e-4: other batches of f32 products, losses of size 1.
+        let same = losses[1..].iter().zip(curve("simple_train")).all(|(next, test)| (next - test).abs() < 1e-4);
+        assert!(same && curve("simple_train").len() == 6, "{with}");
+        assert_eq!(curve("simple_product").len(), 6);
+        let outcomes = json[0]["directions"].as_array().unwrap();
+        let name = format!("das2d_simple_train_{position}_layer1");
+        let outcome = outcomes.iter().find(|outcome| outcome["name"] == *name).unwrap();
+        assert_eq!(outcome["test_metrics"]["simple_product"], curve("simple_product")[5]);
+        let stats = std::fs::read_to_string(tested.path().join("demo/direction_fitting_stats.csv")).unwrap();
+        assert!(stats.contains(&format!("simple_train,1,{position},simple_train,1,{position},mean_diff,")));
+        // simple_product has no VRB.
+        assert!(stats.contains(&format!("simple_train,1,{position},simple_product,1,ADJ,mean_diff,")), "{stats}");
+        assert!(!stats.contains("das"), "{stats}");
+    }
+}
+
+#[test]
+fn early_stopping_is_off_unless_asked_for_and_recorded() {
+    let data = tempfile::tempdir().unwrap();
+    let fit =
+        ["fit-directions", "--methods", "das", "--layers", "1", "--learning-rate", "0.3", "--overwrite", "--json"];
+    let record = |extra: &[&str]| {
+        run_in(data.path(), &[&fit[..], extra].concat()).success();
+        let text = std::fs::read(data.path().join("demo/das_simple_train_ADJ_layer1.json")).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&text).unwrap()
+    };
+    let whole = record(&[]);
+    assert!(whole["settings"].get("early_stop").is_none());
+    assert_eq!(whole["loss_curve"].as_array().unwrap().len(), 64);
+    for (extra, watched) in [(&[][..], "training loss"), (&["--test-sets", "simple_test"], "mean test loss")] {
+        let stopped = record(&[&["--early-stop", "4"], extra].concat());
+        let setting = &stopped["settings"]["early_stop"];
+        assert_eq!((&setting["patience"], &setting["watched"]), (&4.into(), &watched.into()));
+        let losses: Vec<f64> = serde_json::from_value(stopped["loss_curve"].clone()).unwrap();
+        assert!(losses.len() < 64 && losses.len() as u64 >= setting["kept_epoch"].as_u64().unwrap() + 4, "{stopped}");
+        if extra.is_empty() {
+            let smallest = losses.iter().copied().fold(f64::INFINITY, f64::min);
+            assert_eq!(stopped["final_metric"], smallest);
+        }
+    }
+    run_in(data.path(), &["fit-directions", "--early-stop", "0"]).fails(2, &["--early-stop"]);
+}
+
 /// Prompts whose corrupted counterpart has the same sentiment: the answer stays right, it only gets weaker or stronger.
 const SAME_SENTIMENT: &str = r#"
 [mild]

@@ -4,7 +4,7 @@
 use crate::emulator::{Emulator, ORDERS, Setting, random};
 use crate::support;
 use actpatch::backend::{Backend, CpuBackend, Dtype};
-use actpatch::directions::das::{AdamSettings, Rotation, TrainSettings, train};
+use actpatch::directions::das::{Rotation, TrainSettings, train};
 use actpatch::engine::*;
 use actpatch::model::{LoadOptions, Model, WeightProcessing};
 use actpatch::types::{Matrix, PairedPrompts};
@@ -113,8 +113,8 @@ fn fitted<B: Backend>(engine: &Engine<B>) -> Values {
     for positions in [PatchPositions::One(4), PatchPositions::All] {
         let paired = PairedRun::new(engine, paired.clone(), &[1], &[positions], false).unwrap();
         let rotation = Rotation::random(engine.config().d_model, 2, 5).unwrap();
-        let settings = TrainSettings { epochs: 2, batch_size: 4, adam: AdamSettings::default() };
-        let trained = train(engine, &paired, 1, positions, &rotation, &settings, |_| {}).unwrap();
+        let settings = TrainSettings { epochs: 2, batch_size: 4, ..TrainSettings::default() };
+        let trained = train(engine, &paired, 1, positions, &rotation, &settings, |_| Ok(Vec::new())).unwrap();
         values.push((format!("losses {positions:?}"), trained.losses.iter().map(|v| *v as f32).collect()));
         values.push((format!("columns {positions:?}"), trained.columns.data));
     }

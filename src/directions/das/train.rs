@@ -19,23 +19,33 @@ pub struct TrainSettings {
     pub batch_size: usize,
     /// The optimiser.
     pub adam: AdamSettings,
+    /// Stop after this many epochs in which the watched loss has not become smaller, and keep the columns that it was
+    /// smallest with. Watched is the mean loss of the test sets, without any the training loss. `None`: all epochs, and
+    /// the last one's columns.
+    pub early_stop: Option<usize>,
 }
 
 impl Default for TrainSettings {
-    /// 64 epochs of batches of 128 prompts, Adam as in the paper's code.
+    /// 64 epochs of batches of 128 prompts, Adam as in the paper's code, the last epoch kept.
     fn default() -> Self {
-        Self { epochs: 64, batch_size: 128, adam: AdamSettings::default() }
+        Self { epochs: 64, batch_size: 128, adam: AdamSettings::default(), early_stop: None }
     }
 }
 
 /// A trained subspace.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trained {
-    /// Orthonormal columns, `(d_model, k)`, after the last epoch.
+    /// Orthonormal columns, `(d_model, k)`.
     pub columns: Matrix,
+    /// Epochs that the columns have behind them: all there were, unless the training stopped early.
+    pub kept_epoch: usize,
+    /// The training loss of the epoch for which the columns were kept.
+    pub final_loss: f64,
     /// Mean loss of every epoch, `1 -` the recovered share of the logit difference, before that epoch's steps moved
     /// the columns of its last batch.
     pub losses: Vec<f64>,
+    /// Per epoch the loss of every test set with the columns behind that epoch.
+    pub test_losses: Vec<Vec<f64>>,
 }
 
 /// Why a training gave no direction.
@@ -89,6 +99,45 @@ pub struct Training<B: Backend> {
     /// Sum of the losses of this epoch's prompts, and their number.
     sum: (f64, usize),
     losses: Vec<f64>,
+    test_losses: Vec<Vec<f64>>,
+    early_stop: Option<EarlyStop>,
+}
+
+/// The best columns so far.
+struct EarlyStop {
+    patience: usize,
+    /// The columns that this epoch's training loss belongs to: those it began with.
+    epoch_start: Matrix,
+    best: Option<Best>,
+}
+
+struct Best {
+    /// The watched loss, and the training loss of the same epoch.
+    loss: f64,
+    training_loss: f64,
+    columns: Matrix,
+    /// Epochs behind these columns, and epochs there had been when their loss was known.
+    epoch: usize,
+    known_at: usize,
+}
+
+impl EarlyStop {
+    /// Hears the losses of epoch `epoch`, whose steps have led to `columns`.
+    fn hear(&mut self, epoch: usize, training_loss: f64, tests: &[f64], columns: &Matrix) {
+        let (loss, watched, behind) = match tests.len() {
+            0 => (training_loss, &self.epoch_start, epoch - 1),
+            count => (tests.iter().sum::<f64>() / count as f64, columns, epoch),
+        };
+        if self.best.as_ref().is_none_or(|best| loss < best.loss) {
+            let columns = watched.clone();
+            self.best = Some(Best { loss, training_loss, columns, epoch: behind, known_at: epoch });
+        }
+        self.epoch_start = columns.clone();
+    }
+
+    fn stops(&self, epoch: usize) -> bool {
+        self.best.as_ref().is_some_and(|best| epoch - best.known_at >= self.patience)
+    }
 }
 
 impl<B: Backend> Training<B> {
@@ -109,8 +158,24 @@ impl<B: Backend> Training<B> {
             return Err(TrainError::NoContrast { dataset: dataset.into(), value: clean });
         }
         let das = Das::new(backend, rotation, settings.adam)?;
-        let batch_size = settings.batch_size.max(1);
-        Ok(Self { das, layer, positions, batch_size, clean, corrupted, sum: (0.0, 0), losses: Vec::new() })
+        let start = |patience| EarlyStop { patience, epoch_start: das.columns().clone(), best: None };
+        Ok(Self {
+            early_stop: settings.early_stop.map(start),
+            das,
+            layer,
+            positions,
+            batch_size: settings.batch_size.max(1),
+            clean,
+            corrupted,
+            sum: (0.0, 0),
+            losses: Vec::new(),
+            test_losses: Vec::new(),
+        })
+    }
+
+    /// The columns now, `(d_model, k)`.
+    pub fn columns(&self) -> &Matrix {
+        self.das.columns()
     }
 
     /// Cuts a run's prompts into batches; the run must have captured the layer and kept the prefixes of the positions.
@@ -143,16 +208,28 @@ impl<B: Backend> Training<B> {
         Ok(())
     }
 
-    /// Ends an epoch; returns its mean loss.
-    pub fn end_epoch(&mut self) -> f64 {
+    /// Ends an epoch; `tests` are the losses of the test sets with [`Training::columns`]. Says whether training goes on.
+    pub fn end_epoch(&mut self, tests: Vec<f64>) -> bool {
         let (sum, count) = std::mem::take(&mut self.sum);
-        self.losses.push(sum / count as f64);
-        sum / count as f64
+        let loss = sum / count as f64;
+        self.losses.push(loss);
+        let epoch = self.losses.len();
+        let goes_on = self.early_stop.as_mut().is_none_or(|early| {
+            early.hear(epoch, loss, &tests, self.das.columns());
+            !early.stops(epoch)
+        });
+        self.test_losses.push(tests);
+        goes_on
     }
 
     /// What has been found.
     pub fn finish(self) -> Trained {
-        Trained { columns: self.das.columns().clone(), losses: self.losses }
+        let Self { das, losses, test_losses, early_stop, .. } = self;
+        let (columns, kept_epoch, final_loss) = match early_stop.and_then(|early| early.best) {
+            Some(Best { columns, epoch, training_loss, .. }) => (columns, epoch, training_loss),
+            None => (das.columns().clone(), losses.len(), losses.last().copied().unwrap_or(f64::NAN)),
+        };
+        Trained { columns, kept_epoch, final_loss, losses, test_losses }
     }
 }
 
@@ -160,7 +237,8 @@ impl<B: Backend> Training<B> {
 /// first `k` columns into the corrupted run restores the clean logit difference (arXiv 2310.15154, section 2.3; Geiger
 /// et al. 2023, arXiv 2303.02536).
 ///
-/// The loss of a batch is `(LD_patched - LD_clean) / (LD_corrupted - LD_clean)`. `progress` hears every epoch's loss.
+/// The loss of a batch is `(LD_patched - LD_clean) / (LD_corrupted - LD_clean)`. `tests` gives the losses of the test sets
+/// with the columns of every epoch's end.
 ///
 /// # Errors
 /// [`TrainError`]; `paired` must have captured `layer` and kept the prefixes of `positions`.
@@ -171,7 +249,7 @@ pub fn train<B: Backend>(
     positions: PatchPositions,
     rotation: &Rotation,
     settings: &TrainSettings,
-    mut progress: impl FnMut(f64),
+    mut tests: impl FnMut(&Matrix) -> Result<Vec<f64>, TrainError>,
 ) -> Result<Trained, TrainError> {
     if !paired.reaches_logits(layer, positions, engine.config().n_layers) {
         return Err(TrainError::Unreachable { layer });
@@ -182,7 +260,10 @@ pub fn train<B: Backend>(
     let batches = training.batches(engine, paired)?;
     for _ in 0..settings.epochs {
         training.pass(engine, paired, &batches)?;
-        progress(training.end_epoch());
+        let losses = tests(training.columns())?;
+        if !training.end_epoch(losses) {
+            break;
+        }
     }
     Ok(training.finish())
 }

@@ -1,0 +1,89 @@
+//! Test sets of a training: datasets it does not learn from, whose loss is noted after every epoch.
+
+use super::chunks::{Kept, stretches};
+use super::das_fits::DasJob;
+use super::patching_suite::{Cell, Layers, Sweep, patch_dataset, patched_scores};
+use crate::backend::Backend;
+use crate::directions::das::TrainError;
+use crate::engine::{Baselines, Engine, EngineError, Metric, Mode, PairedRun, PatchPositions, Scores};
+use crate::types::{Matrix, PairedPrompts};
+use std::collections::BTreeSet;
+
+/// Test sets ready to be patched again and again: those that fit the memory budget are captured once, the others in
+/// stretches every time.
+pub(super) struct TestSets<'a, B: Backend> {
+    engine: &'a Engine<B>,
+    sets: Vec<(&'a PairedPrompts, Option<PairedRun<B>>)>,
+    budget: usize,
+}
+
+impl<'a, B: Backend> TestSets<'a, B> {
+    /// Captures `tests` for `jobs`; each of them may take `budget` bytes.
+    ///
+    /// # Errors
+    /// Those of [`PairedRun::new`].
+    pub fn new(
+        engine: &'a Engine<B>,
+        tests: &'a [PairedPrompts],
+        jobs: &[DasJob],
+        budget: usize,
+    ) -> Result<Self, EngineError> {
+        let layers: BTreeSet<usize> = jobs.iter().map(|job| job.layer).collect();
+        let layers: Vec<usize> = layers.into_iter().collect();
+        let capture = |(number, test): (usize, &'a PairedPrompts)| {
+            let positions: BTreeSet<PatchPositions> =
+                jobs.iter().filter_map(|job| job.test_positions.get(number).copied()).collect();
+            let positions: Vec<PatchPositions> = positions.into_iter().collect();
+            let kept = Kept { layers: layers.len(), positions: &positions };
+            let fits = stretches(engine.config(), test, kept, 1, budget).len() == 1;
+            let run = || PairedRun::new(engine, test.clone(), &layers, &positions, false);
+            Ok((test, fits.then(run).transpose()?))
+        };
+        let sets = tests.iter().enumerate().map(capture).collect::<Result<_, EngineError>>()?;
+        Ok(Self { engine, sets, budget })
+    }
+
+    /// Per job with its columns `(d_model, k)` the loss on every test set: `1 -` the recovered share of the logit
+    /// difference.
+    ///
+    /// # Errors
+    /// Those of the engine; [`TrainError::NoContrast`].
+    pub fn losses(&self, subspaces: &[(&DasJob, &Matrix)]) -> Result<Vec<Vec<f64>>, TrainError> {
+        let mut losses = vec![Vec::with_capacity(self.sets.len()); subspaces.len()];
+        if subspaces.is_empty() {
+            return Ok(losses);
+        }
+        for (number, (prompts, captured)) in self.sets.iter().enumerate() {
+            let cell = |&(job, columns): &(&DasJob, &Matrix)| Cell {
+                columns: columns.clone(),
+                layers: Layers::Own(job.layer),
+                positions: job.test_positions.get(number).copied().unwrap_or(job.positions),
+            };
+            let cells = subspaces.iter().map(cell).collect();
+            let (baselines, scores) = self.patched(prompts, captured.as_ref(), cells)?;
+            let (clean, corrupted) = baselines.logit_differences();
+            if clean == corrupted {
+                return Err(TrainError::NoContrast { dataset: prompts.name.clone(), value: clean });
+            }
+            for (losses, scores) in losses.iter_mut().zip(&scores) {
+                losses.push(1.0 - baselines.evaluate(Metric::LogitDiff, scores));
+            }
+        }
+        Ok(losses)
+    }
+
+    fn patched(
+        &self,
+        prompts: &PairedPrompts,
+        captured: Option<&PairedRun<B>>,
+        cells: Vec<Cell>,
+    ) -> Result<(Baselines, Vec<Scores>), EngineError> {
+        let sweep = Sweep { mode: Mode::Denoising, cells, metrics: vec![Metric::LogitDiff] };
+        if let Some(paired) = captured {
+            let scores = patched_scores(self.engine, paired, &sweep.cells, sweep.mode, &sweep.metrics, |_| {})?;
+            return Ok((paired.baselines().clone(), scores));
+        }
+        let (baselines, mut scores) = patch_dataset(self.engine, prompts, &[sweep], self.budget, |_| {})?;
+        Ok((baselines, scores.pop().unwrap_or_default()))
+    }
+}
