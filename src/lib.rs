@@ -23,6 +23,7 @@
 
 pub mod backend;
 pub mod cli;
+pub mod compat;
 pub mod datasets;
 pub mod directions;
 pub mod engine;

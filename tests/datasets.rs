@@ -1,7 +1,9 @@
-//! The built-in datasets with the real GPT-2 and GPT-NeoX tokenizers, against an independent expansion of the templates
-//! (`tests/reference/make_dataset_fixtures.py`) and against published sizes and positions. The tokenizers are not part of
-//! the repository; without them these tests say that they skip.
+//! The built-in datasets with the real GPT-2 and GPT-NeoX tokenizers and with a small one that spells spaces as Mistral's
+//! does, against an independent expansion of the templates (`tests/reference/make_dataset_fixtures.py`) and against
+//! published sizes and positions. The real tokenizers are not part of the repository; without them these tests say that
+//! they skip.
 
+use actpatch::compat::Compat;
 use actpatch::datasets::{BuildOptions, Catalogue, PairedPrompts};
 use actpatch::model::Tokenizer;
 use serde_json::Value;
@@ -10,6 +12,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 const MODELS: [(&str, u32); 2] = [("gpt2", 50256), ("gpt-neox", 0)];
+const MISTRAL_LIKE: &str = "mistral-like";
 
 /// The tokenizer, when it is there.
 fn tokenizer(model: &str, bos: u32) -> Option<Tokenizer> {
@@ -20,6 +23,34 @@ fn tokenizer(model: &str, bos: u32) -> Option<Tokenizer> {
         return None;
     }
     Some(Tokenizer::from_file(&path, Some(bos)).unwrap())
+}
+
+/// The small tokenizer, and the real ones that are there.
+fn tokenizers() -> Vec<(&'static str, Tokenizer)> {
+    let small = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tokenizers/mistral-like/tokenizer.json");
+    let small = Tokenizer::from_file(Path::new(small), Some(1)).unwrap();
+    let real = MODELS.into_iter().filter_map(|(model, bos)| Some((model, tokenizer(model, bos)?)));
+    std::iter::once((MISTRAL_LIKE, small)).chain(real).collect()
+}
+
+type Expected = BTreeMap<String, BTreeMap<String, Value>>;
+
+/// The dataset is exactly what the reference expansion has found.
+fn assert_expected(prompts: &PairedPrompts, expected: &Value, at: &str) {
+    let n_prompts = prompts.clean.len();
+    assert_eq!(n_prompts, expected["n_prompts"], "{at}");
+    assert!(prompts.sequences.iter().all(|sequence| sequence.len() == expected["length"]), "{at}");
+    assert_eq!(serde_json::json!(prompts.positions), expected["positions"], "{at}");
+    assert_eq!(serde_json::json!(prompts.sequences[prompts.clean[0]]), expected["first_prompt"], "{at}");
+    assert_eq!(fingerprint(prompts), expected["sha256"], "{at}");
+    for row in 0..n_prompts {
+        let corrupted = if expected["corrupted"] == "partner" { row ^ 1 } else { (row + 1) % n_prompts };
+        assert_eq!(prompts.corrupted[row], prompts.clean[corrupted], "{at}, row {row}");
+        assert_eq!(prompts.positive[row], row % 2 == 0, "{at}, row {row}");
+        let unswapped: Vec<_> =
+            prompts.answers[row].iter().map(|&(a, b)| if row % 2 == 0 { (a, b) } else { (b, a) }).collect();
+        assert_eq!(serde_json::json!(unswapped), expected["answers"], "{at}, row {row}");
+    }
 }
 
 fn build(catalogue: &Catalogue, name: &str, tokenizer: &Tokenizer) -> PairedPrompts {
@@ -38,29 +69,95 @@ fn fingerprint(prompts: &PairedPrompts) -> String {
 
 #[test]
 fn every_dataset_equals_the_reference_expansion() {
-    let fixture: BTreeMap<String, BTreeMap<String, Value>> =
-        serde_json::from_str(include_str!("fixtures/datasets.json")).unwrap();
+    let fixture: Expected = serde_json::from_str(include_str!("fixtures/datasets.json")).unwrap();
     let catalogue = Catalogue::load(None).unwrap();
-    for (model, bos) in MODELS {
+    for (model, _) in MODELS {
         assert_eq!(catalogue.names(), fixture[model].keys().collect::<Vec<_>>());
-        let Some(tokenizer) = tokenizer(model, bos) else { continue };
+    }
+    // Its vocabulary has adverbs and French words in other pieces than those datasets need.
+    assert_eq!(fixture[MISTRAL_LIKE].len(), catalogue.names().len() - 2);
+    for (model, tokenizer) in tokenizers() {
         for (name, expected) in &fixture[model] {
-            let prompts = build(&catalogue, name, &tokenizer);
-            let n_prompts = prompts.clean.len();
-            let at = format!("{model} {name}");
-            assert_eq!(n_prompts, expected["n_prompts"], "{at}");
-            assert!(prompts.sequences.iter().all(|sequence| sequence.len() == expected["length"]), "{at}");
-            assert_eq!(serde_json::json!(prompts.positions), expected["positions"], "{at}");
-            assert_eq!(serde_json::json!(prompts.sequences[prompts.clean[0]]), expected["first_prompt"], "{at}");
-            assert_eq!(fingerprint(&prompts), expected["sha256"], "{at}");
-            for row in 0..n_prompts {
-                assert_eq!(prompts.corrupted[row], prompts.clean[(row + 1) % n_prompts], "{at}, row {row}");
-                assert_eq!(prompts.positive[row], row % 2 == 0, "{at}, row {row}");
-                let unswapped: Vec<_> =
-                    prompts.answers[row].iter().map(|&(a, b)| if row % 2 == 0 { (a, b) } else { (b, a) }).collect();
-                assert_eq!(serde_json::json!(unswapped), expected["answers"], "{at}, row {row}");
+            assert_expected(&build(&catalogue, name, &tokenizer), expected, &format!("{model} {name}"));
+        }
+    }
+}
+
+#[test]
+fn prompts_of_the_research_code_can_be_had() {
+    let fixture: Expected = serde_json::from_str(include_str!("fixtures/dataset_compat.json")).unwrap();
+    for (model, tokenizer) in tokenizers() {
+        let mut compared = 0;
+        for compat in [Compat::DoubleSpaces, Compat::PastedAdjectives, Compat::TrailingSpace] {
+            let catalogue = Catalogue::load(None).unwrap().with_compat(compat);
+            for (name, expected) in &fixture[&format!("{model} {compat}")] {
+                assert_expected(&build(&catalogue, name, &tokenizer), expected, &format!("{model} {compat} {name}"));
+                compared += 1;
             }
         }
+        assert!(compared >= 8, "{model}: {compared}");
+    }
+}
+
+/// Two spaces are one token of GPT-NeoX's, behind which some verbs are more than one.
+#[test]
+fn prompts_that_come_out_unequal_are_refused() {
+    let Some(tokenizer) = tokenizer("gpt-neox", 0) else { return };
+    let catalogue = Catalogue::load(None).unwrap().with_compat(Compat::DoubleSpaces);
+    let error = catalogue.build("multi_subject_1", &tokenizer, &BuildOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("`multi_subject_1`") && error.contains("tokens"), "{error}");
+}
+
+/// A word is as long as it is inside a text: there Mistral's space is no token of its own.
+#[test]
+fn spaces_that_stand_alone_do_not_count() {
+    let (_, tokenizer) = tokenizers().swap_remove(0);
+    assert_eq!(tokenizer.encode(" great").unwrap().len(), 2);
+    let prompts = build(&Catalogue::load(None).unwrap(), "simple_train", &tokenizer);
+    assert_eq!(prompts.positions["ADJ"], 6);
+    let word = |row: usize| tokenizer.decode(&prompts.sequences[prompts.clean[row]][6..7]).unwrap();
+    assert_eq!([word(0), word(1)].map(|word| word.trim().to_owned()), ["adequate", "annoying"]);
+}
+
+/// ` Messi` is one of GPT-2's tokens, `Messi` is not: no word for a prompt's beginning.
+#[test]
+fn a_word_that_begins_a_prompt_is_as_long_without_its_space() {
+    let Some(tokenizer) = tokenizer("gpt2", 50256) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("fans.toml");
+    let fans = r#"
+[words]
+names = ["Messi", "Anne", "Sarah"]
+[fans]
+template = "{NAME} is{ADJ}."
+limit = ["names"]
+answers = { positive = "excited", negative = "nervous" }
+fill = { NAME = { both = "names" }, ADJ = { positive = "excited", negative = "nervous" } }
+"#;
+    std::fs::write(&path, fans).unwrap();
+    let catalogue = Catalogue::load(None).unwrap().with_file(&path).unwrap();
+    let texts = build(&catalogue, "fans", &tokenizer).texts;
+    assert_eq!(texts, ["Anne is excited.", "Anne is nervous.", "Sarah is excited.", "Sarah is nervous."]);
+}
+
+/// Positions of the commas and full stops that the paper's summarisation experiments patch.
+#[test]
+fn stories_have_their_published_positions() {
+    for (model, bos) in MODELS {
+        let Some(tokenizer) = tokenizer(model, bos) else { continue };
+        let prompts = build(&Catalogue::load(None).unwrap(), "mood_stories", &tokenizer);
+        let names = ["NAME1", "VRB1", "COMMA1", "JOIN1", "STOP1", "NAME2", "COMMA2", "STOP2", "NAME", "END"];
+        assert_eq!(names.map(|name| prompts.positions[name]), [1, 2, 4, 6, 10, 11, 14, 20, 33, 35], "{model}");
+        let text = |row: usize| prompts.texts[prompts.clean[row]].as_str();
+        let lover = "John loves parties, and joins them whenever possible. Anne hates parties, and avoids them \
+                     whenever possible. One day, they were invited to a grand gala.";
+        let hater = "John hates parties, and avoids them whenever possible. Anne loves parties, and joins them \
+                     whenever possible. One day, they were invited to a grand gala.";
+        for (row, expected) in [(lover, "John"), (hater, "John"), (hater, "Anne"), (lover, "Anne")].iter().enumerate() {
+            assert_eq!(text(row), format!("{} {} feels very", expected.0, expected.1), "{model} {row}");
+        }
+        // The fifteen names of the paper repeat two; the thirteen distinct ones begin with the same.
+        assert_eq!(prompts.clean.len(), 4 * 13, "{model}");
     }
 }
 
@@ -114,22 +211,5 @@ fn positions_and_words_are_the_published_ones() {
         assert_eq!(found, [6, 15, 20, 29, 9, 34], "{model}");
         let answers = [[(33733, 36183)], [(29071, 32725)]][usize::from(model == "gpt-neox")];
         assert_eq!(classification.answers[0], answers, "{model}");
-    }
-}
-
-/// The prompts of the research code's last commit can still be written: two spaces before ADJ4 are one token more.
-#[test]
-fn a_file_can_have_the_double_space() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("head.toml");
-    let built_in = include_str!("../data/datasets.toml");
-    let table = &built_in[built_in.find("[classification_4]").unwrap()..built_in.find("# Two reviews").unwrap()];
-    std::fs::write(&path, table.replace("very{ADJ4}", "very {ADJ4}")).unwrap();
-    let catalogue = Catalogue::load(None).unwrap().with_file(&path).unwrap();
-    for (model, bos) in MODELS {
-        let Some(tokenizer) = tokenizer(model, bos) else { continue };
-        let prompts = build(&catalogue, "classification_4", &tokenizer);
-        assert!(prompts.sequences.iter().all(|sequence| sequence.len() == 36), "{model}");
-        assert_eq!(prompts.positions["ADJ4"], 30, "{model}");
     }
 }

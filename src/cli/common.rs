@@ -2,6 +2,7 @@
 
 use super::device::Device;
 use crate::backend::Dtype;
+use crate::compat::Compat;
 use crate::datasets::treebank::{Scaffold, Split};
 use crate::datasets::{BuildOptions, Catalogue, DatasetError, END, PairedPrompts};
 use crate::engine::{Layout, PatchPositions};
@@ -12,6 +13,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Serialize, Serializer};
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
@@ -100,6 +102,37 @@ impl ModelArgs {
         })?;
         tracing::info!(model = model.name, config = ?model.config, "loaded");
         Ok(model)
+    }
+}
+
+/// Which ways of the paper's code to follow.
+#[derive(Debug, Clone, clap::Args, Serialize)]
+pub struct CompatArgs {
+    /// Follow the paper's code where results here differ from it on purpose (docs/fidelity.md says what each name is).
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_enum)]
+    compat: Vec<Compat>,
+}
+
+impl CompatArgs {
+    /// The names, sorted, each once.
+    pub fn names(&self) -> Vec<Compat> {
+        self.compat.iter().copied().collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Is `compat` asked for?
+    pub fn has(&self, compat: Compat) -> bool {
+        self.compat.contains(&compat)
+    }
+
+    /// The datasets as these names have them.
+    pub fn catalogue(&self, run: &RunArgs) -> Result<Catalogue> {
+        Ok(self.names().into_iter().fold(run.catalogue()?, Catalogue::with_compat))
+    }
+
+    /// The ending that sets result files of a run apart from those of one without these names.
+    pub fn ending(&self) -> String {
+        let names = self.names().into_iter().map(Compat::name).collect::<Vec<_>>().join("_");
+        if names.is_empty() { names } else { format!("_compat_{names}") }
     }
 }
 

@@ -1,11 +1,12 @@
 //! `direction-patching-suite`.
 
 use super::common::{
-    ModelArgs, RunArgs, bar, build_prompts, bytes, distinct, note_skipped, planned_rows, planned_values, print,
-    print_json, processing_names, resolve_positions,
+    CompatArgs, ModelArgs, RunArgs, bar, build_prompts, bytes, distinct, note_skipped, planned_rows, planned_values,
+    print, print_json, processing_names, resolve_positions,
 };
 use super::device::DeviceWork;
 use crate::backend::Backend;
+use crate::compat::Compat;
 use crate::datasets::treebank::Scaffold;
 use crate::datasets::{Catalogue, PairedPrompts};
 use crate::directions::{Direction, DirectionName, FitRecord, Method, list, projected, select};
@@ -56,6 +57,9 @@ pub struct Args {
     /// Keep only the part of the direction parallel or orthogonal to the one fitted on the evaluation dataset itself.
     #[arg(long, value_enum)]
     pub projection: Option<Projection>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub compat: CompatArgs,
     #[command(flatten)]
     #[serde(flatten)]
     pub run: RunArgs,
@@ -111,12 +115,12 @@ fn file_name(args: &Args, metric: Metric) -> String {
         Some(Projection::Para) => "_para",
         Some(Projection::Ortho) => "_ortho",
     };
-    format!("direction_patching_{metric}_resid_{}{layers}{projection}.csv", args.scaffold)
+    format!("direction_patching_{metric}_resid_{}{layers}{projection}{}.csv", args.scaffold, args.compat.ending())
 }
 
 /// Patches what the arguments name, for every model.
 pub fn run(args: Args) -> Result<()> {
-    let catalogue = args.run.catalogue()?;
+    let catalogue = args.compat.catalogue(&args.run)?;
     let mut all = Vec::new();
     for spec in &distinct(&args.models.models) {
         let model = args.models.load(spec, args.run.seed)?;
@@ -201,7 +205,7 @@ fn jobs(
 fn plan(args: &Args, catalogue: &Catalogue, model: &Model) -> Result<String> {
     let folder = args.run.folder(&model.name);
     let directions = selected(args, &folder)?;
-    check_records(&folder, &directions, model, args.run.seed)?;
+    check_records(args, &folder, &directions, model)?;
     let files = read_files(args, &folder)?;
     let mut table = Table::new(["direction", "prompt", "position", "metrics", "arithmetic"]);
     let (mut total, mut activations) = (Flops::default(), 0);
@@ -237,7 +241,7 @@ fn read_files(args: &Args, folder: &Path) -> Result<BTreeMap<Metric, SuiteCsv>> 
 pub(super) fn patch_model(args: &Args, catalogue: &Catalogue, model: Model) -> Result<(Results, Option<RunRecord>)> {
     let folder = args.run.folder(&model.name);
     let directions = selected(args, &folder)?;
-    check_records(&folder, &directions, &model, args.run.seed)?;
+    check_records(args, &folder, &directions, &model)?;
     let mut files = read_files(args, &folder)?;
     let mut work = Vec::new();
     let mut shown = Vec::new();
@@ -302,8 +306,8 @@ impl DeviceWork for PatchModel<'_> {
 
 /// A direction needs a layer of the model, and lives in the basis of the weights it was fitted with: their processing,
 /// and a random model's seed.
-fn check_records(folder: &Path, directions: &[DirectionName], model: &Model, seed: u64) -> Result<()> {
-    let n_layers = model.config.n_layers;
+fn check_records(args: &Args, folder: &Path, directions: &[DirectionName], model: &Model) -> Result<()> {
+    let (n_layers, seed) = (model.config.n_layers, args.run.seed);
     if let Some(name) = directions.iter().find(|name| name.layer() > n_layers) {
         bail!("{name}: layer: expected 0..{n_layers} for {}, found {}", model.name, name.layer());
     }
@@ -316,7 +320,7 @@ fn check_records(folder: &Path, directions: &[DirectionName], model: &Model, see
             continue;
         }
         let record = FitRecord::read(folder, name)?;
-        if record.weight_processing != ours {
+        if record.weight_processing != ours && !args.compat.has(Compat::UnprocessedFits) {
             let show = |list: &[String]| if list.is_empty() { "none".to_owned() } else { list.join(",") };
             bail!(
                 "{}: weight_processing: expected {}, found {}; run with --weight-processing {}",

@@ -1,13 +1,14 @@
 //! `fit-directions`.
 
 use super::common::{
-    ModelArgs, RunArgs, bar, build_prompts, bytes, distinct, note_skipped, planned_rows, planned_values, print,
-    print_json, processing_names, resolve_layers, resolve_position, resolve_positions,
+    CompatArgs, ModelArgs, RunArgs, bar, build_prompts, bytes, distinct, note_skipped, planned_rows, planned_values,
+    print, print_json, processing_names, resolve_layers, resolve_position, resolve_positions,
 };
 use super::device::DeviceWork;
 use super::direction_patching_suite::label;
 use super::random_directions;
 use crate::backend::Backend;
+use crate::compat::Compat;
 use crate::datasets::treebank::{Scaffold, Split};
 use crate::datasets::{Catalogue, END, PairedPrompts};
 use crate::directions::das::{AdamSettings, TrainError, TrainSettings, Trained};
@@ -69,6 +70,9 @@ pub struct Args {
     pub early_stop: Option<u32>,
     #[command(flatten)]
     #[serde(flatten)]
+    pub compat: CompatArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
     pub run: RunArgs,
 }
 
@@ -106,7 +110,12 @@ pub struct Outcome {
 
 /// Fits what the arguments name, for every model.
 pub fn run(args: Args) -> Result<()> {
-    let catalogue = args.run.catalogue()?;
+    if let Some(other) = args.compat.names().into_iter().find(|compat| !compat.changes_prompts()) {
+        bail!(
+            "--compat: {other} is about using directions, not about fitting them (fit with --weight-processing none)"
+        );
+    }
+    let catalogue = args.compat.catalogue(&args.run)?;
     let mut all = Vec::new();
     for spec in &distinct(&args.models.models) {
         let model = args.models.load(spec, args.run.seed)?;
@@ -153,15 +162,24 @@ fn epochs_of(args: &Args, set: &str) -> usize {
     args.epochs.map_or(usual, |epochs| epochs as usize)
 }
 
-/// File names do not tell the scaffold: a direction of another one must not pass for the wanted one.
-fn check_scaffold(args: &Args, name: &DirectionName, set: &str, folder: &Path) -> Result<()> {
-    let (Some(_), Ok(record)) = (Split::of_dataset(set), FitRecord::read(folder, name)) else { return Ok(()) };
-    let wanted = scaffold_of(args, set);
+/// File names tell neither the scaffold nor the prompts' ways: a direction of others must not pass for the wanted one.
+fn check_kept(args: &Args, name: &DirectionName, set: &str, folder: &Path) -> Result<()> {
+    let (Some(_), Ok(record)) = (name.dataset(), FitRecord::read(folder, name)) else { return Ok(()) };
+    let differs = |field: &str, expected: &str, found: &str| -> Result<()> {
+        let path = Direction::paths(folder, name).1;
+        bail!("{}: {field}: expected {expected}, found {found}; use --overwrite or another --data-dir", path.display())
+    };
+    let shown = |names: &[Compat]| match names {
+        [] => "none".to_owned(),
+        names => names.iter().map(|compat| compat.name()).collect::<Vec<_>>().join(","),
+    };
+    let wanted = args.compat.names();
+    if record.compat != wanted {
+        return differs("compat", &shown(&wanted), &shown(&record.compat));
+    }
+    let scaffold = scaffold_of(args, set).name();
     match record.settings.get("scaffold").and_then(serde_json::Value::as_str) {
-        Some(found) if name.dataset().is_some() && found != wanted.name() => bail!(
-            "{}: scaffold: expected {wanted}, found {found}; use --overwrite or another --data-dir",
-            Direction::paths(folder, name).1.display()
-        ),
+        Some(found) if Split::of_dataset(set).is_some() && found != scaffold => differs("scaffold", scaffold, found),
         _ => Ok(()),
     }
 }
@@ -179,7 +197,7 @@ fn jobs(args: &Args, model: &Model, prompts: &PairedPrompts, folder: &Path) -> R
                     _ => DirectionName::fitted(method, &prompts.name, &position, layer)?,
                 };
                 if !args.run.overwrite && Direction::paths(folder, &name).0.exists() {
-                    check_scaffold(args, &name, &prompts.name, folder)?;
+                    check_kept(args, &name, &prompts.name, folder)?;
                     kept += 1;
                 } else if !jobs.iter().any(|job: &Job| job.name == name) {
                     jobs.push(Job { name, method, layer, positions });
@@ -361,6 +379,7 @@ impl<B: Backend> Fitting<'_, B> {
             position: job.name.position().map(Into::into),
             layer: job.layer,
             seed: args.run.seed,
+            compat: args.compat.names(),
             settings,
             loss_curve: Vec::new(),
             test_loss_curves: BTreeMap::new(),

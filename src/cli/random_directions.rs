@@ -73,6 +73,7 @@ pub(super) fn write(folder: &Path, model: &Model, spec: &str, layer: usize, seed
         position: None,
         layer,
         seed,
+        compat: Vec::new(),
         settings: json!({}),
         loss_curve: Vec::new(),
         test_loss_curves: BTreeMap::new(),

@@ -2,7 +2,7 @@
 
 use super::assemble::{Row, Rows, assemble};
 use super::error::{DatasetError, Place};
-use super::file::{Answers, Dataset, ExplicitPrompt, Fill, PromptSource, TemplatePrompts, WordLists};
+use super::file::{Answers, Counterpart, Dataset, ExplicitPrompt, Fill, PromptSource, TemplatePrompts, WordLists};
 use super::template::Prompt;
 use super::{AnswerPair, PairedPrompts};
 use crate::model::Tokenizer;
@@ -11,8 +11,7 @@ use std::collections::{BTreeMap, HashSet};
 /// How a dataset is built, beyond what its table says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuildOptions {
-    /// Tokens a filler must have, leading space included, in place of the dataset's own `filter_length`. Tokenizers that
-    /// make a token of the leading space (Mistral's) need one more than GPT-2's.
+    /// Tokens a filler must have inside a text, leading space included, in place of the dataset's own `filter_length`.
     pub filter_length: Option<usize>,
     /// Number of answer pairs; all there are when `None`.
     pub n_answers: Option<usize>,
@@ -25,6 +24,9 @@ impl Default for BuildOptions {
         Self { filter_length: None, n_answers: None, prepend_bos: true }
     }
 }
+
+/// A text for words to stand in while their tokens are counted.
+const CONTEXT: &str = "a";
 
 /// What every step needs to know.
 struct Builder<'a> {
@@ -72,7 +74,11 @@ impl Builder<'_> {
         let row = |clean: usize| {
             let positive = clean.is_multiple_of(2);
             let answers = if positive { answers.clone() } else { swapped.clone() };
-            Row { clean, corrupted: (clean + 1) % prompts.len(), positive, answers }
+            let corrupted = match source.corrupted {
+                Counterpart::Next => (clean + 1) % prompts.len(),
+                Counterpart::Partner => clean ^ 1,
+            };
+            Row { clean, corrupted, positive, answers }
         };
         let rows = (0..prompts.len()).map(row).collect();
         Ok(Rows { prompts, rows, field: "template", ragged: false })
@@ -107,21 +113,47 @@ impl Builder<'_> {
             [(field.clone(), &fill.positive), (field, &fill.negative)]
         });
         let limits = source.limit.iter().flatten().map(|list| ("limit".to_string(), list));
+        let begins = source.template.first_placeholder();
+        let beginning: HashSet<&String> = source
+            .variants
+            .iter()
+            .flatten()
+            .filter(|(placeholder, _)| Some(placeholder.as_str()) == begins)
+            .flat_map(|(_, fill)| [&fill.positive, &fill.negative])
+            .collect();
         let mut words = BTreeMap::new();
         for (field, list) in filled.chain(limits) {
             if !words.contains_key(list) {
-                words.insert(list.clone(), self.words_of_length(list, filter_length, &field)?);
+                let fits = |word: &str| self.has_length(word, filter_length, beginning.contains(list));
+                words.insert(list.clone(), self.words_that_fit(list, filter_length, fits, &field)?);
             }
         }
         Ok(words)
     }
 
-    fn words_of_length(&self, list: &str, filter_length: usize, field: &str) -> Result<Vec<String>, DatasetError> {
+    /// Is the word `filter_length` tokens long, inside a text and, if it also `begins` one, there without its space?
+    ///
+    /// Inside a text, because some tokenizers (Mistral's) put a token in front of a word that stands alone with a space:
+    /// the research code asked for one token more there.
+    fn has_length(&self, word: &str, filter_length: usize, begins: bool) -> Result<bool, DatasetError> {
+        let before = self.tokenizer.encode(CONTEXT)?.len();
+        let inside = self.tokenizer.encode(&format!("{CONTEXT}{word}"))?.len();
+        Ok(inside == before + filter_length
+            && (!begins || self.tokenizer.encode(word.trim_start())?.len() == filter_length))
+    }
+
+    fn words_that_fit(
+        &self,
+        list: &str,
+        filter_length: usize,
+        fits: impl Fn(&str) -> Result<bool, DatasetError>,
+        field: &str,
+    ) -> Result<Vec<String>, DatasetError> {
         let all = self.word_list(list, field)?;
         let mut seen = HashSet::new();
         let mut kept = Vec::new();
         for word in all {
-            if self.tokenizer.encode(word)?.len() == filter_length && seen.insert(word) {
+            if fits(word)? && seen.insert(word) {
                 kept.push(word.clone());
             }
         }
@@ -182,7 +214,11 @@ impl Builder<'_> {
     ) -> Result<Vec<u32>, DatasetError> {
         let mut tokens: Vec<u32> = Vec::new();
         for answer in self.word_list(list, field)? {
-            match self.continuation(prompt, answer)?.as_slice() {
+            let found = match answers.bare {
+                true => self.tokenizer.encode(answer.trim_start())?,
+                false => self.continuation(prompt, answer)?,
+            };
+            match found.as_slice() {
                 [token, rest @ ..] if (answers.first_token || rest.is_empty()) && !tokens.contains(token) => {
                     tokens.push(*token)
                 }

@@ -3,10 +3,15 @@
 use super::PairedPrompts;
 use super::build::{BuildOptions, build};
 use super::error::DatasetError;
-use super::file::{Dataset, WordLists, parse_datasets, parse_words};
+use super::file::{Dataset, PromptSource, WordLists, parse_datasets, parse_words};
+use crate::compat::Compat;
 use crate::model::Tokenizer;
 use std::collections::BTreeMap;
 use std::path::Path;
+
+/// The word list that [`Compat::PastedAdjectives`] puts in the place of another.
+const PASTED: &str = "pasted_top_adjectives";
+const PASTED_OVER: &str = "negative_top_adjectives";
 
 /// Named datasets and word lists. What is added later replaces what has the same name.
 ///
@@ -56,6 +61,20 @@ impl Catalogue {
         let text = std::fs::read_to_string(path).map_err(|source| DatasetError::Io { path: path.into(), source })?;
         self.add_datasets(&path.display().to_string(), &text)?;
         Ok(self)
+    }
+
+    /// Makes the prompts of all templates what they are under `compat`; files that are added later are not touched.
+    pub fn with_compat(mut self, compat: Compat) -> Self {
+        if compat == Compat::PastedAdjectives {
+            let pasted = self.words.get(PASTED).cloned().unwrap_or_default();
+            self.words.insert(PASTED_OVER.into(), pasted);
+        }
+        for dataset in self.datasets.values_mut() {
+            if let PromptSource::Template(prompts) = &mut dataset.prompts {
+                prompts.apply(compat);
+            }
+        }
+        self
     }
 
     /// The names of all datasets, sorted.

@@ -2,6 +2,7 @@
 
 use super::error::{DatasetError, Place};
 use super::template::Template;
+use crate::compat::Compat;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -38,7 +39,37 @@ pub(super) struct TemplatePrompts {
     /// Word lists whose shortest sets the number of indices; `None`: all that fill a placeholder.
     pub limit: Option<Vec<String>>,
     pub filter_length: usize,
+    /// Which prompt is the corrupted one of a row.
+    pub corrupted: Counterpart,
+    /// Placeholders before which [`Compat::DoubleSpaces`] has a second space.
+    pub double_spaces: Vec<String>,
     pub answers: Answers,
+}
+
+/// The corrupted prompt of a template's row.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Counterpart {
+    /// The next row's clean one.
+    #[default]
+    Next,
+    /// The one of the other sign with the same index and variant.
+    Partner,
+}
+
+impl TemplatePrompts {
+    /// Makes the prompts what they are under `compat`.
+    pub fn apply(&mut self, compat: Compat) {
+        match compat {
+            Compat::DoubleSpaces => self.template.space_before(&self.double_spaces),
+            Compat::TrailingSpace => {
+                self.template.space_behind();
+                self.answers.bare = true;
+            }
+            // One is about a word list, the other about weights.
+            Compat::PastedAdjectives | Compat::UnprocessedFits => {}
+        }
+    }
 }
 
 /// What fills one placeholder.
@@ -56,6 +87,9 @@ pub(super) struct Answers {
     pub negative: String,
     #[serde(default)]
     pub first_token: bool,
+    /// Are answers encoded alone and without their leading space, not as the prompt's continuation?
+    #[serde(skip)]
+    pub bare: bool,
 }
 
 /// A clean prompt with its own corrupted one.
@@ -76,6 +110,8 @@ struct DatasetTable {
     variants: Option<Vec<FillTables>>,
     limit: Option<Vec<String>>,
     filter_length: Option<usize>,
+    corrupted: Option<Counterpart>,
+    double_spaces: Option<Vec<String>>,
     answers: Option<Answers>,
     /// Parsed one by one, so that an error can say which.
     prompts: Option<Vec<toml::Value>>,
@@ -174,6 +210,8 @@ fn dataset(file: &str, name: String, value: toml::Value) -> Result<Dataset, Data
                 ("variants", table.variants.is_some()),
                 ("limit", table.limit.is_some()),
                 ("filter_length", table.filter_length.is_some()),
+                ("corrupted", table.corrupted.is_some()),
+                ("double_spaces", table.double_spaces.is_some()),
                 ("answers", table.answers.is_some()),
             ];
             if let Some((field, _)) = idle.iter().find(|(_, present)| *present) {
@@ -190,7 +228,20 @@ fn dataset(file: &str, name: String, value: toml::Value) -> Result<Dataset, Data
             let filter_length = table.filter_length.unwrap_or(1);
             let answers = table.answers.ok_or_else(|| wrong("missing field `answers`".into()))?;
             let variants = variants(&place, table.fill, table.variants)?;
-            PromptSource::Template(TemplatePrompts { template, variants, limit: table.limit, filter_length, answers })
+            let double_spaces = table.double_spaces.unwrap_or_default();
+            if let Some(name) = double_spaces.iter().find(|name| !template.has_placeholder(name)) {
+                let message = format!("the template has no placeholder {{{name}}}");
+                return Err(DatasetError::Field { place: place("double_spaces".into()), message });
+            }
+            PromptSource::Template(TemplatePrompts {
+                template,
+                variants,
+                limit: table.limit,
+                filter_length,
+                corrupted: table.corrupted.unwrap_or_default(),
+                double_spaces,
+                answers,
+            })
         }
     };
     Ok(Dataset { file: file.into(), name, prompts })

@@ -68,7 +68,30 @@ impl Template {
         self.pieces.iter().any(|piece| matches!(piece, Piece::Placeholder(own) if own == name))
     }
 
-    /// The prompt in which `word` gives each placeholder's filler; the error is the placeholder that has none.
+    /// The placeholder that the prompt begins with.
+    pub fn first_placeholder(&self) -> Option<&str> {
+        match self.pieces.first() {
+            Some(Piece::Placeholder(name)) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// Puts one more space in front of the placeholders `names`.
+    pub fn space_before(&mut self, names: &[String]) {
+        let spaced = |piece: Piece| match &piece {
+            Piece::Placeholder(name) if names.contains(name) => vec![Piece::Text(" ".into()), piece],
+            _ => vec![piece],
+        };
+        self.pieces = std::mem::take(&mut self.pieces).into_iter().flat_map(spaced).collect();
+    }
+
+    /// Puts a space behind everything.
+    pub fn space_behind(&mut self) {
+        self.pieces.push(Piece::Text(" ".into()));
+    }
+
+    /// The prompt in which `word` gives each placeholder's filler; the error is the placeholder that has none. At the
+    /// beginning of the prompt a filler loses its leading space.
     pub fn render<'word>(&self, word: impl Fn(&str) -> Option<&'word str>) -> Result<Prompt, String> {
         let mut prompt = Prompt { text: String::new(), ends: BTreeMap::new() };
         for piece in &self.pieces {
@@ -82,7 +105,8 @@ impl Template {
                     name
                 }
                 Piece::Placeholder(name) => {
-                    prompt.text.push_str(word(name).ok_or_else(|| name.clone())?);
+                    let word = word(name).ok_or_else(|| name.clone())?;
+                    prompt.text.push_str(if prompt.text.is_empty() { word.trim_start() } else { word });
                     name
                 }
             };
@@ -125,6 +149,18 @@ mod tests {
         assert_eq!(prompt.text, "{x} This movie was good, é good.");
         // Bytes: `{x} This movie` is 14; the last ` good` ends one byte before the end.
         assert_eq!(prompt.ends, BTreeMap::from([("SBJ".to_string(), 14), ("ADJ".to_string(), prompt.text.len() - 1)]));
+    }
+
+    #[test]
+    fn spaces_go_where_they_are_put() {
+        let mut template = Template::parse("{A} very{B}{A}").unwrap();
+        assert_eq!(template.first_placeholder(), Some("A"));
+        template.space_before(&["B".to_string()]);
+        template.space_behind();
+        let prompt = template.render(|name| Some(if name == "A" { " one" } else { " two" })).unwrap();
+        assert_eq!(prompt.text, "one very  two one ");
+        assert_eq!(prompt.ends, BTreeMap::from([("A".to_string(), 17), ("B".to_string(), 13)]));
+        assert_eq!(Template::parse("a{B}").unwrap().first_placeholder(), None);
     }
 
     #[test]

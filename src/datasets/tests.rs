@@ -1,6 +1,7 @@
 //! Structure and errors of built datasets, with a tokenizer small enough to count tokens by eye.
 
 use super::*;
+use crate::compat::Compat;
 use crate::model::Tokenizer;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -155,6 +156,36 @@ fn wrapping_and_offsets() {
 #[test]
 fn without_a_limit_every_list_limits() {
     assert_eq!(built(&changed(r#"limit = ["up", "down"]"#, "")).clean.len(), 2);
+}
+
+#[test]
+fn a_partner_can_be_the_corrupted_prompt() {
+    let prompts = built(&changed("limit =", "corrupted = \"partner\"\nlimit ="));
+    assert_eq!((prompts.clean, prompts.corrupted), (vec![0, 1, 2, 3], vec![1, 0, 3, 2]));
+    assert!(refused(&changed("limit =", "corrupted = \"last\"\nlimit =")).contains("corrupted"));
+}
+
+#[test]
+fn a_prompt_that_begins_with_a_word_has_no_space_there() {
+    let prompts = built(&changed("It was{ADJ},{VRB} it.{SBJ: film}", "{ADJ},{VRB} It{VRB}"));
+    assert_eq!(prompts.texts[0], "good, loved It loved");
+    assert_eq!((prompts.positions["ADJ"], prompts.positions["VRB"]), (1, 5));
+}
+
+#[test]
+fn spaces_are_doubled_and_trailed_on_request_alone() {
+    let text = changed("limit =", "double_spaces = [\"VRB\"]\nlimit =");
+    assert_eq!(built(&text).texts, built(&mine()).texts);
+    let build = |compat| {
+        let catalogue = with_text(&text).unwrap().with_compat(compat);
+        catalogue.build("mine", &tokenizer(Some(BOS)), &BuildOptions::default())
+    };
+    let doubled = build(Compat::DoubleSpaces).unwrap();
+    assert_eq!(doubled.texts[0], "It was good,  loved it. film");
+    assert_eq!((doubled.positions["ADJ"], doubled.positions["VRB"]), (3, 6));
+    // `yes` and `no` have no token without their space here.
+    assert!(build(Compat::TrailingSpace).unwrap_err().to_string().contains("`answers`"));
+    assert!(refused(&changed("limit =", "double_spaces = [\"NOUN\"]\nlimit =")).contains("{NOUN}"));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Direction files: an `.npy` array, which other tools read, and a JSON record of how it came about.
 
 use super::{DirectionError, DirectionName};
+use crate::compat::Compat;
 use crate::types::Matrix;
 use ndarray::{ArrayView1, ArrayView2};
 use ndarray_npy::WriteNpyExt;
@@ -43,6 +44,9 @@ pub struct FitRecord {
     pub layer: usize,
     /// Seed of every random choice.
     pub seed: u64,
+    /// Ways of the paper's code that its prompts follow.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub compat: Vec<Compat>,
     /// Settings of the method.
     pub settings: serde_json::Value,
     /// Loss after each epoch (DAS), otherwise empty.
@@ -268,6 +272,7 @@ mod tests {
             position: name.position().map(Into::into),
             layer: name.layer(),
             seed: 0,
+            compat: vec![Compat::DoubleSpaces],
             settings: serde_json::json!({"epochs": 64}),
             loss_curve: vec![0.5, 0.25],
             test_loss_curves: BTreeMap::from([("simple_test".into(), vec![0.6, 0.3])]),

@@ -2,6 +2,7 @@
 
 mod bad_files;
 mod bad_input;
+mod compat;
 mod journey;
 mod manifest;
 mod same_numbers;

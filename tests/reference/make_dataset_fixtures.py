@@ -1,4 +1,5 @@
-"""Writes tests/fixtures/datasets.json: sizes, positions and token ids of every built-in dataset, for real tokenizers.
+"""Writes tests/fixtures/datasets.json: sizes, positions and token ids of every built-in dataset, for real tokenizers and
+for the small one of make_tokenizer_fixture.py; and tests/fixtures/dataset_compat.json, the same under `--compat`.
 
     python tests/reference/make_dataset_fixtures.py --tokenizers FOLDER [--word-lists word_lists.yaml]
 
@@ -17,7 +18,11 @@ import tokenizers
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 WORDS = tomllib.loads((ROOT / "data/words.toml").read_text())
-BOS = {"gpt2": 50256, "gpt-neox": 0}
+BOS = {"gpt2": 50256, "gpt-neox": 0, "mistral-like": 1}
+# Tokens that a word with its leading space has more when it stands alone than inside a text.
+EXTRA = {"gpt2": 0, "gpt-neox": 0, "mistral-like": 1}
+# Too many of these words are in pieces there.
+NOT_FOR = {"gpt2": [], "gpt-neox": [], "mistral-like": ["simple_adverb", "simple_french"]}
 
 SIMPLE = "I thought this{SBJ1} was{ADJ}, I{VRB} it. \nConclusion:{DTR}{SBJ2} is"
 SIMPLE_FIXED = {"SBJ1": " movie", "DTR": " This", "SBJ2": " movie"}
@@ -31,11 +36,21 @@ SUBJECTS = (
     "Review{SUBJ} Sentiment:"
 )
 
+STORY = (
+    "{NAME1}{VRB1} parties{COMMA1} and{JOIN1} them whenever possible{STOP1}{NAME2}{VRB2} parties{COMMA2} and{JOIN2} them"
+    " whenever possible{STOP2} One day, they were invited to a grand gala.{NAME} feels very"
+)
+STORY_FIXED = {"COMMA1": ",", "STOP1": ".", "COMMA2": ",", "STOP2": "."}
+CONTRAST = "I thought this movie was{ADJ1}. I{VRB} it, even though the sequel was{ADJ2}. \nConclusion: This movie is"
+
 # name: template, {placeholder: list suffix}, list suffixes that limit the size, answers' suffix, tokens per filler
 PLAIN = {
     "simple": (SIMPLE, {"ADJ": "core_adjectives", "VRB": "verbs"}, ["core_adjectives"], "answer_tokens", 1),
     "simple_train": (SIMPLE, {"ADJ": "adjectives_train", "VRB": "verbs"}, ["core_adjectives"], "answer_tokens", 1),
     "simple_test": (SIMPLE, {"ADJ": "adjectives_test", "VRB": "verbs"}, ["adjectives_test"], "answer_tokens", 1),
+    "simple_first": (
+        SIMPLE, {"ADJ": "first_adjectives", "VRB": "first_verbs"}, ["first_adjectives"], "first_answers", 1,
+    ),
     "simple_res": (
         "This restaurant is a{NOUN}, you are going to{VRB} it. \nConclusion: This restaurant is very",
         {"NOUN": "nouns", "VRB": "infinitives"},
@@ -92,18 +107,28 @@ THREE_ADJECTIVES = {
 class Words:
     """Word lists filtered for one tokenizer."""
 
-    def __init__(self, tokenizer):
+    def __init__(self, tokenizer, extra, lists):
         self.tokenizer = tokenizer
+        self.extra = extra
+        self.lists = lists
 
     def tokens(self, text):
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
     def of_length(self, name, length):
-        words = dict.fromkeys(" " + word for word in WORDS[name])
-        return [word for word in words if len(self.tokens(word)) == length]
+        words = dict.fromkeys(" " + word for word in self.lists[name])
+        return [word for word in words if len(self.tokens(word)) == length + self.extra]
 
     def first_tokens(self, name):
-        return list(dict.fromkeys(self.tokens(" " + word)[0] for word in WORDS[name]))
+        return list(dict.fromkeys(self.tokens(" " + word)[self.extra] for word in self.lists[name]))
+
+    def answers(self, name):
+        """Single tokens behind a prompt."""
+        return [self.tokens(word)[-1] for word in self.of_length(name, 1)]
+
+    def bare_answers(self, name):
+        """Words without a space that are single tokens."""
+        return [self.tokens(word)[0] for word in self.lists[name] if len(self.tokens(word)) == 1]
 
 
 def wrap(words, index):
@@ -165,6 +190,29 @@ def subject_prompts(words):
     return interleave(positive, negative), "sentiments_any_case"
 
 
+def contrast_prompts(words):
+    lists = {sign: words.of_length(f"{sign}_first_adjectives", 1) for sign in ("positive", "negative")}
+    prompts = []
+    for index in range(min(map(len, lists.values()))):
+        for sign, other, verb in (("positive", "negative", " loved"), ("negative", "positive", " hated")):
+            fillers = {"ADJ1": lists[sign][index], "VRB": verb, "ADJ2": lists[other][index]}
+            prompts.append((CONTRAST, fillers))
+    return prompts, "first_answers"
+
+
+def story_prompts(words):
+    """Per name: the lover asked about, the hater; then, the second name asked about, the lover, the hater."""
+    names = [name for name in words.of_length("story_names", 1) if len(words.tokens(name.strip())) == 1]
+    love, hate = (" loves", " joins"), (" hates", " avoids")
+    prompts = []
+    for index in range(len(names)):
+        first, second = names[index], wrap(names, index + 1)
+        for own, other, asked in ((love, hate, first), (hate, love, first), (hate, love, second), (love, hate, second)):
+            fillers = {"NAME1": first.strip(), "VRB1": own[0], "JOIN1": own[1], "NAME2": second, "VRB2": other[0]}
+            prompts.append((STORY, STORY_FIXED | fillers | {"JOIN2": other[1], "NAME": asked}))
+    return prompts, "story"
+
+
 def fill(template, fillers):
     """The text, and where each filler's last character stands in it."""
     ends = {}
@@ -174,16 +222,41 @@ def fill(template, fillers):
     return template.format(**fillers), ends
 
 
-def describe(name, words, bos):
+def prompts_of(name, words):
     if name in PLAIN:
-        prompts, answers = plain_prompts(name, words)
-    elif name in THREE_ADJECTIVES:
-        prompts, answers = review_prompts(name, words)
-    else:
-        prompts, answers = subject_prompts(words)
+        return plain_prompts(name, words)
+    if name in THREE_ADJECTIVES:
+        return review_prompts(name, words)
+    others = {"multi_subject_1": subject_prompts, "contrastive": contrast_prompts, "mood_stories": story_prompts}
+    return others[name](words)
+
+
+def answers_of(name, answers, words, compat):
+    signs = ("positive", "negative")
+    if name == "simple_french":
+        return [words.first_tokens(f"{sign}_{answers}") for sign in signs]
+    if name == "mood_stories":
+        return [words.answers("excited"), words.answers("nervous")]
+    single = words.bare_answers if compat == "trailing-space" else words.answers
+    return [single(f"{sign}_{answers}") for sign in signs]
+
+
+def as_in(compat, template):
+    """The template of the research code's last commit, or of its runs with Mistral."""
+    if compat == "double-spaces":
+        if template is SUBJECTS:
+            for key in ("SUBJ1_VRB", "SUBJ2_VRB", "SUBJ1_ADJ4", "SUBJ2_ADJ4"):
+                template = template.replace("{" + key + "}", " {" + key + "}")
+        else:
+            template = template.replace("very{ADJ4}", "very {ADJ4}")
+    return template + " " if compat == "trailing-space" else template
+
+
+def describe(name, words, bos, compat=None):
+    prompts, answers = prompts_of(name, words)
     rows, all_positions = [], []
     for template, fillers in prompts:
-        text, ends = fill(template, fillers)
+        text, ends = fill(as_in(compat, template), fillers)
         encoding = words.tokenizer.encode(text, add_special_tokens=False)
         rows.append([bos] + encoding.ids)
         # A character of several tokens (an accented one) is the last of them.
@@ -192,18 +265,14 @@ def describe(name, words, bos):
             for key, end in ends.items()
         }
         all_positions.append({key: at + 1 for key, at in covering.items()} | {"END": len(encoding.ids)})
-    assert len({len(row) for row in rows}) == 1, name
+    assert len({len(row) for row in rows}) == 1, (name, compat)
     assert all(positions == all_positions[0] for positions in all_positions), name
-    if name == "simple_french":
-        pools = [words.first_tokens(f"{sign}_{answers}") for sign in ("positive", "negative")]
-    else:
-        pools = [
-            [words.tokens(word)[0] for word in words.of_length(f"{sign}_{answers}", 1)] for sign in ("positive", "negative")
-        ]
+    pools = answers_of(name, answers, words, compat)
     return {
         "n_prompts": len(rows),
         "length": len(rows[0]),
         "positions": dict(sorted(all_positions[0].items())),
+        "corrupted": "partner" if name == "mood_stories" else "next",
         "answers": [list(pair) for pair in zip(*pools)],
         "first_prompt": rows[0],
         # Over all rows in order: ids joined by spaces, rows ended by newlines.
@@ -241,12 +310,26 @@ def main():
     arguments = parser.parse_args()
     if arguments.word_lists:
         compare_word_lists(arguments.word_lists)
-    names = sorted([*PLAIN, *THREE_ADJECTIVES, "multi_subject_1"])
-    fixture = {}
+    names = sorted([*PLAIN, *THREE_ADJECTIVES, "multi_subject_1", "contrastive", "mood_stories"])
+    files = {model: arguments.tokenizers / model for model in ("gpt2", "gpt-neox")}
+    files["mistral-like"] = ROOT / "tests/fixtures/tokenizers/mistral-like"
+    fixture, compat_fixture = {}, {}
     for model, bos in BOS.items():
-        words = Words(tokenizers.Tokenizer.from_file(str(arguments.tokenizers / model / "tokenizer.json")))
-        fixture[model] = {name: describe(name, words, bos) for name in names}
+        tokenizer = tokenizers.Tokenizer.from_file(str(files[model] / "tokenizer.json"))
+        words = Words(tokenizer, EXTRA[model], WORDS)
+        fixture[model] = {name: describe(name, words, bos) for name in names if name not in NOT_FOR[model]}
+        pasted = Words(tokenizer, EXTRA[model], WORDS | {"negative_top_adjectives": WORDS["pasted_top_adjectives"]})
+        reviews = [name for name in names if name.startswith("classification")]
+        # Two spaces are one token of GPT-NeoX's, before which verbs break into pieces: its prompts differ in length.
+        doubled = reviews + (["multi_subject_1"] if model == "gpt2" else [])
+        trailing = ["simple_train", "simple_product", "classification_4"] if model == "mistral-like" else []
+        compat_fixture |= {
+            f"{model} double-spaces": {name: describe(name, words, bos, "double-spaces") for name in doubled},
+            f"{model} pasted-adjectives": {name: describe(name, pasted, bos) for name in reviews},
+            f"{model} trailing-space": {name: describe(name, words, bos, "trailing-space") for name in trailing},
+        }
     (ROOT / "tests/fixtures/datasets.json").write_text(compact(fixture))
+    (ROOT / "tests/fixtures/dataset_compat.json").write_text(compact(compat_fixture))
 
 
 if __name__ == "__main__":
