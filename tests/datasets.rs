@@ -44,11 +44,19 @@ fn assert_expected(prompts: &PairedPrompts, expected: &Value, at: &str) {
     assert_eq!(serde_json::json!(prompts.sequences[prompts.clean[0]]), expected["first_prompt"], "{at}");
     assert_eq!(fingerprint(prompts), expected["sha256"], "{at}");
     for row in 0..n_prompts {
-        let corrupted = if expected["corrupted"] == "partner" { row ^ 1 } else { (row + 1) % n_prompts };
-        assert_eq!(prompts.corrupted[row], prompts.clean[corrupted], "{at}, row {row}");
-        assert_eq!(prompts.positive[row], row % 2 == 0, "{at}, row {row}");
+        let positive = match expected["corrupted"].as_str() {
+            Some("neutral") => at.ends_with("simple_positive"),
+            _ => row % 2 == 0,
+        };
+        match expected["corrupted"].as_str() {
+            Some("next") => assert_eq!(prompts.corrupted[row], prompts.clean[(row + 1) % n_prompts], "{at}, row {row}"),
+            Some("partner") => assert_eq!(prompts.corrupted[row], prompts.clean[row ^ 1], "{at}, row {row}"),
+            // The other prompts have no row: what they say is compared here, the clean ones by their fingerprint.
+            _ => assert!(prompts.texts[prompts.corrupted[row]].contains(", I watched it."), "{at}, row {row}"),
+        }
+        assert_eq!(prompts.positive[row], positive, "{at}, row {row}");
         let unswapped: Vec<_> =
-            prompts.answers[row].iter().map(|&(a, b)| if row % 2 == 0 { (a, b) } else { (b, a) }).collect();
+            prompts.answers[row].iter().map(|&(a, b)| if positive { (a, b) } else { (b, a) }).collect();
         assert_eq!(serde_json::json!(unswapped), expected["answers"], "{at}, row {row}");
     }
 }

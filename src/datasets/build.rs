@@ -2,7 +2,9 @@
 
 use super::assemble::{Row, Rows, assemble};
 use super::error::{DatasetError, Place};
-use super::file::{Answers, Counterpart, Dataset, ExplicitPrompt, Fill, PromptSource, TemplatePrompts, WordLists};
+use super::file::{
+    Answers, Counterpart, Dataset, ExplicitPrompt, Fill, PromptSource, Sides, TemplatePrompts, WordLists,
+};
 use super::template::Prompt;
 use super::{AnswerPair, PairedPrompts};
 use crate::model::Tokenizer;
@@ -80,7 +82,12 @@ impl Builder<'_> {
             };
             Row { clean, corrupted, positive, answers }
         };
-        let rows = (0..prompts.len()).map(row).collect();
+        let wanted = |row: &Row| match source.rows {
+            Sides::Both => true,
+            Sides::Positive => row.positive,
+            Sides::Negative => !row.positive,
+        };
+        let rows = (0..prompts.len()).map(row).filter(wanted).collect();
         Ok(Rows { prompts, rows, field: "template", ragged: false })
     }
 

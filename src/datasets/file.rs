@@ -41,6 +41,8 @@ pub(super) struct TemplatePrompts {
     pub filter_length: usize,
     /// Which prompt is the corrupted one of a row.
     pub corrupted: Counterpart,
+    /// Which prompts are clean ones.
+    pub rows: Sides,
     /// Placeholders before which [`Compat::DoubleSpaces`] has a second space.
     pub double_spaces: Vec<String>,
     pub answers: Answers,
@@ -55,6 +57,19 @@ pub(super) enum Counterpart {
     Next,
     /// The one of the other sign with the same index and variant.
     Partner,
+}
+
+/// The sign of the prompts that have a row.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Sides {
+    /// Either.
+    #[default]
+    Both,
+    /// The negative prompts only serve as corrupted ones.
+    Positive,
+    /// The positive prompts only serve as corrupted ones.
+    Negative,
 }
 
 impl TemplatePrompts {
@@ -111,6 +126,7 @@ struct DatasetTable {
     limit: Option<Vec<String>>,
     filter_length: Option<usize>,
     corrupted: Option<Counterpart>,
+    rows: Option<Sides>,
     double_spaces: Option<Vec<String>>,
     answers: Option<Answers>,
     /// Parsed one by one, so that an error can say which.
@@ -211,6 +227,7 @@ fn dataset(file: &str, name: String, value: toml::Value) -> Result<Dataset, Data
                 ("limit", table.limit.is_some()),
                 ("filter_length", table.filter_length.is_some()),
                 ("corrupted", table.corrupted.is_some()),
+                ("rows", table.rows.is_some()),
                 ("double_spaces", table.double_spaces.is_some()),
                 ("answers", table.answers.is_some()),
             ];
@@ -239,6 +256,7 @@ fn dataset(file: &str, name: String, value: toml::Value) -> Result<Dataset, Data
                 limit: table.limit,
                 filter_length,
                 corrupted: table.corrupted.unwrap_or_default(),
+                rows: table.rows.unwrap_or_default(),
                 double_spaces,
                 answers,
             })

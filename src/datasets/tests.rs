@@ -166,6 +166,17 @@ fn a_partner_can_be_the_corrupted_prompt() {
 }
 
 #[test]
+fn one_side_can_have_the_rows() {
+    let of = |sides: &str| built(&changed("limit =", &format!("corrupted = \"partner\"\nrows = \"{sides}\"\nlimit =")));
+    let (positive, negative) = (of("positive"), of("negative"));
+    assert_eq!((positive.clean, positive.corrupted), (vec![0, 2], vec![1, 3]));
+    assert_eq!((negative.clean, negative.corrupted), (vec![1, 3], vec![0, 2]));
+    assert_eq!((positive.positive, negative.positive), (vec![true; 2], vec![false; 2]));
+    let swapped: Vec<_> = positive.answers[0].iter().map(|&(correct, incorrect)| (incorrect, correct)).collect();
+    assert_eq!(negative.answers[0], swapped);
+}
+
+#[test]
 fn a_prompt_that_begins_with_a_word_has_no_space_there() {
     let prompts = built(&changed("It was{ADJ},{VRB} it.{SBJ: film}", "{ADJ},{VRB} It{VRB}"));
     assert_eq!(prompts.texts[0], "good, loved It loved");

@@ -43,6 +43,8 @@ STORY = (
 STORY_FIXED = {"COMMA1": ",", "STOP1": ".", "COMMA2": ",", "STOP2": "."}
 CONTRAST = "I thought this movie was{ADJ1}. I{VRB} it, even though the sequel was{ADJ2}. \nConclusion: This movie is"
 
+ONE_SIDED = {"simple_positive": "positive", "simple_negative": "negative"}
+
 # name: template, {placeholder: list suffix}, list suffixes that limit the size, answers' suffix, tokens per filler
 PLAIN = {
     "simple": (SIMPLE, {"ADJ": "core_adjectives", "VRB": "verbs"}, ["core_adjectives"], "answer_tokens", 1),
@@ -190,6 +192,19 @@ def subject_prompts(words):
     return interleave(positive, negative), "sentiments_any_case"
 
 
+def one_sided_prompts(side, words):
+    """Sentiment and neutral in turn; the neutral prompt has the other side's row."""
+    own = words.of_length(f"{side}_core_adjectives", 1)
+    neutral = words.of_length("neutral_core_adjectives", 1)
+    prompts = []
+    for index in range(min(len(own), len(neutral))):
+        verb = wrap(words.of_length(f"{side}_verbs", 1), index)
+        rows = [(own[index], verb), (neutral[index], " watched")]
+        for adjective, verb in rows if side == "positive" else reversed(rows):
+            prompts.append((SIMPLE, SIMPLE_FIXED | {"ADJ": adjective, "VRB": verb}))
+    return prompts, "answer_tokens"
+
+
 def contrast_prompts(words):
     lists = {sign: words.of_length(f"{sign}_first_adjectives", 1) for sign in ("positive", "negative")}
     prompts = []
@@ -227,6 +242,8 @@ def prompts_of(name, words):
         return plain_prompts(name, words)
     if name in THREE_ADJECTIVES:
         return review_prompts(name, words)
+    if name in ONE_SIDED:
+        return one_sided_prompts(ONE_SIDED[name], words)
     others = {"multi_subject_1": subject_prompts, "contrastive": contrast_prompts, "mood_stories": story_prompts}
     return others[name](words)
 
@@ -268,11 +285,16 @@ def describe(name, words, bos, compat=None):
     assert len({len(row) for row in rows}) == 1, (name, compat)
     assert all(positions == all_positions[0] for positions in all_positions), name
     pools = answers_of(name, answers, words, compat)
+    # Of a one-sided set the other prompts are corrupted ones alone.
+    first = {"simple_positive": 0, "simple_negative": 1}.get(name)
+    corrupted = "partner" if name == "mood_stories" else "next"
+    if first is not None:
+        rows, corrupted = rows[first::2], "neutral"
     return {
         "n_prompts": len(rows),
         "length": len(rows[0]),
         "positions": dict(sorted(all_positions[0].items())),
-        "corrupted": "partner" if name == "mood_stories" else "next",
+        "corrupted": corrupted,
         "answers": [list(pair) for pair in zip(*pools)],
         "first_prompt": rows[0],
         # Over all rows in order: ids joined by spaces, rows ended by newlines.
@@ -310,7 +332,7 @@ def main():
     arguments = parser.parse_args()
     if arguments.word_lists:
         compare_word_lists(arguments.word_lists)
-    names = sorted([*PLAIN, *THREE_ADJECTIVES, "multi_subject_1", "contrastive", "mood_stories"])
+    names = sorted([*PLAIN, *THREE_ADJECTIVES, "multi_subject_1", "contrastive", "mood_stories", *ONE_SIDED])
     files = {model: arguments.tokenizers / model for model in ("gpt2", "gpt-neox")}
     files["mistral-like"] = ROOT / "tests/fixtures/tokenizers/mistral-like"
     fixture, compat_fixture = {}, {}
