@@ -30,6 +30,7 @@ use std::path::{Path, PathBuf};
   actpatch direction-patching-suite --models gpt2-small --directions 'das_*,kmeans_*' --eval-sets simple_test
   actpatch direction-patching-suite --positions ADJ,ALL --metrics logit_diff,logit_flip --layers all
   actpatch direction-patching-suite --eval-sets simple_adverb --projection ortho
+  actpatch direction-patching-suite --eval-sets classification_4 --compat double-spaces,unprocessed-fits
   actpatch direction-patching-suite --eval-sets treebank_test --scaffold classification --positions END,ALL")]
 pub struct Args {
     #[command(flatten)]
@@ -384,7 +385,8 @@ fn patch_dataset<B: Backend>(
     }
     for metric in files.keys().filter(|metric| !baselines.defined(**metric)) {
         let warning = format!(
-            "warning: {name}: {metric} is undefined, its cells stay empty: clean and corrupted runs do not differ in it"
+            "warning: {name}: {metric} is undefined, its cells stay empty: clean and corrupted runs do not differ in it, or \
+             all prompts are of one class"
         );
         progress.suspend(|| writeln!(std::io::stderr(), "{warning}")).context("stderr")?;
     }

@@ -31,6 +31,8 @@ use std::path::Path;
   actpatch fit-directions --models gpt2-small --methods das --train-sets simple_train --layers 0..12
   actpatch fit-directions --models random:pythia-160m --methods kmeans,das --layers 6 --dry-run
   actpatch fit-directions --models ./my_model --positions ADJ,VRB --test-sets simple_test,simple_adverb
+  actpatch fit-directions --models gpt2-small --methods das --test-sets simple_test,simple_adverb --early-stop 8
+  actpatch fit-directions --models mistral-7b --compat trailing-space --weight-processing none --batch-size 16
   actpatch fit-directions --models gpt2-small --train-sets treebank_train --scaffold classification")]
 pub struct Args {
     #[command(flatten)]

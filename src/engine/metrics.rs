@@ -183,9 +183,15 @@ impl Baselines {
         (self.level(metric, patched) - from) / (clean - corrupted)
     }
 
-    /// Is there anything to normalise by? Not when the clean and the corrupted run are at the same level.
+    /// Is there anything to normalise by? Not when the clean and the corrupted run are at the same level; and where all
+    /// prompts are of one class, its bias cannot be told from the effect.
     pub fn defined(&self, metric: Metric) -> bool {
-        metric == Metric::SignFlip || self.level(metric, &self.clean) != self.level(metric, &self.corrupted)
+        let one_class = self.positive.windows(2).all(|pair| pair[0] == pair[1]);
+        match metric {
+            Metric::SignFlip => true,
+            Metric::LogitFlip if one_class => false,
+            _ => self.level(metric, &self.clean) != self.level(metric, &self.corrupted),
+        }
     }
 
     /// What a metric normalises; of [`Metric::SignFlip`] the metric itself.
@@ -275,6 +281,8 @@ mod tests {
         let b = Baselines { corrupted: scores(&[1.5, 0.5, 1.5, 0.5]), ..baselines() };
         assert_eq!(Metric::ALL.map(|metric| b.defined(metric)), [true, true, false, true, true]);
         assert!(!b.evaluate(Metric::LogitFlip, &b.clean).is_finite());
+        let one_sided = Baselines { positive: vec![true; 4], ..baselines() };
+        assert_eq!(Metric::ALL.map(|metric| one_sided.defined(metric)), [true, true, false, true, true]);
         let same = Baselines { corrupted: b.clean.clone(), ..baselines() };
         assert_eq!(Metric::ALL.map(|metric| same.defined(metric)), [false, false, false, true, false]);
     }
