@@ -129,3 +129,11 @@ pub struct PairedPrompts {
     /// Placeholder name (`ADJ`, `VRB`, …) to the position of its last token, the same in every prompt.
     pub positions: BTreeMap<String, usize>,
 }
+
+impl PairedPrompts {
+    /// The first position at which the clean and the corrupted sequence of a prompt differ; their length if they do not.
+    pub fn first_difference(&self, prompt: usize) -> usize {
+        let (clean, corrupted) = (&self.sequences[self.clean[prompt]], &self.sequences[self.corrupted[prompt]]);
+        clean.iter().zip(corrupted).take_while(|(a, b)| a == b).count()
+    }
+}

@@ -396,7 +396,7 @@ fn gradient(
     let (backend, d_model) = (engine.backend(), engine.config().d_model);
     let n_layers = engine.config().n_layers;
     let site = Site::resid(layer, n_layers);
-    let run = PairedRun::new(engine, prompts, &[layer], &[positions], false).unwrap();
+    let run = PairedRun::new(engine, prompts, &[site], &[positions], false).unwrap();
     let prompts = run.prompts();
     let basis: Vec<f32> = (0..k).flat_map(|j| (0..d_model).map(move |i| columns[i * k + j])).collect();
     let basis = backend.upload(&basis).unwrap();
@@ -456,7 +456,7 @@ fn das_follows_the_reference_from_the_same_start() {
                 paired(&fixture, fixture.patch_prompts(), vec![0, 1, 2, 3], vec![1, 2, 3, 0], "patch.answers");
             let positions = case["position"].as_u64().map_or(PatchPositions::All, |p| PatchPositions::One(p as usize));
             let layer = case["site"].as_str().unwrap().parse::<Site>().unwrap().layer().unwrap();
-            let run = PairedRun::new(&fixture.engine, prompts, &[layer], &[positions], false).unwrap();
+            let run = PairedRun::new(&fixture.engine, prompts, &[Site::ResidPre(layer)], &[positions], false).unwrap();
             let d_model = fixture.engine.config().d_model;
             let k = case["rank"].as_u64().unwrap() as usize;
             let start = Rotation::from_lower(k, &Matrix::new(d_model, d_model, fixture.values("das.start"))).unwrap();

@@ -6,11 +6,13 @@ use actpatch::datasets::treebank::{Scaffold, Split, Treebank, TreebankFiles, ans
 use actpatch::datasets::{BuildOptions, Catalogue, PairedPrompts};
 use actpatch::directions::Method;
 use actpatch::directions::das::{AdamSettings, TrainError, TrainSettings, Trained};
-use actpatch::engine::{Engine, Metric, Mode, PatchPositions};
-use actpatch::experiments::chunks::{Kept, MEMORY_BUDGET, baselines, embeddings_at, part, stretches};
+use actpatch::engine::{Cell, Engine, EngineError, Metric, Mode, PatchPositions, Site};
+use actpatch::experiments::chunks::{
+    Kept, MEMORY_BUDGET, Progress, baselines, embeddings_at, part, patch_dataset, stretches,
+};
 use actpatch::experiments::das_fits::{DasJob, TrainPlan, train_all};
 use actpatch::experiments::logit_filter::logit_differences;
-use actpatch::experiments::patching_suite::{Cell, Layers, Sweep, patch_dataset};
+use actpatch::experiments::patching_suite::{Layers, residual_cell};
 use actpatch::model::{LoadOptions, Model};
 use actpatch::types::Matrix;
 use assert_cmd::Command;
@@ -185,7 +187,8 @@ fn the_dataset_file_holds_the_reference_rows() {
 fn stretches_cover_every_prompt_once_in_whole_batches() {
     let engine = engine();
     let prompts = prompts(&engine);
-    let kept = Kept { layers: 3, positions: &[PatchPositions::Last] };
+    let sites = [Site::ResidPre(0), Site::ResidPre(1), Site::ResidPre(2)];
+    let kept = Kept { sites: &sites, positions: &[PatchPositions::Last] };
     let all = stretches(engine.config(), &prompts, kept, 4, 1 << 20);
     assert!(all.len() > 2, "{all:?}");
     assert_eq!(
@@ -213,14 +216,27 @@ fn patching_in_stretches_changes_nothing() {
     let column: Vec<f32> = (0..d_model).map(|i| if i % 3 == 0 { 1.0 } else { -0.5 }).collect();
     let norm = column.iter().map(|value| value * value).sum::<f32>().sqrt();
     let columns = Matrix::new(d_model, 1, column.iter().map(|value| value / norm).collect());
-    let cell = |layer, positions| Cell { columns: columns.clone(), layers: Layers::Own(layer), positions };
-    let cells = vec![cell(1, PatchPositions::All), cell(3, PatchPositions::Last), cell(4, PatchPositions::Last)];
-    let sweep = |mode, metric| Sweep { mode, cells: cells.clone(), metrics: vec![metric] };
-    let sweeps = [sweep(Mode::Denoising, Metric::ProbDiff), sweep(Mode::Noising, Metric::LogitDiffNoising)];
+    let cell = |layer, positions, mode| residual_cell(columns.clone(), Layers::Own(layer), positions, mode, 4);
+    let of_mode = |mode| {
+        [(1, PatchPositions::All), (3, PatchPositions::Last), (4, PatchPositions::Last)]
+            .map(|(layer, positions)| cell(layer, positions, mode))
+    };
+    let cells: Vec<Cell> = [Mode::Denoising, Mode::Noising].into_iter().flat_map(of_mode).collect();
+    let metrics = [Metric::ProbDiff, Metric::LogitDiffNoising];
     let run = |budget| {
-        let mut told = 0.0;
-        let found = patch_dataset(&engine, &prompts, &sweeps, budget, |cells| told += cells).unwrap();
-        assert!((told - 6.0).abs() < 1e-9, "every cell is told once: {told}");
+        let (mut finished, mut share) = (Vec::new(), 0.0);
+        let found = patch_dataset(&engine, &prompts, &cells, &metrics, budget, |step: Progress<'_>| {
+            finished.extend_from_slice(step.finished);
+            share = step.share;
+            let n_prompts = prompts.clean.len();
+            assert!(step.finished.iter().all(|&cell| step.scores[cell].logit_differences.len() == n_prompts));
+            assert!(step.finished.is_empty() || step.baselines.clean.logit_differences.len() == n_prompts);
+            Ok::<(), EngineError>(())
+        })
+        .unwrap();
+        finished.sort_unstable();
+        assert_eq!(finished, (0..cells.len()).collect::<Vec<_>>(), "every cell is finished once");
+        assert!((share - 1.0).abs() < 1e-9, "{share}");
         found
     };
     let ((whole, scores), (baselines_in_parts, in_parts)) = (run(MEMORY_BUDGET), run(1 << 20));
@@ -233,11 +249,11 @@ fn patching_in_stretches_changes_nothing() {
     close(&whole.clean, &baselines_in_parts.clean);
     close(&whole.corrupted, &baselines_in_parts.corrupted);
     assert_eq!(whole.positive, baselines_in_parts.positive);
-    for (a, b) in scores.iter().flatten().zip(in_parts.iter().flatten()) {
+    for (a, b) in scores.iter().zip(&in_parts) {
         close(a, b);
     }
     // Behind the last block, swapping one dimension at the last position must do something.
-    assert!(deviation(&scores[0][2].logit_differences, &whole.corrupted.logit_differences) > 1e-3);
+    assert!(deviation(&scores[2].logit_differences, &whole.corrupted.logit_differences) > 1e-3);
     let alone = baselines(&engine, &prompts, 1 << 20).unwrap();
     assert!(deviation(&alone.clean.logit_differences, &whole.clean.logit_differences) < tolerance);
 }

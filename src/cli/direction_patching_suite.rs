@@ -10,9 +10,9 @@ use crate::compat::Compat;
 use crate::datasets::treebank::Scaffold;
 use crate::datasets::{Catalogue, PairedPrompts};
 use crate::directions::{Direction, DirectionName, FitRecord, Method, list, projected, select};
-use crate::engine::{Baselines, Engine, Flops, Layout, Metric, Mode, PatchPositions, Scores};
-use crate::experiments::chunks::MEMORY_BUDGET;
-use crate::experiments::patching_suite::{Cell, Layers, Sweep, patch_dataset as patch};
+use crate::engine::{Baselines, Cell, Engine, Flops, Layout, Metric, Mode, PatchPositions, Scores};
+use crate::experiments::chunks::{self, MEMORY_BUDGET};
+use crate::experiments::patching_suite::{Layers, residual_cell};
 use crate::model::{Model, Source};
 use crate::report::{CellKey, Manifest, RunRecord, SuiteCsv, Table};
 use crate::types::Matrix;
@@ -354,32 +354,28 @@ fn patch_dataset<B: Backend>(
     folder: &Path,
     files: &mut BTreeMap<Metric, SuiteCsv>,
 ) -> Result<()> {
-    let of_mode = |mode| move |job: &&Job| job.metrics.iter().any(|metric| metric.mode() == mode);
-    let sweep = |mode| -> Result<Sweep> {
-        let cells = jobs.iter().filter(of_mode(mode)).map(|job| cell(args, engine, job, folder));
-        let metrics = args.metrics.iter().copied().filter(|metric| metric.mode() == mode).collect();
-        Ok(Sweep { mode, cells: cells.collect::<Result<_>>()?, metrics })
-    };
-    let sweeps = [sweep(Mode::Denoising)?, sweep(Mode::Noising)?];
+    // One cell per job and patching direction.
+    let wanted = |job: &Job, mode| job.metrics.iter().any(|metric| metric.mode() == mode);
+    let of_mode = |mode| jobs.iter().filter(move |job| wanted(job, mode)).map(move |job| (job, mode));
+    let work: Vec<(&Job, Mode)> = of_mode(Mode::Denoising).chain(of_mode(Mode::Noising)).collect();
+    let cells: Vec<Cell> =
+        work.iter().map(|&(job, mode)| cell(args, engine, job, mode, folder)).collect::<Result<_>>()?;
     let name = prompts.name.clone();
     let progress = bar(1000, format!("patching {name}"));
-    let n_cells: usize = sweeps.iter().map(|sweep| sweep.cells.len()).sum();
-    let mut finished = 0.0;
-    let (baselines, scores) = patch(engine, &prompts, &sweeps, MEMORY_BUDGET, |cells| {
-        finished += cells;
-        progress.set_position((1000.0 * finished / n_cells as f64) as u64);
-    })
-    .with_context(|| name.clone())?;
+    let told = |step: chunks::Progress<'_>| -> Result<()> {
+        progress.set_position((1000.0 * step.share) as u64);
+        Ok(())
+    };
+    let (baselines, scores) = chunks::patch_dataset(engine, &prompts, &cells, &args.metrics, MEMORY_BUDGET, told)
+        .with_context(|| name.clone())?;
     tracing::info!(dataset = name, logit_differences = ?baselines.logit_differences(), accuracy = baselines.clean.accuracy());
-    for (sweep, scores) in sweeps.iter().zip(&scores) {
-        for (job, scores) in jobs.iter().filter(of_mode(sweep.mode)).zip(scores) {
-            for metric in job.metrics.iter().filter(|metric| metric.mode() == sweep.mode) {
-                let percent = percent(&baselines, *metric, scores);
-                let Some(file) = files.get_mut(metric) else { continue };
-                match percent.with_context(|| format!("{name}: {metric}: {}", job.direction))? {
-                    Some(percent) => file.insert(job.key(), percent),
-                    None => file.remove(&job.key()),
-                }
+    for ((job, mode), scores) in work.iter().zip(&scores) {
+        for metric in job.metrics.iter().filter(|metric| metric.mode() == *mode) {
+            let percent = percent(&baselines, *metric, scores);
+            let Some(file) = files.get_mut(metric) else { continue };
+            match percent.with_context(|| format!("{name}: {metric}: {}", job.direction))? {
+                Some(percent) => file.insert(job.key(), percent),
+                None => file.remove(&job.key()),
             }
         }
     }
@@ -406,13 +402,14 @@ fn percent(baselines: &Baselines, metric: Metric, scores: &Scores) -> Result<Opt
     Ok(Some(value))
 }
 
-/// The cell of a job.
-fn cell<B: Backend>(args: &Args, engine: &Engine<B>, job: &Job, folder: &Path) -> Result<Cell> {
+/// The cell of a job in one patching direction.
+fn cell<B: Backend>(args: &Args, engine: &Engine<B>, job: &Job, mode: Mode, folder: &Path) -> Result<Cell> {
     let layers = match args.layers {
         LayerChoice::Own => Layers::Own(job.direction.layer()),
         LayerChoice::All => Layers::All,
     };
-    Ok(Cell { columns: columns(args, engine, job, folder)?, layers, positions: job.positions })
+    let columns = columns(args, engine, job, folder)?;
+    Ok(residual_cell(columns, layers, job.positions, mode, engine.config().n_layers))
 }
 
 /// The unit columns of a job's direction, projected if the arguments say so.

@@ -5,7 +5,7 @@ use super::device::DeviceWork;
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
 use crate::datasets::treebank::Scaffold;
-use crate::engine::{Engine, PairedRun, PatchPositions};
+use crate::engine::{Engine, PairedRun, PatchPositions, Site};
 use crate::experiments::self_check::{Check, self_check};
 use crate::report::Table;
 use anyhow::{Result, bail};
@@ -38,7 +38,9 @@ impl DeviceWork for Checks<'_> {
     type Output = Vec<(usize, Vec<Check>)>;
 
     fn run<B: Backend>(self, engine: &Engine<B>) -> Result<Self::Output> {
-        let paired = PairedRun::new(engine, self.prompts, self.layers, &[PatchPositions::All], false)?;
+        let n_layers = engine.config().n_layers;
+        let sites: Vec<Site> = self.layers.iter().map(|&layer| Site::resid(layer, n_layers)).collect();
+        let paired = PairedRun::new(engine, self.prompts, &sites, &[PatchPositions::All], false)?;
         self.layers.iter().map(|&layer| Ok((layer, self_check(engine, &paired, layer, self.seed)?))).collect()
     }
 }

@@ -140,7 +140,7 @@ impl<B: Backend> Engine<B> {
     ) -> Result<Run<B>, EngineError> {
         let layout = Layout::new(sequences.iter().map(|s| (0, s.len())));
         let prefix = PrefixOf { prefix: None, offsets: Vec::new() };
-        let mut pass = Pass::new(self, layout, prefix, interventions, capture, &output)?;
+        let mut pass = Pass::new(self, layout, prefix, interventions, (0, capture), &output)?;
         pass.keep_prefix(keep)?;
         let resid = pass.embed(sequences)?;
         Ok(pass.finish(resid, 0, keep, output)?.0)
@@ -168,7 +168,7 @@ impl<B: Backend> Engine<B> {
         }
         let layout = Layout::new(rows);
         let prefix = PrefixOf { prefix: resume.run.prefix.as_ref(), offsets };
-        let mut pass = Pass::new(self, layout, prefix, interventions, capture, &output)?;
+        let mut pass = Pass::new(self, layout, prefix, interventions, (resume.layer, capture), &output)?;
         if let Some(early) = interventions.iter().find(|i| {
             i.site.canonical(config.n_layers).layer().is_none_or(|l| l < resume.layer)
                 && i.site != Site::FinalNormalized

@@ -6,7 +6,7 @@ use crate::model::ModelConfig;
 use crate::types::Matrix;
 
 /// Which part of a site's width an intervention touches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Part {
     /// Everything.
     All,
@@ -121,6 +121,12 @@ impl Part {
             Part::Neuron(neuron) => Ok(Columns { stride: width, start: neuron, width: 1 }),
         }
     }
+
+    /// How many values an operation changes together: a head's result is as wide as the residual stream.
+    pub(super) fn width(self, site: Site, config: &ModelConfig) -> Result<usize, EngineError> {
+        let width = self.columns(site, config)?.width;
+        Ok(if let Site::Result(_) = site { config.d_model } else { width })
+    }
 }
 
 impl<B: Backend> Engine<B> {
@@ -146,12 +152,11 @@ impl<B: Backend> Engine<B> {
         Ok(Matrix::new(n, d_model, backend.download(&result)?))
     }
 
-    /// Checks an intervention and uploads its rows. `token_of` maps (row, position) to the site's row.
+    /// Checks an intervention and uploads its rows. `layout` says which tokens are computed at its site.
     pub(super) fn compile<'a>(
         &self,
         intervention: &'a Intervention<'a, B>,
         layout: &Layout,
-        token_of: impl Fn(usize, usize) -> Option<usize>,
     ) -> Result<Compiled<'a, B>, EngineError> {
         let site = intervention.site;
         site.check(self.config())?;
@@ -163,7 +168,7 @@ impl<B: Backend> Engine<B> {
         }
         let mut target = Vec::with_capacity(intervention.patches.len());
         for patch in &intervention.patches {
-            let Some(token) = token_of(patch.row, patch.position) else {
+            let Some(token) = layout.token(patch.row, patch.position) else {
                 return Err(never(format!("position {} of row {} is not computed", patch.position, patch.row)));
             };
             target.push(token as u32);
@@ -197,7 +202,7 @@ impl<B: Backend> Engine<B> {
     fn check_source(&self, intervention: &Intervention<'_, B>) -> Result<(), EngineError> {
         let site = intervention.site;
         if let Op::Swap { bases, k, .. } = &intervention.op {
-            let each = k * intervention.part.columns(site, self.config())?.width;
+            let each = k * intervention.part.width(site, self.config())?;
             let there = self.backend.len(bases) / each.max(1);
             if let Some(patch) = intervention.patches.iter().find(|patch| each == 0 || patch.basis >= there) {
                 return Err(EngineError::Mismatch {

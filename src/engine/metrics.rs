@@ -111,6 +111,23 @@ impl Scores {
         Self { logit_differences, probability_differences }
     }
 
+    /// Puts the scores of further prompts behind these.
+    pub fn extend(&mut self, others: &Self) {
+        self.logit_differences.extend_from_slice(&others.logit_differences);
+        self.probability_differences.extend_from_slice(&others.probability_differences);
+    }
+
+    /// Sets a prompt's scores to those of entry `entry` of others.
+    pub fn set(&mut self, prompt: usize, others: &Self, entry: usize) {
+        let copy = |to: &mut Vec<f64>, from: &[f64]| {
+            if let (Some(to), Some(from)) = (to.get_mut(prompt), from.get(entry)) {
+                *to = *from;
+            }
+        };
+        copy(&mut self.logit_differences, &others.logit_differences);
+        copy(&mut self.probability_differences, &others.probability_differences);
+    }
+
     /// Takes the scores of prompt `i` from entry `prompts[i]`.
     pub fn select(&self, prompts: &[usize]) -> Self {
         let pick = |values: &[f64]| {

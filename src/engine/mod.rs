@@ -13,6 +13,7 @@ pub mod metrics;
 mod mlp;
 mod paired;
 mod pass;
+mod plan;
 mod rotary;
 mod run;
 mod site;
@@ -24,6 +25,7 @@ pub use intervention::{Intervention, Op, Part, Patch, Source};
 pub use layout::Layout;
 pub use metrics::{Baselines, Metric, Mode, Scores};
 pub use paired::{PairedRun, PatchPositions};
+pub use plan::{Cell, Change, Edit, Needs, Plan, Step, Values};
 pub use run::{Logits, Run};
 pub use site::Site;
 

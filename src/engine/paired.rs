@@ -4,6 +4,7 @@ use super::metrics::{AnswerIndices, Baselines, Metric, Mode, Scores};
 use super::{AnswerColumns, Engine, EngineError, Output, Patch, Run, Site};
 use crate::backend::Backend;
 use crate::types::{Matrix, PairedPrompts};
+use std::ops::Range;
 
 /// Which positions a cell patches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -16,6 +17,38 @@ pub enum PatchPositions {
     All,
 }
 
+impl PatchPositions {
+    /// The positions in a prompt of `len` tokens.
+    pub(super) fn range(self, len: usize) -> Range<usize> {
+        match self {
+            PatchPositions::One(position) => position..position + 1,
+            PatchPositions::Last => len.saturating_sub(1)..len,
+            PatchPositions::All => 0..len,
+        }
+    }
+
+    /// Is the position there in prompt `prompt` of a dataset, which has `len` tokens?
+    pub(super) fn check(self, dataset: &str, prompt: usize, len: usize) -> Result<(), EngineError> {
+        match self {
+            PatchPositions::One(position) if position >= len => Err(EngineError::Mismatch {
+                what: format!("{dataset}: patched position of prompt {prompt}"),
+                expected: format!("0..{len}"),
+                found: position.to_string(),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The sequences of a prompt: of the run that is patched, and of the other one, which new values come from.
+pub(super) fn sides(prompts: &PairedPrompts, prompt: usize, mode: Mode) -> (usize, usize) {
+    let (clean, corrupted) = (prompts.clean[prompt], prompts.corrupted[prompt]);
+    match mode {
+        Mode::Denoising => (corrupted, clean),
+        Mode::Noising => (clean, corrupted),
+    }
+}
+
 /// A dataset run through a model once: its clean and corrupted prompts share one batch of distinct rows.
 pub struct PairedRun<B: Backend> {
     prompts: PairedPrompts,
@@ -23,8 +56,6 @@ pub struct PairedRun<B: Backend> {
     columns: AnswerColumns<B>,
     answers: AnswerIndices,
     baselines: Baselines,
-    /// Per prompt: first position at which clean and corrupted differ.
-    first_difference: Vec<usize>,
 }
 
 /// The distinct answer tokens of a dataset in order of first use, and every prompt's pairs as columns of them.
@@ -45,19 +76,18 @@ fn index_answers(prompts: &PairedPrompts) -> (Vec<u32>, AnswerIndices) {
 }
 
 impl<B: Backend> PairedRun<B> {
-    /// Runs the distinct prompts once, capturing the residual in front of each of `layers` (`n_layers`: behind the
-    /// last block), and the keys and values that rows patched at `positions` start behind.
+    /// Runs the distinct prompts once, capturing `sites`, and the keys and values that rows patched at `positions` start
+    /// behind.
     ///
     /// # Errors
-    /// Those of [`Engine::run`], and clean and corrupted prompts of different lengths.
+    /// Those of [`Engine::run`], clean and corrupted prompts of different lengths, positions outside a prompt.
     pub fn new(
         engine: &Engine<B>,
         prompts: PairedPrompts,
-        layers: &[usize],
+        sites: &[Site],
         positions: &[PatchPositions],
         with_probabilities: bool,
     ) -> Result<Self, EngineError> {
-        let mut first_difference = Vec::with_capacity(prompts.clean.len());
         for (prompt, (&clean, &corrupted)) in prompts.clean.iter().zip(&prompts.corrupted).enumerate() {
             let (clean, corrupted) = (&prompts.sequences[clean], &prompts.sequences[corrupted]);
             if clean.len() != corrupted.len() {
@@ -67,15 +97,13 @@ impl<B: Backend> PairedRun<B> {
                     found: corrupted.len().to_string(),
                 });
             }
-            first_difference.push(clean.iter().zip(corrupted).take_while(|(a, b)| a == b).count());
+            positions.iter().try_for_each(|wanted| wanted.check(&prompts.name, prompt, clean.len()))?;
         }
-        let n_layers = engine.config().n_layers;
-        let capture: Vec<Site> = layers.iter().map(|&layer| Site::resid(layer, n_layers)).collect();
-        let keep = kept_positions(&prompts, positions, &first_difference);
+        let keep = kept_positions(&prompts, positions);
         let (tokens, answers) = index_answers(&prompts);
         let columns = engine.answer_columns(&tokens)?;
         let output = answer_output(&columns, with_probabilities);
-        let run = engine.run(&prompts.sequences, &capture, &keep, output)?;
+        let run = engine.run(&prompts.sequences, sites, &keep, output)?;
         let logits = run.logits().ok_or_else(|| EngineError::NotCaptured { site: "answer logits".into() })?;
         let of = |sequences: &[usize]| {
             let picked = pick_rows(logits, sequences);
@@ -86,7 +114,7 @@ impl<B: Backend> PairedRun<B> {
             corrupted: of(&prompts.corrupted),
             positive: prompts.positive.clone(),
         };
-        Ok(Self { prompts, run, columns, answers, baselines, first_difference })
+        Ok(Self { prompts, run, columns, answers, baselines })
     }
 
     /// The prompts.
@@ -124,60 +152,31 @@ impl<B: Backend> PairedRun<B> {
         self.prompts.clean.len()
     }
 
-    /// The sequence a prompt's patched row starts from, and the one its new values come from.
-    fn sides(&self, prompt: usize, mode: Mode) -> (usize, usize) {
-        let (clean, corrupted) = (self.prompts.clean[prompt], self.prompts.corrupted[prompt]);
-        match mode {
-            Mode::Denoising => (corrupted, clean),
-            Mode::Noising => (clean, corrupted),
-        }
-    }
-
-    /// First and one behind the last position that a patch of `prompt` changes.
-    fn span(&self, prompt: usize, positions: PatchPositions) -> (usize, usize) {
-        let len = self.run.layout().len(self.prompts.clean[prompt]);
-        match positions {
-            PatchPositions::One(position) => (position, position + 1),
-            PatchPositions::Last => (len - 1, len),
-            PatchPositions::All => (self.first_difference[prompt].min(len - 1), len),
-        }
-    }
-
-    /// Can a patch at this layer reach the logits of every prompt? Behind the last block only the last position can.
-    pub fn reaches_logits(&self, layer: usize, positions: PatchPositions, n_layers: usize) -> bool {
-        let last = |prompt: usize| self.run.layout().len(self.prompts.clean[prompt]) - 1;
-        layer < n_layers || (0..self.n_prompts()).all(|prompt| self.span(prompt, positions).1 == last(prompt) + 1)
-    }
-
-    /// The row (sequence, first computed position) of `prompt` in a batch that resumes at `layer`.
-    pub fn row(
+    /// A patch of the residual of `prompt` in front of `layer` (`n_layers`: behind the last block), clean into corrupted:
+    /// the row (sequence, first computed position), and the patches in row `row` of its batch. `None` when it cannot reach
+    /// the logits: behind the last block only the last position can.
+    ///
+    /// # Errors
+    /// [`EngineError::Mismatch`].
+    pub fn denoised_row(
         &self,
-        prompt: usize,
+        (prompt, row): (usize, usize),
         positions: PatchPositions,
-        mode: Mode,
         layer: usize,
         n_layers: usize,
-    ) -> (usize, usize) {
-        let (base, _) = self.sides(prompt, mode);
-        let (first, end) = self.span(prompt, positions);
-        (base, if layer < n_layers { first } else { end - 1 })
-    }
-
-    /// The patches of `prompt` in row `row` of a batch that resumes at `layer`.
-    pub fn patches(
-        &self,
-        (prompt, row, basis): (usize, usize, usize),
-        positions: PatchPositions,
-        mode: Mode,
-        layer: usize,
-        n_layers: usize,
-    ) -> Result<Vec<Patch>, EngineError> {
-        let (_, from) = self.sides(prompt, mode);
-        let (first, end) = self.span(prompt, positions);
-        let first = if layer < n_layers { first } else { end - 1 };
-        (first..end)
-            .map(|position| Ok(Patch { row, position, source: self.run.token(from, position)?, basis }))
-            .collect()
+    ) -> Result<Option<((usize, usize), Vec<Patch>)>, EngineError> {
+        let (own, other) = sides(&self.prompts, prompt, Mode::Denoising);
+        let len = self.run.layout().len(own);
+        let Range { mut start, end } = positions.range(len);
+        if positions == PatchPositions::All {
+            start = self.prompts.first_difference(prompt).min(len - 1);
+        }
+        if layer == n_layers {
+            start = start.max(len - 1);
+        }
+        let patch = |position| Ok(Patch { row, position, source: self.run.token(other, position)?, basis: 0 });
+        let patches: Vec<Patch> = (start..end).map(patch).collect::<Result<_, EngineError>>()?;
+        Ok((!patches.is_empty()).then_some(((own, start), patches)))
     }
 
     /// The captured residual in front of `layer` at `positions[prompt]` of every clean prompt, `(prompts, d_model)` on
@@ -216,14 +215,14 @@ fn pick_rows(logits: &super::Logits, rows: &[usize]) -> super::Logits {
 }
 
 /// How many first positions of every sequence keep their keys: up to the latest start of a row patched there.
-fn kept_positions(prompts: &PairedPrompts, positions: &[PatchPositions], first_difference: &[usize]) -> Vec<usize> {
+fn kept_positions(prompts: &PairedPrompts, positions: &[PatchPositions]) -> Vec<usize> {
     let mut keep = vec![0; prompts.sequences.len()];
     for (prompt, (&clean, &corrupted)) in prompts.clean.iter().zip(&prompts.corrupted).enumerate() {
         for wanted in positions {
             let start = match wanted {
                 PatchPositions::One(position) => *position,
                 PatchPositions::Last => usize::MAX,
-                PatchPositions::All => first_difference[prompt],
+                PatchPositions::All => prompts.first_difference(prompt),
             };
             for sequence in [clean, corrupted] {
                 keep[sequence] = keep[sequence].max(start.min(prompts.sequences[sequence].len() - 1));

@@ -5,7 +5,7 @@ use super::forward::{Output, running_sum};
 use super::intervention::Compiled;
 use super::mlp::MlpTape;
 use super::run::Prefix;
-use super::{Engine, EngineError, Intervention, Layer, Layout, Logits, Run, Site};
+use super::{Engine, EngineError, Intervention, Layer, Layout, Logits, Patch, Run, Site};
 use crate::backend::{Backend, Columns, Epilogue, KeyValues, Norm};
 use crate::types::Matrix;
 use std::collections::{HashMap, HashSet};
@@ -21,6 +21,8 @@ pub(super) struct PrefixOf<'a, B: Backend> {
 pub(super) struct Pass<'a, B: Backend> {
     pub(super) engine: &'a Engine<B>,
     layout: Layout,
+    /// The last positions alone.
+    last_layout: Layout,
     prefix: PrefixOf<'a, B>,
     attention: B::AttentionRows,
     /// Attention rows, positions and token numbers of the last positions alone.
@@ -45,7 +47,7 @@ impl<'a, B: Backend> Pass<'a, B> {
         layout: Layout,
         prefix: PrefixOf<'a, B>,
         interventions: &'a [Intervention<'a, B>],
-        capture: &[Site],
+        (start, capture): (usize, &[Site]),
         output: &Output<'_, B>,
     ) -> Result<Self, EngineError> {
         let config = engine.config();
@@ -59,24 +61,32 @@ impl<'a, B: Backend> Pass<'a, B> {
             }
             wanted.insert(site.canonical(config.n_layers));
         }
+        let behind = |site: Site| {
+            let site = site.canonical(config.n_layers);
+            site.behind_keys() && site.layer().is_none_or(|l| l + 1 == config.n_layers)
+        };
+        let last = Layout::new((0..layout.n_rows()).map(|row| (layout.len(row) - 1, layout.len(row))));
+        let at_last = |patch: &Patch| last.token(patch.row, patch.position).is_some();
+        let last_only = !matches!(output, Output::All)
+            && start < config.n_layers
+            && !wanted.iter().copied().any(behind)
+            && interventions.iter().all(|i| !behind(i.site) || i.patches.iter().all(at_last));
         let mut compiled: HashMap<Site, Vec<_>> = HashMap::new();
         for intervention in interventions {
-            let one = engine.compile(intervention, &layout, |row, position| layout.token(row, position))?;
+            let computed = if last_only && behind(intervention.site) { &last } else { &layout };
+            let one = engine.compile(intervention, computed)?;
             compiled.entry(intervention.site.canonical(config.n_layers)).or_default().push(one);
         }
-        let behind = |site: &Site| site.behind_keys() && site.layer().is_none_or(|l| l + 1 == config.n_layers);
-        let last_only = !matches!(output, Output::All) && !wanted.iter().chain(compiled.keys()).any(behind);
-        let last_tokens = layout.last_tokens();
-        let last_positions: Vec<u32> = (0..layout.n_rows()).map(|row| layout.len(row) as u32 - 1).collect();
         let rows = |last| layout.attention_rows(&prefix.offsets, config.n_heads, last);
         Ok(Self {
             attention: backend.upload_attention_rows(&rows(false))?,
             attention_last: backend.upload_attention_rows(&rows(true))?,
             positions: backend.upload_indices(&layout.positions())?,
-            positions_last: backend.upload_indices(&last_positions)?,
-            last: backend.upload_indices(&last_tokens)?,
+            positions_last: backend.upload_indices(&last.positions())?,
+            last: backend.upload_indices(&layout.last_tokens())?,
             engine,
             layout,
+            last_layout: last,
             prefix,
             last_only,
             compiled,
@@ -286,7 +296,8 @@ impl<'a, B: Backend> Pass<'a, B> {
         let mut z = backend.tensor(backend.len(q))?;
         let site = Site::Pattern(layer);
         if self.touches(site) {
-            let mut pattern = backend.tensor(self.layout.pattern_len(heads.count))?;
+            let computed = if only_last { &self.last_layout } else { &self.layout };
+            let mut pattern = backend.tensor(computed.pattern_len(heads.count))?;
             backend.attention_pattern(q, key_values(), rows, heads, &mut pattern)?;
             for compiled in self.compiled.get(&site).into_iter().flatten() {
                 engine.apply_to_pattern(compiled, &mut pattern)?;

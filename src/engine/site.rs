@@ -111,6 +111,14 @@ impl Site {
         }
     }
 
+    /// The first block that a row computes when this site is patched: a canonical one.
+    pub(crate) fn resumes_at(self, n_layers: usize) -> usize {
+        match self {
+            Site::ResidPost(_) | Site::FinalNormalized => n_layers,
+            site => site.layer().unwrap_or(0),
+        }
+    }
+
     /// Is the site computed after the keys and values of its block: the part of the last block that only the last
     /// position needs?
     pub(crate) fn behind_keys(self) -> bool {

@@ -6,7 +6,9 @@
 
 use crate::backend::Backend;
 use crate::directions::embedding_positions;
-use crate::engine::{Baselines, Engine, EngineError, Output, PairedRun, PatchPositions, Scores, Site};
+use crate::engine::{
+    Baselines, Cell, Engine, EngineError, Metric, Needs, Output, PairedRun, PatchPositions, Plan, Scores, Site, Step,
+};
 use crate::model::ModelConfig;
 use crate::types::{Matrix, PairedPrompts};
 use std::collections::{BTreeMap, HashMap};
@@ -18,13 +20,13 @@ pub const MEMORY_BUDGET: usize = 2 << 30;
 /// What is kept of every prompt while a stretch is in memory.
 #[derive(Debug, Clone, Copy)]
 pub struct Kept<'a> {
-    /// Number of captured layers.
-    pub layers: usize,
+    /// Captured sites.
+    pub sites: &'a [Site],
     /// Where rows will be patched.
     pub positions: &'a [PatchPositions],
 }
 
-/// Bytes that one prompt of a run needs: captured residuals, keys and values in front of the patched positions, and the
+/// Bytes that one prompt of a run needs: captured sites, keys and values in front of the patched positions, and the
 /// values a patched row has at any one time.
 fn prompt_bytes(config: &ModelConfig, prompts: &PairedPrompts, prompt: usize, kept: Kept<'_>) -> usize {
     let clean = &prompts.sequences[prompts.clean[prompt]];
@@ -36,9 +38,14 @@ fn prompt_bytes(config: &ModelConfig, prompts: &PairedPrompts, prompt: usize, ke
         PatchPositions::All => first_difference,
     };
     let prefix = kept.positions.iter().map(start).max().unwrap_or(0);
-    let residuals = (kept.layers + 8) * config.d_model + 2 * config.d_mlp;
+    let width = |site: &Site| match site {
+        Site::Pattern(_) => config.n_heads * clean.len(),
+        site => site.width(config),
+    };
+    let captured: usize = kept.sites.iter().map(width).sum();
+    let passing = 8 * config.d_model + 2 * config.d_mlp;
     let key_values = 2 * config.n_layers * config.n_kv_heads * config.d_head;
-    4 * (clean.len() * residuals + prefix * key_values)
+    4 * (clean.len() * (captured + passing) + prefix * key_values)
 }
 
 /// Consecutive prompts in stretches that keep at most `budget` bytes and hold a multiple of `multiple` prompts each (the
@@ -101,10 +108,7 @@ pub fn part(prompts: &PairedPrompts, range: Range<usize>) -> PairedPrompts {
 /// Scores of consecutive stretches as one.
 pub fn joined_scores(parts: Vec<Scores>) -> Scores {
     let mut all = Scores { logit_differences: Vec::new(), probability_differences: Vec::new() };
-    for part in parts {
-        all.logit_differences.extend(part.logit_differences);
-        all.probability_differences.extend(part.probability_differences);
-    }
+    parts.iter().for_each(|part| all.extend(part));
     all
 }
 
@@ -124,12 +128,63 @@ pub fn baselines<B: Backend>(
     prompts: &PairedPrompts,
     budget: usize,
 ) -> Result<Baselines, EngineError> {
-    let kept = Kept { layers: 0, positions: &[] };
+    let kept = Kept { sites: &[], positions: &[] };
     let mut parts = Vec::new();
     for range in stretches(engine.config(), prompts, kept, 1, budget) {
         parts.push(PairedRun::new(engine, part(prompts, range), &[], &[], false)?.baselines().clone());
     }
     Ok(joined_baselines(parts))
+}
+
+/// How far the cells of a dataset have come.
+pub struct Progress<'a> {
+    /// Share of the work that is done.
+    pub share: f64,
+    /// Cells that have become complete, in the order of the cells.
+    pub finished: &'a [usize],
+    /// Scores of all cells over the whole dataset; whole for the finished ones.
+    pub scores: &'a [Scores],
+    /// Baselines of the stretches that have been run; of the whole dataset as soon as a cell is finished.
+    pub baselines: &'a Baselines,
+}
+
+/// Baselines of a dataset and the scores of every cell, in order. The dataset goes through the model in stretches that
+/// keep at most `budget` bytes; `told` hears of every finished batch, and its error ends the work.
+///
+/// # Errors
+/// Those of [`Plan::new`], [`Plan::run`], [`PairedRun::new`] and of `told`.
+pub fn patch_dataset<B: Backend, E: From<EngineError>>(
+    engine: &Engine<B>,
+    prompts: &PairedPrompts,
+    cells: &[Cell],
+    metrics: &[Metric],
+    budget: usize,
+    mut told: impl FnMut(Progress<'_>) -> Result<(), E>,
+) -> Result<(Baselines, Vec<Scores>), E> {
+    let Needs { sites, positions } = Needs::of(cells, engine.config().n_layers);
+    let ranges = stretches(engine.config(), prompts, Kept { sites: &sites, positions: &positions }, 1, budget);
+    let empty = || joined_scores(Vec::new());
+    let mut scores = vec![empty(); cells.len()];
+    let mut baselines = Baselines { clean: empty(), corrupted: empty(), positive: Vec::new() };
+    for (number, range) in ranges.iter().enumerate() {
+        let part = part(prompts, range.clone());
+        let plan = Plan::new(engine.config(), &part, cells, engine.max_tokens())?;
+        let paired = PairedRun::new(engine, part, &sites, &positions, metrics.contains(&Metric::ProbDiff))?;
+        baselines = joined_baselines(vec![baselines, paired.baselines().clone()]);
+        let last = number + 1 == ranges.len();
+        let found = plan.run(engine, &paired, metrics, |step: Step<'_>| {
+            let share = (number as f64 + step.share) / ranges.len() as f64;
+            let finished = if last { step.finished } else { &[] };
+            for &cell in finished {
+                scores[cell].extend(&step.scores[cell]);
+            }
+            told(Progress { share, finished, scores: &scores, baselines: &baselines })
+        })?;
+        if !last {
+            scores.iter_mut().zip(&found).for_each(|(all, found)| all.extend(found));
+        }
+    }
+    Ok((baselines, scores))
 }
 
 /// One residual vector per clean prompt, `(prompts, d_model)`, from in front of each of `layers`, at the positions of
@@ -149,7 +204,7 @@ pub fn embeddings_at<B: Backend>(
     let at = embedding_positions(prompts, positions, seed);
     let sites: Vec<Site> = layers.iter().map(|&layer| Site::resid(layer, config.n_layers)).collect();
     let mut found: BTreeMap<usize, Vec<f32>> = layers.iter().map(|&layer| (layer, Vec::new())).collect();
-    let kept = Kept { layers: layers.len(), positions: &[] };
+    let kept = Kept { sites: &sites, positions: &[] };
     for range in stretches(config, prompts, kept, 1, budget) {
         let sequences: Vec<Vec<u32>> =
             prompts.clean[range.clone()].iter().map(|&sequence| prompts.sequences[sequence].clone()).collect();

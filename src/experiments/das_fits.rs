@@ -5,9 +5,10 @@ use super::test_sets::TestSets;
 use crate::backend::Backend;
 use crate::directions::Method;
 use crate::directions::das::{Rotation, TrainError, TrainSettings, Trained, Training, train};
-use crate::engine::{Engine, PairedRun, PatchPositions};
+use crate::engine::{Engine, Needs, PairedRun, PatchPositions, Site};
 use crate::model::ModelConfig;
 use crate::types::{Matrix, PairedPrompts};
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 /// A subspace to train.
@@ -142,19 +143,15 @@ fn pieces(
     batch_size: usize,
     budget: usize,
 ) -> Vec<Range<usize>> {
-    let (layers, positions) = needs(jobs);
-    stretches(config, prompts, Kept { layers: layers.len(), positions: &positions }, batch_size, budget)
+    let Needs { sites, positions } = needs(jobs, config.n_layers);
+    stretches(config, prompts, Kept { sites: &sites, positions: &positions }, batch_size, budget)
 }
 
-/// The layers and positions of jobs, each once.
-fn needs(jobs: &[DasJob]) -> (Vec<usize>, Vec<PatchPositions>) {
-    let mut layers: Vec<usize> = jobs.iter().map(|job| job.layer).collect();
-    layers.sort_unstable();
-    layers.dedup();
-    let mut positions: Vec<PatchPositions> = jobs.iter().map(|job| job.positions).collect();
-    positions.sort_unstable();
-    positions.dedup();
-    (layers, positions)
+/// What the trainings of jobs need of a run.
+fn needs(jobs: &[DasJob], n_layers: usize) -> Needs {
+    let sites: BTreeSet<Site> = jobs.iter().map(|job| Site::resid(job.layer, n_layers)).collect();
+    let positions: BTreeSet<PatchPositions> = jobs.iter().map(|job| job.positions).collect();
+    Needs { sites: sites.into_iter().collect(), positions: positions.into_iter().collect() }
 }
 
 fn captured<B: Backend>(
@@ -162,6 +159,6 @@ fn captured<B: Backend>(
     prompts: PairedPrompts,
     jobs: &[DasJob],
 ) -> Result<PairedRun<B>, TrainError> {
-    let (layers, positions) = needs(jobs);
-    Ok(PairedRun::new(engine, prompts, &layers, &positions, false)?)
+    let Needs { sites, positions } = needs(jobs, engine.config().n_layers);
+    Ok(PairedRun::new(engine, prompts, &sites, &positions, false)?)
 }

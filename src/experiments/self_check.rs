@@ -1,11 +1,11 @@
 //! Checks that a user can run on any model and dataset before trusting a number.
 
-use super::patching_suite::{Cell, Layers, patched_scores};
+use super::patching_suite::{Layers, residual_cell};
 use crate::backend::Backend;
 use crate::directions::random_direction;
 use crate::engine::{
-    Engine, EngineError, Intervention, Metric, Mode, Op, Output, PairedRun, Part, Patch, PatchPositions, Resume, Run,
-    Site, Source,
+    Engine, EngineError, Intervention, Metric, Mode, Op, Output, PairedRun, Part, Patch, PatchPositions, Plan, Resume,
+    Run, Site, Source,
 };
 use serde::Serialize;
 
@@ -73,10 +73,12 @@ pub fn self_check<B: Backend>(
     let whole = engine.run(&paired.prompts().sequences, &[Site::FinalNormalized], &[], output)?;
     let name = "last positions alone equal the whole computation";
     checks.push(Check { name, deviation: deviation(values(&last)?, values(&whole)?), tolerance: SAME });
-    let columns = random_direction(engine.config().d_model, layer, seed);
-    let cell = Cell { columns, layers: Layers::Own(layer), positions: PatchPositions::All };
-    let metrics = [Metric::LogitDiff];
-    let scores = patched_scores(engine, paired, &[cell], Mode::Denoising, &metrics, |_| {})?;
+    let (config, metrics) = (engine.config(), [Metric::LogitDiff]);
+    let columns = random_direction(config.d_model, layer, seed);
+    let layers = Layers::Own(layer);
+    let cells = [residual_cell(columns, layers, PatchPositions::All, Mode::Denoising, config.n_layers)];
+    let plan = Plan::new(config, paired.prompts(), &cells, engine.max_tokens())?;
+    let scores = plan.run(engine, paired, &metrics, |_| Ok::<(), EngineError>(()))?;
     let effect = paired.baselines().evaluate(Metric::LogitDiff, &scores[0]).abs();
     checks.push(Check { name: "a random direction has next to no effect", deviation: effect, tolerance: 0.1 });
     Ok(checks)

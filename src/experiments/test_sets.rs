@@ -1,11 +1,13 @@
 //! Test sets of a training: datasets it does not learn from, whose loss is noted after every epoch.
 
-use super::chunks::{Kept, stretches};
+use super::chunks::{Kept, patch_dataset, stretches};
 use super::das_fits::DasJob;
-use super::patching_suite::{Cell, Layers, Sweep, patch_dataset, patched_scores};
+use super::patching_suite::{Layers, residual_cell};
 use crate::backend::Backend;
 use crate::directions::das::TrainError;
-use crate::engine::{Baselines, Engine, EngineError, Metric, Mode, PairedRun, PatchPositions, Scores};
+use crate::engine::{
+    Baselines, Cell, Engine, EngineError, Metric, Mode, PairedRun, PatchPositions, Plan, Scores, Site,
+};
 use crate::types::{Matrix, PairedPrompts};
 use std::collections::BTreeSet;
 
@@ -28,15 +30,16 @@ impl<'a, B: Backend> TestSets<'a, B> {
         jobs: &[DasJob],
         budget: usize,
     ) -> Result<Self, EngineError> {
-        let layers: BTreeSet<usize> = jobs.iter().map(|job| job.layer).collect();
-        let layers: Vec<usize> = layers.into_iter().collect();
+        let n_layers = engine.config().n_layers;
+        let sites: BTreeSet<Site> = jobs.iter().map(|job| Site::resid(job.layer, n_layers)).collect();
+        let sites: Vec<Site> = sites.into_iter().collect();
         let capture = |(number, test): (usize, &'a PairedPrompts)| {
             let positions: BTreeSet<PatchPositions> =
                 jobs.iter().filter_map(|job| job.test_positions.get(number).copied()).collect();
             let positions: Vec<PatchPositions> = positions.into_iter().collect();
-            let kept = Kept { layers: layers.len(), positions: &positions };
+            let kept = Kept { sites: &sites, positions: &positions };
             let fits = stretches(engine.config(), test, kept, 1, budget).len() == 1;
-            let run = || PairedRun::new(engine, test.clone(), &layers, &positions, false);
+            let run = || PairedRun::new(engine, test.clone(), &sites, &positions, false);
             Ok((test, fits.then(run).transpose()?))
         };
         let sets = tests.iter().enumerate().map(capture).collect::<Result<_, EngineError>>()?;
@@ -54,13 +57,13 @@ impl<'a, B: Backend> TestSets<'a, B> {
             return Ok(losses);
         }
         for (number, (prompts, captured)) in self.sets.iter().enumerate() {
-            let cell = |&(job, columns): &(&DasJob, &Matrix)| Cell {
-                columns: columns.clone(),
-                layers: Layers::Own(job.layer),
-                positions: job.test_positions.get(number).copied().unwrap_or(job.positions),
+            let n_layers = self.engine.config().n_layers;
+            let cell = |&(job, columns): &(&DasJob, &Matrix)| {
+                let positions = job.test_positions.get(number).copied().unwrap_or(job.positions);
+                residual_cell(columns.clone(), Layers::Own(job.layer), positions, Mode::Denoising, n_layers)
             };
-            let cells = subspaces.iter().map(cell).collect();
-            let (baselines, scores) = self.patched(prompts, captured.as_ref(), cells)?;
+            let cells: Vec<Cell> = subspaces.iter().map(cell).collect();
+            let (baselines, scores) = self.patched(prompts, captured.as_ref(), &cells)?;
             let (clean, corrupted) = baselines.logit_differences();
             if clean == corrupted {
                 return Err(TrainError::NoContrast { dataset: prompts.name.clone(), value: clean });
@@ -76,14 +79,14 @@ impl<'a, B: Backend> TestSets<'a, B> {
         &self,
         prompts: &PairedPrompts,
         captured: Option<&PairedRun<B>>,
-        cells: Vec<Cell>,
+        cells: &[Cell],
     ) -> Result<(Baselines, Vec<Scores>), EngineError> {
-        let sweep = Sweep { mode: Mode::Denoising, cells, metrics: vec![Metric::LogitDiff] };
+        let metrics = [Metric::LogitDiff];
         if let Some(paired) = captured {
-            let scores = patched_scores(self.engine, paired, &sweep.cells, sweep.mode, &sweep.metrics, |_| {})?;
+            let plan = Plan::new(self.engine.config(), prompts, cells, self.engine.max_tokens())?;
+            let scores = plan.run(self.engine, paired, &metrics, |_| Ok::<(), EngineError>(()))?;
             return Ok((paired.baselines().clone(), scores));
         }
-        let (baselines, mut scores) = patch_dataset(self.engine, prompts, &[sweep], self.budget, |_| {})?;
-        Ok((baselines, scores.pop().unwrap_or_default()))
+        patch_dataset(self.engine, prompts, cells, &metrics, self.budget, |_| Ok(()))
     }
 }

@@ -111,7 +111,7 @@ fn fitted<B: Backend>(engine: &Engine<B>) -> Values {
     };
     let mut values = Values::new();
     for positions in [PatchPositions::One(4), PatchPositions::All] {
-        let paired = PairedRun::new(engine, paired.clone(), &[1], &[positions], false).unwrap();
+        let paired = PairedRun::new(engine, paired.clone(), &[Site::ResidPre(1)], &[positions], false).unwrap();
         let rotation = Rotation::random(engine.config().d_model, 2, 5).unwrap();
         let settings = TrainSettings { epochs: 2, batch_size: 4, ..TrainSettings::default() };
         let trained = train(engine, &paired, 1, positions, &rotation, &settings, |_| Ok(Vec::new())).unwrap();

@@ -5,8 +5,8 @@ use crate::backend::{Backend, SwapGradientRows};
 use crate::directions::DirectionError;
 use crate::engine::metrics::logit_difference_gradient;
 use crate::engine::{
-    Baselines, Engine, EngineError, Intervention, Mode, Op, PairedRun, Part, Patch, PatchPositions, Resume, Scores,
-    Site, Source,
+    Baselines, Engine, EngineError, Intervention, Op, PairedRun, Part, Patch, PatchPositions, Resume, Scores, Site,
+    Source,
 };
 use crate::types::Matrix;
 
@@ -184,9 +184,6 @@ impl<B: Backend> Training<B> {
     /// [`TrainError::Unreachable`], [`TrainError::Engine`].
     pub fn batches(&self, engine: &Engine<B>, paired: &PairedRun<B>) -> Result<Batches<B>, TrainError> {
         let (layer, positions) = (self.layer, self.positions);
-        if !paired.reaches_logits(layer, positions, engine.config().n_layers) {
-            return Err(TrainError::Unreachable { layer });
-        }
         let prompts: Vec<usize> = (0..paired.n_prompts()).collect();
         let batches = prompts.chunks(self.batch_size).map(|prompts| batch(engine, paired, layer, positions, prompts));
         Ok(Batches(batches.collect::<Result<_, _>>()?))
@@ -251,9 +248,6 @@ pub fn train<B: Backend>(
     settings: &TrainSettings,
     mut tests: impl FnMut(&Matrix) -> Result<Vec<f64>, TrainError>,
 ) -> Result<Trained, TrainError> {
-    if !paired.reaches_logits(layer, positions, engine.config().n_layers) {
-        return Err(TrainError::Unreachable { layer });
-    }
     let dataset = &paired.prompts().name;
     let place = (layer, positions);
     let mut training = Training::new(engine.backend(), place, rotation, settings, paired.baselines(), dataset)?;
@@ -274,13 +268,15 @@ fn batch<B: Backend>(
     layer: usize,
     positions: PatchPositions,
     prompts: &[usize],
-) -> Result<Batch<B>, EngineError> {
+) -> Result<Batch<B>, TrainError> {
     let (backend, n_layers) = (engine.backend(), engine.config().n_layers);
     let mut rows = Vec::new();
     let mut patches = Vec::new();
     for (row, &prompt) in prompts.iter().enumerate() {
-        rows.push(paired.row(prompt, positions, Mode::Denoising, layer, n_layers));
-        patches.extend(paired.patches((prompt, row, 0), positions, Mode::Denoising, layer, n_layers)?);
+        let (start, places) =
+            paired.denoised_row((prompt, row), positions, layer, n_layers)?.ok_or(TrainError::Unreachable { layer })?;
+        rows.push(start);
+        patches.extend(places);
     }
     let layout = crate::engine::Layout::new(rows.iter().map(|&(s, start)| (start, paired.run().layout().len(s))));
     let mut gradient = Vec::new();
@@ -292,9 +288,9 @@ fn batch<B: Backend>(
     let source: Vec<u32> = patches.iter().map(|patch| patch.source as u32).collect();
     Ok(Batch {
         answers: prompts.iter().map(|&prompt| paired.answers()[prompt].clone()).collect(),
-        gradient: backend.upload_indices(&gradient)?,
-        base: backend.upload_indices(&base)?,
-        source: backend.upload_indices(&source)?,
+        gradient: backend.upload_indices(&gradient).map_err(EngineError::from)?,
+        base: backend.upload_indices(&base).map_err(EngineError::from)?,
+        source: backend.upload_indices(&source).map_err(EngineError::from)?,
         rows,
         patches,
     })

@@ -1,0 +1,117 @@
+"""Writes tests/fixtures/circuits: activation-patching maps and path patching, from TransformerLens in f64.
+
+    python tests/reference/make_circuit_fixtures.py [model ...]
+
+The models are those of tests/fixtures/engine, with processed weights. Per model `results.safetensors` and `cases.json`:
+- `tokens` (prompts, positions): row i is the clean prompt i, its corrupted prompt is row i + 1, the last one's is row 0.
+  All rows start with the same three tokens. `answers` (prompts, pairs, 2): correct and incorrect tokens.
+- `map.<mode>.<name>`: results of `transformer_lens.patching`, as shaped there.
+- `heads.<mode>`: `subspace` of the results of several heads swapped at once.
+- `path.<number>`: path patching as `path_patching_reference.py` does it, see `cases.json`.
+All values are logit differences at the last position, averaged over pairs and prompts.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from transformer_lens import patching
+from transformers import AutoModelForCausalLM
+
+import tiny_models
+from engine_patches import orthonormal
+from path_patching_reference import path_cases
+
+FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
+MODELS = ("gpt2-tiny", "neox-parallel", "neox-sequential", "llama-tiny", "mistral-tiny", "qwen3-tiny")
+SHARED, LENGTH, PROMPTS, PAIRS = 3, 9, 4, 2
+MAPS = {
+    "z": patching.get_act_patch_attn_head_out_all_pos,
+    "q": patching.get_act_patch_attn_head_q_all_pos,
+    "k": patching.get_act_patch_attn_head_k_all_pos,
+    "v": patching.get_act_patch_attn_head_v_all_pos,
+    "pattern": patching.get_act_patch_attn_head_pattern_all_pos,
+    "resid_pre": patching.get_act_patch_resid_pre,
+    "attn_out": patching.get_act_patch_attn_out,
+    "mlp_out": patching.get_act_patch_mlp_out,
+    "z_by_position": patching.get_act_patch_attn_head_out_by_pos,
+}
+HEADS = ((0, 1), (1, 0), (1, 1))
+
+
+def main():
+    torch.set_num_threads(1)
+    for seed, name in enumerate(MODELS):
+        if len(sys.argv) > 1 and name not in sys.argv[1:]:
+            continue
+        hf_model = AutoModelForCausalLM.from_pretrained(
+            FIXTURES / "engine" / name, dtype=torch.float32, attn_implementation="eager"
+        )
+        lens = tiny_models.transformer_lens(name, hf_model, True)
+        tensors, cases = results(lens, seed)
+        folder = FIXTURES / "circuits" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({key: stored(value) for key, value in tensors.items()}, folder / "results.safetensors")
+        lines = ",\n".join(json.dumps(case) for case in cases)
+        (folder / "cases.json").write_text(f"[\n{lines}\n]\n")
+        print(name, len(tensors), "tensors,", len(cases), "paths")
+
+
+def stored(value):
+    return value.contiguous() if value.dtype == torch.int64 else value.detach().float().contiguous()
+
+
+def results(lens, seed):
+    clean = prompts(seed)
+    answers = answer_pairs(lens, clean)
+    tensors = {"tokens": clean, "answers": answers, "subspace": orthonormal(lens.cfg.d_model, 2, seed)}
+    tensors["subspace"] = tensors["subspace"].float().double()
+    metric = lambda logits: logit_difference(logits, answers)
+    for mode, (own, other) in {"denoising": (clean.roll(-1, 0), clean), "noising": (clean, clean.roll(-1, 0))}.items():
+        cache = lens.run_with_cache(other)[1]
+        tensors[f"unpatched.{mode}"] = metric(lens(own)).reshape(1)
+        for name, function in MAPS.items():
+            tensors[f"map.{mode}.{name}"] = function(lens, own, cache, metric)
+        tensors[f"heads.{mode}"] = metric(swapped_heads(lens, own, cache, tensors["subspace"])).reshape(1)
+    return tensors, path_cases(lens, clean, metric, tensors)
+
+
+def prompts(seed):
+    generator = torch.Generator().manual_seed(700 + seed)
+    tokens = torch.randint(1, tiny_models.VOCABULARY, (PROMPTS, LENGTH), generator=generator)
+    tokens[:, 0] = 0
+    tokens[:, :SHARED] = tokens[0, :SHARED]
+    return tokens
+
+
+def answer_pairs(lens, clean):
+    """The tokens that the clean prompt raises most over the corrupted one, and those it lowers."""
+    change = lens(clean)[:, -1] - lens(clean.roll(-1, 0))[:, -1]
+    order = change.argsort(1, descending=True)
+    return torch.stack([order[:, :PAIRS], order.flip(1)[:, :PAIRS]], 2)
+
+
+def logit_difference(logits, answers):
+    picked = logits[:, -1].gather(1, answers.flatten(1)).reshape(answers.shape)
+    return (picked[..., 0] - picked[..., 1]).mean()
+
+
+def swapped_heads(lens, own, cache, subspace):
+    """Logits with the results of HEADS, at all positions, swapped along the subspace for those of the other run."""
+
+    def hook(layer, head):
+        def apply(value, hook):
+            value = value.clone()
+            change = cache[hook.name][:, :, head] - value[:, :, head]
+            value[:, :, head] += change @ subspace @ subspace.T
+            return value
+
+        return f"blocks.{layer}.attn.hook_result", apply
+
+    return lens.run_with_hooks(own, fwd_hooks=[hook(layer, head) for layer, head in HEADS])
+
+
+if __name__ == "__main__":
+    main()
