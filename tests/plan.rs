@@ -187,7 +187,7 @@ fn from_tokens(
         })
         .map(|(bases, vector)| (bases, vector.map(|vector| backend.upload(vector).unwrap())))
         .collect();
-    let intervention = |(edit, (bases, vector)): (&Edit, &'_ (Option<_>, Option<_>))| {
+    let places = |edit: &Edit| {
         let values = match &edit.change {
             Change::Replace(values) | Change::Swap(values, _) => Some(values),
             Change::Add(..) => None,
@@ -209,14 +209,15 @@ fn from_tokens(
                 patches.push(Patch { row, position, source, basis: 0 });
             }
         }
-        (patches, values.cloned(), bases, vector)
+        (patches, values.cloned())
     };
-    let parts: Vec<_> = cell.edits.iter().zip(&tensors).map(intervention).collect();
+    let places: Vec<_> = cell.edits.iter().map(places).collect();
     let interventions: Vec<Intervention<'_, CpuBackend>> = cell
         .edits
         .iter()
-        .zip(&parts)
-        .map(|(edit, (patches, values, bases, vector))| {
+        .zip(&places)
+        .zip(&tensors)
+        .map(|((edit, (patches, values)), (bases, vector))| {
             let source = match (values, vector) {
                 (Some(Values::Zero), _) => Source::Zero,
                 (_, Some(vector)) => Source::Rows(vector),
