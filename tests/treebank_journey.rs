@@ -330,10 +330,11 @@ fn test_losses_are_those_of_the_next_step_and_of_the_suite() {
             assert!((next - test[0]).abs() < 1e-4, "{:?} {:?}", trained.losses, trained.test_losses);
         }
         let (columns, layers) = (trained.columns.clone(), Layers::Own(layer));
-        let cells = vec![Cell { columns, layers, positions: PatchPositions::All }];
-        let sweep = Sweep { mode: Mode::Denoising, cells, metrics: vec![Metric::LogitDiff] };
-        let (baselines, scores) = patch_dataset(&engine, &prompts, &[sweep], MEMORY_BUDGET, |_| {}).unwrap();
-        let recovered = baselines.evaluate(Metric::LogitDiff, &scores[0][0]);
+        let cells = [residual_cell(columns, layers, PatchPositions::All, Mode::Denoising, 4)];
+        let told = |_: Progress<'_>| Ok::<(), EngineError>(());
+        let (baselines, scores) =
+            patch_dataset(&engine, &prompts, &cells, &[Metric::LogitDiff], MEMORY_BUDGET, told).unwrap();
+        let recovered = baselines.evaluate(Metric::LogitDiff, &scores[0]);
         assert!((1.0 - recovered - trained.test_losses[3][0]).abs() < 1e-4, "{recovered}");
     }
 }
