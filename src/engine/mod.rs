@@ -24,7 +24,7 @@ pub use forward::{Output, Resume};
 pub use intervention::{Intervention, Op, Part, Patch, Source};
 pub use layout::Layout;
 pub use metrics::{Baselines, Metric, Mode, Scores};
-pub use paired::{PairedRun, PatchPositions};
+pub use paired::{PairedRun, PatchPositions, PatchedRow};
 pub use plan::{Cell, Change, Edit, Needs, Plan, Step, Values};
 pub use run::{Logits, Run};
 pub use site::Site;

@@ -49,6 +49,9 @@ pub(super) fn sides(prompts: &PairedPrompts, prompt: usize, mode: Mode) -> (usiz
     }
 }
 
+/// A row of a batch, as (sequence, first computed position), and its patches.
+pub type PatchedRow = ((usize, usize), Vec<Patch>);
+
 /// A dataset run through a model once: its clean and corrupted prompts share one batch of distinct rows.
 pub struct PairedRun<B: Backend> {
     prompts: PairedPrompts,
@@ -164,7 +167,7 @@ impl<B: Backend> PairedRun<B> {
         positions: PatchPositions,
         layer: usize,
         n_layers: usize,
-    ) -> Result<Option<((usize, usize), Vec<Patch>)>, EngineError> {
+    ) -> Result<Option<PatchedRow>, EngineError> {
         let (own, other) = sides(&self.prompts, prompt, Mode::Denoising);
         let len = self.run.layout().len(own);
         let Range { mut start, end } = positions.range(len);
