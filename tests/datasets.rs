@@ -221,3 +221,20 @@ fn positions_and_words_are_the_published_ones() {
         assert_eq!(classification.answers[0], answers, "{model}");
     }
 }
+
+/// The notebooks' prompts behind golden numbers: as many, and as long, as the notebooks print.
+#[test]
+fn prompts_of_the_notebooks_have_their_sizes() {
+    let catalogue = Catalogue::load(None).unwrap().with_text("golden", actpatch::report::GOLDEN_DATASETS).unwrap();
+    for ((model, bos), sizes) in MODELS.into_iter().zip([
+        &[("notebook_simple", 50, 19), ("notebook_contrastive", 50, 26)][..],
+        &[("notebook_mood_stories", 16, 36)],
+    ]) {
+        let Some(tokenizer) = tokenizer(model, bos) else { continue };
+        for (name, n_prompts, length) in sizes {
+            let prompts = build(&catalogue, name, &tokenizer);
+            assert_eq!((prompts.clean.len(), prompts.answers[0].len()), (*n_prompts, 1), "{name}");
+            assert!(prompts.sequences.iter().all(|sequence| sequence.len() == *length), "{name}");
+        }
+    }
+}

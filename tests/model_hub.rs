@@ -31,6 +31,8 @@ struct Served {
     damaged: bool,
     /// The commit is said to be this.
     commit: Option<&'static str>,
+    /// This one file is answered with this status.
+    refused: Option<u16>,
 }
 
 /// What a request was and what it carried.
@@ -148,6 +150,9 @@ fn answer(state: &State, stream: TcpStream) -> std::io::Result<()> {
     let Some(served) = files.get_mut(*file) else {
         return send(stream, 404, &[], b"");
     };
+    if let Some(status) = served.refused {
+        return send(stream, status, &[], b"");
+    }
     deliver(stream, path, file, served, range)
 }
 
@@ -454,6 +459,41 @@ fn damaged_contents_are_thrown_away() {
     let message = complaint(REPO, &hub.settings(cache.path()));
     assert!(message.contains("damaged: expected SHA-256"), "{message}");
     hub.change("model.safetensors", |served| served.damaged = false);
+    load(REPO, &hub.settings(cache.path())).unwrap();
+}
+
+#[test]
+fn a_download_that_ends_between_files_goes_on_with_the_next() {
+    let (copy, cache) = (Copy::of("neox-tiny"), tempfile::tempdir().unwrap());
+    let hub = Hub::serve(copy.shard().path());
+    let settings = hub.settings(cache.path());
+    let [first, second] = [1, 2].map(|shard| format!("model-0000{shard}-of-00002.safetensors"));
+    for (status, part) in [(403, "accept a gated model's conditions"), (503, "HTTP 503"), (404, "HTTP 404")] {
+        hub.change(&second, |served| served.refused = Some(status));
+        let message = complaint(REPO, &settings);
+        assert!(message.contains(part) && message.contains(&second), "{message}");
+        // Neither the branch nor the commit passes for a whole repository.
+        for spec in [REPO.to_owned(), format!("{REPO}@{COMMIT}")] {
+            let message = complaint(&spec, &offline(cache.path()));
+            assert!(message.contains("is not in the cache"), "{message}");
+        }
+    }
+    hub.change(&second, |served| served.refused = None);
+    load(REPO, &settings).unwrap();
+    let transfers = |file: &str| hub.seen().iter().filter(|seen| seen.transfers(&format!("/contents/{file}"))).count();
+    assert_eq!((transfers(&first), transfers(&second)), (1, 1), "what is there is not fetched again");
+    load(REPO, &offline(cache.path())).unwrap();
+}
+
+#[test]
+fn a_small_file_that_breaks_off_is_not_taken_for_whole() {
+    let (copy, cache) = (Copy::of("gpt2-tiny"), tempfile::tempdir().unwrap());
+    let hub = Hub::serve(copy.path());
+    hub.change("config.json", |served| served.cut_at = Some(40));
+    let message = complaint(REPO, &hub.settings(cache.path()));
+    assert!(message.contains("config.json") && message.contains("incomplete"), "{message}");
+    let message = complaint(REPO, &offline(cache.path()));
+    assert!(message.contains("config.json is not in the cache"), "{message}");
     load(REPO, &hub.settings(cache.path())).unwrap();
 }
 

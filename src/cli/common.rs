@@ -10,7 +10,7 @@ use crate::experiments::chunks::MEMORY_BUDGET;
 use crate::model::{LoadOptions, Model, ModelConfig, ModelError, WeightProcessing};
 use crate::report::{Manifest, ModelRecord, RunStart};
 use anyhow::{Context, Result, anyhow, bail};
-use clap::ValueEnum;
+use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Serialize, Serializer};
 use std::collections::BTreeSet;
@@ -77,19 +77,24 @@ pub fn processing_names(processing: WeightProcessing) -> Vec<String> {
     Rewrite::ALL.into_iter().zip(on).filter(|(_, on)| *on).map(|(rewrite, _)| rewrite.name().to_owned()).collect()
 }
 
+/// What `--weight-processing` asks for.
+pub fn processing_of(rewrites: &[Rewrite]) -> Result<WeightProcessing> {
+    let has = |rewrite| rewrites.contains(&rewrite);
+    if has(Rewrite::None) && rewrites.len() > 1 {
+        bail!("--weight-processing: `none` stands alone");
+    }
+    Ok(WeightProcessing {
+        fold_ln: has(Rewrite::FoldLn),
+        center_writing_weights: has(Rewrite::CenterWritingWeights),
+        center_unembed: has(Rewrite::CenterUnembed),
+        fold_value_biases: has(Rewrite::FoldValueBiases),
+    })
+}
+
 impl ModelArgs {
     /// Loads one of the models.
     pub fn load(&self, spec: &str, seed: u64) -> Result<Model> {
-        let has = |rewrite| self.weight_processing.contains(&rewrite);
-        if has(Rewrite::None) && self.weight_processing.len() > 1 {
-            bail!("--weight-processing: `none` stands alone");
-        }
-        let processing = WeightProcessing {
-            fold_ln: has(Rewrite::FoldLn),
-            center_writing_weights: has(Rewrite::CenterWritingWeights),
-            center_unembed: has(Rewrite::CenterUnembed),
-            fold_value_biases: has(Rewrite::FoldValueBiases),
-        };
+        let processing = processing_of(&self.weight_processing)?;
         let options =
             LoadOptions { processing, revision: self.revision.clone(), tokenizer: self.tokenizer.clone(), seed };
         let model = Model::load(spec, &options).map_err(|error| {
@@ -229,13 +234,6 @@ impl RunArgs {
         self.data_dir.join(model)
     }
 
-    /// Refuses a folder that cannot be written to before any work is done.
-    pub fn check_writable(&self, folder: &Path) -> Result<()> {
-        std::fs::create_dir_all(folder).with_context(|| format!("--data-dir: cannot make {}", folder.display()))?;
-        tempfile::tempfile_in(folder).with_context(|| format!("--data-dir: cannot write to {}", folder.display()))?;
-        Ok(())
-    }
-
     /// Begins the manifest of a command that will write to `folder`, which is refused if it cannot be written to.
     pub fn manifest(
         &self,
@@ -244,16 +242,9 @@ impl RunArgs {
         folder: &Path,
         model: Option<&Model>,
     ) -> Result<Manifest> {
-        self.check_writable(folder)?;
         let hashes = self.data_dir.join(KNOWN_HASHES);
         let record = |model: &Model| ModelRecord::new(model, processing_names(model.processing), &hashes);
-        let start = RunStart {
-            command,
-            arguments: std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect(),
-            configuration: serde_json::to_value(options)?,
-            model: model.map(record).transpose()?,
-        };
-        Ok(Manifest::start(folder, start)?)
+        begin_manifest(command, options, folder, model.map(record).transpose()?)
     }
 
     /// Expected memory of a run on a model, in bytes: packed weights, and `activations` values in f32.
@@ -261,6 +252,38 @@ impl RunArgs {
         let bytes = if self.dtype == DtypeArg::Bf16 { 2 } else { 4 };
         config.n_layers * config.block_weights() * bytes + 4 * activations
     }
+}
+
+/// A command line without arguments.
+#[derive(clap::Parser)]
+struct Defaults<T: clap::Args> {
+    #[command(flatten)]
+    args: T,
+}
+
+/// A command's own defaults, for commands that are made of others.
+pub fn defaults<T: clap::Args>() -> Result<T> {
+    Defaults::try_parse_from(["actpatch"]).map(|parsed| parsed.args).context("default arguments")
+}
+
+/// Refuses a folder that cannot be written to before any work is done.
+fn check_writable(folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("--data-dir: cannot make {}", folder.display()))?;
+    tempfile::tempfile_in(folder).with_context(|| format!("--data-dir: cannot write to {}", folder.display()))?;
+    Ok(())
+}
+
+/// Begins the manifest of a command that will write to `folder`, with or without a model.
+pub fn begin_manifest(
+    command: &str,
+    options: &impl Serialize,
+    folder: &Path,
+    model: Option<ModelRecord>,
+) -> Result<Manifest> {
+    check_writable(folder)?;
+    let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let configuration = serde_json::to_value(options)?;
+    Ok(Manifest::start(folder, RunStart { command, arguments, configuration, model })?)
 }
 
 /// Builds a dataset for a model. Those of the Treebank are files in the model's folder, one per scaffold; all others are

@@ -1,10 +1,9 @@
 //! `demo`: the whole journey on the small model that is part of the program.
 
-use super::common::{RunArgs, print, print_json};
+use super::common::{RunArgs, defaults, print, print_json};
 use super::{direction_patching_results, direction_patching_suite, fit_directions};
 use crate::engine::Metric;
-use anyhow::{Context, Result};
-use clap::Parser;
+use anyhow::Result;
 use serde_json::json;
 use std::time::Instant;
 
@@ -18,17 +17,6 @@ pub struct Args {
 
 /// The out-of-distribution dataset of the demo: other words in another sentence about another subject.
 const OUT_OF_DISTRIBUTION: &str = "simple_product";
-
-/// Parses a command's own defaults, so that the demo is nothing but the commands it names.
-#[derive(Parser)]
-struct Defaults<T: clap::Args> {
-    #[command(flatten)]
-    args: T,
-}
-
-fn defaults<T: clap::Args>() -> Result<T> {
-    Defaults::try_parse_from(["demo"]).map(|parsed| parsed.args).context("default arguments")
-}
 
 /// Fits every method at every layer, patches two datasets, prints the best layer of every method.
 pub fn run(args: Args) -> Result<()> {

@@ -387,6 +387,7 @@ impl<B: Backend> Fitting<'_, B> {
             test_loss_curves: BTreeMap::new(),
             final_metric: None,
             version: env!("CARGO_PKG_VERSION").into(),
+            imported: None,
         }
     }
 

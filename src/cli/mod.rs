@@ -5,10 +5,12 @@ mod demo;
 mod device;
 mod direction_patching_results;
 mod direction_patching_suite;
+mod directions;
 mod fit_directions;
 mod random_directions;
 mod self_check;
 mod treebank_data_gen;
+mod verify;
 
 use clap::{Parser, Subcommand};
 use std::io::{IsTerminal, Write};
@@ -49,10 +51,14 @@ enum Command {
     TreebankDataGen(treebank_data_gen::Args),
     /// Patch along directions: model x direction x dataset x position x metric.
     DirectionPatchingSuite(direction_patching_suite::Args),
+    /// Import, list, show and compare stored directions.
+    Directions(directions::Args),
     /// Print tables of what the suite has measured.
     DirectionPatchingResults(direction_patching_results::Args),
     /// Check the engine on a model: identities that must hold before a number can be trusted.
     SelfCheck(self_check::Args),
+    /// Run the experiments behind published numbers, and print ours beside theirs.
+    Verify(verify::Args),
 }
 
 /// Parses the arguments, runs the command, prints an error.
@@ -65,8 +71,10 @@ pub fn main() -> ExitCode {
         Command::RandomDirections(args) => random_directions::run(args),
         Command::TreebankDataGen(args) => treebank_data_gen::run(args),
         Command::DirectionPatchingSuite(args) => direction_patching_suite::run(args),
+        Command::Directions(args) => directions::run(args),
         Command::DirectionPatchingResults(args) => direction_patching_results::run(args),
         Command::SelfCheck(args) => self_check::run(args),
+        Command::Verify(args) => verify::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

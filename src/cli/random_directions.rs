@@ -79,6 +79,7 @@ pub(super) fn write(folder: &Path, model: &Model, spec: &str, layer: usize, seed
         test_loss_curves: BTreeMap::new(),
         final_metric: None,
         version: env!("CARGO_PKG_VERSION").into(),
+        imported: None,
     };
     let columns = random_direction(model.config.d_model, layer, seed);
     Ok(Direction { name, columns }.write(folder, &record)?)

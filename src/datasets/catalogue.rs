@@ -57,9 +57,17 @@ impl Catalogue {
     ///
     /// # Errors
     /// [`DatasetError`] when the file cannot be read or parsed.
-    pub fn with_file(mut self, path: &Path) -> Result<Self, DatasetError> {
+    pub fn with_file(self, path: &Path) -> Result<Self, DatasetError> {
         let text = std::fs::read_to_string(path).map_err(|source| DatasetError::Io { path: path.into(), source })?;
-        self.add_datasets(&path.display().to_string(), &text)?;
+        self.with_text(&path.display().to_string(), &text)
+    }
+
+    /// The same for the text of a file; `file` names it in errors.
+    ///
+    /// # Errors
+    /// [`DatasetError`] when the text cannot be parsed.
+    pub fn with_text(mut self, file: &str, text: &str) -> Result<Self, DatasetError> {
+        self.add_datasets(file, text)?;
         Ok(self)
     }
 

@@ -140,8 +140,8 @@ pub fn select(patterns: &[String], names: &[DirectionName]) -> Result<Vec<Direct
     Ok(selected)
 }
 
-/// `None` when the pattern is too long for a matcher, so that it matches nothing.
-fn glob(pattern: &str) -> Option<Regex> {
+/// A matcher of a pattern with `*` and `?`; `None` when the pattern is too long for one, so that it matches nothing.
+pub(super) fn glob(pattern: &str) -> Option<Regex> {
     let body = regex::escape(pattern).replace(r"\*", ".*").replace(r"\?", ".");
     Regex::new(&format!("^{body}$")).ok()
 }

@@ -1,4 +1,4 @@
-//! The part of a subspace parallel or orthogonal to another one.
+//! Subspaces beside each other: the part of one that is parallel or orthogonal to another, and how alike they are.
 
 use crate::types::Matrix;
 
@@ -8,17 +8,7 @@ const NOTHING: f64 = 1e-5;
 /// Every column of `columns` `(d, k)`, projected on the span of `onto` `(d, j)` (`parallel`) or on its orthogonal
 /// complement, scaled to unit length. A column with nothing left becomes zero.
 pub fn projected(columns: &Matrix, onto: &Matrix, parallel: bool) -> Matrix {
-    let column =
-        |m: &Matrix, c: usize| -> Vec<f64> { (0..m.rows).map(|r| f64::from(m.data[r * m.cols + c])).collect() };
-    let mut basis: Vec<Vec<f64>> = Vec::new();
-    for c in 0..onto.cols {
-        let vector = column(onto, c);
-        let size = length(&vector);
-        let rest = orthogonal(vector, &basis);
-        if length(&rest) > NOTHING * size {
-            basis.push(unit(rest));
-        }
-    }
+    let basis = orthonormal(onto);
     let mut result = Matrix::zeros(columns.rows, columns.cols);
     for c in 0..columns.cols {
         let vector = column(columns, c);
@@ -31,6 +21,38 @@ pub fn projected(columns: &Matrix, onto: &Matrix, parallel: bool) -> Matrix {
         }
     }
     result
+}
+
+/// How alike two directions or subspaces of one space are. Of two directions, their cosine. Where one of them has more
+/// dimensions, the root mean square of the cosines of the principal angles: 1 when the smaller one lies in the other,
+/// 0 when they are orthogonal; a sign has no meaning there.
+pub fn similarity(a: &Matrix, b: &Matrix) -> f64 {
+    let (first, second) = (orthonormal(a), orthonormal(b));
+    let dot = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
+    if let ([first], [second]) = (&first[..], &second[..]) {
+        return dot(first, second);
+    }
+    // The sum of the squares of all cosines: the squared norm of the product of the two bases.
+    let squares: f64 = first.iter().flat_map(|x| second.iter().map(move |y| dot(x, y).powi(2))).sum();
+    (squares / first.len().min(second.len()) as f64).sqrt()
+}
+
+fn column(matrix: &Matrix, c: usize) -> Vec<f64> {
+    (0..matrix.rows).map(|r| f64::from(matrix.data[r * matrix.cols + c])).collect()
+}
+
+/// An orthonormal basis of the span of the columns.
+fn orthonormal(columns: &Matrix) -> Vec<Vec<f64>> {
+    let mut basis: Vec<Vec<f64>> = Vec::new();
+    for c in 0..columns.cols {
+        let vector = column(columns, c);
+        let size = length(&vector);
+        let rest = orthogonal(vector, &basis);
+        if length(&rest) > NOTHING * size {
+            basis.push(unit(rest));
+        }
+    }
+    basis
 }
 
 fn length(vector: &[f64]) -> f64 {
@@ -67,5 +89,20 @@ mod tests {
         for (found, expected) in own.data.iter().zip([3.0 / 13.0, 4.0 / 13.0, 12.0 / 13.0]) {
             assert!((found - expected).abs() < 1e-7);
         }
+    }
+
+    #[test]
+    fn similarity_is_a_cosine_and_for_subspaces_that_of_their_angles() {
+        let direction = |values: &[f32]| Matrix::new(values.len(), 1, values.to_vec());
+        let (x, y) = (direction(&[2.0, 0.0, 0.0]), direction(&[-3.0, 4.0, 0.0]));
+        assert!((similarity(&x, &y) + 0.6).abs() < 1e-12 && (similarity(&y, &y) - 1.0).abs() < 1e-12);
+        // The plane of the first two axes, whatever its columns.
+        let plane = Matrix::new(3, 2, vec![1.0, 1.0, 0.0, 2.0, 0.0, 0.0]);
+        assert!((similarity(&plane, &y) - 1.0).abs() < 1e-12);
+        assert!((similarity(&plane, &direction(&[3.0, 0.0, 4.0])) - 0.6).abs() < 1e-7);
+        assert_eq!(similarity(&direction(&[0.0, 0.0, 1.0]), &plane), 0.0);
+        // Turned about the first axis by the angle whose cosine is 0.6: principal cosines 1 and 0.6.
+        let turned = Matrix::new(3, 2, vec![1.0, 0.0, 0.0, 0.6, 0.0, 0.8]);
+        assert!((similarity(&plane, &turned) - (0.5f64 * (1.0 + 0.36)).sqrt()).abs() < 1e-7);
     }
 }

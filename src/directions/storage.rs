@@ -1,6 +1,6 @@
 //! Direction files: an `.npy` array, which other tools read, and a JSON record of how it came about.
 
-use super::{DirectionError, DirectionName};
+use super::{DirectionError, DirectionName, ImportSource};
 use crate::compat::Compat;
 use crate::types::Matrix;
 use ndarray::{ArrayView1, ArrayView2};
@@ -58,6 +58,10 @@ pub struct FitRecord {
     pub final_metric: Option<f64>,
     /// Version of this crate.
     pub version: String,
+    /// Where an imported direction was read from. Its model and weight processing are what the user said of it; its
+    /// seed and settings are not known (0 and none).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported: Option<ImportSource>,
 }
 
 impl Direction {
@@ -98,20 +102,48 @@ impl Direction {
     /// # Errors
     /// [`DirectionError::File`] for another shape or type, NaN, infinity or a column of zeros; [`DirectionError::Io`].
     pub fn read(folder: &Path, name: &DirectionName, d_model: usize) -> Result<Self, DirectionError> {
-        let (path, _) = Self::paths(folder, name);
-        let columns = parse_npy(&path, &read_bounded(&path)?)?;
-        check_values(&path, name, &columns, d_model)?;
-        Ok(Self { name: name.clone(), columns })
+        Self::read_npy(&Self::paths(folder, name).0, name, d_model)
     }
 
-    /// Reads a direction published as a plain JSON list of `d_model` numbers.
+    /// The same for an array of any width.
+    ///
+    /// # Errors
+    /// As [`Direction::read`].
+    pub fn read_any_width(folder: &Path, name: &DirectionName) -> Result<Self, DirectionError> {
+        let path = Self::paths(folder, name).0;
+        let columns = parse_npy(&path, &read_bounded(&path)?)?;
+        Self::checked(&path, name, columns.rows, columns)
+    }
+
+    /// Reads an array that may lie anywhere.
+    ///
+    /// # Errors
+    /// As [`Direction::read`].
+    pub(super) fn read_npy(path: &Path, name: &DirectionName, d_model: usize) -> Result<Self, DirectionError> {
+        Self::checked(path, name, d_model, parse_npy(path, &read_bounded(path)?)?)
+    }
+
+    /// Reads a direction published as JSON: a list of `d_model` numbers, or for a subspace of `d_model` lists of `k`.
     ///
     /// # Errors
     /// As [`Direction::read`].
     pub fn read_json_list(path: &Path, name: &DirectionName, d_model: usize) -> Result<Self, DirectionError> {
-        let values: Vec<f32> = serde_json::from_slice(&read_bounded(path)?)
-            .map_err(|error| file_error(path, "content", "a JSON list of numbers".into(), error.to_string()))?;
-        let columns = Matrix::new(values.len(), 1, values);
+        let bytes = read_bounded(path)?;
+        let k = name.method().dimensions();
+        let wrong = |expected: &str, found: String| file_error(path, "content", expected.into(), found);
+        let expected = if k == 1 { "a JSON list of numbers" } else { "a JSON list of lists of numbers" };
+        let rows: Vec<Vec<f32>> = match k {
+            1 => serde_json::from_slice(&bytes).map(|values: Vec<f32>| values.into_iter().map(|v| vec![v]).collect()),
+            _ => serde_json::from_slice(&bytes),
+        }
+        .map_err(|error| wrong(expected, error.to_string()))?;
+        if let Some(row) = rows.iter().position(|row| row.len() != k) {
+            return Err(wrong(&format!("{k} numbers in every list"), format!("{} in row {row}", rows[row].len())));
+        }
+        Self::checked(path, name, d_model, Matrix::new(rows.len(), k, rows.concat()))
+    }
+
+    fn checked(path: &Path, name: &DirectionName, d_model: usize, columns: Matrix) -> Result<Self, DirectionError> {
         check_values(path, name, &columns, d_model)?;
         Ok(Self { name: name.clone(), columns })
     }
@@ -158,7 +190,7 @@ pub fn list(folder: &Path) -> Result<Vec<DirectionName>, DirectionError> {
     Ok(names)
 }
 
-fn file_error(path: &Path, field: &'static str, expected: String, found: String) -> DirectionError {
+pub(super) fn file_error(path: &Path, field: &'static str, expected: String, found: String) -> DirectionError {
     DirectionError::File { path: path.into(), field, expected, found }
 }
 
@@ -278,6 +310,7 @@ mod tests {
             test_loss_curves: BTreeMap::from([("simple_test".into(), vec![0.6, 0.3])]),
             final_metric: Some(0.25),
             version: env!("CARGO_PKG_VERSION").into(),
+            imported: None,
         }
     }
 

@@ -8,7 +8,7 @@ use super::provenance::{FileRecord, Provenance, Source};
 use super::random::RandomTensors;
 use super::source::WeightSource;
 use super::tensors::TensorFiles;
-use super::{Model, ModelError, Tokenizer, WeightProcessing, shapes};
+use super::{Model, ModelConfig, ModelError, Tokenizer, WeightProcessing, shapes};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -69,6 +69,32 @@ impl Model {
                 let source = Source::Hub { repo, revision, commit: snapshot.commit };
                 load_folder(name, &snapshot.folder, source, options, settings)
             }
+        }
+    }
+}
+
+impl Model {
+    /// The name that a model's results are filed under, without loading it.
+    ///
+    /// # Errors
+    /// [`ModelError::Name`] for what names no model.
+    pub fn results_name(spec: &str, revision: Option<&str>) -> Result<String, ModelError> {
+        names::parse(spec, revision).map(|named| named.name)
+    }
+
+    /// The shape of a model. That of a published model with an alias is known without its files; any other is loaded.
+    ///
+    /// # Errors
+    /// See [`Model::load`].
+    pub fn shape(spec: &str, options: &LoadOptions) -> Result<ModelConfig, ModelError> {
+        let known = match names::parse(spec, options.revision.as_deref())?.place {
+            Place::Random { alias } => shapes::architecture(&alias),
+            Place::Hub { repo, .. } => names::aliases_of(&repo).find_map(shapes::architecture),
+            Place::Demo | Place::Folder(_) => None,
+        };
+        match known {
+            Some(architecture) => Ok(architecture.config().clone()),
+            None => Ok(Self::load(spec, options)?.config),
         }
     }
 }

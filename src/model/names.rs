@@ -111,6 +111,11 @@ pub(crate) fn parse(spec: &str, revision: Option<&str>) -> Result<Named, ModelEr
     )))
 }
 
+/// The short names of a repository.
+pub(crate) fn aliases_of(repo: &str) -> impl Iterator<Item = &'static str> {
+    ALIASES.iter().filter(move |(_, known)| *known == repo).map(|(alias, _)| *alias)
+}
+
 fn hub(repo: &str, revision: &str) -> Result<Named, String> {
     if !is_repo(repo) {
         return Err("a Hub id is organisation/name, of letters, digits, `-`, `_` and `.`".to_owned());

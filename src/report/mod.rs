@@ -2,12 +2,14 @@
 
 mod error;
 mod fitting_stats;
+mod golden;
 mod manifest;
 mod suite_csv;
 mod table;
 
 pub use error::ReportError;
 pub use fitting_stats::{FittingStats, StatsRow};
+pub use golden::{GOLDEN_DATASETS, Golden, GoldenFile};
 pub use manifest::{Manifest, ModelRecord, PromptsRecord, RunRecord, RunStart};
 pub use suite_csv::{CellKey, SuiteCsv};
 pub use table::Table;

@@ -3,10 +3,12 @@
 mod bad_files;
 mod bad_input;
 mod compat;
+mod directions;
 mod journey;
 mod manifest;
 mod same_numbers;
 mod science;
+mod verify;
 
 use assert_cmd::Command;
 use std::collections::BTreeMap;

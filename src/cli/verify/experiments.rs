@@ -1,0 +1,261 @@
+//! The experiments that golden numbers can name: the same library calls as the commands of that kind.
+
+use super::Values;
+use crate::backend::Backend;
+use crate::cli::common::{ModelArgs, RunArgs, build_prompts, defaults, distinct};
+use crate::cli::device::DeviceWork;
+use crate::cli::{direction_patching_suite, fit_directions};
+use crate::datasets::treebank::{Scaffold, Split};
+use crate::datasets::{Catalogue, PairedPrompts};
+use crate::directions::{Direction, DirectionName, FitRecord, Method, similarity};
+use crate::engine::{Engine, Metric};
+use crate::experiments::chunks::{MEMORY_BUDGET, baselines};
+use crate::model::Model;
+use crate::report::{GOLDEN_DATASETS, Golden};
+use anyhow::{Context, Result, anyhow};
+use serde::Deserialize;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// The experiments with their settings.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(tag = "experiment", rename_all = "snake_case", deny_unknown_fields)]
+enum Experiment {
+    /// Mean logit differences of the unpatched runs; numbers `clean`, `corrupted`.
+    Baselines {
+        dataset: String,
+        #[serde(default = "plain")]
+        scaffold: Scaffold,
+    },
+    /// Directions fitted on one dataset and patched on another, in percent; a number's name is a method (its best layer)
+    /// or a method and a layer, such as `das 6`.
+    DirectionalPatching {
+        train_set: String,
+        eval_set: String,
+        #[serde(default = "plain")]
+        scaffold: Scaffold,
+        metric: Metric,
+    },
+    /// Absolute cosines between the layers of imported directions; numbers such as `0-1`.
+    DirectionCosines {
+        /// `<method>_<dataset>_<POSITION>`.
+        directions: String,
+    },
+}
+
+/// The names of [`Experiment`]'s variants.
+const KINDS: [&str; 3] = ["baselines", "directional_patching", "direction_cosines"];
+
+fn plain() -> Scaffold {
+    Scaffold::Plain
+}
+
+/// What came of an experiment.
+pub(super) enum Ran {
+    /// One number for every golden one.
+    Values(Values),
+    /// Why it could not run.
+    Cannot(String),
+}
+
+/// Runs the experiments of one model.
+pub(super) struct Verifier<'a> {
+    models: &'a ModelArgs,
+    /// Options of the runs, whose results go to the folder `scratch`.
+    run: RunArgs,
+    spec: &'a str,
+    /// The folder of what the user has: imported directions, Treebank datasets.
+    folder: PathBuf,
+    /// The model's name.
+    name: &'a str,
+    catalogue: Catalogue,
+    /// What has been fitted so far: a set, a method, a layer or the best one.
+    fitted: BTreeSet<(String, Method, Option<usize>)>,
+    /// Why the model cannot be loaded.
+    unloadable: Option<String>,
+    _scratch: tempfile::TempDir,
+}
+
+impl<'a> Verifier<'a> {
+    pub fn new(models: &'a ModelArgs, run: &RunArgs, spec: &'a str, name: &'a str) -> Result<Self> {
+        let scratch = tempfile::tempdir().context("a folder for the runs")?;
+        let folder = run.folder(name);
+        let run = RunArgs { data_dir: scratch.path().into(), json: false, ..run.clone() };
+        let catalogue = run.catalogue()?.with_text("data/golden/datasets.toml (built in)", GOLDEN_DATASETS)?;
+        let unloadable = models.load(spec, run.seed).err().map(|error| format!("{error:#}"));
+        let fitted = BTreeSet::new();
+        Ok(Self { models, run, spec, folder, name, catalogue, fitted, unloadable, _scratch: scratch })
+    }
+
+    /// Runs the experiment of a golden entry.
+    ///
+    /// An error is a golden file that is wrong, or an experiment that fails on the way; what is not there is
+    /// [`Ran::Cannot`].
+    pub fn run(&mut self, golden: &Golden) -> Result<Ran> {
+        if let Some(missing) = &golden.missing {
+            return Ok(Ran::Cannot(missing.clone()));
+        }
+        if !KINDS.contains(&golden.experiment.as_str()) {
+            return Ok(Ran::Cannot(format!("there is no experiment {} to run yet", golden.experiment)));
+        }
+        let mut settings = golden.settings.clone();
+        settings.insert("experiment".into(), golden.experiment.clone().into());
+        let ran = match settings.try_into().with_context(|| golden.name.clone())? {
+            Experiment::Baselines { dataset, scaffold } => self.baselines(&dataset, scaffold),
+            Experiment::DirectionalPatching { train_set, eval_set, scaffold, metric } => {
+                self.directional_patching(golden, &train_set, (&eval_set, scaffold), metric)
+            }
+            Experiment::DirectionCosines { directions } => self.cosines(golden, &directions),
+        };
+        match ran.with_context(|| golden.name.clone())? {
+            Ran::Values(values) => Ok(Ran::Values(only_golden(golden, values)?)),
+            cannot => Ok(cannot),
+        }
+    }
+
+    /// The model and a dataset for it, or why one of them cannot be had.
+    fn prepare(&self, dataset: &str, scaffold: Scaffold) -> Result<std::result::Result<(Model, PairedPrompts), Ran>> {
+        if let Some(reason) = &self.unloadable {
+            return Ok(Err(Ran::Cannot(reason.clone())));
+        }
+        let model = self.models.load(self.spec, self.run.seed)?;
+        if let Some(split) = Split::of_dataset(dataset) {
+            let (theirs, scratch) = (&self.folder, self.run.folder(self.name));
+            let file = scaffold.dataset_file(theirs, split);
+            if !file.is_file() {
+                return Ok(Err(Ran::Cannot(format!(
+                    "{} is missing; make it with: actpatch treebank-data-gen --models {} --splits {split} --scaffolds \
+                     {scaffold}",
+                    file.display(),
+                    self.spec
+                ))));
+            }
+            std::fs::create_dir_all(&scratch)?;
+            std::fs::copy(&file, scaffold.dataset_file(&scratch, split)).with_context(|| file.display().to_string())?;
+        }
+        let prompts = build_prompts(&self.run, &self.catalogue, dataset, scaffold, &model)?;
+        Ok(Ok((model, prompts)))
+    }
+
+    fn baselines(&self, dataset: &str, scaffold: Scaffold) -> Result<Ran> {
+        let (model, prompts) = match self.prepare(dataset, scaffold)? {
+            Ok(both) => both,
+            Err(cannot) => return Ok(cannot),
+        };
+        let (clean, corrupted) = self.run.on_device(model, Baselines { prompts })?;
+        Ok(Ran::Values(Values::from([("clean".into(), clean), ("corrupted".into(), corrupted)])))
+    }
+
+    /// What `fit-directions` and `direction-patching-suite` do with their defaults.
+    fn directional_patching(
+        &mut self,
+        golden: &Golden,
+        train_set: &str,
+        (eval_set, scaffold): (&str, Scaffold),
+        metric: Metric,
+    ) -> Result<Ran> {
+        let wanted = golden.values.keys().map(|key| place(key)).collect::<Result<Vec<_>>>()?;
+        let (model, _) = match self.prepare(eval_set, scaffold)? {
+            Ok(both) => both,
+            Err(cannot) => return Ok(cannot),
+        };
+        self.fit(train_set, &wanted, model)?;
+        let mut suite: direction_patching_suite::Args = defaults()?;
+        (suite.models, suite.run) = (self.models.clone(), self.run.clone());
+        (suite.eval_sets, suite.scaffold, suite.metrics) = (vec![eval_set.into()], scaffold, vec![metric]);
+        let pattern = |(method, _): &(Method, Option<usize>)| match method {
+            Method::RandomDirection => format!("{method}_*"),
+            _ => format!("{method}_{train_set}_*"),
+        };
+        suite.directions = wanted.iter().map(pattern).collect();
+        let model = self.models.load(self.spec, self.run.seed)?;
+        let (cells, _) = direction_patching_suite::patch_model(&suite, &self.catalogue, model)?;
+        let mut values = Values::new();
+        for ((_, (direction, _, _)), percent) in cells {
+            let name: DirectionName = direction.parse()?;
+            let Some(percent) = percent else { continue };
+            values.insert(format!("{} {}", name.method(), name.layer()), percent);
+            // The best layer is chosen on the prompts that are reported, as in the paper's tables.
+            let best = values.entry(name.method().to_string()).or_insert(percent);
+            *best = best.max(percent);
+        }
+        Ok(Ran::Values(values))
+    }
+
+    /// Fits what earlier entries have not: each method at all layers, or at the one layer wanted.
+    fn fit(&mut self, train_set: &str, wanted: &[(Method, Option<usize>)], model: Model) -> Result<()> {
+        let known = |(method, layer)| self.fitted.contains(&(train_set.to_owned(), method, layer));
+        let new: Vec<(Method, Option<usize>)> = wanted.iter().copied().filter(|&place| !known(place)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let mut fit: fit_directions::Args = defaults()?;
+        (fit.models, fit.run, fit.train_sets) = (self.models.clone(), self.run.clone(), vec![train_set.into()]);
+        fit.methods = distinct(&new.iter().map(|(method, _)| *method).collect::<Vec<_>>());
+        if let Some(layers) = new.iter().map(|(_, layer)| *layer).collect::<Option<Vec<usize>>>() {
+            fit.layers = layers.iter().map(ToString::to_string).collect();
+        }
+        fit_directions::fit_model(&fit, &self.catalogue, self.spec, model)?;
+        self.fitted.extend(new.into_iter().map(|(method, layer)| (train_set.to_owned(), method, layer)));
+        Ok(())
+    }
+
+    fn cosines(&self, golden: &Golden, directions: &str) -> Result<Ran> {
+        let mut values = Values::new();
+        for key in golden.values.keys() {
+            let layers =
+                key.split_once('-').ok_or_else(|| anyhow!("values.{key}: expected two layers, such as 0-1"))?;
+            let mut read = Vec::new();
+            for layer in [layers.0, layers.1] {
+                let name: DirectionName = format!("{directions}_layer{layer}").parse()?;
+                if !is_imported(&self.folder, &name)? {
+                    return Ok(Ran::Cannot(format!(
+                        "{name} has not been imported into {}; import it with: actpatch directions import FOLDER --model {}",
+                        self.folder.display(),
+                        self.spec
+                    )));
+                }
+                read.push(Direction::read_any_width(&self.folder, &name)?);
+            }
+            if let [first, second] = &read[..] {
+                values.insert(key.clone(), similarity(&first.columns, &second.columns).abs());
+            }
+        }
+        Ok(Ran::Values(values))
+    }
+}
+
+fn is_imported(folder: &Path, name: &DirectionName) -> Result<bool> {
+    let (array, record) = Direction::paths(folder, name);
+    Ok(array.is_file() && record.is_file() && FitRecord::read(folder, name)?.imported.is_some())
+}
+
+/// A method, and a layer unless the best one is meant.
+fn place(key: &str) -> Result<(Method, Option<usize>)> {
+    let (method, layer) = key.split_once(' ').map_or((key, None), |(method, layer)| (method, Some(layer)));
+    let layer = layer.map(|layer| layer.parse().with_context(|| format!("values: expected a layer in {key:?}")));
+    Ok((method.parse()?, layer.transpose()?))
+}
+
+/// The computed numbers that have a golden one; all of those must be among them.
+fn only_golden(golden: &Golden, mut values: Values) -> Result<Values> {
+    let take = |key: &String| {
+        let value = values.remove(key);
+        let value =
+            value.ok_or_else(|| anyhow!("{}: values.{key}: the experiment gives no such number", golden.name))?;
+        Ok((key.clone(), value))
+    };
+    golden.values.keys().map(take).collect()
+}
+
+struct Baselines {
+    prompts: PairedPrompts,
+}
+
+impl DeviceWork for Baselines {
+    type Output = (f64, f64);
+
+    fn run<B: Backend>(self, engine: &Engine<B>) -> Result<(f64, f64)> {
+        Ok(baselines(engine, &self.prompts, MEMORY_BUDGET)?.logit_differences())
+    }
+}

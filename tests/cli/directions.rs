@@ -1,0 +1,210 @@
+//! `directions`: import, list, show, compare.
+
+use super::*;
+
+/// The first layers' norms of the demo model: d_model is 128, and there are 4 blocks.
+const WIDTH: usize = 128;
+
+/// A direction as the paper's code publishes it: a JSON list of numbers.
+fn list(seed: usize) -> String {
+    let values: Vec<f64> = (0..WIDTH).map(|index| ((index * 7 + seed * 13) % 17) as f64 / 17.0 - 0.4).collect();
+    serde_json::to_string(&values).unwrap()
+}
+
+/// An `.npy` file of f32 values.
+fn npy(values: &[f32], shape: &str) -> Vec<u8> {
+    let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n");
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend((header.len() as u16).to_le_bytes());
+    bytes.extend(header.as_bytes());
+    bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+    bytes
+}
+
+/// A folder with these files.
+fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    files.iter().for_each(|(name, bytes)| std::fs::write(folder.path().join(name), bytes).unwrap());
+    folder
+}
+
+fn import(data: &Path, from: &Path, extra: &[&str]) -> Finished {
+    let arguments = ["directions", "import", from.to_str().unwrap(), "--model", "demo"];
+    run_in(data, &[&arguments[..], extra].concat())
+}
+
+#[test]
+fn imported_directions_are_stored_with_their_source_and_patched_along() {
+    let data = fitted();
+    let ramp: Vec<f32> = (0..2 * WIDTH).map(|index| (index as f32).sin()).collect();
+    let plane = npy(&ramp, &format!("({WIDTH}, 2)"));
+    let nested: Vec<[f32; 3]> = (0..WIDTH).map(|row| [row as f32, (row * row) as f32, 1.0]).collect();
+    let files = [
+        ("das_theirs_ADJ_layer1.json", list(1).into_bytes()),
+        ("das2d_theirs_ADJ_layer02.npy", plane),
+        ("das3d_theirs_ADJ_layer3.json", serde_json::to_vec(&nested).unwrap()),
+        ("kmeans_theirs_ADJ_layer4.npy", npy(&ramp[..WIDTH], &format!("({WIDTH},)"))),
+        ("notes.txt", b"none of ours".to_vec()),
+    ];
+    let from = folder(&files.each_ref().map(|(name, bytes)| (*name, &bytes[..])));
+    let plan = import(data.path(), from.path(), &["--dry-run"]).success();
+    assert!(plan.stdout.contains("4 directions would be imported") && manifests(data.path()).len() == 1);
+    assert!(!data.path().join("demo/das_theirs_ADJ_layer1.npy").exists());
+
+    let json = import(data.path(), from.path(), &["--weight-processing", "fold_ln,center_unembed", "--json"]).success();
+    let json = json.json();
+    assert_eq!(json["directions"].as_array().unwrap().len(), 4);
+    let manifest = &json["manifest"];
+    assert_eq!((&manifest["command"], &manifest["finished"]), (&"directions-import".into(), &true.into()));
+    assert!(
+        manifest["written"]["das2d_theirs_ADJ_layer2.npy"].is_array(),
+        "layers are written without zeros: {manifest}"
+    );
+    let record = std::fs::read(data.path().join("demo/das_theirs_ADJ_layer1.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+    assert_eq!((&record["model"], &record["dataset"]), (&"demo".into(), &"theirs".into()));
+    assert_eq!(record["weight_processing"], serde_json::json!(["fold_ln", "center_unembed"]));
+    let source = from.path().join("das_theirs_ADJ_layer1.json").display().to_string();
+    assert_eq!(
+        (&record["imported"]["file"], record["imported"]["sha256"].as_str().unwrap().len()),
+        (&source.into(), 64)
+    );
+
+    // The suite takes them under the processing that was stated, and under no other.
+    let suite = ["direction-patching-suite", "--directions", "*_theirs_*"];
+    run_in(data.path(), &suite).fails(1, &["weight_processing", "--weight-processing fold_ln,center_unembed"]);
+    let stated = [&suite[..], &["--weight-processing", "fold_ln,center_unembed"]].concat();
+    run_in(data.path(), &stated).success();
+    let path = result_file(data.path(), "logit_diff", "");
+    assert!(value(&path, "das2d_theirs_ADJ_layer02", "simple_test", "ADJ").abs() > 1e-3);
+
+    // What is there is kept; what is replaced loses its results.
+    let again = import(data.path(), from.path(), &[]).success();
+    assert!(again.stderr.contains("4 directions exist already") && again.stdout.contains("0 directions imported"));
+    import(data.path(), from.path(), &["--directions", "das_*", "--overwrite"]).success();
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(!text.contains("das_theirs_ADJ_layer01") && text.contains("das2d_theirs_ADJ_layer02"), "{text}");
+}
+
+#[test]
+fn one_fault_and_nothing_is_imported() {
+    let good = list(1);
+    let short = serde_json::to_string(&vec![0.5; 3]).unwrap();
+    let hollow = npy(&[f32::NAN; WIDTH], &format!("({WIDTH},)"));
+    let array = npy(&[0.5; WIDTH], &format!("({WIDTH},)"));
+    let flat = npy(&[0.5; WIDTH], &format!("({WIDTH}, 1)"));
+    for (name, bytes, words) in [
+        ("rotation_direction0.json", good.as_bytes(), &["rotation_direction0", "layer"][..]),
+        ("rotation_layer1.json", good.as_bytes(), &["rotation_layer1", "method"]),
+        ("das_theirs_ADJ_layer5.json", good.as_bytes(), &["das_theirs_ADJ_layer5.json", "layer", "0..4", "found 5"]),
+        ("das_theirs_ADJ_layer2.json", short.as_bytes(), &["das_theirs_ADJ_layer2.json", "shape", "(128,)", "(3,)"]),
+        ("das_theirs_ADJ_layer2.npy", &hollow, &["das_theirs_ADJ_layer2.npy", "values", "NaN"]),
+        ("das_theirs_ADJ_layer2.json", b"[0.1, NaN]", &["das_theirs_ADJ_layer2.json", "list of numbers"]),
+        ("das_theirs_ADJ_layer2.json", b"{}", &["das_theirs_ADJ_layer2.json", "list of numbers"]),
+        ("das2d_theirs_ADJ_layer2.json", good.as_bytes(), &["das2d_theirs_ADJ_layer2.json", "list of lists"]),
+        (
+            "das2d_theirs_ADJ_layer2.json",
+            b"[[1, 2], [3]]",
+            &["das2d_theirs_ADJ_layer2.json", "2 numbers", "1 in row 1"],
+        ),
+        ("das2d_theirs_ADJ_layer2.npy", &flat, &["das2d_theirs_ADJ_layer2.npy", "shape", "(128, 2)"]),
+        ("das_theirs_ADJ_layer2.npy", b"garbage", &["das_theirs_ADJ_layer2.npy", "header"]),
+        ("das_theirs_ADJ_layer1.npy", &array, &["das_theirs_ADJ_layer1", "one file", "das_theirs_ADJ_layer1.json"]),
+        ("das_theirs_ADJ_layer01.json", good.as_bytes(), &["das_theirs_ADJ_layer1.json", "one file", "layer01.json"]),
+    ] {
+        let data = tempfile::tempdir().unwrap();
+        let from = folder(&[("das_theirs_ADJ_layer1.json", good.as_bytes()), (name, bytes)]);
+        import(data.path(), from.path(), &[]).fails(1, words);
+        assert_eq!(std::fs::read_dir(data.path()).unwrap().count(), 0, "{name} left something behind");
+        // The rest can be had by name.
+        let only = import(data.path(), from.path(), &["--directions", "das_theirs_ADJ_layer3"]);
+        only.fails(1, &["das_theirs_ADJ_layer3", "matches none of the 2"]);
+    }
+    let data = tempfile::tempdir().unwrap();
+    import(data.path(), &data.path().join("nowhere"), &[]).fails(1, &["nowhere"]);
+    let empty = tempfile::tempdir().unwrap();
+    import(data.path(), empty.path(), &[]).fails(1, &["matches none of the 0", empty.path().to_str().unwrap()]);
+    let from = folder(&[("das_theirs_ADJ_layer1.json", good.as_bytes())]);
+    import(data.path(), from.path(), &["--weight-processing", "none,fold_ln"]).fails(1, &["--weight-processing"]);
+    let unknown = ["directions", "import", from.path().to_str().unwrap(), "--model", "nope"];
+    run_in(data.path(), &unknown).fails(1, &["--model", "`nope`"]);
+}
+
+#[test]
+fn stored_directions_are_listed_and_shown() {
+    let data = fitted();
+    let json = run_in(data.path(), &["directions", "list", "--json"]).success().json();
+    // mean_diff, pca and random at five layers, das and das2d at four.
+    assert_eq!(json.as_array().unwrap().len(), 3 * 5 + 2 * 4);
+    let plane = json.as_array().unwrap().iter().find(|row| row["name"] == "das2d_simple_train_ADJ_layer2").unwrap();
+    assert_eq!((&plane["shape"], &plane["provenance"]), (&serde_json::json!([128, 2]), &"fitted".into()));
+    let text = run_in(data.path(), &["directions", "list", "das_*"]).success().stdout;
+    assert!(text.contains("das_simple_train_ADJ_layer3") && !text.contains("mean_diff"), "{text}");
+    let show = ["directions", "show", "das_simple_train_ADJ_layer2"];
+    let text = run_in(data.path(), &show).success().stdout;
+    for part in
+        ["norm              1.000000", "fitted", "fold_ln,center_writing_weights", "\"epochs\":64", "epoch", "\n64 "]
+    {
+        assert!(text.contains(part), "{part:?} is not in {text}");
+    }
+    let json = run_in(data.path(), &[&show[..], &["--json"]].concat()).success().json();
+    assert!((json[0]["norms"][0].as_f64().unwrap() - 1.0).abs() < 1e-6);
+    assert_eq!(json[0]["record"]["loss_curve"].as_array().unwrap().len(), 64);
+    std::fs::remove_file(data.path().join("demo/pca_simple_train_ADJ_layer0.json")).unwrap();
+    let text = run_in(data.path(), &["directions", "show", "pca*layer0"]).success().stdout;
+    assert!(text.contains("no record"), "{text}");
+    run_in(data.path(), &["directions", "show", "svd*"]).fails(1, &["svd*", "matches none"]);
+    run_in(data.path(), &["directions", "list", "--model", "gpt2-small"]).fails(1, &["gpt2-small", "no such folder"]);
+    run_in(data.path(), &["directions", "list", "--model", "nope"]).fails(1, &["--model", "`nope`"]);
+    assert_eq!(finish(&mut actpatch(&["directions"])).code, 2);
+}
+
+#[test]
+fn every_two_directions_are_compared() {
+    let data = fitted();
+    let compare = ["directions", "compare", "mean_diff*layer1", "das*layer1"];
+    let json = run_in(data.path(), &[&compare[..], &["--json"]].concat()).success().json();
+    let names = ["mean_diff", "das", "das2d"].map(|method| format!("{method}_simple_train_ADJ_layer1"));
+    assert_eq!(json["directions"], serde_json::json!(names));
+    let at = |row: usize, column: usize| json["cosines"][row][column].as_f64().unwrap();
+    for row in 0..3 {
+        assert!((at(row, row) - 1.0).abs() < 1e-6);
+        (0..3).for_each(|column| assert_eq!(at(row, column), at(column, row)));
+    }
+    // Against the library's own cosine of two vectors.
+    let read = |name: &str| {
+        let bytes = std::fs::read(data.path().join(format!("demo/{name}.npy"))).unwrap();
+        let values = bytes[bytes.len() - WIDTH * 4..].as_chunks::<4>().0.iter();
+        values.map(|bytes| f32::from_le_bytes(*bytes)).collect::<Vec<_>>()
+    };
+    let expected = actpatch::directions::cosine(&read(&names[0]), &read(&names[1]));
+    assert!((at(0, 1) - expected).abs() < 1e-9 && expected.abs() > 0.1, "{} {expected}", at(0, 1));
+    let text = run_in(data.path(), &[&compare[..], &["--csv"]].concat()).success().stdout;
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], format!("direction,{}", names.join(",")));
+    assert!((lines[1].split(',').nth(2).unwrap().parse::<f64>().unwrap() - at(0, 1)).abs() < 1e-12);
+    let table = run_in(data.path(), &compare).success().stdout;
+    assert!(table.contains("1 mean_diff_simple_train_ADJ_layer1") && table.contains("1.000"), "{table}");
+}
+
+/// The published directions' neighbouring layers; `|cosine|` as their authors' files give it.
+#[test]
+fn published_directions_have_the_published_cosines() {
+    let published = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/directions/gpt2-small");
+    if !published.is_dir() {
+        println!("skipped: the published directions are not at {}", published.display());
+        return;
+    }
+    let data = tempfile::tempdir().unwrap();
+    let import = ["directions", "import", published.to_str().unwrap(), "--model", "gpt2-small"];
+    let done = run_in(data.path(), &import).success();
+    assert!(done.stdout.contains("13 directions imported"), "{}", done.stdout);
+    let compare = ["directions", "compare", "das_*", "--model", "gpt2-small", "--json"];
+    let json = run_in(data.path(), &compare).success().json();
+    let expected = [0.371, 0.910, 0.873, 0.914, 0.735, 0.814, 0.875, 0.840, 0.926, -0.895, -0.848, -0.044];
+    for (layer, expected) in expected.into_iter().enumerate() {
+        let found = json["cosines"][layer][layer + 1].as_f64().unwrap();
+        // Half a unit of the last published digit.
+        assert!((found - expected).abs() <= 5e-4, "layers {layer} and {}: {found}", layer + 1);
+    }
+}

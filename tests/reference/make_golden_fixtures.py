@@ -1,0 +1,210 @@
+"""Writes data/golden/demo.toml: experiments on the demo model, computed with TransformerLens and scikit-learn alone.
+
+Run from the repository's root:  python tests/reference/make_golden_fixtures.py
+Versions: tests/reference/requirements.txt. Everything is f64; directions are fitted with scikit-learn on TransformerLens'
+activations, patched with TransformerLens' hooks, and the metrics are written out below.
+"""
+
+import re
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from tokenizers import Tokenizer
+from transformer_lens import HookedTransformer, HookedTransformerConfig
+from transformer_lens.pretrained.weight_conversions import convert_gpt2_weights
+from transformers import GPT2LMHeadModel
+
+from demo_checks import PairedPrompts
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "data" / "models" / "demo"
+OUT = ROOT / "data" / "golden" / "demo.toml"
+SOURCE = "tests/reference/make_golden_fixtures.py: TransformerLens 3.9.0 in f64, scikit-learn 1.9.1"
+
+
+def load():
+    """The demo model with processed weights."""
+    hugging_face = GPT2LMHeadModel.from_pretrained(DEMO, dtype=torch.float64)
+    theirs = hugging_face.config
+    config = HookedTransformerConfig(
+        n_layers=theirs.n_layer, d_model=theirs.n_embd, n_heads=theirs.n_head, d_head=theirs.n_embd // theirs.n_head,
+        d_mlp=4 * theirs.n_embd, act_fn="gelu_new", eps=theirs.layer_norm_epsilon, n_ctx=theirs.n_positions,
+        d_vocab=theirs.vocab_size, dtype=torch.float64, normalization_type="LN", device="cpu", seed=0,
+        default_prepend_bos=False,
+    )  # fmt: skip
+    weights = {name: values.detach().clone() for name, values in convert_gpt2_weights(hugging_face, config).items()}
+    lens = HookedTransformer(config)
+    lens.load_and_process_state_dict(
+        weights, fold_ln=True, center_writing_weights=True, center_unembed=True, fold_value_biases=True
+    )
+    return lens.eval().requires_grad_(False)
+
+
+class Experiments:
+    """Clean and corrupted runs of one dataset, and everything that is measured on them."""
+
+    def __init__(self, lens, prompts, adjective):
+        self.lens, self.prompts, self.adjective = lens, prompts, adjective
+        logits, self.clean = lens.run_with_cache(prompts.tokens)
+        corrupted_logits, self.corrupted = lens.run_with_cache(prompts.corrupted)
+        self.clean_scores = self.scores(logits)
+        self.corrupted_scores = self.scores(corrupted_logits)
+        self.positive = torch.arange(len(prompts.tokens)) % 2 == 0
+
+    def scores(self, logits):
+        return self.prompts.logit_difference(logits[:, -1])
+
+    def site(self, layer):
+        last = layer == self.lens.cfg.n_layers
+        return f"blocks.{layer - 1}.hook_resid_post" if last else f"blocks.{layer}.hook_resid_pre"
+
+    def embeddings(self, layer):
+        return self.clean[self.site(layer)][:, self.adjective].numpy()
+
+    def patched(self, site, change):
+        """Scores of the corrupted run with `change(activation, clean activation)` at a site."""
+        hook = lambda activation, hook: change(activation.clone(), self.clean[site])
+        return self.scores(self.lens.run_with_hooks(self.prompts.corrupted, fwd_hooks=[(site, hook)]))
+
+    def along(self, layer, direction):
+        """Scores with the part along a unit direction taken from the clean run, at the adjective."""
+        unit = torch.tensor(direction / np.linalg.norm(direction))
+
+        def change(activation, clean):
+            here = activation[:, self.adjective]
+            difference = (clean[:, self.adjective] - here) @ unit
+            activation[:, self.adjective] = here + difference[:, None] * unit
+            return activation
+
+        return self.patched(self.site(layer), change)
+
+    def recovered(self, scores):
+        """Percent of the logit difference that denoising restores."""
+        low, high = self.corrupted_scores.mean(), self.clean_scores.mean()
+        return 100 * ((scores.mean() - low) / (high - low)).item()
+
+    def accuracy(self, scores):
+        """Share of prompts on the right side, once the bias towards one class is taken off."""
+        signs = torch.where(self.positive, 1.0, -1.0)
+        bias = (scores * signs).mean()
+        return ((scores - bias * signs) > 0).double().mean()
+
+    def flipped(self, scores):
+        low, high = self.accuracy(self.corrupted_scores), self.accuracy(self.clean_scores)
+        return 100 * ((self.accuracy(scores) - low) / (high - low)).item()
+
+    def head(self, layer, head):
+        """Recovery with one head's z at all positions."""
+
+        def change(activation, clean):
+            activation[:, :, head] = clean[:, :, head]
+            return activation
+
+        return self.recovered(self.patched(f"blocks.{layer}.attn.hook_z", change))
+
+    def position(self, node, layer, position):
+        """Recovery with one activation at one position."""
+
+        def change(activation, clean):
+            activation[:, position] = clean[:, position]
+            return activation
+
+        return self.recovered(self.patched(f"blocks.{layer}.hook_{node}", change))
+
+    def direct(self, layer, head):
+        """Noising by one head's path to the logits: all other heads keep their clean z, MLPs and norms are recomputed."""
+
+        def freeze(activation, hook):
+            activation = self.clean[hook.name].clone()
+            if hook.layer() == layer:
+                activation[:, :, head] = self.corrupted[hook.name][:, :, head]
+            return activation
+
+        hooks = [(lambda name: name.endswith("hook_z"), freeze)]
+        scores = self.scores(self.lens.run_with_hooks(self.prompts.tokens, fwd_hooks=hooks))
+        low, high = self.corrupted_scores.mean(), self.clean_scores.mean()
+        return ((scores.mean() - high) / (high - low)).item()
+
+
+def fits(x, positive):
+    """Directions by method, from positive to negative or of arbitrary sign."""
+    kmeans = KMeans(2, n_init=10, random_state=0).fit(x).cluster_centers_
+    exact = LogisticRegression(C=1.0, solver="liblinear", tol=1e-10, max_iter=100000, random_state=0)
+    return {
+        "kmeans": kmeans[1] - kmeans[0],
+        "mean_diff": x[positive].mean(0) - x[~positive].mean(0),
+        "pca": PCA(1, svd_solver="full").fit(x).components_[0],
+        "svd": np.linalg.svd(x, full_matrices=False)[2][0],
+        "logistic_regression": exact.fit(x, positive.astype(int)).coef_[0],
+    }
+
+
+def adjective_position(template, tokenizer):
+    """The position of {ADJ}, BOS counted; every filler is one token."""
+    before = re.sub(r"\{\w+:( \w+)\}", r"\1", template).split("{ADJ}")[0]
+    pieces = re.split(r"\{\w+\}", before)
+    return sum(len(tokenizer.encode(piece).ids) for piece in pieces) + len(pieces)
+
+
+def entry(name, experiment, tolerance, values, **settings):
+    lines = ["[[golden]]", f'name = "{name}"', f'source = "{SOURCE}"', f'experiment = "{experiment}"']
+    lines += [f'{key} = "{value}"' if isinstance(value, str) else f"{key} = {value}" for key, value in settings.items()]
+    lines += [f"tolerance = {tolerance}", "[golden.values]"]
+    return "\n".join(lines + [f'"{key}" = {value:.6f}' for key, value in values.items()]) + "\n"
+
+
+def main():
+    tables = tomllib.loads((ROOT / "data" / "datasets.toml").read_text())
+    words = tomllib.loads((ROOT / "data" / "words.toml").read_text())
+    tokenizer = Tokenizer.from_file(str(DEMO / "tokenizer.json"))
+    bos = 0
+    lens = load()
+    names = ("simple_train", "simple_test", "simple_product")
+    prompts = [PairedPrompts(tables[name], tokenizer, bos, words) for name in names]
+    adjectives = [adjective_position(tables[name]["template"], tokenizer) for name in names]
+    train, test, product = (Experiments(lens, *both) for both in zip(prompts, adjectives))
+    entries = []
+    for name, each in zip(names[1:], (test, product)):
+        values = {"clean": each.clean_scores.mean().item(), "corrupted": each.corrupted_scores.mean().item()}
+        entries.append(entry(f"{name}: logit difference", "baselines", 0.0001, values, dataset=name))
+    layers = range(lens.cfg.n_layers)
+    directions = {layer: fits(train.embeddings(layer), train.positive.numpy()) for layer in layers}
+    for metric, measure in (("logit_diff", "recovered"), ("logit_flip", "flipped")):
+        for name, each in zip(names[1:], (test, product)):
+            values = {
+                f"{method} {layer}": getattr(each, measure)(each.along(layer, direction))
+                for layer in layers
+                for method, direction in directions[layer].items()
+            }
+            for method in directions[0]:
+                values[method] = max(values[f"{method} {layer}"] for layer in layers)
+            settings = dict(train_set="simple_train", eval_set=name, metric=metric)
+            # Shares of prompts are exact; the logistic regression's optimum is met to 1e-6.
+            text = entry(f"{name}: {metric} along directions (percent)", "directional_patching", 0.001, values, **settings)
+            entries.append(text)
+    heads = [(layer, head) for layer in layers for head in range(lens.cfg.n_heads)]
+    places = [(layer, position) for layer in layers for position in range(test.prompts.tokens.shape[1])]
+    dataset = dict(dataset="simple_test")
+    values = {f"{layer}.{head}": test.head(layer, head) for layer, head in heads}
+    title = "simple_test: activation patching"
+    entries.append(entry(f"{title}, heads' z (percent)", "activation_patching", 0.02, values, **dataset, node="z"))
+    for node in ("resid_pre", "attn_out", "mlp_out"):
+        values = {f"{layer}.{position}": test.position(node, layer, position) for layer, position in places}
+        values = {key: value for key, value in values.items() if abs(value) > 1}
+        name = f"{title}, {node} (layer.position, percent)"
+        entries.append(entry(name, "activation_patching", 0.02, values, **dataset, node=node))
+    values = {f"{layer}.{head}": test.direct(layer, head) for layer, head in heads}
+    receivers = [f"blocks.{lens.cfg.n_layers - 1}.hook_resid_post"]
+    name = "simple_test: path patching to the logits (share)"
+    entries.append(entry(name, "path_patching", 0.0002, values, **dataset, receivers=receivers))
+    head = "# Made by tests/reference/make_golden_fixtures.py. Tolerances: our f32 against its f64.\n"
+    OUT.write_text(head + 'model = "demo"\n\n' + "\n".join(entries))
+
+
+if __name__ == "__main__":
+    main()
