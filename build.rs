@@ -26,9 +26,10 @@ const fn ampere(name: &'static str) -> Kernel {
 
 /// A second entry of the same name with a higher capability would be taken on GPUs from that capability on. (PTX for
 /// `compute_90a` runs on 9.0 alone: its entry would also need an upper end in `load_module`.)
-const KERNELS: [Kernel; 8] = [
+const KERNELS: [Kernel; 9] = [
     ampere("activation"),
     ampere("attention"),
+    ampere("attention_backward"),
     ampere("layer_norm"),
     ampere("logits"),
     ampere("matmul"),

@@ -3,13 +3,14 @@
 // A block computes one tile of y. Tiles of x and W travel to shared memory by asynchronous copies, one stage of 32
 // depths ahead of the products (double buffering); fragments come from shared memory by ldmatrix where the layout
 // allows it, and rows are padded so that neither ldmatrix nor plain reads meet a bank twice. Whatever lies outside the
-// matrices is copied as zero, so every size works. The sums go back through shared memory to the epilogue. The two tile sizes share all code: 128 x 128 where that still
-// fills the GPU, else 64 x 64.
+// matrices is copied as zero, so every size works. The sums go back through shared memory to the epilogue. The two tile
+// sizes share all code: 128 x 128 where that still fills the GPU, else 64 x 64.
 //
 // f32 products keep f32 accuracy by the split of Ootomo and Yokota (2022, arXiv 2203.03341): a value is the sum of two
 // TF32 numbers, high and low, and the three products that matter are added, the small ones first. Three TF32 products
-// were chosen over bfloat16 splits because the fragments are the floats themselves: no repacking. bf16 products round
-// the activations when fragments are built; weights are stored as bfloat16, sums are f32.
+// were chosen over bfloat16 splits because the fragments are the floats themselves: no repacking. With tf32 only the
+// largest of the three is left. bf16 and f16 products round the activations when fragments are built; weights are stored
+// in 16 bits. Sums are f32 throughout.
 //
 // The tile sizes are those of the instruction's register budget; they have been checked by ptxas, not tuned on a GPU.
 #include "activation.cuh"
@@ -21,13 +22,27 @@ constexpr int COLUMN_TILES = 4;
 /// The numbers a kernel multiplies: how weights are stored, and how x's rows are padded in shared memory.
 struct F32 {
     typedef float Stored;
+    static constexpr bool PRECISE = true;
     static constexpr int X_PITCH = DEPTH + 4;
     static constexpr int PADDING = 4;
 };
+struct Tf32 : F32 {
+    static constexpr bool PRECISE = false;
+};
 struct Bf16 {
-    typedef bf16_t Stored;
+    typedef Bits16 Stored;
     static constexpr int X_PITCH = DEPTH + 8;
     static constexpr int PADDING = 8;
+    __device__ static uint32_t pack(float low, float high) { return pack_bf16(low, high); }
+    __device__ static void multiply(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+        multiply_bf16(sum, a, b);
+    }
+};
+struct F16 : Bf16 {
+    __device__ static uint32_t pack(float low, float high) { return pack_f16(low, high); }
+    __device__ static void multiply(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+        multiply_f16(sum, a, b);
+    }
 };
 
 /// The shape of one product; `depth` is its inner dimension, `stride` the length of a row of W as stored.
@@ -43,8 +58,9 @@ struct Product {
 };
 
 /// A block's tile and where its parts lie in shared memory. `BACKWARD`: W is read as Wᵀ.
-template <typename Number, bool BACKWARD, int ROW_TILES, int WARP_COLUMNS>
+template <typename N, bool BACKWARD, int ROW_TILES, int WARP_COLUMNS>
 struct Tile {
+    typedef N Number;
     static constexpr int ROWS = WARP_ROWS * ROW_TILES * 16;
     static constexpr int COLUMNS = WARP_COLUMNS * COLUMN_TILES * 8;
     static constexpr int THREADS = WARP_ROWS * WARP_COLUMNS * WARP;
@@ -78,29 +94,20 @@ __device__ __forceinline__ void load_tile(T* shared, const T* global, int first_
     }
 }
 
-/// A fragment of floats as two TF32 fragments whose sum it is, to about 22 bits.
-template <int N>
-__device__ __forceinline__ void split(const uint32_t (&values)[N], uint32_t (&high)[N], uint32_t (&low)[N]) {
-#pragma unroll
-    for (int i = 0; i < N; i++) {
-        high[i] = round_to_tf32(bits_float(values[i]));
-        low[i] = round_to_tf32(bits_float(values[i]) - bits_float(high[i]));
-    }
-}
-
-/// One stage of products of a warp in three TF32 products each. `x` and `w` start at the warp's rows and columns.
+/// One stage of products of a warp in TF32. `x` and `w` start at the warp's rows and columns.
 template <typename T, bool BACKWARD, int ROW_TILES>
 __device__ __forceinline__ void multiply_stage(float (&sums)[ROW_TILES][COLUMN_TILES][4], const float* x,
                                                const float* w) {
+    constexpr bool PRECISE = T::Number::PRECISE;
     int lane = lane_index();
 #pragma unroll
     for (int k = 0; k < DEPTH; k += 8) {
-        uint32_t x_high[ROW_TILES][4], x_low[ROW_TILES][4];
+        Factor<PRECISE, 4> rows[ROW_TILES];
 #pragma unroll
         for (int i = 0; i < ROW_TILES; i++) {
             uint32_t values[4];
             load_matrices(values, x + (i * 16 + lane % 16) * F32::X_PITCH + k + lane / 16 * 4);
-            split(values, x_high[i], x_low[i]);
+            rows[i].set(values);
         }
 #pragma unroll
         for (int j = 0; j < COLUMN_TILES; j += 2) {
@@ -116,23 +123,21 @@ __device__ __forceinline__ void multiply_stage(float (&sums)[ROW_TILES][COLUMN_T
             }
 #pragma unroll
             for (int half = 0; half < 2; half++) {
-                uint32_t pair[2] = {values[2 * half], values[2 * half + 1]}, high[2], low[2];
-                split(pair, high, low);
+                uint32_t pair[2] = {values[2 * half], values[2 * half + 1]};
+                Factor<PRECISE, 2> column;
+                column.set(pair);
 #pragma unroll
-                for (int i = 0; i < ROW_TILES; i++) {
-                    multiply_tf32(sums[i][j + half], x_low[i], high);
-                    multiply_tf32(sums[i][j + half], x_high[i], low);
-                    multiply_tf32(sums[i][j + half], x_high[i], high);
-                }
+                for (int i = 0; i < ROW_TILES; i++) multiply_factors(sums[i][j + half], rows[i], column);
             }
         }
     }
 }
 
-/// The same in bfloat16: x is rounded here, W was rounded when it was packed.
+/// The same in 16 bits: x is rounded here, W was rounded when it was packed.
 template <typename T, bool BACKWARD, int ROW_TILES>
 __device__ __forceinline__ void multiply_stage(float (&sums)[ROW_TILES][COLUMN_TILES][4], const float* x,
-                                               const bf16_t* w) {
+                                               const Bits16* w) {
+    typedef typename T::Number Number;
     int lane = lane_index();
 #pragma unroll
     for (int k = 0; k < DEPTH; k += 16) {
@@ -141,8 +146,8 @@ __device__ __forceinline__ void multiply_stage(float (&sums)[ROW_TILES][COLUMN_T
         for (int i = 0; i < ROW_TILES; i++) {
 #pragma unroll
             for (int e = 0; e < 4; e++) {
-                const float* pair = x + (i * 16 + e % 2 * 8 + lane / 4) * Bf16::X_PITCH + k + e / 2 * 8 + lane % 4 * 2;
-                x_values[i][e] = pack_bf16(pair[0], pair[1]);
+                const float* pair = x + (i * 16 + e % 2 * 8 + lane / 4) * Number::X_PITCH + k + e / 2 * 8 + lane % 4 * 2;
+                x_values[i][e] = Number::pack(pair[0], pair[1]);
             }
         }
 #pragma unroll
@@ -158,7 +163,7 @@ __device__ __forceinline__ void multiply_stage(float (&sums)[ROW_TILES][COLUMN_T
             for (int half = 0; half < 2; half++) {
                 uint32_t pair[2] = {values[2 * half], values[2 * half + 1]};
 #pragma unroll
-                for (int i = 0; i < ROW_TILES; i++) multiply_bf16(sums[i][j + half], x_values[i], pair);
+                for (int i = 0; i < ROW_TILES; i++) Number::multiply(sums[i][j + half], x_values[i], pair);
             }
         }
     }
@@ -251,7 +256,15 @@ MATMUL(matmul_f32, F32, false, 2, 2)
 MATMUL(matmul_f32_large, F32, false, 4, 4)
 MATMUL(matmul_f32_backward, F32, true, 2, 2)
 MATMUL(matmul_f32_backward_large, F32, true, 4, 4)
+MATMUL(matmul_tf32, Tf32, false, 2, 2)
+MATMUL(matmul_tf32_large, Tf32, false, 4, 4)
+MATMUL(matmul_tf32_backward, Tf32, true, 2, 2)
+MATMUL(matmul_tf32_backward_large, Tf32, true, 4, 4)
 MATMUL(matmul_bf16, Bf16, false, 2, 2)
 MATMUL(matmul_bf16_large, Bf16, false, 4, 4)
 MATMUL(matmul_bf16_backward, Bf16, true, 2, 2)
 MATMUL(matmul_bf16_backward_large, Bf16, true, 4, 4)
+MATMUL(matmul_f16, F16, false, 2, 2)
+MATMUL(matmul_f16_large, F16, false, 4, 4)
+MATMUL(matmul_f16_backward, F16, true, 2, 2)
+MATMUL(matmul_f16_backward_large, F16, true, 4, 4)

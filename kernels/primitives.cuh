@@ -13,8 +13,8 @@
 #include "emulator.h"
 #endif
 
-/// A bfloat16 as it is stored.
-struct bf16_t {
+/// A number of 16 bits as it is stored, bfloat16 or f16.
+struct Bits16 {
     uint16_t bits;
 };
 
@@ -29,6 +29,37 @@ __device__ __forceinline__ int warp_index() { return threadIdx.x / WARP; }
 __device__ __forceinline__ size_t grid_index() { return size_t(blockIdx.x) * blockDim.x + threadIdx.x; }
 
 __device__ __forceinline__ size_t grid_step() { return size_t(gridDim.x) * blockDim.x; }
+
+/// N neighbouring floats that travel in one instruction; they start on as many bytes as they have.
+template <int N>
+struct alignas(4 * N) Vector {
+    float values[N];
+};
+
+template <int N>
+__device__ __forceinline__ Vector<N> load(const float* from) {
+#ifndef __CUDACC__
+    emulator::check_alignment(from, 4 * N);
+#endif
+    return *reinterpret_cast<const Vector<N>*>(from);
+}
+
+template <int N>
+__device__ __forceinline__ void store(float* to, const Vector<N>& vector) {
+#ifndef __CUDACC__
+    emulator::check_alignment(to, 4 * N);
+#endif
+    *reinterpret_cast<Vector<N>*>(to) = vector;
+}
+
+/// y[i] = f(x[i], y[i]) for N neighbouring values.
+template <int N, typename F>
+__device__ __forceinline__ void combine(const float* x, float* y, F f) {
+    Vector<N> from = load<N>(x), to = load<N>(y);
+#pragma unroll
+    for (int e = 0; e < N; e++) to.values[e] = f(from.values[e], to.values[e]);
+    store<N>(y, to);
+}
 
 /// Sum over a warp, the same bits in every lane.
 template <typename T>
@@ -92,6 +123,17 @@ __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
 #endif
 }
 
+/// Two floats rounded to f16: `low` in the lower half. Beyond 65504 they become infinite.
+__device__ __forceinline__ uint32_t pack_f16(float low, float high) {
+#ifdef __CUDACC__
+    uint32_t bits;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
+    return bits;
+#else
+    return emulator::round_to_f16(low) | uint32_t(emulator::round_to_f16(high)) << 16;
+#endif
+}
+
 /// `sum += a b` for a 16 x 8 tile of a and an 8 x 8 tile of b in TF32, fragments as PTX lays them out.
 __device__ __forceinline__ void multiply_tf32(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
 #ifdef __CUDACC__
@@ -114,6 +156,43 @@ __device__ __forceinline__ void multiply_bf16(float (&sum)[4], const uint32_t (&
 #else
     emulator::multiply_bf16(sum, a, b);
 #endif
+}
+
+/// The same in f16.
+__device__ __forceinline__ void multiply_f16(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+#ifdef __CUDACC__
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+    emulator::multiply_f16(sum, a, b);
+#endif
+}
+
+/// A fragment of floats in TF32: one number each, or, `PRECISE`, two whose sum it is to about 22 bits.
+template <bool PRECISE, int N>
+struct Factor {
+    uint32_t high[N], low[N];
+
+    __device__ __forceinline__ void set(const uint32_t (&values)[N]) {
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            high[i] = round_to_tf32(bits_float(values[i]));
+            if (PRECISE) low[i] = round_to_tf32(bits_float(values[i]) - bits_float(high[i]));
+        }
+    }
+};
+
+/// `sum += a b` by as many TF32 products as the factors ask for, the small ones first.
+template <bool PRECISE>
+__device__ __forceinline__ void multiply_factors(float (&sum)[4], const Factor<PRECISE, 4>& a,
+                                                 const Factor<PRECISE, 2>& b) {
+    if constexpr (PRECISE) {
+        multiply_tf32(sum, a.low, b.high);
+        multiply_tf32(sum, a.high, b.low);
+    }
+    multiply_tf32(sum, a.high, b.high);
 }
 
 /// Four 8 x 16-byte matrices from shared memory; lane `l` gives the address of row `l % 8` of matrix `l / 8`.

@@ -1,6 +1,7 @@
 // Moving and patching rows, in place on the device: gather, scatter, copies of spans, replace, add, swap along a
 // subspace and its gradient. Row lists travel with the batch, so that a patch is one launch and the host never waits.
-// A patched row is one block's own, which lets a swap read all its coefficients before it writes.
+// A patched row is one block's own, which lets a swap read all its coefficients before it writes. Memory is the limit
+// everywhere: values travel 16 bytes at a time where rows and columns start on 16 bytes.
 #include "primitives.cuh"
 
 constexpr int THREADS = 128;
@@ -12,19 +13,49 @@ struct Columns {
     int width;
 };
 
+/// Are both ranges and their rows made of whole groups of 16 bytes?
+__device__ __forceinline__ bool in_fours(const Columns& columns, const Columns& from) {
+    return (columns.stride | columns.start | columns.width | from.stride | from.start) % 4 == 0;
+}
+
 /// y += x
 extern "C" __global__ void add_values(const float* x, float* y, size_t n) {
-    for (size_t i = grid_index(); i < n; i += grid_step()) y[i] += x[i];
+    auto sum = [](float a, float b) { return a + b; };
+    size_t whole = n / 4;
+    for (size_t i = grid_index(); i < whole; i += grid_step()) combine<4>(x + 4 * i, y + 4 * i, sum);
+    for (size_t i = 4 * whole + grid_index(); i < n; i += grid_step()) combine<1>(x + i, y + i, sum);
+}
+
+template <int N>
+__device__ __forceinline__ void gather(const float* x, int width, const uint32_t* rows, float* y, size_t n) {
+    for (size_t i = N * grid_index(); i < n; i += N * grid_step()) {
+        store<N>(y + i, load<N>(x + size_t(rows[i / width]) * width + i % width));
+    }
 }
 
 /// y[i] = x[rows[i]]
 extern "C" __global__ void gather_rows(const float* x, int width, const uint32_t* rows, float* y, size_t n) {
-    for (size_t i = grid_index(); i < n; i += grid_step()) y[i] = x[size_t(rows[i / width]) * width + i % width];
+    if (width % 4 == 0) {
+        gather<4>(x, width, rows, y, n);
+    } else {
+        gather<1>(x, width, rows, y, n);
+    }
+}
+
+template <int N>
+__device__ __forceinline__ void scatter_add(const float* x, int width, const uint32_t* rows, float* y, size_t n) {
+    for (size_t i = N * grid_index(); i < n; i += N * grid_step()) {
+        combine<N>(x + i, y + size_t(rows[i / width]) * width + i % width, [](float a, float b) { return a + b; });
+    }
 }
 
 /// y[rows[i]] += x[i]; no row number occurs twice
 extern "C" __global__ void scatter_add_rows(const float* x, int width, const uint32_t* rows, float* y, size_t n) {
-    for (size_t i = grid_index(); i < n; i += grid_step()) y[size_t(rows[i / width]) * width + i % width] += x[i];
+    if (width % 4 == 0) {
+        scatter_add<4>(x, width, rows, y, n);
+    } else {
+        scatter_add<1>(x, width, rows, y, n);
+    }
 }
 
 /// Copies spans of values; `spans` lists (start in y, start in x, length), one block each.
@@ -33,13 +64,24 @@ extern "C" __global__ void __launch_bounds__(THREADS) copy_spans(const float* x,
     for (uint32_t i = threadIdx.x; i < span[2]; i += THREADS) y[size_t(span[0]) + i] = x[size_t(span[1]) + i];
 }
 
+/// out[i] = f(in[i], out[i]) for one row's columns.
+template <int N, typename F>
+__device__ __forceinline__ void patch(const float* in, float* out, int width, F f) {
+    for (int i = threadIdx.x * N; i < width; i += THREADS * N) combine<N>(in + i, out + i, f);
+}
+
 /// x[target] = source, per patched row
 extern "C" __global__ void __launch_bounds__(THREADS)
     patch_replace(float* x, Columns columns, const float* source, Columns from, const uint32_t* target,
                   const uint32_t* source_rows) {
     float* out = x + size_t(target[blockIdx.x]) * columns.stride + columns.start;
     const float* in = source + size_t(source_rows[blockIdx.x]) * from.stride + from.start;
-    for (int i = threadIdx.x; i < columns.width; i += THREADS) out[i] = in[i];
+    auto replaced = [](float from, float) { return from; };
+    if (in_fours(columns, from)) {
+        patch<4>(in, out, columns.width, replaced);
+    } else {
+        patch<1>(in, out, columns.width, replaced);
+    }
 }
 
 /// x[target] += scale source, per patched row
@@ -48,7 +90,38 @@ extern "C" __global__ void __launch_bounds__(THREADS)
               const uint32_t* source_rows, float scale) {
     float* out = x + size_t(target[blockIdx.x]) * columns.stride + columns.start;
     const float* in = source + size_t(source_rows[blockIdx.x]) * from.stride + from.start;
-    for (int i = threadIdx.x; i < columns.width; i += THREADS) out[i] += scale * in[i];
+    auto added = [=](float from, float to) { return to + scale * from; };
+    if (in_fours(columns, from)) {
+        patch<4>(in, out, columns.width, added);
+    } else {
+        patch<1>(in, out, columns.width, added);
+    }
+}
+
+template <int N>
+__device__ __forceinline__ void swap_row(const float* in, float* out, const float* basis, int k, int width,
+                                         float* coefficients) {
+    for (int c = warp_index(); c < k; c += THREADS / WARP) {
+        const float* direction = basis + size_t(c) * width;
+        float sum = 0.0f;
+        for (int i = lane_index() * N; i < width; i += WARP * N) {
+            Vector<N> along = load<N>(direction + i), from = load<N>(in + i), to = load<N>(out + i);
+#pragma unroll
+            for (int e = 0; e < N; e++) sum += along.values[e] * (from.values[e] - to.values[e]);
+        }
+        sum = warp_sum(sum);
+        if (lane_index() == 0) coefficients[c] = sum;
+    }
+    __syncthreads();  // All coefficients are known before the first write: a basis need not be orthogonal.
+    for (int i = threadIdx.x * N; i < width; i += THREADS * N) {
+        Vector<N> value = load<N>(out + i);
+        for (int c = 0; c < k; c++) {
+            Vector<N> direction = load<N>(basis + size_t(c) * width + i);
+#pragma unroll
+            for (int e = 0; e < N; e++) value.values[e] += coefficients[c] * direction.values[e];
+        }
+        store<N>(out + i, value);
+    }
 }
 
 /// x[target] += R Rᵀ (source - x), R the k directions of the row's basis. Dynamic shared memory: k coefficients.
@@ -59,18 +132,10 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     float* out = x + size_t(target[blockIdx.x]) * columns.stride + columns.start;
     const float* in = source + size_t(source_rows[blockIdx.x]) * from.stride + from.start;
     const float* first = directions + size_t(basis[blockIdx.x]) * k * columns.width;
-    for (int c = warp_index(); c < k; c += THREADS / WARP) {
-        const float* direction = first + size_t(c) * columns.width;
-        float sum = 0.0f;
-        for (int i = lane_index(); i < columns.width; i += WARP) sum += direction[i] * (in[i] - out[i]);
-        sum = warp_sum(sum);
-        if (lane_index() == 0) coefficients[c] = sum;
-    }
-    __syncthreads();  // All coefficients are known before the first write: a basis need not be orthogonal.
-    for (int i = threadIdx.x; i < columns.width; i += THREADS) {
-        float value = out[i];
-        for (int c = 0; c < k; c++) value += coefficients[c] * first[size_t(c) * columns.width + i];
-        out[i] = value;
+    if (in_fours(columns, from)) {
+        swap_row<4>(in, out, first, k, columns.width, coefficients);
+    } else {
+        swap_row<1>(in, out, first, k, columns.width, coefficients);
     }
 }
 

@@ -14,15 +14,18 @@ if [ ! -x "$nvcc" ] || [ ! -x "$ptxas" ]; then
     exit 0
 fi
 
-# Registers per thread above which a 256-thread block of the largest kernel would no longer fit a multiprocessor.
+# Registers per thread: large tiles of products have 256 threads, attention has 128 (two blocks and more to a
+# multiprocessor), of which the gradient of keys and values holds two sums.
 matmul_budget=168
-attention_budget=128
+attention_budget=168
+attention_keys_budget=240
 element_budget=64
 
 budget_of() {
     case $1 in
         matmul_*_large) echo $matmul_budget ;;
         matmul_*) echo 128 ;;
+        attention_backward_keys*) echo $attention_keys_budget ;;
         *attention* | apply_pattern) echo $attention_budget ;;
         *) echo $element_budget ;;
     esac

@@ -107,16 +107,40 @@ pub type Result<T> = std::result::Result<T, BackendError>;
 pub enum Dtype {
     /// Single precision.
     F32,
-    /// Weights and activations rounded to bfloat16 before each product, sums in f32.
+    /// Weights and activations rounded to TensorFloat-32 (10 bits behind the point) before each product, sums in f32.
+    Tf32,
+    /// Weights and activations rounded to bfloat16 (7 bits) before each product, sums in f32.
     Bf16,
+    /// Weights and activations rounded to f16 (10 bits, infinite from 65520 on) before each product, sums in f32.
+    F16,
+}
+
+impl Dtype {
+    /// All formats.
+    pub const ALL: [Dtype; 4] = [Dtype::F32, Dtype::Tf32, Dtype::Bf16, Dtype::F16];
+
+    /// Bytes of a weight in memory.
+    pub fn weight_bytes(self) -> usize {
+        match self {
+            Dtype::F32 | Dtype::Tf32 => 4,
+            Dtype::Bf16 | Dtype::F16 => 2,
+        }
+    }
+
+    /// Its name on the command line and in records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Dtype::F32 => "f32",
+            Dtype::Tf32 => "tf32",
+            Dtype::Bf16 => "bf16",
+            Dtype::F16 => "f16",
+        }
+    }
 }
 
 impl std::fmt::Display for Dtype {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Dtype::F32 => "f32",
-            Dtype::Bf16 => "bf16",
-        })
+        f.write_str(self.name())
     }
 }
 

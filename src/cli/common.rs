@@ -159,8 +159,12 @@ fn lossy_paths<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok,
 pub enum DtypeArg {
     /// Single precision.
     F32,
+    /// TensorFloat-32 products, on a GPU.
+    Tf32,
     /// bfloat16 products, where the processor has them or on a GPU.
     Bf16,
+    /// f16 products, on a GPU; values from 65520 on overflow.
+    F16,
 }
 
 /// Where results go and how they are computed.
@@ -225,7 +229,9 @@ impl RunArgs {
     pub fn dtype(&self) -> Dtype {
         match self.dtype {
             DtypeArg::F32 => Dtype::F32,
+            DtypeArg::Tf32 => Dtype::Tf32,
             DtypeArg::Bf16 => Dtype::Bf16,
+            DtypeArg::F16 => Dtype::F16,
         }
     }
 
@@ -249,8 +255,7 @@ impl RunArgs {
 
     /// Expected memory of a run on a model, in bytes: packed weights, and `activations` values in f32.
     pub fn memory(&self, config: &ModelConfig, activations: usize) -> usize {
-        let bytes = if self.dtype == DtypeArg::Bf16 { 2 } else { 4 };
-        config.n_layers * config.block_weights() * bytes + 4 * activations
+        config.n_layers * config.block_weights() * self.dtype().weight_bytes() + 4 * activations
     }
 }
 

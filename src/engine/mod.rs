@@ -31,7 +31,7 @@ pub use site::Site;
 
 use crate::backend::{Backend, BackendError, Heads, Norm};
 use crate::model::{LayerWeights, LinearWeights, Model, ModelConfig, ModelError, NormWeights};
-use crate::types::{Activation, Matrix};
+use crate::types::Activation;
 use rotary::RotaryTable;
 use std::sync::OnceLock;
 
@@ -119,7 +119,8 @@ pub struct Engine<B: Backend> {
     model: Model,
     layers: Vec<Layer<B>>,
     final_norm: Norm<B::Tensor>,
-    position_embedding: Option<Matrix>,
+    /// `(n_ctx, d_model)`, with learned positions.
+    position_embedding: Option<B::Tensor>,
     rotary: Option<RotaryTable<B>>,
     unembedding: OnceLock<B::Weight>,
     /// Most tokens of one batch; longer work is cut into several.
@@ -187,7 +188,7 @@ impl<B: Backend> Engine<B> {
             layers.push(upload_layer(&backend, config, model.layer(layer)?)?);
         }
         let final_norm = upload_norm(&backend, config, config.d_model, model.final_norm()?)?;
-        let position_embedding = model.position_embedding()?;
+        let position_embedding = model.position_embedding()?.map(|table| backend.upload(&table.data)).transpose()?;
         let rotary = rotary::table(&backend, config)?;
         Ok(Self {
             backend,

@@ -115,14 +115,19 @@ impl<'a, B: Backend> Pass<'a, B> {
     pub(super) fn embed(&mut self, sequences: &[Vec<u32>]) -> Result<B::Tensor, EngineError> {
         let (backend, d_model) = (&self.engine.backend, self.engine.config().d_model);
         let tokens: Vec<u32> = sequences.concat();
-        let mut resid = backend.upload(&self.engine.model.embed(&tokens)?.data)?;
+        // Every distinct token's row travels once and is spread on the device.
+        let mut distinct = tokens.clone();
+        distinct.sort_unstable();
+        distinct.dedup();
+        let place = |token: &u32| distinct.partition_point(|known| known < token) as u32;
+        let rows = backend.upload_indices(&tokens.iter().map(place).collect::<Vec<_>>())?;
+        let staged = backend.upload(&self.engine.model.embed(&distinct)?.data)?;
+        let mut resid = backend.tensor(tokens.len() * d_model)?;
+        backend.gather_rows(&staged, d_model, &rows, &mut resid)?;
         self.at(Site::Embed, &mut resid)?;
         if let Some(table) = &self.engine.position_embedding {
-            let mut rows = Vec::with_capacity(tokens.len() * d_model);
-            for position in self.layout.positions() {
-                rows.extend_from_slice(table.row(position as usize));
-            }
-            let mut positions = backend.upload(&rows)?;
+            let mut positions = backend.tensor(tokens.len() * d_model)?;
+            backend.gather_rows(table, d_model, &self.positions, &mut positions)?;
             self.at(Site::PosEmbed, &mut positions)?;
             backend.add(&positions, &mut resid)?;
         }

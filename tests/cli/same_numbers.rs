@@ -62,6 +62,16 @@ fn bf16_is_close_or_refused() {
 }
 
 #[test]
+fn formats_of_gpus_are_refused_on_the_processor() {
+    for dtype in ["tf32", "f16"] {
+        let folder = fitted();
+        let suite = ["direction-patching-suite", "--directions", "mean*", "--device", "cpu", "--dtype", dtype];
+        run_in(folder.path(), &suite).fails(1, &["--dtype", dtype, "only a GPU"]);
+        assert!(!result_file(folder.path(), "logit_diff", "").exists());
+    }
+}
+
+#[test]
 fn the_seed_moves_das_and_nothing_else() {
     let (zero, one) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let fit = ["fit-directions", "--methods", "das,mean_diff,random,kmeans", "--layers", "2", "--epochs", "2"];

@@ -62,7 +62,7 @@ impl Case for NormCase {
 
 #[test]
 fn norms() {
-    for width in [1, 7, 33, 130, 257] {
+    for width in [1, 7, 33, 64, 130, 257, 516] {
         for kind in [NormKind::Layer, NormKind::Rms] {
             for (gain, bias) in [(false, false), (true, false), (true, true)] {
                 let case = NormCase { rows: 5, width, kind, gain, bias };
@@ -77,13 +77,18 @@ struct ProductCase {
     rows: usize,
     inputs: usize,
     outputs: usize,
-    /// Rounds what goes in to bfloat16, so that f32 products are those of bfloat16.
-    rounded: bool,
+    /// What goes in is rounded to this format, so that f32 products are those of the format.
+    dtype: Dtype,
 }
 
 impl ProductCase {
     fn values(&self, len: usize, seed: u64) -> Vec<f32> {
-        let round = |v: f32| if self.rounded { half::bf16::from_f32(v).to_f32() } else { v };
+        let round = |v: f32| match self.dtype {
+            Dtype::F32 => v,
+            Dtype::Tf32 => f32::from_bits(v.to_bits() & !0x1fff),
+            Dtype::Bf16 => half::bf16::from_f32(v).to_f32(),
+            Dtype::F16 => half::f16::from_f32(v).to_f32(),
+        };
         random(len, seed).into_iter().map(round).collect()
     }
 }
@@ -123,7 +128,7 @@ const PRODUCTS: [(usize, usize, usize); 8] =
 #[test]
 fn f32_products() {
     for (rows, inputs, outputs) in PRODUCTS {
-        let case = ProductCase { rows, inputs, outputs, rounded: false };
+        let case = ProductCase { rows, inputs, outputs, dtype: Dtype::F32 };
         // 3e-6 of the largest value: three TF32 products keep 22 bits of every factor. One product alone is off by
         // 1e-3 and fails.
         check(&format!("{rows} x {inputs} x {outputs}"), &case, 3e-6);
@@ -131,30 +136,56 @@ fn f32_products() {
 }
 
 #[test]
-fn bf16_products_are_those_of_rounded_factors() {
+fn products_of_other_formats_are_those_of_rounded_factors() {
     let Some(emulator) = Emulator::start() else { return };
-    for (rows, inputs, outputs) in PRODUCTS {
-        let case = ProductCase { rows, inputs, outputs, rounded: true };
-        let expected = case.run(&CpuBackend::new(Dtype::F32).unwrap()).unwrap();
-        for order in ORDERS {
-            emulator.set(Setting::Order, order);
-            let found = case.run(&emulator.backend(Dtype::Bf16)).unwrap();
-            // 3e-6: products of bfloat16 are exact in f32, only sums are rounded.
-            compare(&format!("{rows} x {inputs} x {outputs} in bf16, order {order}"), &found, &expected, 3e-6);
+    let mut orders = ORDERS.into_iter().cycle();
+    for dtype in [Dtype::Tf32, Dtype::Bf16, Dtype::F16] {
+        for (rows, inputs, outputs) in PRODUCTS {
+            let case = ProductCase { rows, inputs, outputs, dtype };
+            let expected = case.run(&CpuBackend::new(Dtype::F32).unwrap()).unwrap();
+            emulator.set(Setting::Order, orders.next().unwrap_or_default());
+            let found = case.run(&emulator.backend(dtype)).unwrap();
+            // 3e-6: products of two such numbers are exact in f32, only sums are rounded.
+            compare(&format!("{rows} x {inputs} x {outputs} in {dtype}"), &found, &expected, 3e-6);
         }
     }
 }
 
+#[test]
+fn products_round_what_goes_in_and_f16_overflows() {
+    let Some(emulator) = Emulator::start() else { return };
+    let product = |dtype, x: f32| -> f32 {
+        let backend = emulator.backend(dtype);
+        let weight = backend.pack(&Matrix::new(1, 1, vec![1.0]), &[0.0]).unwrap();
+        let mut y = backend.tensor(1).unwrap();
+        backend.linear(&backend.upload(&[x]).unwrap(), &weight, Epilogue::Store, &mut y).unwrap();
+        backend.download(&y).unwrap()[0]
+    };
+    let x = 1.0 + 3.0 / 4096.0;
+    let nearest =
+        [(Dtype::F32, x), (Dtype::Tf32, 1.0 + 1.0 / 1024.0), (Dtype::Bf16, 1.0), (Dtype::F16, 1.0 + 1.0 / 1024.0)];
+    for (dtype, expected) in nearest {
+        assert_eq!(product(dtype, x), expected, "{dtype}");
+    }
+    // The smallest f16, half of it (ties to even), and one beyond the largest.
+    let tiny = 2f32.powi(-24);
+    assert_eq!([tiny, tiny / 2.0, 65519.0, 1e5].map(|x| product(Dtype::F16, x)), [tiny, 0.0, 65504.0, f32::INFINITY]);
+    assert_eq!(product(Dtype::Bf16, 65536.0), 65536.0);
+}
+
 struct RotaryCase {
+    /// Of a head; its columns start at as many.
+    width: usize,
     half: usize,
     inverse: bool,
 }
 
 impl Case for RotaryCase {
     fn run<B: Backend>(&self, backend: &B) -> Result<Vec<Vec<f32>>> {
-        let heads = Heads { count: 3, kv_count: 3, width: 10, scale: 1.0, window: None };
-        let columns = Columns { stride: 37, start: 4, width: 30 };
-        let mut x = backend.upload(&random(5 * 37, 1))?;
+        let width = self.width;
+        let heads = Heads { count: 3, kv_count: 3, width, scale: 1.0, window: None };
+        let columns = Columns { stride: 5 * width, start: width, width: 3 * width };
+        let mut x = backend.upload(&random(5 * columns.stride, 1))?;
         let table = backend.upload(&random(9 * 2 * self.half, 2))?;
         let positions = backend.upload_indices(&[8, 0, 3, 3, 5])?;
         backend.rotary(&mut x, columns, heads, self.half, &table, &positions, self.inverse)?;
@@ -164,9 +195,9 @@ impl Case for RotaryCase {
 
 #[test]
 fn rotations() {
-    for (half, inverse) in [(1, false), (2, true), (5, false), (5, true)] {
+    for (width, half, inverse) in [(10, 1, false), (10, 4, true), (11, 5, false), (10, 5, true), (12, 4, false)] {
         // 1e-6: two products and a sum.
-        check(&format!("rotary of {half} pairs"), &RotaryCase { half, inverse }, 1e-6);
+        check(&format!("rotary of {half} pairs"), &RotaryCase { width, half, inverse }, 1e-6);
     }
 }
 
@@ -232,8 +263,13 @@ impl Case for AttentionCase {
 }
 
 /// Short and long rows, captured prefixes, fewer queries than keys.
-const LENGTHS: [Lengths; 4] =
-    [&[(0, 1, 1)], &[(0, 19, 19), (0, 5, 5)], &[(6, 13, 13), (1, 4, 1), (0, 40, 40)], &[(33, 30, 25), (0, 2, 2)]];
+const LENGTHS: [Lengths; 5] = [
+    &[(0, 1, 1)],
+    &[(0, 19, 19), (0, 5, 5)],
+    &[(6, 13, 13), (1, 4, 1), (0, 40, 40)],
+    &[(33, 30, 25), (0, 2, 2)],
+    &[(21, 133, 90), (0, 64, 64)],
+];
 
 /// (heads, key-value heads, width, window).
 const HEADS: [(usize, usize, usize, Option<usize>); 6] = [
@@ -254,6 +290,22 @@ fn attention_of_all_shapes() {
             // 1e-5: sums over up to 63 keys and 40 queries.
             check(&what, &case, 1e-5);
         }
+    }
+}
+
+#[test]
+fn attention_in_other_formats_is_close() {
+    let Some(emulator) = Emulator::start() else { return };
+    for (dtype, (count, kv_count, width, window)) in
+        [Dtype::Tf32, Dtype::Bf16, Dtype::F16].into_iter().zip(HEADS.into_iter().skip(3))
+    {
+        let case = AttentionCase { count, kv_count, width, window, lengths: LENGTHS[4] };
+        let (expected, found) = (case.run(&CpuBackend::new(Dtype::F32).unwrap()), case.run(&emulator.backend(dtype)));
+        let (expected, found) = (expected.unwrap(), found.unwrap());
+        // 2e-3: factors rounded to 11 bits. f32's own tolerance must not hold, or the other kernels were never run.
+        compare(&format!("attention in {dtype}"), &found, &expected, 2e-3);
+        let exact = std::panic::AssertUnwindSafe(|| compare("", &found, &expected, 1e-5));
+        assert!(std::panic::catch_unwind(exact).is_err(), "{dtype} is as exact as f32");
     }
 }
 
@@ -305,9 +357,13 @@ impl Case for RowsCase {
     fn run<B: Backend>(&self, backend: &B) -> Result<Vec<Vec<f32>>> {
         let &Self { width, k } = self;
         let columns = Columns { stride: 40, start: 40 - width, width };
-        let from = Columns { stride: width + 3, start: 2, width };
+        // Whole groups of 16 bytes where the patched columns are, and not otherwise.
+        let from = match width % 4 {
+            0 => Columns { stride: width + 8, start: 4, width },
+            _ => Columns { stride: width + 3, start: 2, width },
+        };
         let matrix = |seed| backend.upload(&random(6 * 40, seed));
-        let source = backend.upload(&random(4 * (width + 3), 2))?;
+        let source = backend.upload(&random(4 * from.stride, 2))?;
         let (target, rows) = (backend.upload_indices(&[5, 0, 3])?, backend.upload_indices(&[1, 3, 3])?);
         let patch = || PatchRows { target: &target, source: &rows };
         let (mut replaced, mut added, mut swapped) = (matrix(1)?, matrix(1)?, matrix(1)?);
@@ -336,7 +392,7 @@ impl Case for RowsCase {
 
 #[test]
 fn rows_and_patches() {
-    for (width, k) in [(1, 1), (13, 3), (40, 1), (33, 33)] {
+    for (width, k) in [(1, 1), (13, 3), (40, 1), (33, 33), (20, 2)] {
         // 1e-5: a swap along up to 33 directions that are neither orthogonal nor of unit length.
         check(&format!("patches of {width} columns, {k} directions"), &RowsCase { width, k }, 1e-5);
     }
@@ -513,7 +569,7 @@ fn a_gradient_that_is_not_finite_moves_nothing() {
 fn small_shapes_of_kernels_with_barriers() {
     let norm = NormCase { rows: 1, width: 33, kind: NormKind::Layer, gain: true, bias: true };
     check("small norm", &norm, 1e-5);
-    let product = ProductCase { rows: 17, inputs: 40, outputs: 20, rounded: false };
+    let product = ProductCase { rows: 17, inputs: 40, outputs: 20, dtype: Dtype::F32 };
     check("small product", &product, 3e-6);
     let lengths: Lengths = &[(3, 7, 6)];
     check("small attention", &AttentionCase { count: 2, kv_count: 1, width: 5, window: None, lengths }, 1e-5);

@@ -3,6 +3,7 @@
 //
 // `emulator_set` makes it a driver of the past, a small GPU, or none; settings are those of the calling thread.
 #include "activation.cuh"
+#include "attention.cuh"
 
 #define KERNEL_FILE(name) namespace name##_kernels
 KERNEL_FILE(activation) {
@@ -10,6 +11,9 @@ KERNEL_FILE(activation) {
 }
 KERNEL_FILE(attention) {
 #include "attention.cu"
+}
+KERNEL_FILE(attention_backward) {
+#include "attention_backward.cu"
 }
 KERNEL_FILE(layer_norm) {
 #include "layer_norm.cu"
@@ -82,11 +86,20 @@ std::map<std::string, Kernel>& kernels() {
         KERNEL(activation, activate_backward),
         KERNEL(activation, gate_values),
         KERNEL(activation, gate_backward),
-        KERNEL(attention, attention),
+        KERNEL(attention, attention_64),
+        KERNEL(attention, attention_128),
+        KERNEL(attention, attention_tf32_64),
+        KERNEL(attention, attention_tf32_128),
+        KERNEL(attention_backward, attention_backward_queries_64),
+        KERNEL(attention_backward, attention_backward_queries_128),
+        KERNEL(attention_backward, attention_backward_queries_tf32_64),
+        KERNEL(attention_backward, attention_backward_queries_tf32_128),
+        KERNEL(attention_backward, attention_backward_keys_64),
+        KERNEL(attention_backward, attention_backward_keys_128),
+        KERNEL(attention_backward, attention_backward_keys_tf32_64),
+        KERNEL(attention_backward, attention_backward_keys_tf32_128),
         KERNEL(attention, attention_pattern),
         KERNEL(attention, apply_pattern),
-        KERNEL(attention, attention_backward_queries),
-        KERNEL(attention, attention_backward_keys),
         KERNEL(layer_norm, layer_norm),
         KERNEL(layer_norm, gain_and_bias),
         KERNEL(layer_norm, layer_norm_backward),
@@ -97,10 +110,18 @@ std::map<std::string, Kernel>& kernels() {
         KERNEL(matmul, matmul_f32_large),
         KERNEL(matmul, matmul_f32_backward),
         KERNEL(matmul, matmul_f32_backward_large),
+        KERNEL(matmul, matmul_tf32),
+        KERNEL(matmul, matmul_tf32_large),
+        KERNEL(matmul, matmul_tf32_backward),
+        KERNEL(matmul, matmul_tf32_backward_large),
         KERNEL(matmul, matmul_bf16),
         KERNEL(matmul, matmul_bf16_large),
         KERNEL(matmul, matmul_bf16_backward),
         KERNEL(matmul, matmul_bf16_backward_large),
+        KERNEL(matmul, matmul_f16),
+        KERNEL(matmul, matmul_f16_large),
+        KERNEL(matmul, matmul_f16_backward),
+        KERNEL(matmul, matmul_f16_backward_large),
         KERNEL(rotary, rotary),
         KERNEL(rotation, skew_tiles),
         KERNEL(rotation, skew_sum),

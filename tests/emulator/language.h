@@ -20,6 +20,13 @@ inline T __shfl_xor_sync(unsigned mask, T value, int bits) {
     return emulator::shuffle(mask, value, emulator::fiber().lane ^ bits);
 }
 
+namespace emulator {
+/// Reads and writes of several words at once must start on their size.
+inline void check_alignment(const void* address, size_t bytes) {
+    if (reinterpret_cast<uintptr_t>(address) % bytes) fail("a vector of floats does not start on its size");
+}
+}  // namespace emulator
+
 inline uint32_t __float_as_uint(float value) {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);

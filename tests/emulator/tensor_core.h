@@ -17,6 +17,24 @@ inline uint16_t round_to_bf16(float value) {
     return uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
+/// To nearest, ties to even, infinite beyond the largest: cvt.rn.f16.f32.
+inline uint16_t round_to_f16(float value) {
+    uint32_t bits = __float_as_uint(value), size = bits & 0x7fffffff, sign = bits >> 16 & 0x8000;
+    if (size > 0x7f800000) return 0x7fff;
+    if (size >= 0x477ff000) return uint16_t(sign | 0x7c00);
+    // Below 2^-14 the numbers are the multiples of 2^-24.
+    if (size < 0x38800000) return uint16_t(sign | uint32_t(std::nearbyint(std::fabs(value) * 16777216.0f)));
+    return uint16_t(sign | (size - 0x38000000 + 0xfff + (size >> 13 & 1)) >> 13);
+}
+
+inline float f16_value(uint16_t bits) {
+    uint32_t exponent = bits >> 10 & 31, fraction = bits & 1023;
+    float size = exponent == 0    ? float(fraction) / 16777216.0f
+                 : exponent == 31 ? (fraction ? NAN : INFINITY)
+                                  : __uint_as_float((exponent + 112) << 23 | fraction << 13);
+    return bits & 0x8000 ? -size : size;
+}
+
 /// What a lane brings to a product: fragments of a and b, and its sums.
 struct Fragments {
     uint32_t a[4], b[2];
@@ -64,6 +82,10 @@ inline void multiply_tf32(float (&sum)[4], const uint32_t (&a)[4], const uint32_
 
 inline void multiply_bf16(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
     multiply<16, 2>(sum, a, b, [](uint32_t bits, int part) { return __uint_as_float(bits >> 16 * part << 16); });
+}
+
+inline void multiply_f16(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    multiply<16, 2>(sum, a, b, [](uint32_t bits, int part) { return f16_value(uint16_t(bits >> 16 * part)); });
 }
 
 inline void load_matrices(uint32_t (&fragment)[4], const void* row, bool transposed) {

@@ -42,7 +42,8 @@ impl PackedWeight {
         padded.resize(n_panels * PANEL, 0.0);
         let panels = match dtype {
             Dtype::Bf16 => Panels::Bf16(bf16::pack(weight)),
-            Dtype::F32 => {
+            // A backend for the formats of GPUs alone is never made.
+            Dtype::F32 | Dtype::Tf32 | Dtype::F16 => {
                 let mut values = vec![0.0f32; n_panels * inputs * PANEL];
                 values.par_chunks_mut(inputs * PANEL).enumerate().for_each(|(j, panel)| {
                     let columns = j * PANEL..((j + 1) * PANEL).min(outputs);

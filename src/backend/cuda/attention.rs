@@ -2,14 +2,50 @@
 
 use super::device::{Argument, Grid, Kernel, count};
 use super::{CudaBackend, CudaTensor, address};
-use crate::backend::{AttentionRow, BackendError, Heads, KeyValues, Result};
+use crate::backend::{AttentionRow, BackendError, Dtype, Heads, KeyValues, Result};
 use cudarc::driver::DeviceRepr;
 
 /// Widest head that the kernels have registers for.
 const MAX_WIDTH: usize = 128;
 
-/// Queries, or keys, of a block: one per warp.
-const TILE: usize = 8;
+/// Queries, or keys, of a block.
+const TILE: usize = 64;
+
+/// Vectors that a block stages at a time.
+const STAGED: usize = 32;
+
+/// An attention kernel in its versions: precise for heads up to 64 and 128 wide, then the same in TF32.
+type Versions = [Kernel; 4];
+
+const FORWARD: Versions =
+    [Kernel::Attention64, Kernel::Attention128, Kernel::AttentionTf3264, Kernel::AttentionTf32128];
+const BACKWARD_QUERIES: Versions = [
+    Kernel::AttentionBackwardQueries64,
+    Kernel::AttentionBackwardQueries128,
+    Kernel::AttentionBackwardQueriesTf3264,
+    Kernel::AttentionBackwardQueriesTf32128,
+];
+const BACKWARD_KEYS: Versions = [
+    Kernel::AttentionBackwardKeys64,
+    Kernel::AttentionBackwardKeys128,
+    Kernel::AttentionBackwardKeysTf3264,
+    Kernel::AttentionBackwardKeysTf32128,
+];
+
+/// The version for a head's width and a number format.
+fn version(versions: Versions, width: usize, dtype: Dtype) -> Kernel {
+    versions[usize::from(width > MAX_WIDTH / 2) + 2 * usize::from(dtype != Dtype::F32)]
+}
+
+/// Bytes of shared memory for `vectors` of heads up to `width` wide, each with four words of padding.
+fn shared_bytes(vectors: usize, width: usize) -> usize {
+    let columns = if width > MAX_WIDTH / 2 { MAX_WIDTH } else { MAX_WIDTH / 2 };
+    vectors * (columns + 4) * size_of::<f32>()
+}
+
+/// Vectors in shared memory: queries, keys and values; their gradients too.
+const FORWARD_VECTORS: usize = TILE + 2 * STAGED;
+const BACKWARD_VECTORS: usize = 2 * TILE + 2 * STAGED;
 
 /// The rows of a ragged attention, cut into tiles of neighbouring queries and of neighbouring keys.
 #[derive(Debug)]
@@ -99,8 +135,8 @@ impl<'a> Call<'a> {
         Ok(Self { q, addresses, rows, shape: HeadShape::new(heads)?, heads })
     }
 
-    fn per_query(&self) -> Grid {
-        Grid { x: self.rows.n_query_tiles, y: self.heads.count, shared: 0 }
+    fn per_query(&self, shared: usize) -> Grid {
+        Grid { x: self.rows.n_query_tiles, y: self.heads.count, shared }
     }
 
     fn check_pattern(&self, pattern: &CudaTensor) {
@@ -110,6 +146,18 @@ impl<'a> Call<'a> {
 }
 
 impl CudaBackend {
+    /// Lets every attention kernel use the shared memory it needs.
+    pub(super) fn allow_shared_of_attention(&self) -> Result<()> {
+        for width in [MAX_WIDTH / 2, MAX_WIDTH] {
+            for (versions, vectors) in
+                [(FORWARD, FORWARD_VECTORS), (BACKWARD_QUERIES, BACKWARD_VECTORS), (BACKWARD_KEYS, BACKWARD_VECTORS)]
+            {
+                self.device.allow_shared(version(versions, width, self.dtype), shared_bytes(vectors, width))?;
+            }
+        }
+        self.device.allow_shared(Kernel::AttentionPattern, shared_bytes(TILE + STAGED, MAX_WIDTH))
+    }
+
     pub(super) fn upload_rows(&self, rows: &[AttentionRow]) -> Result<CudaAttentionRows> {
         let mut words = Vec::with_capacity(8 * rows.len());
         for row in rows {
@@ -151,8 +199,9 @@ impl CudaBackend {
         let (rows, tiles) = (rows.rows.address(), call.rows.query_tiles.address());
         let (z, sums) = (z.address(), address(log_sum_exp.as_deref()));
         let arguments: &[&dyn Argument] = &[&q.address(), &call.addresses, &rows, &tiles, &call.shape, &z, &sums];
+        let kernel = version(FORWARD, heads.width, self.dtype);
         // SAFETY: the parameters of `attention`; every array was checked to hold the rows.
-        unsafe { self.device.launch(Kernel::Attention, call.per_query(), arguments) }
+        unsafe { self.device.launch(kernel, call.per_query(shared_bytes(FORWARD_VECTORS, heads.width)), arguments) }
     }
 
     /// The log-sums come from a forward pass into scratch; probabilities are only computed where somebody looks at
@@ -174,7 +223,13 @@ impl CudaBackend {
         let (sums, pattern) = (sums.address(), pattern.address());
         let arguments: &[&dyn Argument] = &[&q.address(), &call.addresses, &rows, &tiles, &call.shape, &sums, &pattern];
         // SAFETY: the parameters of `attention_pattern`; every array was checked to hold the rows.
-        unsafe { self.device.launch(Kernel::AttentionPattern, call.per_query(), arguments) }
+        unsafe {
+            self.device.launch(
+                Kernel::AttentionPattern,
+                call.per_query(shared_bytes(TILE + STAGED, MAX_WIDTH)),
+                arguments,
+            )
+        }
     }
 
     pub(super) fn attend_with(
@@ -191,7 +246,7 @@ impl CudaBackend {
         let (pattern, z) = (pattern.address(), call.q.address());
         let arguments: &[&dyn Argument] = &[&pattern, &call.addresses, &rows, &tiles, &call.shape, &z];
         // SAFETY: the parameters of `apply_pattern`; every array was checked to hold the rows.
-        unsafe { self.device.launch(Kernel::ApplyPattern, call.per_query(), arguments) }
+        unsafe { self.device.launch(Kernel::ApplyPattern, call.per_query(shared_bytes(STAGED, MAX_WIDTH)), arguments) }
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -216,14 +271,17 @@ impl CudaBackend {
         let (q, dz, dq, dkv) = (q.address(), dz.address(), dq.address(), dkv.address());
         let arguments: &[&dyn Argument] =
             &[&q, &call.addresses, &row_list, &tiles, &call.shape, &sums, &dz, &dq, &means];
+        let (kernel, shared) =
+            (version(BACKWARD_QUERIES, heads.width, self.dtype), shared_bytes(BACKWARD_VECTORS, heads.width));
         // SAFETY: the parameters of `attention_backward_queries`; every array was checked to hold the rows.
-        unsafe { self.device.launch(Kernel::AttentionBackwardQueries, call.per_query(), arguments)? };
+        unsafe { self.device.launch(kernel, call.per_query(shared), arguments)? };
         let tiles = rows.key_tiles.address();
-        let grid = Grid { x: rows.n_key_tiles, y: heads.kv_count, shared: 0 };
+        let grid = Grid { x: rows.n_key_tiles, y: heads.kv_count, shared };
         let arguments: &[&dyn Argument] =
             &[&q, &call.addresses, &row_list, &tiles, &call.shape, &sums, &means, &dz, &dkv];
+        let kernel = version(BACKWARD_KEYS, heads.width, self.dtype);
         // SAFETY: the parameters of `attention_backward_keys`; as above.
-        unsafe { self.device.launch(Kernel::AttentionBackwardKeys, grid, arguments) }
+        unsafe { self.device.launch(kernel, grid, arguments) }
     }
 }
 
@@ -233,6 +291,19 @@ mod tests {
 
     #[test]
     fn tiles_cover_every_query_once() {
-        assert_eq!(tiles([0, 1, 8, 17].into_iter()).unwrap(), [1, 0, 2, 0, 3, 0, 3, 8, 3, 16]);
+        assert_eq!(tiles([0, 1, 64, 130].into_iter()).unwrap(), [1, 0, 2, 0, 3, 0, 3, 64, 3, 128]);
+    }
+
+    #[test]
+    fn every_kernel_fits_the_smallest_shared_memory() {
+        assert!(shared_bytes(BACKWARD_VECTORS, MAX_WIDTH) <= 99 << 10, "compute capability 8.6");
+        assert!(shared_bytes(STAGED, MAX_WIDTH) <= 48 << 10, "the limit without asking");
+    }
+
+    #[test]
+    fn narrow_heads_take_the_narrow_kernels() {
+        assert_eq!(version(FORWARD, 64, Dtype::F32), Kernel::Attention64);
+        assert_eq!(version(FORWARD, 80, Dtype::F32), Kernel::Attention128);
+        assert_eq!(version(BACKWARD_KEYS, 65, Dtype::Bf16), Kernel::AttentionBackwardKeysTf32128);
     }
 }

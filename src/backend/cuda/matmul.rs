@@ -5,7 +5,7 @@ use super::{CudaBackend, CudaTensor, activation, address};
 use crate::backend::{Dtype, Epilogue, Result};
 use crate::types::Matrix;
 use cudarc::driver::DeviceRepr;
-use half::bf16;
+use half::{bf16, f16};
 
 /// Depth of one stage, as in the kernels.
 const DEPTH: usize = 32;
@@ -19,7 +19,7 @@ pub struct CudaWeight {
     inputs: usize,
     outputs: usize,
     stride: usize,
-    /// Pairs of bfloat16 in the bits of floats when the products are in bfloat16.
+    /// Pairs of 16-bit numbers in the bits of floats when the products are in bfloat16 or f16.
     values: CudaTensor,
     bias: CudaTensor,
 }
@@ -50,8 +50,8 @@ enum Tile {
 /// Bytes of shared memory of a block: two stages, or the sums that take their place at the end.
 fn shared_bytes(dtype: Dtype, backward: bool, tile: Tile) -> usize {
     let (side, bytes, padding) = match dtype {
-        Dtype::F32 => (tile as usize, 4, 4),
-        Dtype::Bf16 => (tile as usize, 2, 8),
+        Dtype::F32 | Dtype::Tf32 => (tile as usize, 4, 4),
+        Dtype::Bf16 | Dtype::F16 => (tile as usize, 2, 8),
     };
     let x = side * (DEPTH + padding) * size_of::<f32>();
     let w = if backward { side * (DEPTH + padding) } else { DEPTH * (side + 8) } * bytes;
@@ -64,25 +64,35 @@ fn kernel(dtype: Dtype, backward: bool, tile: Tile) -> Kernel {
         (Dtype::F32, false, Tile::Large) => Kernel::MatmulF32Large,
         (Dtype::F32, true, Tile::Small) => Kernel::MatmulF32Backward,
         (Dtype::F32, true, Tile::Large) => Kernel::MatmulF32BackwardLarge,
+        (Dtype::Tf32, false, Tile::Small) => Kernel::MatmulTf32,
+        (Dtype::Tf32, false, Tile::Large) => Kernel::MatmulTf32Large,
+        (Dtype::Tf32, true, Tile::Small) => Kernel::MatmulTf32Backward,
+        (Dtype::Tf32, true, Tile::Large) => Kernel::MatmulTf32BackwardLarge,
         (Dtype::Bf16, false, Tile::Small) => Kernel::MatmulBf16,
         (Dtype::Bf16, false, Tile::Large) => Kernel::MatmulBf16Large,
         (Dtype::Bf16, true, Tile::Small) => Kernel::MatmulBf16Backward,
         (Dtype::Bf16, true, Tile::Large) => Kernel::MatmulBf16BackwardLarge,
+        (Dtype::F16, false, Tile::Small) => Kernel::MatmulF16,
+        (Dtype::F16, false, Tile::Large) => Kernel::MatmulF16Large,
+        (Dtype::F16, true, Tile::Small) => Kernel::MatmulF16Backward,
+        (Dtype::F16, true, Tile::Large) => Kernel::MatmulF16BackwardLarge,
     }
 }
 
-/// The rows of `weight` padded to `stride`, pairs of bfloat16 in one float when `dtype` says so.
+/// The rows of `weight` padded to `stride`, pairs of 16-bit numbers in one float when `dtype` says so.
 fn packed(weight: &Matrix, stride: usize, dtype: Dtype) -> Vec<f32> {
+    let pairs = |row: &[f32], bits: fn(f32) -> u16| -> Vec<f32> {
+        let pair = |&[low, high]: &[f32; 2]| f32::from_bits(u32::from(bits(low)) | u32::from(bits(high)) << 16);
+        row.as_chunks::<2>().0.iter().map(pair).collect()
+    };
     let mut values = Vec::with_capacity(weight.rows * stride);
     let mut row = vec![0.0; stride];
     for source in weight.data.chunks_exact(weight.cols.max(1)) {
         row[..weight.cols].copy_from_slice(source);
         match dtype {
-            Dtype::F32 => values.extend_from_slice(&row),
-            Dtype::Bf16 => values.extend(row.as_chunks::<2>().0.iter().map(|&[low, high]| {
-                let bits = |value| u32::from(bf16::from_f32(value).to_bits());
-                f32::from_bits(bits(low) | bits(high) << 16)
-            })),
+            Dtype::F32 | Dtype::Tf32 => values.extend_from_slice(&row),
+            Dtype::Bf16 => values.extend(pairs(&row, |value| bf16::from_f32(value).to_bits())),
+            Dtype::F16 => values.extend(pairs(&row, |value| f16::from_f32(value).to_bits())),
         }
     }
     values
@@ -104,8 +114,7 @@ impl CudaBackend {
 
     pub(super) fn pack_weight(&self, weight: &Matrix, bias: &[f32]) -> Result<CudaWeight> {
         assert_eq!(weight.cols, bias.len(), "a bias has one value per output");
-        let bytes = if self.dtype == Dtype::Bf16 { 2 } else { 4 };
-        let stride = weight.cols.next_multiple_of(CHUNK_BYTES / bytes);
+        let stride = weight.cols.next_multiple_of(CHUNK_BYTES / self.dtype.weight_bytes());
         let values = self.upload_values(&packed(weight, stride, self.dtype))?;
         Ok(CudaWeight { inputs: weight.rows, outputs: weight.cols, stride, values, bias: self.upload_values(bias)? })
     }
@@ -180,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_packed_row_ends_in_zeros_and_pairs_bfloat16() {
+    fn a_packed_row_ends_in_zeros_and_pairs_16_bit_numbers() {
         let weight = Matrix::new(2, 3, vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
         assert_eq!(packed(&weight, 4, Dtype::F32), [1.0, 2.0, 3.0, 0.0, 4.0, 5.0, 6.0, 0.0]);
         let pairs = packed(&weight, 8, Dtype::Bf16);
@@ -188,11 +197,13 @@ mod tests {
         // 1.0 is 0x3f80, 2.0 is 0x4000, 3.0 is 0x4040 in bfloat16.
         assert_eq!(bits[..4], [0x4000_3f80, 0x0000_4040, 0, 0]);
         assert_eq!(bits.len(), 8);
+        // 1.0 is 0x3c00 and 2.0 is 0x4000 in f16.
+        assert_eq!(packed(&weight, 8, Dtype::F16)[0].to_bits(), 0x4000_3c00);
     }
 
     #[test]
     fn small_tiles_fit_what_every_gpu_has() {
-        for dtype in [Dtype::F32, Dtype::Bf16] {
+        for dtype in Dtype::ALL {
             for backward in [false, true] {
                 assert!(shared_bytes(dtype, backward, Tile::Small) <= 48 << 10, "the limit without asking");
                 assert!(shared_bytes(dtype, backward, Tile::Large) <= 99 << 10, "compute capability 8.6");

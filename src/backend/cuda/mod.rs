@@ -67,6 +67,7 @@ impl CudaBackend {
     pub fn new(index: usize, dtype: Dtype) -> Result<Self> {
         let backend = Self { device: Device::open(index)?, dtype };
         backend.allow_shared_of_products()?;
+        backend.allow_shared_of_attention()?;
         Ok(backend)
     }
 
