@@ -2,22 +2,23 @@
 
 use super::common::{
     CompatArgs, ModelArgs, RunArgs, bar, build_prompts, bytes, distinct, note_skipped, planned_rows, planned_values,
-    print, print_json, processing_names, resolve_layers, resolve_position, resolve_positions,
+    print, print_json, processing_names, resolve_layers, resolve_positions,
 };
 use super::device::DeviceWork;
 use super::direction_patching_suite::label;
+use super::fit_statistics::{self, Tested, test_position};
 use super::random_directions;
 use crate::backend::Backend;
 use crate::compat::Compat;
 use crate::datasets::treebank::{Scaffold, Split};
-use crate::datasets::{Catalogue, END, PairedPrompts};
+use crate::datasets::{Catalogue, PairedPrompts};
 use crate::directions::das::{AdamSettings, TrainError, TrainSettings, Trained};
-use crate::directions::{Direction, DirectionName, Fit, FitRecord, Method, RANDOM_DIRECTION_SEED, fit};
+use crate::directions::{Direction, DirectionName, FitRecord, Method, RANDOM_DIRECTION_SEED, cosine, fit};
 use crate::engine::{Engine, Flops, Layout, PatchPositions};
 use crate::experiments::chunks::{MEMORY_BUDGET, embeddings_at};
 use crate::experiments::das_fits::{DasJob, TrainPlan, train_all};
 use crate::model::{Model, Source};
-use crate::report::{FittingStats, Manifest, RunRecord, StatsRow, SuiteCsv, Table};
+use crate::report::{FittingStats, Manifest, RunRecord, SuiteCsv, Table};
 use crate::types::Matrix;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
@@ -45,7 +46,7 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', default_value = "simple_train")]
     pub train_sets: Vec<String>,
     /// Datasets on which fits are tested: classifiers for their accuracy, DAS for its loss after every epoch. Tested is at
-    /// the fit's own position where a dataset has it, else at its main one. None without it.
+    /// the fit's own position where a dataset has it, else at its main one. Classifiers that exist already are only tested.
     #[arg(long, value_delimiter = ',')]
     pub test_sets: Vec<String>,
     /// Text around the Treebank's sentences: classification without it; all other datasets are plain.
@@ -93,7 +94,12 @@ struct Job {
     method: Method,
     layer: usize,
     positions: PatchPositions,
+    /// Does its direction exist and stay, so that only its tests are wanted?
+    kept: bool,
 }
+
+/// The absolute cosine from which on two fits are the same: between devices only rounding differs.
+const SAME_FIT: f64 = 0.9999;
 
 /// What became of a job.
 #[derive(Debug, Clone, Serialize)]
@@ -106,7 +112,7 @@ pub struct Outcome {
     pub final_metric: Option<f64>,
     /// The same on every test set.
     pub test_metrics: BTreeMap<String, f64>,
-    /// Why there is no file.
+    /// Why there is no file, or no test.
     pub skipped: Option<String>,
 }
 
@@ -186,9 +192,10 @@ fn check_kept(args: &Args, name: &DirectionName, set: &str, folder: &Path) -> Re
     }
 }
 
-/// The jobs of one dataset, existing files left out unless they are to be replaced.
+/// The jobs of one dataset, existing files left out unless they are to be replaced or lack tests.
 fn jobs(args: &Args, model: &Model, prompts: &PairedPrompts, folder: &Path) -> Result<(Vec<Job>, usize)> {
     let layers = resolve_layers(&args.layers, model.config.n_layers)?;
+    let stats = FittingStats::read(folder)?;
     let mut jobs = Vec::new();
     let mut kept = 0;
     for (position, positions) in resolve_positions(prompts, &args.positions)? {
@@ -198,11 +205,14 @@ fn jobs(args: &Args, model: &Model, prompts: &PairedPrompts, folder: &Path) -> R
                     Method::RandomDirection => DirectionName::random(layer),
                     _ => DirectionName::fitted(method, &prompts.name, &position, layer)?,
                 };
-                if !args.run.overwrite && Direction::paths(folder, &name).0.exists() {
+                let exists = !args.run.overwrite && Direction::paths(folder, &name).0.exists();
+                if exists {
                     check_kept(args, &name, &prompts.name, folder)?;
                     kept += 1;
-                } else if !jobs.iter().any(|job: &Job| job.name == name) {
-                    jobs.push(Job { name, method, layer, positions });
+                }
+                let wanted = !exists || fit_statistics::untested(&stats, &name, &args.test_sets);
+                if wanted && !jobs.iter().any(|job: &Job| job.name == name) {
+                    jobs.push(Job { name, method, layer, positions, kept: exists });
                 }
             }
         }
@@ -278,7 +288,8 @@ pub(super) fn fit_model(
         .collect::<Result<Vec<PairedPrompts>>>()?;
     let mut manifest = args.run.manifest("fit-directions", args, &folder, Some(&model))?;
     // Before the fits: results must never outlive the direction they were measured with.
-    let refitted: Vec<String> = work.iter().flat_map(|(_, jobs)| jobs.iter().map(|job| label(&job.name))).collect();
+    let refitted = work.iter().flat_map(|(_, jobs)| jobs).filter(|job| !job.kept);
+    let refitted: Vec<String> = refitted.map(|job| label(&job.name)).collect();
     SuiteCsv::forget(&folder, &refitted)?;
     let outcomes =
         args.run.on_device(model, FitModel { args, spec, folder: &folder, tests, work, manifest: &mut manifest })?;
@@ -424,19 +435,32 @@ impl<B: Backend> Fitting<'_, B> {
         Ok(())
     }
 
-    /// Fits and writes one direction from its embeddings.
+    /// Fits, tests and writes one direction from its embeddings; one that is kept is only tested.
     fn fit_one(&self, job: &Job, train: &Matrix, tested: &[Tested], stats: &mut FittingStats) -> Result<Outcome> {
         tracing::info!(direction = %job.name, "fitting");
         let labels = &self.prompts.positive;
         let Some(fit) = fit(job.method, train, labels).with_context(|| job.name.to_string())? else {
             bail!("{}: {} has no fit", job.name, job.method);
         };
+        if job.kept {
+            let kept = Direction::read(self.folder, &job.name, self.engine.config().d_model)?;
+            let cosine = cosine(&kept.columns.data, &fit.direction.data).abs();
+            if cosine.is_nan() || cosine < SAME_FIT {
+                let skipped = Some(format!("not tested: another fit's direction is kept (cosine {cosine:.4})"));
+                return Ok(Outcome { skipped, ..Outcome::of(job, None, None, BTreeMap::new()) });
+            }
+        } else {
+            fit_statistics::forget_others(stats, &job.name, tested);
+        }
         // Before the direction, and at once: a run that ends early leaves no direction without its statistics.
-        let test_metrics = add_stats(stats, self.prompts, job, &fit, train, tested)?;
+        let test_metrics = fit_statistics::add(stats, &job.name, self.prompts, &fit, train, tested)?;
         stats.write()?;
+        let metric = Some(fit.train_accuracy.share());
+        if job.kept {
+            return Ok(Outcome::of(job, None, metric, test_metrics));
+        }
         let mut record = self.record(job, json!({}));
-        record.final_metric = Some(fit.train_accuracy.share());
-        let metric = record.final_metric;
+        record.final_metric = metric;
         let path = Direction { name: job.name.clone(), columns: fit.direction }.write(self.folder, &record)?;
         Ok(Outcome::of(job, Some(&path), metric, test_metrics))
     }
@@ -502,58 +526,4 @@ impl<B: Backend> Fitting<'_, B> {
         let path = Direction { name: job.name.clone(), columns: trained.columns }.write(self.folder, &record)?;
         Ok(Outcome::of(job, Some(&path), record.final_metric, test_metrics))
     }
-}
-
-/// Where a fit at `position` is tested: at the placeholder of that name (or END) if the test set has one, else at the
-/// test set's own main position.
-fn test_position(test: &PairedPrompts, position: &str) -> Result<(String, PatchPositions)> {
-    let shared = position == END || test.positions.contains_key(position);
-    resolve_position(test, if shared { position } else { "auto" })
-}
-
-/// A dataset that classifiers are tested on: the name of its position, and its embeddings per layer.
-struct Tested<'a> {
-    prompts: &'a PairedPrompts,
-    position: String,
-    embeddings: BTreeMap<usize, Matrix>,
-}
-
-/// Adds the statistics of one fit: on its own dataset, and on every test set, whose accuracies it returns.
-fn add_stats(
-    stats: &mut FittingStats,
-    prompts: &PairedPrompts,
-    job: &Job,
-    fit: &Fit,
-    train: &Matrix,
-    tested: &[Tested],
-) -> Result<BTreeMap<String, f64>> {
-    let own = job.name.position().unwrap_or_default().to_owned();
-    let mut row = |set: &str, position: &str, accuracy: crate::directions::Accuracy, similarity: f64| {
-        stats.insert(StatsRow {
-            train_set: prompts.name.clone(),
-            train_layer: job.layer,
-            train_pos: own.clone(),
-            test_set: set.to_owned(),
-            test_layer: job.layer,
-            test_pos: position.to_owned(),
-            method: job.method.to_string(),
-            correct: accuracy.correct,
-            total: accuracy.total,
-            accuracy: accuracy.share(),
-            similarity,
-        });
-    };
-    row(&prompts.name, &own, fit.accuracy(train, &prompts.positive)?, 1.0);
-    let mut shares = BTreeMap::new();
-    for test in tested {
-        let (embeddings, labels) = (&test.embeddings[&job.layer], &test.prompts.positive);
-        let similarity = match crate::directions::fit(job.method, embeddings, labels)? {
-            Some(other) => crate::directions::cosine(&fit.direction.data, &other.direction.data),
-            None => f64::NAN,
-        };
-        let accuracy = fit.accuracy(embeddings, labels)?;
-        row(&test.prompts.name, &test.position, accuracy, similarity);
-        shares.insert(test.prompts.name.clone(), accuracy.share());
-    }
-    Ok(shares)
 }

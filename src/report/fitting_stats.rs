@@ -107,6 +107,11 @@ impl FittingStats {
         &self.path
     }
 
+    /// Takes out the rows that `keep` does not want.
+    pub fn retain(&mut self, keep: impl FnMut(&StatsRow) -> bool) {
+        self.rows.retain(keep);
+    }
+
     /// The rows, oldest first.
     pub fn rows(&self) -> &[StatsRow] {
         &self.rows

@@ -187,6 +187,50 @@ fn test_sets_are_watched_during_training() {
     }
 }
 
+/// Rows of `direction_fitting_stats.csv` as (method, test set), in order.
+fn tested(data: &Path) -> Vec<(String, String)> {
+    let stats = actpatch::report::FittingStats::read(&data.join("demo")).unwrap();
+    stats.rows().iter().map(|row| (row.method.clone(), row.test_set.clone())).collect()
+}
+
+#[test]
+fn directions_that_are_kept_can_be_tested_later() {
+    let data = tempfile::tempdir().unwrap();
+    let fit = ["fit-directions", "--methods", "mean_diff,kmeans", "--layers", "1"];
+    let with = |extra: &[&str]| run_in(data.path(), &[&fit[..], extra].concat());
+    with(&[]).success();
+    let suite = run_in(data.path(), &["direction-patching-suite"]).success();
+    let before = files(data.path());
+    let report = with(&["--test-sets", "simple_test", "--json"]).success().json();
+    assert_eq!(report[0]["directions"][0]["test_metrics"]["simple_test"], 1.0);
+    assert!(report[0]["directions"][0]["path"].is_null(), "nothing is written again");
+    let row = |method: &str, set: &str| (method.to_owned(), set.to_owned());
+    let all = ["simple_train", "simple_test"].map(|set| [row("mean_diff", set), row("kmeans", set)]).concat();
+    let sorted = |mut rows: Vec<(String, String)>| {
+        rows.sort();
+        rows
+    };
+    assert_eq!(sorted(tested(data.path())), sorted(all));
+    let same = |(path, bytes): (&PathBuf, &Vec<u8>)| {
+        path.ends_with("direction_fitting_stats.csv") || { files(data.path())[path] == *bytes }
+    };
+    assert!(before.iter().all(same), "results stay: {}", suite.stdout);
+    // A direction that this fit does not give is left alone and not tested.
+    let path = data.path().join("demo/mean_diff_simple_train_ADJ_layer1.npy");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let at = bytes.len() - 256;
+    bytes[at..].fill(0x3f);
+    std::fs::write(&path, &bytes).unwrap();
+    let report = with(&["--test-sets", "simple_product", "--json"]).success().json();
+    assert!(report[0]["directions"][0]["skipped"].as_str().unwrap().contains("not tested"), "{report}");
+    assert!(!tested(data.path()).contains(&row("mean_diff", "simple_product")));
+    // Fitted again, it loses the tests of the old one.
+    with(&["--overwrite", "--test-sets", "simple_adverb"]).success();
+    let left = tested(data.path());
+    assert!(!left.iter().any(|(_, set)| set == "simple_test" || set == "simple_product"), "{left:?}");
+    assert_eq!(left.len(), 4);
+}
+
 #[test]
 fn early_stopping_is_off_unless_asked_for_and_recorded() {
     let data = tempfile::tempdir().unwrap();
