@@ -26,6 +26,18 @@ pub enum ReportError {
         /// What is there.
         found: String,
     },
+    /// A figure that cannot be drawn.
+    #[error("figure {title:?}: {field}: expected {expected}, found {found}")]
+    Figure {
+        /// The figure.
+        title: String,
+        /// Which part of it.
+        field: String,
+        /// What could be drawn.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
 }
 
 /// Writes a result file whole.

@@ -1,6 +1,7 @@
-//! What a run leaves on disk and on the terminal: CSV files, manifests and tables.
+//! What a run leaves on disk and on the terminal: CSV files, manifests, tables and figures.
 
 mod error;
+pub mod figure;
 mod fitting_stats;
 mod golden;
 mod manifest;

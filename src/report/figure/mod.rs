@@ -1,0 +1,350 @@
+//! Figures: plain data in, `<stem>.svg`, `<stem>.png` and `<stem>.html` out.
+//!
+//! An experiment adds a figure by describing it and writing it; nothing of colours, fonts or layout is its business:
+//!
+//! ```no_run
+//! use actpatch::report::figure::{Axis, Facet, Figure, HeatMap, Plot, Scale};
+//!
+//! let map = HeatMap {
+//!     rows: vec!["0".into(), "1".into()],
+//!     columns: vec!["0".into(), "1".into(), "2".into()],
+//!     values: vec![Some(0.5), Some(-3.0), None, Some(12.0), Some(0.0), Some(1.5)],
+//!     scale: Scale::Diverging,
+//!     measure: "logit difference recovered (%)".into(),
+//!     decimals: Some(0),
+//! };
+//! let facet = Facet {
+//!     title: "gpt2-small".into(),
+//!     x: Axis::new("head"),
+//!     y: Axis::new("layer"),
+//!     plot: Plot::HeatMap(map),
+//! };
+//! let figure = Figure::new("Activation patching of head outputs", vec![facet]);
+//! figure.write("data/gpt2-small".as_ref(), "activation_patching_z")?;
+//! # Ok::<(), actpatch::report::ReportError>(())
+//! ```
+//!
+//! Series and classes of one name have one colour in every facet; heat maps of one figure share one colour scale, so
+//! their measures must be the same. The SVG is drawn by plotters; resvg makes the PNG of it, at 288 pixels per inch of
+//! the SVG's natural size; the HTML is the same drawing with the values under the pointer and zoom, in one file without
+//! any reference to the network. Text is measured and rendered with Liberation Sans, which is part of the program and
+//! has the widths of Arial and Helvetica: no font has to be installed, and an SVG viewer without it shows the same
+//! layout.
+
+mod axes;
+mod bars;
+mod canvas;
+mod heat_map;
+mod html;
+mod layout;
+mod legend;
+mod palette;
+mod png;
+mod points;
+mod series;
+
+use super::ReportError;
+use super::error::write_whole;
+pub use canvas::FONT_FAMILY;
+pub use palette::Scale;
+use std::path::{Path, PathBuf};
+
+/// One picture: a title and facets side by side.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Figure {
+    /// Above everything; may be empty.
+    pub title: String,
+    /// Below everything, in small type; may be empty. What a reader must know to read the values right.
+    pub caption: String,
+    /// The facets, row by row.
+    pub facets: Vec<Facet>,
+    /// Facets in one row; 0 chooses.
+    pub columns: usize,
+}
+
+/// One coordinate system of a figure.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Facet {
+    /// Above the facet; may be empty.
+    pub title: String,
+    /// The horizontal axis.
+    pub x: Axis,
+    /// The vertical axis.
+    pub y: Axis,
+    /// What is drawn.
+    pub plot: Plot,
+}
+
+/// What an axis measures.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Axis {
+    /// Its name with the unit in parentheses, `logit difference recovered (%)`.
+    pub label: String,
+    /// Both ends; from the data without it.
+    pub range: Option<(f64, f64)>,
+    /// Ticks at whole numbers only: layers, positions, counts.
+    pub whole: bool,
+}
+
+/// The kinds of plots.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Plot {
+    /// Coloured cells. The axes' ranges have no meaning here.
+    HeatMap(HeatMap),
+    /// One line with markers per series.
+    Lines(Vec<Series>),
+    /// Points of several classes.
+    Scatter(Vec<Class>),
+    /// Horizontal bars, one group of series per label, the first label on top. `y` is the labels' axis.
+    Bars(Bars),
+    /// Counts or shares between edges.
+    Histogram(Histogram),
+    /// Series stacked on each other, the first one lowest; all have the same x values.
+    Areas(Vec<Series>),
+}
+
+/// Cells of a matrix.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeatMap {
+    /// Labels of the rows, top to bottom.
+    pub rows: Vec<String>,
+    /// Labels of the columns, left to right.
+    pub columns: Vec<String>,
+    /// `(rows, columns)`, row-major; `None` is not measured and drawn as such.
+    pub values: Vec<Option<f64>>,
+    /// Colours.
+    pub scale: Scale,
+    /// What the values are, with the unit: the name of the colour bar.
+    pub measure: String,
+    /// Decimals of the values written into the cells; no values without it.
+    pub decimals: Option<usize>,
+}
+
+/// A line, or one band of stacked areas.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Series {
+    /// In the legend; one name has one colour in all facets.
+    pub name: String,
+    /// `(x, y)` in order of x.
+    pub points: Vec<(f64, f64)>,
+    /// A baseline to compare the others with: grey and dashed.
+    pub baseline: bool,
+}
+
+/// Points of one colour and shape.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Class {
+    /// In the legend; one name has one colour in all facets.
+    pub name: String,
+    /// The points.
+    pub points: Vec<Point>,
+}
+
+/// A point of a scatter plot.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Point {
+    /// Horizontal.
+    pub x: f64,
+    /// Vertical.
+    pub y: f64,
+    /// Beside the point where there is room, and always under the pointer; may be empty.
+    pub label: String,
+}
+
+/// Bars in groups.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bars {
+    /// Labels of the groups, top to bottom.
+    pub labels: Vec<String>,
+    /// Per series its name and one value per label; `None` is not measured.
+    pub series: Vec<(String, Vec<Option<f64>>)>,
+}
+
+/// Bars between edges.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Histogram {
+    /// Ascending, one more than values.
+    pub edges: Vec<f64>,
+    /// Per series its name and one value per bin.
+    pub series: Vec<(String, Vec<f64>)>,
+}
+
+impl Axis {
+    /// An axis whose range comes from the data.
+    pub fn new(label: impl Into<String>) -> Self {
+        Self { label: label.into(), range: None, whole: false }
+    }
+
+    /// An axis of whole numbers.
+    pub fn whole(label: impl Into<String>) -> Self {
+        Self { whole: true, ..Self::new(label) }
+    }
+}
+
+impl Figure {
+    /// A figure without a caption.
+    pub fn new(title: impl Into<String>, facets: Vec<Facet>) -> Self {
+        Self { title: title.into(), caption: String::new(), facets, columns: 0 }
+    }
+
+    /// Gives the facets without a range of their own the vertical range that holds all their values.
+    pub fn share_y(&mut self) {
+        let ranges: Vec<(f64, f64)> = self.facets.iter().filter_map(|facet| facet.plot.ranges().1).collect();
+        let shared = ranges.into_iter().reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+        for facet in &mut self.facets {
+            facet.y.range = facet.y.range.or(shared);
+        }
+    }
+
+    /// Writes `<stem>.svg`, `<stem>.png` and `<stem>.html` into `folder`, each whole or not at all.
+    ///
+    /// # Errors
+    /// [`ReportError::Figure`] for values that cannot be drawn (not finite, another number of values than the labels
+    /// say, nothing at all), [`ReportError::Io`].
+    pub fn write(&self, folder: &Path, stem: &str) -> Result<Vec<PathBuf>, ReportError> {
+        let drawing = self.draw()?;
+        let svg = drawing.svg();
+        let files = [("svg", svg.clone().into_bytes()), ("png", png::render(&svg, stem)?)];
+        let html = html::page(self, &drawing).into_bytes();
+        let mut paths = Vec::new();
+        for (ending, bytes) in files.into_iter().chain([("html", html)]) {
+            let path = folder.join(format!("{stem}.{ending}"));
+            write_whole(&path, &bytes)?;
+            paths.push(path);
+        }
+        Ok(paths)
+    }
+
+    /// The figure as SVG text.
+    ///
+    /// # Errors
+    /// [`ReportError::Figure`].
+    pub fn svg(&self) -> Result<String, ReportError> {
+        Ok(self.draw()?.svg())
+    }
+
+    fn draw(&self) -> Result<canvas::Drawing, ReportError> {
+        self.check()?;
+        let failed = |error: canvas::DrawError| self.fault("drawing", "a drawing", &error.to_string());
+        layout::draw(self).map_err(failed)
+    }
+
+    fn fault(&self, field: &str, expected: &str, found: &str) -> ReportError {
+        let title = self.title.clone();
+        ReportError::Figure { title, field: field.into(), expected: expected.into(), found: found.into() }
+    }
+
+    /// Refuses what cannot be drawn.
+    fn check(&self) -> Result<(), ReportError> {
+        if self.facets.is_empty() {
+            return Err(self.fault("facets", "at least one", "none"));
+        }
+        for facet in &self.facets {
+            let place =
+                |what: &str| if facet.title.is_empty() { what.into() } else { format!("{}: {what}", facet.title) };
+            for (wanted, found, what) in facet.plot.counts() {
+                if wanted != found {
+                    return Err(self.fault(&place(what), &wanted.to_string(), &found.to_string()));
+                }
+            }
+            if let Some(wrong) = facet.plot.values().into_iter().find(|value| !value.is_finite()) {
+                return Err(self.fault(&place("values"), "finite numbers", &wrong.to_string()));
+            }
+            let ends = [facet.x.range, facet.y.range].into_iter().flatten();
+            if let Some((low, high)) =
+                ends.into_iter().find(|(low, high)| !(low.is_finite() && high.is_finite() && low <= high))
+            {
+                return Err(self.fault(&place("range"), "a finite range", &format!("{low}..{high}")));
+            }
+        }
+        if self.facets.iter().all(|facet| facet.plot.values().is_empty()) {
+            return Err(self.fault("values", "at least one", "none"));
+        }
+        Ok(())
+    }
+}
+
+impl Plot {
+    /// Pairs of numbers that must be equal, and what they count.
+    fn counts(&self) -> Vec<(usize, usize, &'static str)> {
+        match self {
+            Self::HeatMap(map) => vec![(map.rows.len() * map.columns.len(), map.values.len(), "values")],
+            Self::Bars(bars) => {
+                bars.series.iter().map(|(_, values)| (bars.labels.len(), values.len(), "values")).collect()
+            }
+            Self::Histogram(histogram) => {
+                let bins = histogram.edges.len().saturating_sub(1);
+                histogram.series.iter().map(|(_, values)| (bins, values.len(), "values")).collect()
+            }
+            Self::Areas(series) => {
+                let first = series.first().map_or(0, |series| series.points.len());
+                series.iter().map(|series| (first, series.points.len(), "points")).collect()
+            }
+            Self::Lines(_) | Self::Scatter(_) => Vec::new(),
+        }
+    }
+
+    /// Every number that is drawn.
+    fn values(&self) -> Vec<f64> {
+        let both = |points: &[(f64, f64)]| points.iter().flat_map(|&(x, y)| [x, y]).collect::<Vec<_>>();
+        match self {
+            Self::HeatMap(map) => map.values.iter().flatten().copied().collect(),
+            Self::Lines(series) | Self::Areas(series) => {
+                series.iter().flat_map(|series| both(&series.points)).collect()
+            }
+            Self::Scatter(classes) => {
+                classes.iter().flat_map(|class| class.points.iter().flat_map(|point| [point.x, point.y])).collect()
+            }
+            Self::Bars(bars) => bars.series.iter().flat_map(|(_, values)| values.iter().flatten().copied()).collect(),
+            Self::Histogram(histogram) => {
+                let values = histogram.series.iter().flat_map(|(_, values)| values.iter().copied());
+                histogram.edges.iter().copied().chain(values).collect()
+            }
+        }
+    }
+
+    /// Horizontal and vertical range of the data; `None` where an axis has no numbers.
+    fn ranges(&self) -> (Option<(f64, f64)>, Option<(f64, f64)>) {
+        let points: Vec<(f64, f64)> = match self {
+            Self::HeatMap(_) => return (None, None),
+            Self::Bars(_) => {
+                return (extent(self.values().into_iter().chain([0.0])), None);
+            }
+            Self::Lines(series) => series.iter().flat_map(|series| series.points.iter().copied()).collect(),
+            Self::Areas(series) => {
+                let stacked = series::stacked(series);
+                let tops = stacked.iter().flatten().map(|&(x, _, top)| (x, top));
+                let bottoms = stacked.iter().flatten().map(|&(x, bottom, _)| (x, bottom));
+                tops.chain(bottoms).collect()
+            }
+            Self::Scatter(classes) => {
+                classes.iter().flat_map(|class| class.points.iter().map(|point| (point.x, point.y))).collect()
+            }
+            Self::Histogram(histogram) => {
+                let values = histogram.series.iter().flat_map(|(_, values)| values.iter().copied());
+                return (extent(histogram.edges.iter().copied()), extent(values.chain([0.0])));
+            }
+        };
+        (extent(points.iter().map(|point| point.0)), extent(points.iter().map(|point| point.1)))
+    }
+
+    /// Names that the legend explains, with whether each is a baseline.
+    fn names(&self) -> Vec<(&str, bool)> {
+        match self {
+            Self::HeatMap(_) => Vec::new(),
+            Self::Lines(series) | Self::Areas(series) => {
+                series.iter().map(|series| (series.name.as_str(), series.baseline)).collect()
+            }
+            Self::Scatter(classes) => classes.iter().map(|class| (class.name.as_str(), false)).collect(),
+            Self::Bars(bars) => bars.series.iter().map(|(name, _)| (name.as_str(), false)).collect(),
+            Self::Histogram(histogram) => histogram.series.iter().map(|(name, _)| (name.as_str(), false)).collect(),
+        }
+    }
+}
+
+/// Smallest and largest value.
+fn extent(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
+    values.fold(None, |range: Option<(f64, f64)>, value| {
+        Some(range.map_or((value, value), |(low, high)| (low.min(value), high.max(value))))
+    })
+}
