@@ -6,6 +6,7 @@ use super::common::{
 };
 use super::device::DeviceWork;
 use super::direction_patching_suite::label;
+use super::fit_projections::{self, Embedded};
 use super::fit_statistics::{self, Tested, test_position};
 use super::random_directions;
 use crate::backend::Backend;
@@ -13,7 +14,9 @@ use crate::compat::Compat;
 use crate::datasets::treebank::{Scaffold, Split};
 use crate::datasets::{Catalogue, PairedPrompts};
 use crate::directions::das::{AdamSettings, TrainError, TrainSettings, Trained};
-use crate::directions::{Direction, DirectionName, FitRecord, Method, RANDOM_DIRECTION_SEED, cosine, fit};
+use crate::directions::{
+    Direction, DirectionName, FitRecord, Method, Projection, RANDOM_DIRECTION_SEED, cosine, embedding_positions, fit,
+};
 use crate::engine::{Engine, Flops, Layout, PatchPositions};
 use crate::experiments::chunks::{MEMORY_BUDGET, embeddings_at};
 use crate::experiments::das_fits::{DasJob, TrainPlan, train_all};
@@ -425,7 +428,8 @@ impl<B: Backend> Fitting<'_, B> {
                 let mut tested = Vec::new();
                 for test in tests {
                     let (position, place) = test_position(test, &group[0].0)?;
-                    tested.push(Tested { prompts: test, position, embeddings: of(test, place, 0)? });
+                    let at = embedding_positions(test, place, 0);
+                    tested.push(Tested { prompts: test, position, at, embeddings: of(test, place, 0)? });
                 }
                 for &(number, job) in jobs.iter().filter(|(_, job)| group.contains(&place(job))) {
                     done(number, self.fit_one(job, &train[&job.layer], &tested, stats)?);
@@ -455,6 +459,9 @@ impl<B: Backend> Fitting<'_, B> {
         // Before the direction, and at once: a run that ends early leaves no direction without its statistics.
         let test_metrics = fit_statistics::add(stats, &job.name, self.prompts, &fit, train, tested)?;
         stats.write()?;
+        if let Some(plane) = &fit.projection {
+            self.write_projections(job, plane, train, tested)?;
+        }
         let metric = Some(fit.train_accuracy.share());
         if job.kept {
             return Ok(Outcome::of(job, None, metric, test_metrics));
@@ -463,6 +470,18 @@ impl<B: Backend> Fitting<'_, B> {
         record.final_metric = metric;
         let path = Direction { name: job.name.clone(), columns: fit.direction }.write(self.folder, &record)?;
         Ok(Outcome::of(job, Some(&path), metric, test_metrics))
+    }
+
+    /// Writes where the prompts of a fit and of its tests lie in its plane.
+    fn write_projections(&self, job: &Job, plane: &Projection, train: &Matrix, tested: &[Tested]) -> Result<()> {
+        let at = embedding_positions(self.prompts, job.positions, self.args.run.seed);
+        let position = job.name.position().unwrap_or_default();
+        let mut sets = vec![Embedded { prompts: self.prompts, position, at: &at, embeddings: train }];
+        sets.extend(tested.iter().map(|test| {
+            let embeddings = &test.embeddings[&job.layer];
+            Embedded { prompts: test.prompts, position: &test.position, at: &test.at, embeddings }
+        }));
+        fit_projections::write(self.folder, &job.name, plane, &self.engine.model().tokenizer, &sets, job.kept)
     }
 
     /// Trains the jobs of DAS.

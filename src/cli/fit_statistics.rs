@@ -9,10 +9,12 @@ use crate::types::Matrix;
 use anyhow::Result;
 use std::collections::BTreeMap;
 
-/// A dataset that classifiers are tested on: the name of its position, and its embeddings per layer.
+/// A dataset that classifiers are tested on: the name of its position, where that is in every prompt, and its embeddings
+/// per layer.
 pub(super) struct Tested<'a> {
     pub prompts: &'a PairedPrompts,
     pub position: String,
+    pub at: Vec<usize>,
     pub embeddings: BTreeMap<usize, Matrix>,
 }
 

@@ -7,6 +7,7 @@ mod direction_patching_results;
 mod direction_patching_suite;
 mod directions;
 mod fit_directions;
+mod fit_projections;
 mod fit_statistics;
 mod random_directions;
 mod self_check;

@@ -5,6 +5,7 @@ pub mod figure;
 mod fitting_stats;
 mod golden;
 mod manifest;
+mod projections;
 mod suite_csv;
 mod table;
 
@@ -12,5 +13,6 @@ pub use error::ReportError;
 pub use fitting_stats::{FittingStats, StatsRow};
 pub use golden::{GOLDEN_DATASETS, Golden, GoldenFile};
 pub use manifest::{Manifest, ModelRecord, PromptsRecord, RunRecord, RunStart};
+pub use projections::{ProjectedPrompt, Projections};
 pub use suite_csv::{CellKey, SuiteCsv};
 pub use table::Table;

@@ -88,7 +88,7 @@ impl Rulers {
             Plot::Scatter(_) => ((0.06, 0.06), (0.06, 0.06)),
             Plot::Areas(_) => ((0.0, 0.0), (0.0, 0.02)),
             Plot::Histogram(_) => ((0.0, 0.0), (0.0, 0.05)),
-            Plot::Bars(_) => ((0.0, 0.03), (0.0, 0.0)),
+            Plot::Bars(_) => ((if x.is_some_and(|(low, _)| low < 0.0) { 0.03 } else { 0.0 }, 0.03), (0.0, 0.0)),
             Plot::Lines(_) | Plot::HeatMap(_) => ((0.03, 0.03), (0.04, 0.04)),
         };
         let ticks = |pixels: f64, each: f64| (pixels / each).max(2.0) as usize;

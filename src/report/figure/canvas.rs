@@ -110,7 +110,8 @@ impl Canvas<'_> {
 
     /// A rectangle's outline.
     pub fn frame(&self, (x, y, w, h): (f64, f64, f64, f64), colour: RGBColor) -> Result<(), DrawError> {
-        self.area.draw(&Rectangle::new([at((x, y)), at((x + w, y + h))], colour.stroke_width(fine(0.8) as u32)))
+        // As a line: plotters' SVG rectangles have outlines of one unit whatever is asked for.
+        self.line(&[(x, y), (x + w, y), (x + w, y + h), (x, y + h), (x, y)], colour, 0.8, false)
     }
 
     /// A line through places, solid or dashed.

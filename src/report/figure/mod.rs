@@ -304,7 +304,7 @@ impl Plot {
     }
 
     /// Horizontal and vertical range of the data; `None` where an axis has no numbers.
-    fn ranges(&self) -> (Option<(f64, f64)>, Option<(f64, f64)>) {
+    fn ranges(&self) -> (Option<Range>, Option<Range>) {
         let points: Vec<(f64, f64)> = match self {
             Self::HeatMap(_) => return (None, None),
             Self::Bars(_) => {
@@ -343,8 +343,10 @@ impl Plot {
 }
 
 /// Smallest and largest value.
-fn extent(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
-    values.fold(None, |range: Option<(f64, f64)>, value| {
+type Range = (f64, f64);
+
+fn extent(values: impl Iterator<Item = f64>) -> Option<Range> {
+    values.fold(None, |range: Option<Range>, value| {
         Some(range.map_or((value, value), |(low, high)| (low.min(value), high.max(value))))
     })
 }

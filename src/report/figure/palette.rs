@@ -76,5 +76,5 @@ pub(super) const INK: RGBColor = RGBColor(30, 30, 30);
 pub(super) const GREY: RGBColor = RGBColor(110, 110, 110);
 /// Lines of the grid.
 pub(super) const GRID: RGBColor = RGBColor(228, 228, 228);
-/// Cells that were not measured.
-pub(super) const MISSING: RGBColor = RGBColor(238, 238, 238);
+/// Cells that were not measured: a grey that no scale has.
+pub(super) const MISSING: RGBColor = RGBColor(205, 205, 205);
