@@ -1,6 +1,7 @@
 //! What a first user does with the demo model, and what must be found on disk behind every step.
 
 use super::*;
+use actpatch::report::{ProjectedPrompt, Projections};
 use std::process::Stdio;
 
 #[test]
@@ -31,6 +32,31 @@ fn fitting_writes_arrays_records_and_statistics() {
     let stats = std::fs::read_to_string(folder.join("direction_fitting_stats.csv")).unwrap();
     assert!(stats.starts_with("train_set,train_layer,train_pos,test_set,test_layer,test_pos,method,correct,total,"));
     assert_eq!(stats.lines().count(), 1 + 2 * 5, "mean_diff and pca at five layers:\n{stats}");
+}
+
+#[test]
+fn principal_components_come_with_the_prompts_in_their_plane() {
+    let data = tempfile::tempdir().unwrap();
+    let fit = ["fit-directions", "--methods", "pca,svd,mean_diff", "--layers", "2", "--test-sets", "simple_adverb"];
+    run_in(data.path(), &fit).success();
+    let folder = data.path().join("demo");
+    let read = |method: &str| Projections::read(&folder, &format!("{method}_simple_train_ADJ_layer2").parse().unwrap());
+    for method in ["pca", "svd"] {
+        let prompts = read(method).unwrap().unwrap().prompts;
+        let of = |set: &str, positive: bool| -> Vec<&ProjectedPrompt> {
+            prompts.iter().filter(|prompt| prompt.set == set && prompt.positive == positive).collect()
+        };
+        assert!(!of("simple_adverb", true).is_empty() && of("simple_adverb", true)[0].position == "ADV");
+        let (positive, negative) = (of("simple_train", true), of("simple_train", false));
+        assert!(positive.len() == negative.len() && positive.len() > 5, "{method}");
+        let words = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/data/words.toml")).unwrap();
+        assert!(positive.iter().all(|prompt| prompt.position == "ADJ" && words.contains(prompt.word.trim())));
+        let mean = |prompts: &[&ProjectedPrompt]| {
+            prompts.iter().map(|prompt| prompt.component_1).sum::<f64>() / prompts.len() as f64
+        };
+        assert!(mean(&positive) > mean(&negative), "{method}: the first component points to positive");
+    }
+    assert_eq!(read("mean_diff").unwrap(), None);
 }
 
 #[test]
