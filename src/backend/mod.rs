@@ -54,7 +54,7 @@ pub enum BackendError {
         minor: i32,
     },
     /// The driver does not read the kernels' PTX.
-    #[error("the driver is too old for the kernels: it knows CUDA up to {cuda}, they need 11.0 (driver 450) or newer")]
+    #[error("the driver is too old for the kernels: it knows CUDA up to {cuda}, they need 11.4 (driver 470) or newer")]
     DriverTooOld {
         /// The newest CUDA it knows.
         cuda: String,
@@ -72,6 +72,16 @@ pub enum BackendError {
     Launch {
         /// Its name.
         kernel: &'static str,
+        /// The driver's words.
+        reason: String,
+    },
+    /// The GPU does nothing more for this process.
+    #[error(
+        "the GPU was lost while {action} ({reason}); what was finished is kept, and the same command goes on from there"
+    )]
+    Lost {
+        /// What was going on.
+        action: String,
         /// The driver's words.
         reason: String,
     },
@@ -283,6 +293,19 @@ pub trait Backend: Send + Sync {
     type Indices: Send + Sync;
     /// The rows of a ragged attention, on the device.
     type AttentionRows: Send + Sync;
+    /// What the device keeps of work that is repeated, to do it faster the next time.
+    type Recording: Default + Send + Sync;
+
+    /// Does `work`. Work of the same shape should come with the same recording: a GPU then does it as CUDA graphs. It may
+    /// do other things, or the same with other values, and all results are those of doing it without a recording.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    fn repeat<T, E: From<BackendError>>(
+        &self,
+        recording: &mut Self::Recording,
+        work: impl FnOnce() -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E>;
 
     /// Short description for manifests, for example `cpu (AVX-512, 2 threads, f32)`.
     fn describe(&self) -> String;

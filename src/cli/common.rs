@@ -178,7 +178,8 @@ pub struct RunArgs {
     #[arg(long)]
     #[serde(serialize_with = "lossy_paths")]
     pub dataset_file: Vec<PathBuf>,
-    /// Device: cpu, cuda or cuda:N (the N-th GPU), or auto for a GPU when there is one.
+    /// Device: cpu, cuda or cuda:N (the N-th GPU), cuda:0,cuda:1 or cuda:all (they share the work of a sweep), or auto
+    /// for a GPU when there is one.
     #[arg(long, default_value = "auto")]
     pub device: Device,
     /// Number format of the matrix products.

@@ -1,7 +1,7 @@
 //! `--device`: which device a run computes on, and the one place where commands meet it.
 
-use super::common::{RunArgs, spinner};
-use crate::backend::{Backend, CpuBackend};
+use super::common::{RunArgs, distinct, spinner};
+use crate::backend::{Backend, CpuBackend, Dtype};
 #[cfg(feature = "cuda")]
 use crate::backend::{BackendError, CudaBackend, cuda::device_count};
 use crate::engine::Engine;
@@ -11,16 +11,19 @@ use anyhow::Result;
 use anyhow::bail;
 use serde::{Serialize, Serializer};
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// Where a run computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Device {
     /// A GPU when there is one, else the processor.
     Auto,
     /// The processor.
     Cpu,
-    /// The GPU with this number.
-    Cuda(usize),
+    /// The GPUs with these numbers: each takes its share of a sweep.
+    Cuda(Vec<usize>),
+    /// Every GPU.
+    AllCuda,
 }
 
 impl Serialize for Device {
@@ -28,7 +31,11 @@ impl Serialize for Device {
         match self {
             Device::Auto => serializer.serialize_str("auto"),
             Device::Cpu => serializer.serialize_str("cpu"),
-            Device::Cuda(index) => serializer.collect_str(&format_args!("cuda:{index}")),
+            Device::AllCuda => serializer.serialize_str("cuda:all"),
+            Device::Cuda(numbers) => {
+                let names: Vec<String> = numbers.iter().map(|number| format!("cuda:{number}")).collect();
+                serializer.serialize_str(&names.join(","))
+            }
         }
     }
 }
@@ -37,13 +44,22 @@ impl FromStr for Device {
     type Err = String;
 
     fn from_str(text: &str) -> std::result::Result<Self, String> {
-        let expected = || format!("expected auto, cpu, cuda or cuda:N, found {text:?}");
-        match text.split_once(':') {
-            None if text == "auto" => Ok(Device::Auto),
-            None if text == "cpu" => Ok(Device::Cpu),
-            None if text == "cuda" => Ok(Device::Cuda(0)),
-            Some(("cuda", number)) => number.parse().map(Device::Cuda).map_err(|_| expected()),
-            _ => Err(expected()),
+        let expected = || format!("expected auto, cpu, cuda, cuda:N, cuda:N,cuda:M or cuda:all, found {text:?}");
+        let number = |name: &str| match name.strip_prefix("cuda:") {
+            None if name == "cuda" => Some(0),
+            number => number?.parse().ok(),
+        };
+        match text {
+            "auto" => Ok(Device::Auto),
+            "cpu" => Ok(Device::Cpu),
+            "cuda:all" => Ok(Device::AllCuda),
+            list => {
+                let numbers: Vec<usize> = list.split(',').map(number).collect::<Option<_>>().ok_or_else(expected)?;
+                match distinct(&numbers).len() == numbers.len() {
+                    true => Ok(Device::Cuda(numbers)),
+                    false => Err(format!("expected every GPU once, found {text:?}")),
+                }
+            }
         }
     }
 }
@@ -62,28 +78,54 @@ pub trait DeviceWork {
 impl RunArgs {
     /// Uploads a model to the chosen device and does the work there.
     pub fn on_device<W: DeviceWork>(&self, model: Model, work: W) -> Result<W::Output> {
-        match self.device {
-            Device::Cpu => self.with(CpuBackend::new(self.dtype())?, model, work),
+        match &self.device {
+            Device::Cpu => self.on_processor(self.dtype(), model, work),
             #[cfg(feature = "cuda")]
-            Device::Cuda(index) => self.with(CudaBackend::new(index, self.dtype())?, model, work),
+            Device::Cuda(numbers) => self.with(self.gpus(numbers)?, model, work),
+            #[cfg(feature = "cuda")]
+            Device::AllCuda => {
+                let numbers: Vec<usize> = (0..device_count()?.max(1)).collect();
+                self.with(self.gpus(&numbers)?, model, work)
+            }
             #[cfg(feature = "cuda")]
             Device::Auto => match self.usable_gpu() {
-                Some(backend) => self.with(backend, model, work),
-                None => self.with(CpuBackend::new(self.dtype())?, model, work),
+                Some(backend) => self.with(vec![backend], model, work),
+                None => self.on_processor(self.dtype(), model, work),
             },
             #[cfg(not(feature = "cuda"))]
-            Device::Auto => self.with(CpuBackend::new(self.dtype())?, model, work),
+            Device::Auto => self.on_processor(self.dtype(), model, work),
             #[cfg(not(feature = "cuda"))]
-            Device::Cuda(_) => bail!("--device cuda: this program was built without the feature `cuda`"),
+            Device::Cuda(_) | Device::AllCuda => bail!(
+                "--device cuda: this program was built without the feature `cuda`; build it without \
+                 --no-default-features (no toolkit is needed), and have NVIDIA's driver 470 or newer and a GPU of \
+                 compute capability 8.0 or newer"
+            ),
         }
     }
 
-    fn with<B: Backend, W: DeviceWork>(&self, backend: B, model: Model, work: W) -> Result<W::Output> {
-        tracing::info!(device = backend.describe(), "computing");
+    /// Does the work on the processor, whatever the chosen device.
+    pub fn on_processor<W: DeviceWork>(&self, dtype: Dtype, model: Model, work: W) -> Result<W::Output> {
+        self.with(vec![CpuBackend::new(dtype)?], model, work)
+    }
+
+    /// Uploads a model to every one of the devices, and does the work on the first, which has the others as its peers.
+    fn with<B: Backend, W: DeviceWork>(&self, backends: Vec<B>, model: Model, work: W) -> Result<W::Output> {
         let spinner = spinner(format!("loading {}", model.name));
-        let engine = Engine::new(backend, model)?.with_max_tokens(self.batch_tokens as usize);
+        let model = Arc::new(model);
+        let engine = |backend: B| {
+            tracing::info!(device = backend.describe(), "computing");
+            Ok(Engine::new(backend, model.clone())?.with_max_tokens(self.batch_tokens as usize))
+        };
+        let mut engines = backends.into_iter().map(engine).collect::<Result<Vec<_>>>()?;
+        let first = engines.remove(0);
+        let engine = first.with_peers(engines);
         spinner.finish_and_clear();
         work.run(&engine)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn gpus(&self, numbers: &[usize]) -> Result<Vec<CudaBackend>> {
+        Ok(numbers.iter().map(|&number| CudaBackend::new(number, self.dtype())).collect::<Result<_, _>>()?)
     }
 
     /// The first GPU, if it can be used; one that is there and cannot is worth a warning.
@@ -111,9 +153,12 @@ mod tests {
     fn devices_are_named_and_numbered() {
         assert_eq!("auto".parse(), Ok(Device::Auto));
         assert_eq!("cpu".parse(), Ok(Device::Cpu));
-        assert_eq!("cuda".parse(), Ok(Device::Cuda(0)));
-        assert_eq!("cuda:3".parse(), Ok(Device::Cuda(3)));
-        for wrong in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:0", "auto:1"] {
+        assert_eq!("cuda".parse(), Ok(Device::Cuda(vec![0])));
+        assert_eq!("cuda:3".parse(), Ok(Device::Cuda(vec![3])));
+        assert_eq!("cuda:1,cuda:0".parse(), Ok(Device::Cuda(vec![1, 0])));
+        assert_eq!("cuda:all".parse(), Ok(Device::AllCuda));
+        assert!("cuda:0,cuda".parse::<Device>().unwrap_err().contains("every GPU once"));
+        for wrong in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:0", "auto:1", "cuda:0,", "cpu,cuda", "cuda:0,1"] {
             let message = wrong.parse::<Device>().unwrap_err();
             assert!(message.contains("cuda:N"), "{wrong}: {message}");
         }

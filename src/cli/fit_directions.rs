@@ -489,7 +489,7 @@ impl<B: Backend> Fitting<'_, B> {
         &self,
         jobs: &[(usize, &Job)],
         tests: &[PairedPrompts],
-        mut done: impl FnMut(usize, Outcome),
+        mut done: impl FnMut(usize, Outcome) + Send,
     ) -> Result<()> {
         if jobs.is_empty() {
             return Ok(());

@@ -61,13 +61,19 @@ impl<B: Backend> Engine<B> {
         while first < sequences.len() {
             let mut end = first;
             let mut tokens = 0;
-            while end < sequences.len() && (end == first || tokens + sequences[end].len() <= self.max_tokens) {
+            while end < sequences.len() && (end == first || tokens + sequences[end].len() <= self.max_tokens()) {
                 tokens += sequences[end].len();
                 end += 1;
             }
             let prefix = prefix.get(first..end).unwrap_or(&[]);
-            parts.push(self.pass_over(&sequences[first..end], capture, &[], prefix, output)?);
-            first = end;
+            match self.pass_over(&sequences[first..end], capture, &[], prefix, output) {
+                Ok(part) => {
+                    parts.push(part);
+                    first = end;
+                }
+                Err(error) if end > first + 1 && self.halves_batches(&error, tokens) => {}
+                Err(error) => return Err(error),
+            }
         }
         self.join(parts)
     }

@@ -33,7 +33,8 @@ use crate::backend::{Backend, BackendError, Heads, Norm};
 use crate::model::{LayerWeights, LinearWeights, Model, ModelConfig, ModelError, NormWeights};
 use crate::types::Activation;
 use rotary::RotaryTable;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// What can go wrong between a model and its logits.
 #[derive(Debug, thiserror::Error)]
@@ -116,7 +117,7 @@ struct Layer<B: Backend> {
 /// A model on a device.
 pub struct Engine<B: Backend> {
     backend: B,
-    model: Model,
+    model: Arc<Model>,
     layers: Vec<Layer<B>>,
     final_norm: Norm<B::Tensor>,
     /// `(n_ctx, d_model)`, with learned positions.
@@ -124,7 +125,9 @@ pub struct Engine<B: Backend> {
     rotary: Option<RotaryTable<B>>,
     unembedding: OnceLock<B::Weight>,
     /// Most tokens of one batch; longer work is cut into several.
-    max_tokens: usize,
+    max_tokens: AtomicUsize,
+    /// The same model on further devices.
+    peers: Vec<Engine<B>>,
 }
 
 /// Columns of the unembedding for the tokens that answers need, on the device.
@@ -180,8 +183,9 @@ impl<B: Backend> Engine<B> {
     /// Most tokens of one batch unless told otherwise: enough rows for every product to run at full speed.
     pub const DEFAULT_MAX_TOKENS: usize = 4096;
 
-    /// Uploads a model, block by block.
-    pub fn new(backend: B, model: Model) -> Result<Self, EngineError> {
+    /// Uploads a model, block by block. Engines on several devices can share one model.
+    pub fn new(backend: B, model: impl Into<Arc<Model>>) -> Result<Self, EngineError> {
+        let model = model.into();
         let config = &model.config;
         let mut layers = Vec::with_capacity(config.n_layers);
         for layer in 0..config.n_layers {
@@ -197,20 +201,43 @@ impl<B: Backend> Engine<B> {
             position_embedding,
             rotary,
             unembedding: OnceLock::new(),
-            max_tokens: Self::DEFAULT_MAX_TOKENS,
+            max_tokens: AtomicUsize::new(Self::DEFAULT_MAX_TOKENS),
+            peers: Vec::new(),
             model,
         })
     }
 
     /// Cuts work into batches of at most `max_tokens` tokens (a single longer row still runs whole).
-    pub fn with_max_tokens(mut self, max_tokens: usize) -> Self {
-        self.max_tokens = max_tokens;
+    pub fn with_max_tokens(self, max_tokens: usize) -> Self {
+        self.max_tokens.store(max_tokens, Ordering::Relaxed);
         self
     }
 
-    /// Most tokens of one batch.
+    /// Most tokens of one batch; less than was asked for once a batch has found the device's memory full.
     pub fn max_tokens(&self) -> usize {
-        self.max_tokens
+        self.max_tokens.load(Ordering::Relaxed)
+    }
+
+    /// Engines of the same model on further devices, which take their share of a sweep's cells and fits.
+    pub fn with_peers(mut self, peers: Vec<Engine<B>>) -> Self {
+        self.peers = peers;
+        self
+    }
+
+    /// This engine and its peers.
+    pub fn with_its_peers(&self) -> Vec<&Engine<B>> {
+        std::iter::once(self).chain(&self.peers).collect()
+    }
+
+    /// After `error` in a batch of `tokens` tokens and several rows: was the memory full? Then batches are half as long
+    /// from now on, and this one is to be tried again in parts.
+    pub(crate) fn halves_batches(&self, error: &EngineError, tokens: usize) -> bool {
+        if !matches!(error, EngineError::Backend(BackendError::OutOfMemory { .. })) || tokens < 2 {
+            return false;
+        }
+        self.max_tokens.fetch_min(tokens / 2, Ordering::Relaxed);
+        tracing::warn!(tokens, "{error}; going on with batches of at most {} tokens", tokens / 2);
+        true
     }
 
     /// The device.

@@ -4,6 +4,7 @@
 //! behind. The Treebank's 7864 training prompts at one layer of pythia-1.4b would be 2 GB of the former and, in front
 //! of END, 100 GB of the latter. Prompts do not see each other, so any measurement can go through them in stretches.
 
+use super::devices::{locked, on_every_device};
 use crate::backend::Backend;
 use crate::directions::embedding_positions;
 use crate::engine::{
@@ -13,6 +14,7 @@ use crate::model::ModelConfig;
 use crate::types::{Matrix, PairedPrompts};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 /// Memory for what one stretch of a dataset keeps, in bytes.
 pub const MEMORY_BUDGET: usize = 2 << 30;
@@ -149,11 +151,51 @@ pub struct Progress<'a> {
 }
 
 /// Baselines of a dataset and the scores of every cell, in order. The dataset goes through the model in stretches that
-/// keep at most `budget` bytes; `told` hears of every finished batch, and its error ends the work.
+/// keep at most `budget` bytes (on each device); the engine's peers do their share of the cells. `told` hears of every
+/// finished batch, and its error ends the work.
 ///
 /// # Errors
 /// Those of [`Plan::new`], [`Plan::run`], [`PairedRun::new`] and of `told`.
-pub fn patch_dataset<B: Backend, E: From<EngineError>>(
+pub fn patch_dataset<B: Backend, E: From<EngineError> + Send>(
+    engine: &Engine<B>,
+    prompts: &PairedPrompts,
+    cells: &[Cell],
+    metrics: &[Metric],
+    budget: usize,
+    told: impl FnMut(Progress<'_>) -> Result<(), E> + Send,
+) -> Result<(Baselines, Vec<Scores>), E> {
+    if cells.is_empty() || engine.with_its_peers().len() == 1 {
+        return patch_share(engine, prompts, cells, metrics, budget, told);
+    }
+    let baselines = Baselines { clean: no_scores(), corrupted: no_scores(), positive: Vec::new() };
+    let all = Mutex::new((baselines, vec![no_scores(); cells.len()], 0.0, told));
+    on_every_device(engine, cells.len(), |engine, numbers| -> Result<(), E> {
+        let own: Vec<Cell> = numbers.iter().map(|&number| cells[number].clone()).collect();
+        let weight = own.len() as f64 / cells.len() as f64;
+        let mut before = 0.0;
+        let (baselines, _) = patch_share(engine, prompts, &own, metrics, budget, |progress| {
+            let (_, scores, share, told) = &mut *locked(&all);
+            *share += weight * (progress.share - before);
+            before = progress.share;
+            let finished: Vec<usize> = progress.finished.iter().map(|&cell| numbers[cell]).collect();
+            for (&cell, &number) in progress.finished.iter().zip(&finished) {
+                scores[number] = progress.scores[cell].clone();
+            }
+            told(Progress { share: *share, finished: &finished, scores, baselines: progress.baselines })
+        })?;
+        locked(&all).0 = baselines;
+        Ok(())
+    })?;
+    let (baselines, scores, ..) = all.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok((baselines, scores))
+}
+
+fn no_scores() -> Scores {
+    joined_scores(Vec::new())
+}
+
+/// As [`patch_dataset`], on one device.
+pub(super) fn patch_share<B: Backend, E: From<EngineError>>(
     engine: &Engine<B>,
     prompts: &PairedPrompts,
     cells: &[Cell],
@@ -163,9 +205,8 @@ pub fn patch_dataset<B: Backend, E: From<EngineError>>(
 ) -> Result<(Baselines, Vec<Scores>), E> {
     let Needs { sites, positions } = Needs::of(cells, engine.config().n_layers);
     let ranges = stretches(engine.config(), prompts, Kept { sites: &sites, positions: &positions }, 1, budget);
-    let empty = || joined_scores(Vec::new());
-    let mut scores = vec![empty(); cells.len()];
-    let mut baselines = Baselines { clean: empty(), corrupted: empty(), positive: Vec::new() };
+    let mut scores = vec![no_scores(); cells.len()];
+    let mut baselines = Baselines { clean: no_scores(), corrupted: no_scores(), positive: Vec::new() };
     for (number, range) in ranges.iter().enumerate() {
         let part = part(prompts, range.clone());
         let plan = Plan::new(engine.config(), &part, cells, engine.max_tokens())?;

@@ -1,6 +1,7 @@
 //! Many subspaces trained on one dataset by DAS, watched on others.
 
 use super::chunks::{Kept, baselines, part, stretches};
+use super::devices::{locked, on_every_device};
 use super::test_sets::TestSets;
 use crate::backend::Backend;
 use crate::directions::Method;
@@ -10,6 +11,7 @@ use crate::model::ModelConfig;
 use crate::types::{Matrix, PairedPrompts};
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::Mutex;
 
 /// A subspace to train.
 #[derive(Debug, Clone)]
@@ -41,11 +43,28 @@ pub struct TrainPlan<'a> {
 ///
 /// A dataset that fits the budget is captured once, and one job is trained after the other. Of a larger one the jobs
 /// take turns on each stretch, which is captured once per epoch for as many of them as their optimisers' memory allows.
-/// The steps are the same either way: the same batches in the same order, and the whole dataset's baselines.
+/// The steps are the same either way: the same batches in the same order, and the whole dataset's baselines. The engine's
+/// peers train their share of the jobs.
 ///
 /// # Errors
 /// Those of the engine in capturing a run, and of `finished`. What a single training meets goes to `finished`.
-pub fn train_all<B: Backend, E: From<TrainError>>(
+pub fn train_all<B: Backend, E: From<TrainError> + Send>(
+    engine: &Engine<B>,
+    prompts: &PairedPrompts,
+    jobs: &[DasJob],
+    plan: &TrainPlan<'_>,
+    finished: impl FnMut(usize, Result<Trained, TrainError>) -> Result<(), E> + Send,
+) -> Result<(), E> {
+    let finished = Mutex::new(finished);
+    on_every_device(engine, jobs.len(), |engine, numbers| {
+        let own: Vec<DasJob> = numbers.iter().map(|&number| jobs[number].clone()).collect();
+        let told = |job: usize, trained| locked(&finished)(numbers[job], trained);
+        train_share(engine, prompts, &own, plan, told)
+    })
+}
+
+/// As [`train_all`], on one device.
+fn train_share<B: Backend, E: From<TrainError>>(
     engine: &Engine<B>,
     prompts: &PairedPrompts,
     jobs: &[DasJob],
@@ -111,8 +130,8 @@ impl<B: Backend> Turn<B> {
     fn advance(&mut self, engine: &Engine<B>, paired: &PairedRun<B>) {
         let (true, Ok(training)) = (self.runs, &mut self.training) else { return };
         let step = |training: &mut Training<B>| {
-            let batches = training.batches(engine, paired)?;
-            training.pass(engine, paired, &batches)
+            let mut batches = training.batches(engine, paired)?;
+            training.pass(engine, paired, &mut batches)
         };
         if let Err(error) = step(training) {
             self.training = Err(error);

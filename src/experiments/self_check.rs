@@ -31,7 +31,7 @@ impl Check {
 const SAME: f64 = 1e-5;
 
 /// Largest difference of two lists relative to the largest value; infinite when they are no two versions of the same.
-fn deviation(found: &[f32], expected: &[f32]) -> f64 {
+pub(super) fn deviation(found: &[f32], expected: &[f32]) -> f64 {
     if found.len() != expected.len() || found.is_empty() {
         return f64::INFINITY;
     }

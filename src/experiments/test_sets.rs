@@ -1,6 +1,6 @@
 //! Test sets of a training: datasets it does not learn from, whose loss is noted after every epoch.
 
-use super::chunks::{Kept, patch_dataset, stretches};
+use super::chunks::{Kept, patch_share, stretches};
 use super::das_fits::DasJob;
 use super::patching_suite::{Layers, residual_cell};
 use crate::backend::Backend;
@@ -87,6 +87,6 @@ impl<'a, B: Backend> TestSets<'a, B> {
             let scores = plan.run(self.engine, paired, &metrics, |_| Ok::<(), EngineError>(()))?;
             return Ok((paired.baselines().clone(), scores));
         }
-        patch_dataset(self.engine, prompts, cells, &metrics, self.budget, |_| Ok(()))
+        patch_share(self.engine, prompts, cells, &metrics, self.budget, |_| Ok(()))
     }
 }

@@ -11,7 +11,7 @@ fn error(index: usize) -> BackendError {
 
 #[test]
 fn a_gpu_that_cannot_be_used_is_an_error() {
-    let Some(emulator) = Emulator::start() else { return };
+    let Some(emulator) = Emulator::alone() else { return };
     assert_eq!(device_count().unwrap(), 1);
     assert!(matches!(error(7), BackendError::NoSuchDevice { index: 7, count: 1 }));
     emulator.set(Setting::Devices, 0);
@@ -26,12 +26,16 @@ fn a_gpu_that_cannot_be_used_is_an_error() {
     let message = error(0).to_string();
     assert!(message.contains("too old") && message.contains("12.2"), "{message}");
     emulator.set(Setting::RefusePtx, 0);
+    emulator.set(Setting::Version, 11_020);
+    let message = error(0).to_string();
+    assert!(message.contains("too old") && message.contains("11.2") && message.contains("11.4"), "{message}");
+    emulator.set(Setting::Version, 12_020);
     assert!(emulator.backend(Dtype::F32).describe().starts_with("cuda:0 (emulator, compute capability 8.0, f32"));
 }
 
 #[test]
 fn a_full_memory_is_an_error_that_names_the_bytes_and_free_arrays_are_given_back_first() {
-    let Some(emulator) = Emulator::start() else { return };
+    let Some(emulator) = Emulator::alone() else { return };
     let backend = emulator.backend(Dtype::F32);
     emulator.set(Setting::Memory, 1 << 20);
     let message = backend.tensor(1 << 20).unwrap_err().to_string();
@@ -44,7 +48,7 @@ fn a_full_memory_is_an_error_that_names_the_bytes_and_free_arrays_are_given_back
 
 #[test]
 fn a_launch_that_fails_names_the_kernel() {
-    let Some(emulator) = Emulator::start() else { return };
+    let Some(emulator) = Emulator::alone() else { return };
     let backend = emulator.backend(Dtype::F32);
     let (x, mut y) = (backend.upload(&[1.0; 4]).unwrap(), backend.upload(&[1.0; 4]).unwrap());
     emulator.set(Setting::FailLaunch, 1);
@@ -53,8 +57,46 @@ fn a_launch_that_fails_names_the_kernel() {
 }
 
 #[test]
+fn a_gpu_that_is_lost_says_so_from_then_on() {
+    let Some(emulator) = Emulator::alone() else { return };
+    let backend = emulator.backend(Dtype::F32);
+    let (x, mut y) = (backend.upload(&[1.0; 4]).unwrap(), backend.upload(&[1.0; 4]).unwrap());
+    emulator.set(Setting::LaunchesLeft, 2);
+    backend.add(&x, &mut y).unwrap();
+    backend.add(&x, &mut y).unwrap();
+    let lost = |result: Result<(), BackendError>| {
+        let error = result.expect_err("the GPU is lost");
+        assert!(matches!(error, BackendError::Lost { .. }), "{error:?}");
+        error.to_string()
+    };
+    let message = lost(backend.add(&x, &mut y));
+    assert!(message.contains("add_values") && message.contains("CUDA_ERROR_LAUNCH_FAILED"), "{message}");
+    lost(backend.download(&y).map(drop));
+    lost(backend.upload(&[1.0; 4]).map(drop));
+    lost(backend.tensor(100_000).map(drop));
+}
+
+#[test]
+fn several_gpus_have_memory_of_their_own() {
+    let Some(emulator) = Emulator::alone() else { return };
+    emulator.set(Setting::Devices, 3);
+    assert_eq!(device_count().unwrap(), 3);
+    let backends = [0, 2].map(|index| CudaBackend::new(index, Dtype::F32).unwrap());
+    assert!(backends[1].describe().starts_with("cuda:2 "), "{}", backends[1].describe());
+    let values = random(1000, 5);
+    let arrays = [0, 1].map(|i| backends[i].upload(&values).unwrap());
+    for i in [0, 1, 0, 1] {
+        let mut sum = backends[i].upload(&values).unwrap();
+        backends[i].add(&arrays[i], &mut sum).unwrap();
+        assert_eq!(backends[i].download(&sum).unwrap(), values.iter().map(|v| v + v).collect::<Vec<f32>>());
+    }
+    let message = backends[0].download(&arrays[1]).unwrap_err().to_string();
+    assert!(message.contains("copying from the GPU"), "an array of another GPU: {message}");
+}
+
+#[test]
 fn empty_arrays_are_nothing_to_do() {
-    let Some(emulator) = Emulator::start() else { return };
+    let Some(emulator) = Emulator::alone() else { return };
     let backend = emulator.backend(Dtype::F32);
     let (x, mut y) = (backend.upload(&[]).unwrap(), backend.tensor(0).unwrap());
     backend.zero(&mut y).unwrap();
@@ -68,7 +110,7 @@ fn empty_arrays_are_nothing_to_do() {
 
 #[test]
 fn rows_that_do_not_exist_never_reach_a_kernel() {
-    let Some(emulator) = Emulator::start() else { return };
+    let Some(emulator) = Emulator::alone() else { return };
     let backend = emulator.backend(Dtype::F32);
     let x = backend.upload(&random(12, 1)).unwrap();
     let rows = backend.upload_indices(&[3]).unwrap();

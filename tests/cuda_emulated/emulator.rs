@@ -1,4 +1,5 @@
-//! Builds the emulated driver (tests/emulator) and puts it where the crate's driver calls find it.
+//! Builds the emulated driver (tests/emulator) and puts it where the crate's driver calls find it. With
+//! `ACTPATCH_TEST_GPU` in the environment (tests/gpu.sh) the machine's own driver and GPU take its place.
 
 use actpatch::backend::{CudaBackend, Dtype};
 use libloading::{Library, Symbol};
@@ -22,21 +23,44 @@ pub enum Setting {
     RefusePtx = 5,
     /// 1: every launch fails.
     FailLaunch = 6,
+    /// Newest CUDA that the driver knows, major * 1000 + minor * 10.
+    Version = 7,
+    /// Launches until the last GPU stops working; negative: it never does.
+    LaunchesLeft = 8,
+}
+
+/// What the driver counts per thread, as tests/emulator/driver.cpp numbers it.
+#[derive(Debug, Clone, Copy)]
+pub enum Counter {
+    /// Of device and of page-locked memory.
+    Allocations = 0,
+    /// Of kernels, outside of graphs.
+    Launches = 1,
+    GraphLaunches = 2,
+    /// Times at which the host waited.
+    Synchronisations = 3,
+    /// Copies between the device and memory that is not page-locked.
+    PageableCopies = 4,
+    /// Bytes of the GPUs' memory that this thread holds.
+    BytesInUse = 5,
 }
 
 /// Forwards, backwards, random.
 pub const ORDERS: [i64; 3] = [0, 1, 2];
 
-/// The emulated driver, loaded into this process.
-pub struct Emulator(Library);
+/// The emulated driver, loaded into this process; or none, for a real GPU.
+pub struct Emulator(Option<Library>);
 
 impl Emulator {
     /// Builds and loads the driver; without a C++ compiler says that the test is skipped.
     pub fn start() -> Option<&'static Self> {
         static LOADED: OnceLock<Option<Emulator>> = OnceLock::new();
         let loaded = LOADED.get_or_init(|| {
+            if std::env::var_os("ACTPATCH_TEST_GPU").is_some() {
+                return Some(Self(None));
+            }
             // SAFETY: the library's initialisers do nothing but fill its own tables.
-            built().map(|path| Self(unsafe { Library::new(path) }.expect("the emulated driver loads")))
+            built().map(|path| Self(Some(unsafe { Library::new(path) }.expect("the emulated driver loads"))))
         });
         if loaded.is_none() {
             println!("skipped: no C++ compiler (g++, or the one that CXX names) to build the emulated driver");
@@ -44,22 +68,36 @@ impl Emulator {
         loaded.as_ref()
     }
 
-    /// Changes a setting for kernels and calls of this thread.
+    /// As [`Emulator::start`] for tests that need its settings and counters: they are skipped on a real GPU.
+    pub fn alone() -> Option<&'static Self> {
+        Self::start().filter(|emulator| emulator.0.is_some())
+    }
+
+    /// Changes a setting for kernels and calls of this thread. A real GPU has an order of its own.
     pub fn set(&self, setting: Setting, value: i64) {
+        let Some(library) = &self.0 else { return };
         // SAFETY: the function has this type in tests/emulator/driver.cpp.
         unsafe {
-            let set: Symbol<'_, unsafe extern "C" fn(i32, i64)> = self.0.get(b"emulator_set").unwrap();
+            let set: Symbol<'_, unsafe extern "C" fn(i32, i64)> = library.get(b"emulator_set").unwrap();
             set(setting as i32, value);
         }
     }
 
-    /// Allocations of device memory by this thread so far.
-    pub fn allocations(&self) -> i64 {
+    /// What this thread has done so far.
+    pub fn count(&self, counter: Counter) -> i64 {
+        let library = self.0.as_ref().expect("a real GPU does not count");
         // SAFETY: as above.
         unsafe {
-            let count: Symbol<'_, unsafe extern "C" fn() -> i64> = self.0.get(b"emulator_allocations").unwrap();
-            count()
+            let count: Symbol<'_, unsafe extern "C" fn(i32) -> i64> = library.get(b"emulator_count").unwrap();
+            count(counter as i32)
         }
+    }
+
+    /// How often `work` does each of these.
+    pub fn counts<const N: usize>(&self, counters: [Counter; N], work: impl FnOnce()) -> [i64; N] {
+        let before = counters.map(|counter| self.count(counter));
+        work();
+        std::array::from_fn(|i| self.count(counters[i]) - before[i])
     }
 
     /// A backend on the emulated GPU.

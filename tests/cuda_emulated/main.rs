@@ -7,5 +7,7 @@ mod driver;
 mod emulator;
 mod engine;
 mod ops;
+mod repeated;
 #[path = "../support/mod.rs"]
 mod support;
+mod sweep;

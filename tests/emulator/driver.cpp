@@ -1,7 +1,9 @@
 // A stand-in for libcuda.so: the calls of the driver API that the crate makes, over the emulator. Device memory is host
-// memory, streams run at once and in order, a launch runs the emulated kernel of that name if the loaded PTX has it.
+// memory, streams run at once and in order, a launch runs the emulated kernel of that name if the loaded PTX has it. A
+// stream under capture runs nothing: its calls become the nodes of a graph, which runs them when it is launched.
 //
-// `emulator_set` makes it a driver of the past, a small GPU, or none; settings are those of the calling thread.
+// `emulator_set` makes it a driver of the past, a small GPU, several, or none. Settings and counters are those of the
+// calling thread; a thread starts with the settings in the environment (`EMULATOR_DEVICES`, ...), for whole programs.
 #include "activation.cuh"
 #include "attention.cuh"
 
@@ -34,10 +36,13 @@ KERNEL_FILE(rows) {
 #include "rows.cu"
 }
 
+#include <cstdlib>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <set>
 #include <string>
+#include <vector>
 
 namespace {
 
@@ -51,16 +56,51 @@ enum Result {
     OUT_OF_MEMORY = 2,
     NO_DEVICE = 100,
     INVALID_DEVICE = 101,
+    INVALID_CONTEXT = 201,
     INVALID_PTX = 218,
     UNSUPPORTED_PTX_VERSION = 222,
     NOT_FOUND = 500,
     LAUNCH_OUT_OF_RESOURCES = 701,
+    LAUNCH_FAILED = 719,
+    STREAM_CAPTURE_UNSUPPORTED = 900,
 };
 
 /// What `emulator_set` changes.
-enum Setting { ORDER = 0, SEED = 1, DEVICES = 2, CAPABILITY = 3, MEMORY = 4, REFUSE_PTX = 5, FAIL_LAUNCH = 6, COUNT };
+enum Setting {
+    ORDER,
+    SEED,
+    DEVICES,
+    CAPABILITY,
+    MEMORY,         // bytes of every GPU
+    REFUSE_PTX,     // 1: all PTX is too new
+    FAIL_LAUNCH,    // 1: every launch fails
+    VERSION,        // newest CUDA the driver knows
+    LAUNCHES_LEFT,  // launches of this thread until the last GPU stops working; negative: it never does
+    SETTINGS
+};
 
-thread_local long values[COUNT] = {0, 1, 1, 80, 1l << 33, 0, 0};
+/// What is counted.
+enum Counter { ALLOCATIONS, LAUNCHES, GRAPH_LAUNCHES, SYNCHRONISATIONS, PAGEABLE_COPIES, BYTES_IN_USE, COUNTERS };
+
+struct Settings {
+    long all[SETTINGS] = {0, 1, 1, 80, 1l << 33, 0, 0, 12020, -1};
+
+    Settings() {
+        const std::pair<const char*, int> names[] = {
+            {"EMULATOR_DEVICES", DEVICES},       {"EMULATOR_CAPABILITY", CAPABILITY},
+            {"EMULATOR_MEMORY", MEMORY},         {"EMULATOR_REFUSE_PTX", REFUSE_PTX},
+            {"EMULATOR_DRIVER", VERSION},        {"EMULATOR_LAUNCHES_LEFT", LAUNCHES_LEFT},
+        };
+        for (auto [name, setting] : names) {
+            if (const char* text = getenv(name)) all[setting] = atol(text);
+        }
+    }
+
+    long& operator[](int setting) { return all[setting]; }
+};
+
+thread_local Settings values;
+thread_local long counters[COUNTERS];
 
 constexpr int SHARED_LIMIT = 166912;
 constexpr int SHARED_DEFAULT = 48 << 10;
@@ -68,15 +108,23 @@ constexpr int SHARED_DEFAULT = 48 << 10;
 struct Kernel {
     const char* name;
     void (*run)(dim3, dim3, size_t, void**);
-    int shared_limit = SHARED_DEFAULT;
+    /// Bytes of every parameter.
+    std::vector<size_t> parameters;
 };
+
+template <class... Parameters>
+std::vector<size_t> parameter_sizes(void (*)(Parameters...)) {
+    return {sizeof(Parameters)...};
+}
 
 #define KERNEL(file, name)                                                                          \
     {                                                                                               \
         #name, {                                                                                    \
-            #name, [](dim3 grid, dim3 size, size_t shared, void** parameters) {                            \
-                ::emulator::launch_with(file##_kernels::name, grid, size, shared, parameters);      \
-            }                                                                                       \
+            #name,                                                                                  \
+                [](dim3 grid, dim3 size, size_t shared, void** parameters) {                        \
+                    ::emulator::launch_with(file##_kernels::name, grid, size, shared, parameters);  \
+                },                                                                                  \
+                parameter_sizes(file##_kernels::name)                                               \
         }                                                                                           \
     }
 
@@ -144,11 +192,59 @@ std::map<std::string, Kernel>& kernels() {
     return all;
 }
 
+/// A GPU's context; handles are pointers into this list.
+struct Context {
+    int device;
+};
+constexpr int MOST_DEVICES = 8;
+Context contexts[MOST_DEVICES] = {{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}};
+
+/// A kernel of a loaded module.
+struct Function {
+    const Kernel* kernel;
+    int device;
+    int shared_limit = SHARED_DEFAULT;
+};
+
+/// The entry points that a PTX names, and those that were asked for.
+struct Module {
+    int device;
+    std::set<std::string> names;
+    std::map<std::string, Function> functions;
+};
+
+typedef std::vector<std::function<int()>> Graph;
+
+struct Stream {
+    /// Where calls go instead of being done.
+    Graph* capturing = nullptr;
+};
+
+struct Allocation {
+    size_t bytes;
+    int device;
+};
+
 std::mutex lock;
-std::map<Address, size_t> allocations;
-thread_local long allocated_ever = 0;
-thread_local long in_use = 0;
-thread_local Handle current_context = nullptr;
+std::map<Address, Allocation> allocations;
+std::map<Address, size_t> pinned;
+thread_local long in_use[MOST_DEVICES];
+thread_local Context* current_context = nullptr;
+thread_local int capturing_streams = 0;
+
+int current_device() { return current_context ? current_context->device : -1; }
+
+/// Has the calling thread's GPU stopped working? Then nothing works on it any more.
+bool lost() { return values[LAUNCHES_LEFT] == 0 && current_device() == values[DEVICES] - 1; }
+
+/// Does it now, or when the graph that is being captured is launched.
+int submit(Handle stream, std::function<int()> call) {
+    if (lost()) return LAUNCH_FAILED;
+    auto* to = static_cast<Stream*>(stream);
+    if (!to->capturing) return call();
+    to->capturing->push_back(std::move(call));
+    return SUCCESS;
+}
 
 /// Bytes behind every allocation that no kernel may write; AddressSanitizer has red zones of its own there.
 #if defined(EMULATOR_ASAN)
@@ -166,8 +262,8 @@ void fill(Address start, size_t bytes) {
 void check_guards(const char* kernel) {
     emulator::Hidden hidden;
     std::lock_guard<std::mutex> guard(lock);
-    for (auto [start, bytes] : allocations) {
-        const uint32_t* words = reinterpret_cast<const uint32_t*>(start + bytes);
+    for (auto [start, allocation] : allocations) {
+        const uint32_t* words = reinterpret_cast<const uint32_t*>(start + allocation.bytes);
         for (size_t i = 0; i < GUARD / 4; i++) {
             if (words[i] == emulator::NEVER_WRITTEN) continue;
             fprintf(stderr, "emulator: around the launch of %s, a kernel wrote %zu bytes behind an array\n", kernel, 4 * i);
@@ -176,12 +272,33 @@ void check_guards(const char* kernel) {
     }
 }
 
+/// Is this memory of the calling thread's GPU?
 bool inside_an_allocation(Address start, size_t bytes) {
     std::lock_guard<std::mutex> guard(lock);
     auto next = allocations.upper_bound(start);
     if (next == allocations.begin()) return false;
     --next;
-    return start + bytes <= next->first + next->second;
+    return start + bytes <= next->first + next->second.bytes && next->second.device == current_device();
+}
+
+bool is_pinned(const void* start, size_t bytes) {
+    std::lock_guard<std::mutex> guard(lock);
+    auto next = pinned.upper_bound(reinterpret_cast<Address>(start));
+    if (next == pinned.begin()) return false;
+    --next;
+    return reinterpret_cast<Address>(start) + bytes <= next->first + next->second;
+}
+
+/// A copy between host and device. Pageable memory may be gone when a graph is launched.
+int copy(void* to, const void* from, const void* host, size_t bytes, Handle stream) {
+    if (!is_pinned(host, bytes)) {
+        if (static_cast<Stream*>(stream)->capturing) return STREAM_CAPTURE_UNSUPPORTED;
+        counters[PAGEABLE_COPIES]++;
+    }
+    return submit(stream, [=] {
+        memcpy(to, from, bytes);
+        return SUCCESS;
+    });
 }
 
 }  // namespace
@@ -194,12 +311,12 @@ void emulator_set(int setting, long value) {
     emulator::settings().seed = uint32_t(values[SEED]);
 }
 
-/// Allocations of this thread so far: a repeated batch must make none.
-long emulator_allocations() { return allocated_ever; }
+/// How often this thread has done something so far.
+long emulator_count(int counter) { return counters[counter]; }
 
 int cuInit(unsigned) { return values[DEVICES] ? SUCCESS : NO_DEVICE; }
 int cuDriverGetVersion(int* version) {
-    *version = 12020;
+    *version = int(values[VERSION]);
     return SUCCESS;
 }
 int cuDeviceGetCount(int* count) {
@@ -224,22 +341,30 @@ int cuDeviceGetAttribute(int* value, int attribute, int) {
     }
     return SUCCESS;
 }
-int cuDevicePrimaryCtxRetain(Handle* context, int) {
-    *context = reinterpret_cast<Handle>(1);
+int cuDevicePrimaryCtxRetain(Handle* context, int device) {
+    if (device >= MOST_DEVICES) return INVALID_DEVICE;
+    *context = &contexts[device];
     return SUCCESS;
 }
 int cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
 int cuCtxSetCurrent(Handle context) {
-    current_context = context;
+    current_context = static_cast<Context*>(context);
     return SUCCESS;
 }
 int cuCtxGetCurrent(Handle* context) {
     *context = current_context;
     return SUCCESS;
 }
-int cuCtxSynchronize() { return SUCCESS; }
+int cuCtxSynchronize() {
+    counters[SYNCHRONISATIONS]++;
+    return lost() ? LAUNCH_FAILED : SUCCESS;
+}
 int cuGetErrorName(int result, const char** name) {
-    *name = result == LAUNCH_OUT_OF_RESOURCES ? "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES" : "CUDA_ERROR_OF_THE_EMULATOR";
+    switch (result) {
+        case LAUNCH_OUT_OF_RESOURCES: *name = "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES"; break;
+        case LAUNCH_FAILED: *name = "CUDA_ERROR_LAUNCH_FAILED"; break;
+        default: *name = "CUDA_ERROR_OF_THE_EMULATOR";
+    }
     return SUCCESS;
 }
 int cuGetErrorString(int, const char** text) {
@@ -247,14 +372,49 @@ int cuGetErrorString(int, const char** text) {
     return SUCCESS;
 }
 int cuStreamCreate(Handle* stream, unsigned) {
-    *stream = malloc(1);
+    *stream = new Stream;
     return SUCCESS;
 }
 int cuStreamDestroy_v2(Handle stream) {
-    free(stream);
+    delete static_cast<Stream*>(stream);
     return SUCCESS;
 }
-int cuStreamSynchronize(Handle) { return SUCCESS; }
+int cuStreamSynchronize(Handle stream) {
+    if (static_cast<Stream*>(stream)->capturing) return STREAM_CAPTURE_UNSUPPORTED;
+    counters[SYNCHRONISATIONS]++;
+    return lost() ? LAUNCH_FAILED : SUCCESS;
+}
+int cuStreamBeginCapture_v2(Handle stream, int) {
+    static_cast<Stream*>(stream)->capturing = new Graph;
+    capturing_streams++;
+    return SUCCESS;
+}
+int cuStreamEndCapture(Handle stream, Handle* graph) {
+    *graph = static_cast<Stream*>(stream)->capturing;
+    static_cast<Stream*>(stream)->capturing = nullptr;
+    capturing_streams--;
+    return SUCCESS;
+}
+int cuGraphInstantiateWithFlags(Handle* executable, Handle graph, unsigned long long) {
+    *executable = new Graph(*static_cast<Graph*>(graph));
+    return SUCCESS;
+}
+int cuGraphLaunch(Handle executable, Handle) {
+    if (lost()) return LAUNCH_FAILED;
+    counters[GRAPH_LAUNCHES]++;
+    for (auto& node : *static_cast<Graph*>(executable)) {
+        if (int failure = node()) return failure;
+    }
+    return SUCCESS;
+}
+int cuGraphExecDestroy(Handle executable) {
+    delete static_cast<Graph*>(executable);
+    return SUCCESS;
+}
+int cuGraphDestroy(Handle graph) {
+    delete static_cast<Graph*>(graph);
+    return SUCCESS;
+}
 int cuStreamWaitEvent(Handle, Handle, unsigned) { return SUCCESS; }
 int cuEventCreate(Handle* event, unsigned) {
     *event = malloc(1);
@@ -267,77 +427,100 @@ int cuEventDestroy_v2(Handle event) {
 int cuEventRecord(Handle, Handle) { return SUCCESS; }
 
 int cuMemAlloc_v2(Address* address, size_t bytes) {
-    if (in_use + long(bytes) > values[MEMORY]) return OUT_OF_MEMORY;
+    if (lost()) return LAUNCH_FAILED;
+    if (capturing_streams) return STREAM_CAPTURE_UNSUPPORTED;
+    int device = current_device();
+    if (device < 0) return INVALID_CONTEXT;
+    if (in_use[device] + long(bytes) > values[MEMORY]) return OUT_OF_MEMORY;
     // Exactly what was asked for, and a guard; NaN until written.
     void* memory = nullptr;
     if (posix_memalign(&memory, 256, bytes + GUARD) != 0) return OUT_OF_MEMORY;
     fill(reinterpret_cast<Address>(memory), bytes + GUARD);
     *address = reinterpret_cast<Address>(memory);
     std::lock_guard<std::mutex> guard(lock);
-    allocations[*address] = bytes;
-    allocated_ever++;
-    in_use += long(bytes);
+    allocations[*address] = {bytes, device};
+    counters[ALLOCATIONS]++;
+    in_use[device] += long(bytes);
+    counters[BYTES_IN_USE] += long(bytes);
     return SUCCESS;
 }
 int cuMemFree_v2(Address address) {
+    if (capturing_streams) return STREAM_CAPTURE_UNSUPPORTED;
     std::lock_guard<std::mutex> guard(lock);
     auto found = allocations.find(address);
     if (found == allocations.end()) return INVALID_VALUE;
-    in_use -= long(found->second);
+    in_use[found->second.device] -= long(found->second.bytes);
+    counters[BYTES_IN_USE] -= long(found->second.bytes);
     allocations.erase(found);
     free(reinterpret_cast<void*>(address));
     return SUCCESS;
 }
-int cuMemcpyHtoDAsync_v2(Address to, const void* from, size_t bytes, Handle) {
-    if (!inside_an_allocation(to, bytes)) return INVALID_VALUE;
-    memcpy(reinterpret_cast<void*>(to), from, bytes);
+int cuMemHostAlloc(Handle* memory, size_t bytes, unsigned) {
+    if (lost()) return LAUNCH_FAILED;
+    if (posix_memalign(memory, 256, bytes) != 0) return OUT_OF_MEMORY;
+    std::lock_guard<std::mutex> guard(lock);
+    pinned[reinterpret_cast<Address>(*memory)] = bytes;
+    counters[ALLOCATIONS]++;
     return SUCCESS;
 }
-int cuMemcpyDtoHAsync_v2(void* to, Address from, size_t bytes, Handle) {
+int cuMemFreeHost(Handle memory) {
+    std::lock_guard<std::mutex> guard(lock);
+    if (!pinned.erase(reinterpret_cast<Address>(memory))) return INVALID_VALUE;
+    free(memory);
+    return SUCCESS;
+}
+int cuMemcpyHtoDAsync_v2(Address to, const void* from, size_t bytes, Handle stream) {
+    if (!inside_an_allocation(to, bytes)) return INVALID_VALUE;
+    return copy(reinterpret_cast<void*>(to), from, from, bytes, stream);
+}
+int cuMemcpyDtoHAsync_v2(void* to, Address from, size_t bytes, Handle stream) {
     if (!inside_an_allocation(from, bytes)) return INVALID_VALUE;
-    memcpy(to, reinterpret_cast<void*>(from), bytes);
-    return SUCCESS;
+    return copy(to, reinterpret_cast<void*>(from), to, bytes, stream);
 }
-int cuMemcpyDtoDAsync_v2(Address to, Address from, size_t bytes, Handle) {
+int cuMemcpyDtoDAsync_v2(Address to, Address from, size_t bytes, Handle stream) {
     if (!inside_an_allocation(from, bytes) || !inside_an_allocation(to, bytes)) return INVALID_VALUE;
-    memcpy(reinterpret_cast<void*>(to), reinterpret_cast<void*>(from), bytes);
-    return SUCCESS;
+    return submit(stream, [=] {
+        memcpy(reinterpret_cast<void*>(to), reinterpret_cast<void*>(from), bytes);
+        return SUCCESS;
+    });
 }
-int cuMemsetD8Async(Address to, unsigned char value, size_t bytes, Handle) {
+int cuMemsetD8Async(Address to, unsigned char value, size_t bytes, Handle stream) {
     if (!inside_an_allocation(to, bytes)) return INVALID_VALUE;
-    memset(reinterpret_cast<void*>(to), value, bytes);
-    return SUCCESS;
+    return submit(stream, [=] {
+        memset(reinterpret_cast<void*>(to), value, bytes);
+        return SUCCESS;
+    });
 }
 
 /// A module is the set of the entry points that its PTX names.
 int cuModuleLoadData(Handle* module, const void* image) {
     if (values[REFUSE_PTX]) return UNSUPPORTED_PTX_VERSION;
     std::string text(static_cast<const char*>(image));
-    auto* names = new std::set<std::string>;
+    auto* loaded = new Module{current_device(), {}, {}};
     const std::string word = ".entry ";
     for (size_t at = 0; (at = text.find(word, at)) != text.npos;) {
         at += word.size();
-        names->insert(text.substr(at, text.find_first_of("( \n", at) - at));
+        loaded->names.insert(text.substr(at, text.find_first_of("( \n", at) - at));
     }
-    *module = names;
-    return names->empty() ? INVALID_PTX : SUCCESS;
+    *module = loaded;
+    return loaded->names.empty() ? INVALID_PTX : SUCCESS;
 }
 int cuModuleUnload(Handle module) {
-    delete static_cast<std::set<std::string>*>(module);
+    delete static_cast<Module*>(module);
     return SUCCESS;
 }
 int cuModuleGetFunction(Handle* function, Handle module, const char* name) {
+    auto* loaded = static_cast<Module*>(module);
     auto found = kernels().find(name);
-    if (found == kernels().end() || !static_cast<std::set<std::string>*>(module)->count(name)) return NOT_FOUND;
-    *function = &found->second;
+    if (found == kernels().end() || !loaded->names.count(name)) return NOT_FOUND;
+    *function = &loaded->functions.try_emplace(name, Function{&found->second, loaded->device}).first->second;
     return SUCCESS;
 }
 int cuFuncSetAttribute(Handle function, int attribute, int value) {
     constexpr int MAX_DYNAMIC_SHARED = 8;
     if (attribute != MAX_DYNAMIC_SHARED) return SUCCESS;
     if (value > SHARED_LIMIT) return INVALID_VALUE;
-    std::lock_guard<std::mutex> guard(lock);
-    static_cast<Kernel*>(function)->shared_limit = value;
+    static_cast<Function*>(function)->shared_limit = value;
     return SUCCESS;
 }
 int cuFuncGetAttribute(int* value, int attribute, Handle) {
@@ -345,16 +528,30 @@ int cuFuncGetAttribute(int* value, int attribute, Handle) {
     *value = attribute == MAX_THREADS ? 1024 : 0;
     return SUCCESS;
 }
-int cuLaunchKernel(Handle function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned x, unsigned y, unsigned z,
-                   unsigned shared, Handle, void** parameters, void**) {
-    Kernel& kernel = *static_cast<Kernel*>(function);
+int cuLaunchKernel(Handle handle, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned x, unsigned y, unsigned z,
+                   unsigned shared, Handle stream, void** parameters, void**) {
+    auto* function = static_cast<Function*>(handle);
+    const Kernel* kernel = function->kernel;
     constexpr unsigned GRID_LIMIT = 65535, BLOCK_LIMIT = 1024;
     if (values[FAIL_LAUNCH]) return LAUNCH_OUT_OF_RESOURCES;
+    if (function->device != current_device()) return INVALID_CONTEXT;
     if (!grid_x || !grid_y || !grid_z || !x || !y || !z) return INVALID_VALUE;
     if (grid_y > GRID_LIMIT || grid_z > GRID_LIMIT || x * y * z > BLOCK_LIMIT) return INVALID_VALUE;
-    if (int(shared) > kernel.shared_limit) return INVALID_VALUE;
-    kernel.run({grid_x, grid_y, grid_z}, {x, y, z}, shared, parameters);
-    check_guards(kernel.name);
-    return SUCCESS;
+    if (int(shared) > function->shared_limit) return INVALID_VALUE;
+    // A graph is launched when the caller's parameters are long gone.
+    std::vector<std::vector<char>> copies;
+    for (size_t i = 0; i < kernel->parameters.size(); i++) {
+        const char* from = static_cast<const char*>(parameters[i]);
+        copies.emplace_back(from, from + kernel->parameters[i]);
+    }
+    if (!static_cast<Stream*>(stream)->capturing) counters[LAUNCHES]++;
+    return submit(stream, [=]() mutable {
+        if (values[LAUNCHES_LEFT] > 0 && current_device() == values[DEVICES] - 1) values[LAUNCHES_LEFT]--;
+        std::vector<void*> pointers;
+        for (auto& copy : copies) pointers.push_back(copy.data());
+        kernel->run({grid_x, grid_y, grid_z}, {x, y, z}, shared, pointers.data());
+        check_guards(kernel->name);
+        return SUCCESS;
+    });
 }
 }

@@ -73,6 +73,15 @@ impl Backend for CpuBackend {
     type Weight = PackedWeight;
     type Indices = Vec<u32>;
     type AttentionRows = Vec<AttentionRow>;
+    type Recording = ();
+
+    fn repeat<T, E: From<BackendError>>(
+        &self,
+        (): &mut (),
+        work: impl FnOnce() -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
+        work()
+    }
 
     fn describe(&self) -> String {
         format!("cpu ({}, {} threads, {})", self.isa.name(), rayon::current_num_threads(), self.dtype)

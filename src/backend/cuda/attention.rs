@@ -65,7 +65,7 @@ pub struct CudaAttentionRows {
 
 /// `KeyValues` of kernels/attention.cu.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 struct KeyValueAddresses {
     own: u64,
     prefix: u64,
@@ -76,7 +76,7 @@ unsafe impl DeviceRepr for KeyValueAddresses {}
 
 /// `Heads` of kernels/attention.cu.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 struct HeadShape {
     count: u32,
     kv_count: u32,
@@ -216,8 +216,8 @@ impl CudaBackend {
     ) -> Result<()> {
         let call = Call::new(q, &kv, rows, heads)?;
         call.check_pattern(pattern);
-        let mut z = self.device.pool().take(q.len())?;
-        let mut sums = self.device.pool().take(rows.query_end * heads.count)?;
+        let mut z = self.device.take(q.len())?;
+        let mut sums = self.device.take(rows.query_end * heads.count)?;
         self.attend(q, kv, rows, heads, &mut z, Some(&mut sums))?;
         let (rows, tiles) = (rows.rows.address(), rows.query_tiles.address());
         let (sums, pattern) = (sums.address(), pattern.address());
@@ -265,7 +265,7 @@ impl CudaBackend {
         let queries = rows.query_end * heads.count;
         assert!(dz.len() >= queries * heads.width && dq.len() >= queries * heads.width, "gradients of an attention");
         assert!(log_sum_exp.len() >= queries && dkv.len() >= rows.key_end * heads.kv_stride(), "as above");
-        let means = self.device.pool().take(queries)?;
+        let means = self.device.take(queries)?;
         let (row_list, tiles) = (rows.rows.address(), rows.query_tiles.address());
         let (sums, means) = (log_sum_exp.address(), means.address());
         let (q, dz, dq, dkv) = (q.address(), dz.address(), dq.address(), dkv.address());

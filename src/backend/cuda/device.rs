@@ -1,12 +1,12 @@
 //! A GPU, opened and checked: driver, capability, kernels, launches.
 
-use super::pool::Pool;
+use super::pool::{CudaTensor, Pool, Shelf};
+use super::queue::Queue;
 use crate::backend::{BackendError, Result};
 use cudarc::driver::sys::{self, CUdevice_attribute_enum as Attribute, CUfunction_attribute_enum, cudaError_enum};
-use cudarc::driver::{
-    CudaContext, CudaFunction, CudaModule, CudaStream, DeviceRepr, DriverError, LaunchArgs, LaunchConfig, PushKernelArg,
-};
+use cudarc::driver::{CudaContext, CudaFunction, CudaModule, DeviceRepr, DriverError, LaunchArgs, PushKernelArg};
 use cudarc::nvrtc::Ptx;
+use std::any::Any;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -15,6 +15,9 @@ const MODULES: &[(&str, i32, &str)] = include!(concat!(env!("OUT_DIR"), "/ptx.rs
 
 /// The kernels' asynchronous copies and bfloat16 products came with compute capability 8.0.
 const LOWEST_CAPABILITY: (i32, i32) = (8, 0);
+
+/// The kernels' PTX needs CUDA 11.0, CUDA graphs are made by a call that came with 11.4 (driver 470).
+const LOWEST_DRIVER: i32 = 11_040;
 
 /// Threads of a block that walks over an array element by element.
 const ELEMENT_THREADS: u32 = 256;
@@ -32,7 +35,7 @@ macro_rules! kernels {
         }
 
         /// (file, name, threads of a block) of every kernel, in the order of [`Kernel`].
-        const KERNELS: &[(&str, &str, u32)] = &[$(($file, $name, $threads)),*];
+        pub const KERNELS: &[(&str, &str, u32)] = &[$(($file, $name, $threads)),*];
     };
 }
 
@@ -98,19 +101,31 @@ kernels! {
 }
 
 /// Something a kernel takes as a parameter.
-pub trait Argument {
+pub trait Argument: Any + Send {
     /// Adds the value to a launch.
     fn push<'a>(&'a self, launch: &mut LaunchArgs<'a>);
+    /// Is the other the same value of the same type?
+    fn same(&self, other: &dyn Argument) -> bool;
+    /// A copy to keep.
+    fn stored(&self) -> Box<dyn Argument>;
 }
 
-impl<T: DeviceRepr> Argument for T {
+impl<T: DeviceRepr + Copy + PartialEq + Send + 'static> Argument for T {
     fn push<'a>(&'a self, launch: &mut LaunchArgs<'a>) {
         launch.arg(self);
+    }
+
+    fn same(&self, other: &dyn Argument) -> bool {
+        (other as &dyn Any).downcast_ref::<T>() == Some(self)
+    }
+
+    fn stored(&self) -> Box<dyn Argument> {
+        Box::new(*self)
     }
 }
 
 /// Blocks of a launch and the shared memory of each.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grid {
     /// Blocks along x.
     pub x: usize,
@@ -129,7 +144,42 @@ impl Grid {
 
 /// A driver error while doing something.
 pub fn device_error(action: &'static str) -> impl Fn(DriverError) -> BackendError {
-    move |error| BackendError::Device { action, reason: describe(error) }
+    move |error| match is_lost(error) {
+        true => BackendError::Lost { action: action.into(), reason: describe(error) },
+        false => BackendError::Device { action, reason: describe(error) },
+    }
+}
+
+/// A driver error in launching a kernel; a kernel that was launched earlier may be at fault.
+pub fn launch_error(kernel: &'static str) -> impl Fn(DriverError) -> BackendError {
+    move |error| match is_lost(error) {
+        true => BackendError::Lost { action: format!("starting kernel {kernel}"), reason: describe(error) },
+        false => BackendError::Launch { kernel, reason: describe(error) },
+    }
+}
+
+/// Errors after which a GPU does nothing more for this process.
+fn is_lost(error: DriverError) -> bool {
+    use cudaError_enum::*;
+    matches!(
+        error.0,
+        CUDA_ERROR_DEVICE_UNAVAILABLE
+            | CUDA_ERROR_ECC_UNCORRECTABLE
+            | CUDA_ERROR_NVLINK_UNCORRECTABLE
+            | CUDA_ERROR_CONTAINED
+            | CUDA_ERROR_ILLEGAL_ADDRESS
+            | CUDA_ERROR_LAUNCH_TIMEOUT
+            | CUDA_ERROR_CONTEXT_IS_DESTROYED
+            | CUDA_ERROR_ASSERT
+            | CUDA_ERROR_HARDWARE_STACK_ERROR
+            | CUDA_ERROR_ILLEGAL_INSTRUCTION
+            | CUDA_ERROR_MISALIGNED_ADDRESS
+            | CUDA_ERROR_INVALID_ADDRESS_SPACE
+            | CUDA_ERROR_INVALID_PC
+            | CUDA_ERROR_LAUNCH_FAILED
+            | CUDA_ERROR_EXTERNAL_DEVICE
+            | CUDA_ERROR_UNKNOWN
+    )
 }
 
 fn describe(error: DriverError) -> String {
@@ -142,8 +192,7 @@ fn describe(error: DriverError) -> String {
 /// An open GPU: one stream, so that everything happens in the order in which it was asked for.
 #[derive(Debug)]
 pub struct Device {
-    stream: Arc<CudaStream>,
-    functions: Vec<CudaFunction>,
+    queue: Queue,
     pool: Arc<Pool>,
     name: String,
     index: usize,
@@ -155,7 +204,6 @@ pub struct Device {
 impl Device {
     /// Opens GPU `index` and loads the kernels.
     pub fn open(index: usize) -> Result<Self> {
-        require_driver()?;
         let count = device_count()?;
         if index >= count {
             return Err(BackendError::NoSuchDevice { index, count });
@@ -173,10 +221,10 @@ impl Device {
         // needs to be.
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream().map_err(device_error("making a stream"))?;
+        let functions = load_kernels(&context, capability)?;
         Ok(Self {
-            functions: load_kernels(&context, capability)?,
             pool: Arc::new(Pool::new(stream.clone())),
-            stream,
+            queue: Queue::new(stream, functions),
             name,
             index,
             capability,
@@ -192,13 +240,27 @@ impl Device {
     }
 
     /// The stream that everything runs on.
-    pub fn stream(&self) -> &Arc<CudaStream> {
-        &self.stream
+    pub fn queue(&self) -> &Queue {
+        &self.queue
     }
 
-    /// The pool that arrays come from.
-    pub fn pool(&self) -> &Arc<Pool> {
-        &self.pool
+    /// An array of `len` values; contents unspecified.
+    ///
+    /// # Errors
+    /// [`BackendError::OutOfMemory`] when the GPU has no room even after all free arrays were given back.
+    pub fn take(&self, len: usize) -> Result<CudaTensor> {
+        let take = || {
+            let shelf = |repeated| if repeated { Shelf::Repeated } else { Shelf::Usual };
+            self.queue.between_repetitions(|repeated| self.pool.take(len, shelf(repeated)))
+        };
+        match take() {
+            Err(BackendError::OutOfMemory { .. }) => {
+                self.queue.give_up()?;
+                self.queue.between_repetitions(|_| self.pool.give_back());
+                take()
+            }
+            result => result,
+        }
     }
 
     /// Number of multiprocessors.
@@ -219,9 +281,8 @@ impl Device {
     /// Lets `kernel` use this much dynamic shared memory.
     pub fn allow_shared(&self, kernel: Kernel, bytes: usize) -> Result<()> {
         let attribute = CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        self.functions[kernel as usize]
-            .set_attribute(attribute, bytes as i32)
-            .map_err(device_error("asking for shared memory"))
+        let set = self.queue.function(kernel).set_attribute(attribute, bytes as i32);
+        set.map_err(device_error("asking for shared memory"))
     }
 
     /// Launches a kernel; an empty grid is nothing to do.
@@ -233,19 +294,8 @@ impl Device {
         if grid.x == 0 || grid.y == 0 {
             return Ok(());
         }
-        let (_, name, threads) = KERNELS[kernel as usize];
-        let config = LaunchConfig {
-            grid_dim: (count(grid.x)?, count(grid.y)?, 1),
-            block_dim: (threads, 1, 1),
-            shared_mem_bytes: count(grid.shared)?,
-        };
-        let mut launch = self.stream.launch_builder(&self.functions[kernel as usize]);
-        for argument in arguments {
-            argument.push(&mut launch);
-        }
         // SAFETY: by the caller's promise.
-        let launched = unsafe { launch.launch(config) };
-        launched.map(|_| ()).map_err(|error| BackendError::Launch { kernel: name, reason: describe(error) })
+        unsafe { self.queue.launch(kernel, grid, arguments) }
     }
 }
 
@@ -263,6 +313,9 @@ fn require_driver() -> Result<()> {
 /// Number of GPUs, 0 when the driver finds none.
 pub fn device_count() -> Result<usize> {
     require_driver()?;
+    if driver_version().is_some_and(|version| version < LOWEST_DRIVER) {
+        return Err(BackendError::DriverTooOld { cuda: driver_version_text() });
+    }
     let none = |error: &DriverError| error.0 == cudaError_enum::CUDA_ERROR_NO_DEVICE;
     match cudarc::driver::result::init().and_then(|()| CudaContext::device_count()) {
         Ok(count) => Ok(count.max(0) as usize),
@@ -301,17 +354,22 @@ fn load_module(context: &Arc<CudaContext>, file: &'static str, capability: i32) 
         return Err(BackendError::Launch { kernel: file, reason: "it is not part of this program".into() });
     };
     context.load_module(Ptx::from_src(ptx)).map_err(|error| match error.0 {
-        cudaError_enum::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => BackendError::DriverTooOld { cuda: driver_version() },
+        cudaError_enum::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => {
+            BackendError::DriverTooOld { cuda: driver_version_text() }
+        }
         _ => BackendError::Launch { kernel: file, reason: describe(error) },
     })
 }
 
-/// The newest CUDA that the driver knows, such as `12.2`.
-fn driver_version() -> String {
+/// The newest CUDA that the driver knows, major * 1000 + minor * 10.
+fn driver_version() -> Option<i32> {
     let mut version = 0;
     // SAFETY: writes one integer.
-    match unsafe { sys::cuDriverGetVersion(&mut version) }.result() {
-        Ok(()) => format!("{}.{}", version / 1000, version % 1000 / 10),
-        Err(_) => "unknown".into(),
-    }
+    unsafe { sys::cuDriverGetVersion(&mut version) }.result().ok().map(|()| version)
+}
+
+/// The same as `12.2`.
+fn driver_version_text() -> String {
+    let text = |version| format!("{}.{}", version / 1000, version % 1000 / 10);
+    driver_version().map_or_else(|| "unknown".into(), text)
 }

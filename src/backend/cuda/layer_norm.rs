@@ -7,7 +7,7 @@ use cudarc::driver::DeviceRepr;
 
 /// `Norm` of kernels/layer_norm.cu.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 struct NormShape {
     gain: u64,
     bias: u64,

@@ -26,7 +26,7 @@ pub struct CudaWeight {
 
 /// `Product` of kernels/matmul.cu.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 struct ProductShape {
     rows: u32,
     depth: u32,

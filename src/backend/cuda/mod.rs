@@ -13,21 +13,25 @@ mod layer_norm;
 mod logits;
 mod matmul;
 mod pool;
+mod queue;
+mod recording;
 mod rotary;
 mod rotation;
 mod rows;
+mod staging;
 
 pub use attention::CudaAttentionRows;
 pub use device::device_count;
 pub use matmul::CudaWeight;
 pub use pool::CudaTensor;
+pub use recording::Recording;
 
 use super::{
-    AdamState, AdamStep, AttentionRow, Backend, Bases, ChebyshevSeries, Columns, Dtype, Epilogue, Heads, KeyValues,
-    LowRank, Norm, PatchRows, Result, SwapGradientRows,
+    AdamState, AdamStep, AttentionRow, Backend, BackendError, Bases, ChebyshevSeries, Columns, Dtype, Epilogue, Heads,
+    KeyValues, LowRank, Norm, PatchRows, Result, SwapGradientRows,
 };
 use crate::types::{Activation, Matrix};
-use device::{Device, Kernel, device_error};
+use device::{Device, Kernel};
 use rows::Edit;
 
 /// Runs on one GPU.
@@ -72,9 +76,10 @@ impl CudaBackend {
     }
 
     fn upload_values(&self, values: &[f32]) -> Result<CudaTensor> {
-        let mut tensor = self.device.pool().take(values.len())?;
-        if let Some(mut to) = tensor.view_mut(0, values.len()) {
-            self.device.stream().memcpy_htod(values, &mut to).map_err(device_error("copying to the GPU"))?;
+        let tensor = self.device.take(values.len())?;
+        if !values.is_empty() {
+            // SAFETY: the array was just made, this long.
+            unsafe { self.device.queue().upload(values, tensor.address()) }?;
         }
         Ok(tensor)
     }
@@ -90,13 +95,22 @@ impl Backend for CudaBackend {
     type Weight = CudaWeight;
     type Indices = CudaIndices;
     type AttentionRows = CudaAttentionRows;
+    type Recording = Recording;
+
+    fn repeat<T, E: From<BackendError>>(
+        &self,
+        recording: &mut Recording,
+        work: impl FnOnce() -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
+        self.device.queue().repeat(recording, work)
+    }
 
     fn describe(&self) -> String {
         format!("{}, {})", self.device.describe(), self.dtype)
     }
 
     fn tensor(&self, len: usize) -> Result<CudaTensor> {
-        self.device.pool().take(len)
+        self.device.take(len)
     }
 
     fn len(&self, tensor: &CudaTensor) -> usize {
@@ -104,11 +118,11 @@ impl Backend for CudaBackend {
     }
 
     fn zero(&self, tensor: &mut CudaTensor) -> Result<()> {
-        let len = tensor.len();
-        match tensor.view_mut(0, len) {
-            Some(mut values) => self.device.stream().memset_zeros(&mut values).map_err(device_error("setting to zero")),
-            None => Ok(()),
+        if tensor.is_empty() {
+            return Ok(());
         }
+        // SAFETY: the array is there, this long.
+        unsafe { self.device.queue().zero(tensor.address(), tensor.len() * size_of::<f32>()) }
     }
 
     fn upload(&self, values: &[f32]) -> Result<CudaTensor> {
@@ -117,10 +131,9 @@ impl Backend for CudaBackend {
 
     fn download(&self, tensor: &CudaTensor) -> Result<Vec<f32>> {
         let mut values = vec![0.0; tensor.len()];
-        if let Some(from) = tensor.view() {
-            let failed = device_error("copying from the GPU");
-            self.device.stream().memcpy_dtoh(&from, &mut values).map_err(&failed)?;
-            self.device.stream().synchronize().map_err(&failed)?;
+        if !values.is_empty() {
+            // SAFETY: the array is there, this long.
+            unsafe { self.device.queue().download(tensor.address(), &mut values) }?;
         }
         Ok(values)
     }
@@ -277,12 +290,13 @@ impl Backend for CudaBackend {
     }
 
     fn copy_into(&self, x: &CudaTensor, y: &mut CudaTensor, offset: usize) -> Result<()> {
-        match (x.view(), y.view_mut(offset, x.len())) {
-            (Some(from), Some(mut to)) => {
-                self.device.stream().memcpy_dtod(&from, &mut to).map_err(device_error("copying on the GPU"))
-            }
-            _ => Ok(()),
+        assert!(offset + x.len() <= y.len(), "{offset} + {} values do not fit an array of {}", x.len(), y.len());
+        if x.is_empty() {
+            return Ok(());
         }
+        let to = y.address() + (offset * size_of::<f32>()) as u64;
+        // SAFETY: two arrays, one borrowed for writing, and the values fit.
+        unsafe { self.device.queue().copy(x.address(), to, x.len() * size_of::<f32>()) }
     }
 
     fn copy_spans(&self, x: &CudaTensor, spans: &CudaIndices, y: &mut CudaTensor) -> Result<()> {

@@ -6,15 +6,25 @@
 use super::device::device_error;
 use crate::backend::{BackendError, Result};
 use cudarc::driver::sys::cudaError_enum;
-use cudarc::driver::{CudaSlice, CudaStream, CudaView, CudaViewMut, DevicePtr};
+use cudarc::driver::{CudaSlice, CudaStream, DevicePtr};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Smallest array, in values.
 const SMALLEST: usize = 64;
 
-/// Free arrays by their length.
-type Free = BTreeMap<usize, Vec<CudaSlice<f32>>>;
+/// Which work an array is for. Repeated work has arrays of its own: it must find the same ones free every time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Shelf {
+    /// Everything else.
+    Usual,
+    /// Work that is repeated.
+    Repeated,
+}
+
+/// Free arrays by shelf, length and address: the lowest address is taken first, so that what is taken depends on which
+/// arrays are free and not on the order in which they came back.
+type Free = BTreeMap<(Shelf, usize, u64), CudaSlice<f32>>;
 
 /// Free arrays for reuse.
 #[derive(Debug)]
@@ -42,32 +52,29 @@ impl Pool {
     /// An array of `len` values; contents unspecified.
     ///
     /// # Errors
-    /// [`BackendError::OutOfMemory`] when the GPU has no room even after all free arrays were given back.
-    pub fn take(self: &Arc<Self>, len: usize) -> Result<CudaTensor> {
+    /// [`BackendError::OutOfMemory`] when there is no free array and the GPU has no room for another.
+    pub fn take(self: &Arc<Self>, len: usize, shelf: Shelf) -> Result<CudaTensor> {
         let size = size_class(len);
-        let reused = self.free().get_mut(&size).and_then(Vec::pop);
-        let slice = match reused {
+        let mut free = self.free();
+        let first = free.range((shelf, size, 0)..=(shelf, size, u64::MAX)).next().map(|(&key, _)| key);
+        let slice = match first.and_then(|key| free.remove(&key)) {
             Some(slice) => slice,
             None => self.allocate(size)?,
         };
         let address = slice.device_ptr(&self.stream).0;
-        Ok(CudaTensor { slice: Some(slice), address, len, pool: self.clone() })
+        Ok(CudaTensor { slice: Some(slice), address, len, shelf, pool: self.clone() })
+    }
+
+    /// Gives all free arrays back to the driver.
+    pub fn give_back(&self) {
+        self.free().clear();
     }
 
     fn allocate(&self, size: usize) -> Result<CudaSlice<f32>> {
         // SAFETY: any bits are valid floats, and no reader relies on values that it did not write.
-        let allocate = || unsafe { self.stream.alloc::<f32>(size) };
-        let out_of_memory = cudaError_enum::CUDA_ERROR_OUT_OF_MEMORY;
-        let result = match allocate() {
-            Err(error) if error.0 == out_of_memory => {
-                self.free().clear();
-                allocate()
-            }
-            result => result,
-        };
-        result.map_err(|error| match error.0 == out_of_memory {
-            true => BackendError::OutOfMemory { bytes: size * size_of::<f32>() },
-            false => device_error("taking memory")(error),
+        unsafe { self.stream.alloc::<f32>(size) }.map_err(|error| match error.0 {
+            cudaError_enum::CUDA_ERROR_OUT_OF_MEMORY => BackendError::OutOfMemory { bytes: size * size_of::<f32>() },
+            _ => device_error("taking memory")(error),
         })
     }
 }
@@ -79,6 +86,7 @@ pub struct CudaTensor {
     slice: Option<CudaSlice<f32>>,
     address: u64,
     len: usize,
+    shelf: Shelf,
     pool: Arc<Pool>,
 }
 
@@ -97,24 +105,12 @@ impl CudaTensor {
     pub(super) fn address(&self) -> u64 {
         self.address
     }
-
-    /// The values, for copies; nothing when there are none.
-    pub(super) fn view(&self) -> Option<CudaView<'_, f32>> {
-        self.slice.as_ref().filter(|_| self.len > 0).map(|slice| slice.slice(..self.len))
-    }
-
-    /// The values from `offset` on, for copies; nothing when there are none.
-    pub(super) fn view_mut(&mut self, offset: usize, len: usize) -> Option<CudaViewMut<'_, f32>> {
-        assert!(offset + len <= self.len, "{offset} + {len} values do not fit an array of {}", self.len);
-        self.slice.as_mut().filter(|_| len > 0).map(|slice| slice.slice_mut(offset..offset + len))
-    }
 }
 
 impl Drop for CudaTensor {
     fn drop(&mut self) {
         if let Some(slice) = self.slice.take() {
-            let len = size_class(self.len);
-            self.pool.free().entry(len).or_default().push(slice);
+            self.pool.free().insert((self.shelf, size_class(self.len), self.address), slice);
         }
     }
 }

@@ -14,7 +14,7 @@ const DOUBLE: usize = 2;
 
 /// `Combination` of kernels/rotation.cu.
 #[repr(C)]
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, PartialEq)]
 struct Combination {
     gradient: u64,
     added: u64,
@@ -27,7 +27,7 @@ unsafe impl DeviceRepr for Combination {}
 
 /// `Step` of kernels/rotation.cu.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 struct Step {
     max_gradient_norm: f64,
     keep_first: f32,
@@ -60,7 +60,7 @@ fn at(tensor: &CudaTensor, index: usize) -> u64 {
 impl<'a> Skew<'a> {
     fn new(backend: &'a CudaBackend, triangle: &'a CudaTensor, k: usize) -> Result<Self> {
         let d = packed_side(triangle.len());
-        let partial = backend.device.pool().take(k * d.div_ceil(TILE) * d)?;
+        let partial = backend.device.take(k * d.div_ceil(TILE) * d)?;
         Ok(Self { backend, triangle, d, k, partial })
     }
 
@@ -88,9 +88,9 @@ impl CudaBackend {
         let skew = Skew::new(self, triangle, 1)?;
         assert_eq!(start.len(), skew.d, "a start vector of a Lanczos recurrence");
         let steps = steps.min(skew.d);
-        let (pool, d) = (self.device.pool(), count(skew.d)?);
-        let vectors = [pool.take(skew.d)?, pool.take(skew.d)?, pool.take(skew.d)?];
-        let betas = pool.take(DOUBLE * steps)?;
+        let (device, d) = (&self.device, count(skew.d)?);
+        let vectors = [device.take(skew.d)?, device.take(skew.d)?, device.take(skew.d)?];
+        let betas = device.take(DOUBLE * steps)?;
         let mut current = start.address();
         for step in 0..steps {
             let (next, before) = (vectors[step % 3].address(), vectors[(step + 1) % 3].address());
@@ -210,7 +210,7 @@ impl CudaBackend {
             rate,
         };
         let blocks = d.div_ceil(TILE);
-        let squares = self.device.pool().take(DOUBLE * blocks * blocks)?;
+        let squares = self.device.take(DOUBLE * blocks * blocks)?;
         let (left, right, [rank, d]) = (gradient.left.address(), gradient.right.address(), [count(rank)?, count(d)?]);
         let (grid, squares) = (Grid { x: blocks, y: blocks, shared: 0 }, squares.address());
         // SAFETY: the parameters of `low_rank_squares`; a block writes its own sum.

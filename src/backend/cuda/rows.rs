@@ -10,7 +10,7 @@ const PRODUCTS_PER_BLOCK: usize = 4;
 
 /// `Columns` of kernels/rows.cu.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 struct ColumnRange {
     stride: u32,
     start: u32,
@@ -145,7 +145,7 @@ impl CudaBackend {
             assert!(list.len == n && list.end * width <= tensor.len(), "rows of the gradient of a swap");
         }
         assert_eq!(basis.len(), d_basis.len(), "a basis and its gradient");
-        let products = self.device.pool().take(2 * n * k)?;
+        let products = self.device.take(2 * n * k)?;
         let (values, columns) = (k * width, count(width)?);
         let directions = count(k)?;
         let [dy, x, source] = [dy, x, source].map(CudaTensor::address);

@@ -73,8 +73,12 @@ pub enum TrainError {
     },
 }
 
-/// The part of a training that does not change from step to step: one batch of prompts.
+/// The part of a training that does not change from step to step: a batch of prompts, or a part of one.
 struct Batch<B: Backend> {
+    prompts: Vec<usize>,
+    n_tokens: usize,
+    /// Every step is the same but for the basis.
+    recording: B::Recording,
     rows: Vec<(usize, usize)>,
     patches: Vec<Patch>,
     answers: Vec<Vec<(usize, usize)>>,
@@ -84,12 +88,14 @@ struct Batch<B: Backend> {
     source: B::Indices,
 }
 
-/// The prompts of one run cut into the batches of a training's steps.
-pub struct Batches<B: Backend>(Vec<Batch<B>>);
+/// The prompts of one run cut into the batches of a training's steps, each in parts that fit the device's memory.
+pub struct Batches<B: Backend>(Vec<Vec<Batch<B>>>);
 
 /// A training under way, fed with one run after the other: a dataset need not be captured as a whole.
 pub struct Training<B: Backend> {
     das: Das<B>,
+    /// The rotation's columns of this step, in an array that stays the same.
+    basis: B::Tensor,
     layer: usize,
     positions: PatchPositions,
     batch_size: usize,
@@ -159,9 +165,11 @@ impl<B: Backend> Training<B> {
         }
         let das = Das::new(backend, rotation, settings.adam)?;
         let start = |patience| EarlyStop { patience, epoch_start: das.columns().clone(), best: None };
+        let basis = backend.tensor(backend.len(das.rows())).map_err(EngineError::from)?;
         Ok(Self {
             early_stop: settings.early_stop.map(start),
             das,
+            basis,
             layer,
             positions,
             batch_size: settings.batch_size.max(1),
@@ -185,24 +193,73 @@ impl<B: Backend> Training<B> {
     pub fn batches(&self, engine: &Engine<B>, paired: &PairedRun<B>) -> Result<Batches<B>, TrainError> {
         let (layer, positions) = (self.layer, self.positions);
         let prompts: Vec<usize> = (0..paired.n_prompts()).collect();
-        let batches = prompts.chunks(self.batch_size).map(|prompts| batch(engine, paired, layer, positions, prompts));
-        Ok(Batches(batches.collect::<Result<_, _>>()?))
+        let whole = |prompts: &[usize]| Ok(vec![batch(engine, paired, layer, positions, prompts)?]);
+        Ok(Batches(prompts.chunks(self.batch_size).map(whole).collect::<Result<_, TrainError>>()?))
     }
 
     /// One step per batch.
     ///
     /// # Errors
     /// [`TrainError::Engine`], [`TrainError::Direction`].
-    pub fn pass(&mut self, engine: &Engine<B>, paired: &PairedRun<B>, batches: &Batches<B>) -> Result<(), TrainError> {
+    pub fn pass(
+        &mut self,
+        engine: &Engine<B>,
+        paired: &PairedRun<B>,
+        batches: &mut Batches<B>,
+    ) -> Result<(), TrainError> {
         let (clean, corrupted) = (self.clean, self.corrupted);
-        for batch in &batches.0 {
-            let scale = 1.0 / (corrupted - clean);
-            let (difference, gradient) = step(engine, paired, self.layer, batch, self.das.rows(), scale)?;
+        for parts in &mut batches.0 {
+            let n_prompts: usize = parts.iter().map(|part| part.prompts.len()).sum();
+            let (difference, gradient) = self.evaluate(engine, paired, parts, n_prompts)?;
             self.das.step(engine.backend(), &gradient)?;
-            self.sum.0 += (difference - clean) / (corrupted - clean) * batch.rows.len() as f64;
-            self.sum.1 += batch.rows.len();
+            self.sum.0 += (difference - clean) / (corrupted - clean) * n_prompts as f64;
+            self.sum.1 += n_prompts;
         }
         Ok(())
+    }
+
+    /// The mean logit difference of a batch and the gradient of its loss with respect to the basis: sums over its parts.
+    /// A part that finds the memory full becomes two.
+    fn evaluate(
+        &mut self,
+        engine: &Engine<B>,
+        paired: &PairedRun<B>,
+        parts: &mut Vec<Batch<B>>,
+        n_prompts: usize,
+    ) -> Result<(f64, B::Tensor), TrainError> {
+        let backend = engine.backend();
+        backend.copy_into(self.das.rows(), &mut self.basis, 0).map_err(EngineError::from)?;
+        let mut sums: Option<(f64, B::Tensor)> = None;
+        let mut index = 0;
+        while index < parts.len() {
+            let part = &mut parts[index];
+            let share = part.prompts.len() as f64 / n_prompts as f64;
+            let scale = share / (self.corrupted - self.clean);
+            let mut recording = std::mem::take(&mut part.recording);
+            let found = backend.repeat(&mut recording, || step(engine, paired, self.layer, part, &self.basis, scale));
+            part.recording = recording;
+            match found {
+                Ok((difference, gradient)) => {
+                    let sum = match sums.take() {
+                        None => (share * difference, gradient),
+                        Some((before, mut all)) => {
+                            backend.add(&gradient, &mut all).map_err(EngineError::from)?;
+                            (before + share * difference, all)
+                        }
+                    };
+                    sums = Some(sum);
+                    index += 1;
+                }
+                Err(error) if part.prompts.len() > 1 && engine.halves_batches(&error, part.n_tokens) => {
+                    let prompts = std::mem::take(&mut part.prompts);
+                    let half = |prompts| batch(engine, paired, self.layer, self.positions, prompts);
+                    let (first, second) = prompts.split_at(prompts.len() / 2);
+                    parts.splice(index..=index, [half(first)?, half(second)?]);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        sums.ok_or_else(|| EngineError::NotCaptured { site: "a batch without prompts".into() }.into())
     }
 
     /// Ends an epoch; `tests` are the losses of the test sets with [`Training::columns`]. Says whether training goes on.
@@ -251,9 +308,9 @@ pub fn train<B: Backend>(
     let dataset = &paired.prompts().name;
     let place = (layer, positions);
     let mut training = Training::new(engine.backend(), place, rotation, settings, paired.baselines(), dataset)?;
-    let batches = training.batches(engine, paired)?;
+    let mut batches = training.batches(engine, paired)?;
     for _ in 0..settings.epochs {
-        training.pass(engine, paired, &batches)?;
+        training.pass(engine, paired, &mut batches)?;
         let losses = tests(training.columns())?;
         if !training.end_epoch(losses) {
             break;
@@ -287,6 +344,9 @@ fn batch<B: Backend>(
     }
     let source: Vec<u32> = patches.iter().map(|patch| patch.source as u32).collect();
     Ok(Batch {
+        prompts: prompts.to_vec(),
+        n_tokens: layout.n_tokens(),
+        recording: B::Recording::default(),
         answers: prompts.iter().map(|&prompt| paired.answers()[prompt].clone()).collect(),
         gradient: backend.upload_indices(&gradient).map_err(EngineError::from)?,
         base: backend.upload_indices(&base).map_err(EngineError::from)?,

@@ -124,8 +124,14 @@ impl<'a> Plan<'a> {
         let untouched: Vec<usize> = (0..left.len()).filter(|&cell| left[cell] == 0).collect();
         told(Step { share: 0.0, finished: &untouched, scores: &scores })?;
         let mut done = 0;
-        for batch in &self.batches {
-            let found = self.run_batch(engine, paired, batch, metrics)?;
+        let mut recording = B::Recording::default();
+        for (number, batch) in self.batches.iter().enumerate() {
+            // A recording is for batches of one shape, which follow each other.
+            let shape = |batch: &Batch| (batch.layer, batch.rows.len(), batch.flops.0);
+            if number > 0 && shape(&self.batches[number - 1]) != shape(batch) {
+                recording = B::Recording::default();
+            }
+            let found = self.run_rows(engine, paired, (batch.layer, &batch.rows), metrics, &mut recording)?;
             let mut finished = Vec::new();
             for (index, row) in batch.rows.iter().enumerate() {
                 scores[row.cell].set(row.prompt, &found, index);
@@ -141,25 +147,49 @@ impl<'a> Plan<'a> {
         Ok(scores)
     }
 
-    /// The scores of a batch's rows, one after the other.
+    /// The scores of rows that resume at a layer, one after the other: in one batch, or in two halves when the memory is
+    /// full or was found to be too small for this many tokens.
+    fn run_rows<B: Backend>(
+        &self,
+        engine: &Engine<B>,
+        paired: &PairedRun<B>,
+        (layer, rows): (usize, &[Row]),
+        metrics: &[Metric],
+        recording: &mut B::Recording,
+    ) -> Result<Scores, EngineError> {
+        let tokens = layout(paired.prompts(), rows).n_tokens();
+        if rows.len() == 1 || tokens <= engine.max_tokens() {
+            let run = || self.run_batch(engine, paired, (layer, rows), metrics);
+            match engine.backend().repeat(recording, run) {
+                Err(error) if rows.len() > 1 && engine.halves_batches(&error, tokens) => {}
+                result => return result,
+            }
+        }
+        let (first, second) = rows.split_at(rows.len() / 2);
+        let mut scores = self.run_rows(engine, paired, (layer, first), metrics, &mut B::Recording::default())?;
+        scores.extend(&self.run_rows(engine, paired, (layer, second), metrics, &mut B::Recording::default())?);
+        Ok(scores)
+    }
+
+    /// The scores of rows that resume at a layer, one after the other.
     fn run_batch<B: Backend>(
         &self,
         engine: &Engine<B>,
         paired: &PairedRun<B>,
-        batch: &Batch,
+        (layer, rows): (usize, &[Row]),
         metrics: &[Metric],
     ) -> Result<Scores, EngineError> {
         let mut groups = Groups::default();
-        for (index, row) in batch.rows.iter().enumerate() {
-            groups.add(&self.cells[row.cell], (index, row), paired, (batch.layer, engine.config().n_layers))?;
+        for (index, row) in rows.iter().enumerate() {
+            groups.add(&self.cells[row.cell], (index, row), paired, (layer, engine.config().n_layers))?;
         }
         let uploaded = groups.upload(engine)?;
         let interventions = groups.interventions(paired, &uploaded);
-        let rows: Vec<_> = batch.rows.iter().map(|row| (row.sequence, row.start)).collect();
-        let resume = Resume { run: paired.run(), layer: batch.layer, rows: &rows };
+        let starts: Vec<_> = rows.iter().map(|row| (row.sequence, row.start)).collect();
+        let resume = Resume { run: paired.run(), layer, rows: &starts };
         let run = engine.resume(&resume, &interventions, &[], paired.output(metrics))?;
         let logits = run.logits().ok_or_else(|| EngineError::NotCaptured { site: "answer logits".into() })?;
-        let answers: Vec<_> = batch.rows.iter().map(|row| paired.answers()[row.prompt].clone()).collect();
+        let answers: Vec<_> = rows.iter().map(|row| paired.answers()[row.prompt].clone()).collect();
         Ok(Scores::new(logits, 0, &answers))
     }
 }
