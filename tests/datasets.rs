@@ -226,10 +226,10 @@ fn positions_and_words_are_the_published_ones() {
 #[test]
 fn prompts_of_the_notebooks_have_their_sizes() {
     let catalogue = Catalogue::load(None).unwrap().with_text("golden", actpatch::report::GOLDEN_DATASETS).unwrap();
-    for ((model, bos), sizes) in MODELS.into_iter().zip([
-        &[("notebook_simple", 50, 19), ("notebook_contrastive", 50, 26)][..],
-        &[("notebook_mood_stories", 16, 36)],
-    ]) {
+    for ((model, bos), sizes) in MODELS
+        .into_iter()
+        .zip([&[("simple_first", 50, 19), ("contrastive", 50, 26)][..], &[("notebook_mood_stories", 16, 36)]])
+    {
         let Some(tokenizer) = tokenizer(model, bos) else { continue };
         for (name, n_prompts, length) in sizes {
             let prompts = build(&catalogue, name, &tokenizer);
