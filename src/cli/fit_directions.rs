@@ -198,7 +198,7 @@ fn check_kept(args: &Args, name: &DirectionName, set: &str, folder: &Path) -> Re
 /// The jobs of one dataset, existing files left out unless they are to be replaced or lack tests.
 fn jobs(args: &Args, model: &Model, prompts: &PairedPrompts, folder: &Path) -> Result<(Vec<Job>, usize)> {
     let layers = resolve_layers(&args.layers, model.config.n_layers)?;
-    let stats = FittingStats::read(folder)?;
+    let stats = (!args.test_sets.is_empty()).then(|| FittingStats::read(folder)).transpose()?;
     let mut jobs = Vec::new();
     let mut kept = 0;
     for (position, positions) in resolve_positions(prompts, &args.positions)? {
@@ -213,7 +213,8 @@ fn jobs(args: &Args, model: &Model, prompts: &PairedPrompts, folder: &Path) -> R
                     check_kept(args, &name, &prompts.name, folder)?;
                     kept += 1;
                 }
-                let wanted = !exists || fit_statistics::untested(&stats, &name, &args.test_sets);
+                let untested = |stats| fit_statistics::untested(stats, &name, &args.test_sets);
+                let wanted = !exists || stats.as_ref().is_some_and(untested);
                 if wanted && !jobs.iter().any(|job: &Job| job.name == name) {
                     jobs.push(Job { name, method, layer, positions, kept: exists });
                 }
