@@ -72,8 +72,8 @@ fn columns(width: usize, k: usize, seed: usize) -> Arc<Matrix> {
     Arc::new(Matrix::new(width, k, (0..width).flat_map(|i| rows.iter().map(move |row| row[i])).collect()))
 }
 
-fn vector(width: usize, seed: usize) -> Arc<Vec<f32>> {
-    Arc::new(noise(seed).take(width).map(|v| 2.0 * v - 1.0).collect())
+fn rows(n: usize, width: usize, seed: usize) -> Arc<Matrix> {
+    Arc::new(Matrix::new(n, width, noise(seed).take(n * width).map(|v| 2.0 * v - 1.0).collect()))
 }
 
 const PLACES: [PatchPositions; 4] =
@@ -97,10 +97,10 @@ fn single_edits(config: &actpatch::model::ModelConfig) -> Vec<Edit> {
     let (d_model, d_head) = (config.d_model, config.d_head);
     let swap = |k: usize| Change::Swap(Values::OtherRun, columns(d_model, k, 10 + k));
     let swap_head = Change::Swap(Values::Zero, columns(d_head, 2, 20));
-    let mean = Change::Replace(Values::Vector(vector(config.d_attn(), 30)));
-    let direction = Change::Swap(Values::Vector(vector(d_model, 31)), columns(d_model, 1, 32));
+    let mean = Change::Replace(Values::Rows(rows(1, config.d_attn(), 30)));
+    let direction = Change::Swap(Values::Rows(rows(1, d_model, 31)), columns(d_model, 1, 32));
     for positions in PLACES {
-        let at = |site, part, change: &Change| Edit { site, part, positions, change: change.clone() };
+        let at = |site, part, change: &Change| Edit { site, part, places: positions.into(), change: change.clone() };
         edits.extend([
             at(ResidPre(1), Part::All, &swap(1)),
             at(ResidPre(1), Part::All, &swap(3)),
@@ -110,8 +110,8 @@ fn single_edits(config: &actpatch::model::ModelConfig) -> Vec<Edit> {
             at(Z(0), Part::All, &mean),
             at(MlpOut(0), Part::All, &Change::Replace(Values::Zero)),
             at(ResidPre(1), Part::All, &direction),
-            at(ResidPre(1), Part::All, &Change::Add(vector(d_model, 33), -1.5)),
-            at(ResidPre(1), Part::All, &Change::Add(vector(d_model, 34), 0.5)),
+            at(ResidPre(1), Part::All, &Change::Add(rows(1, d_model, 33), -1.5)),
+            at(ResidPre(1), Part::All, &Change::Add(rows(1, d_model, 34), 0.5)),
         ]);
     }
     edits
@@ -121,8 +121,8 @@ fn single_edits(config: &actpatch::model::ModelConfig) -> Vec<Edit> {
 fn joint_cells(config: &actpatch::model::ModelConfig) -> Vec<Cell> {
     let d_model = config.d_model;
     let all = PatchPositions::All;
-    let at = |site, positions, change| Edit { site, part: Part::All, positions, change };
-    let add = Change::Add(vector(d_model, 40), 1.0);
+    let at = |site, positions: PatchPositions, change| Edit { site, part: Part::All, places: positions.into(), change };
+    let add = Change::Add(rows(1, d_model, 40), 1.0);
     let swap = Change::Swap(Values::OtherRun, columns(d_model, 1, 41));
     let zero = Change::Swap(Values::Zero, columns(d_model, 1, 42));
     let frozen = |layer| at(Site::Pattern(layer), all, Change::Replace(Values::OwnRun));
@@ -134,10 +134,27 @@ fn joint_cells(config: &actpatch::model::ModelConfig) -> Vec<Cell> {
         (0..config.n_layers).map(|layer| at(Site::ResidPre(layer), all, zero.clone())).collect(),
         (0..config.n_layers).map(frozen).chain([at(Site::ResidPre(0), PatchPositions::One(5), swap)]).collect(),
     ];
+    // Another list of positions, and another row for each of them, in every prompt.
+    let lists_of_places = Arc::new(vec![vec![4, 7], vec![], vec![9, 3, 5], vec![0]]);
+    let listed = |site, part, change| Edit { site, part, places: Places::PerPrompt(lists_of_places.clone()), change };
+    let per_prompt = [
+        vec![listed(Site::Z(1), Part::Head(1), Change::Replace(Values::OtherRun))],
+        vec![listed(Site::MlpOut(0), Part::All, Change::Replace(Values::Rows(rows(6, d_model, 45))))],
+        vec![
+            listed(Site::ResidPre(1), Part::All, Change::Add(rows(6, d_model, 46), 0.5)),
+            listed(Site::ResidPre(1), Part::All, Change::Add(rows(1, d_model, 47), -0.5)),
+        ],
+        vec![listed(Site::VInput(1), Part::Head(1), Change::Add(rows(6, d_model, 48), 1.0))],
+    ];
+    let inputs = [Site::QInput, Site::KInput, Site::VInput].map(|site| {
+        let add = Change::Add(rows(1, d_model, 49), 1.0);
+        vec![at(site(0), PatchPositions::One(5), add), Edit::replace(site(1), Part::Head(0), all)]
+    });
     let heads = [(0, 1), (1, 0), (1, 1)];
     let mut cells = vec![];
     for mode in [Mode::Denoising, Mode::Noising] {
-        cells.extend(lists.iter().map(|edits| Cell { mode, edits: edits.clone() }));
+        let lists = lists.iter().chain(&per_prompt).chain(&inputs);
+        cells.extend(lists.map(|edits| Cell { mode, edits: edits.clone() }));
         cells.push(residual_cell((*columns(d_model, 2, 43)).clone(), Layers::All, all, mode, config.n_layers));
         cells.push(head_results_cell((*columns(d_model, 1, 44)).clone(), &heads, mode));
     }
@@ -156,6 +173,11 @@ fn everything(engine: &Engine<CpuBackend>, prompts: &PairedPrompts) -> Run<CpuBa
     let all = (0..engine.config().n_layers).flat_map(|layer| sites.map(|site| site(layer))).chain([FinalNormalized]);
     let all: Vec<Site> = all.filter(|site| site.check(engine.config()).is_ok()).collect();
     engine.run(&prompts.sequences, &all, &[], Output::All).unwrap()
+}
+
+/// Number of rows that an edit adds.
+fn added(edit: &Edit) -> usize {
+    if let Change::Add(rows, _) = &edit.change { rows.rows } else { 0 }
 }
 
 /// The cell without any shortcut: whole prompts from their tokens, one pass per cell, its edits one after the other.
@@ -180,12 +202,12 @@ fn from_tokens(
         .edits
         .iter()
         .map(|edit| match &edit.change {
-            Change::Swap(Values::Vector(vector), columns) => (Some(upload_columns(columns)), Some(vector)),
+            Change::Swap(Values::Rows(rows), columns) => (Some(upload_columns(columns)), Some(rows)),
             Change::Swap(_, columns) => (Some(upload_columns(columns)), None),
-            Change::Replace(Values::Vector(vector)) | Change::Add(vector, _) => (None, Some(vector)),
+            Change::Replace(Values::Rows(rows)) | Change::Add(rows, _) => (None, Some(rows)),
             Change::Replace(_) => (None, None),
         })
-        .map(|(bases, vector)| (bases, vector.map(|vector| backend.upload(vector).unwrap())))
+        .map(|(bases, rows)| (bases, rows.map(|rows| backend.upload(&rows.data).unwrap())))
         .collect();
     let places = |edit: &Edit| {
         let values = match &edit.change {
@@ -195,15 +217,19 @@ fn from_tokens(
         let mut patches = Vec::new();
         for (row, &(own, other)) in sides.iter().enumerate() {
             let len = prompts.sequences[own].len();
-            let range = match edit.positions {
-                PatchPositions::One(position) => position..position + 1,
-                PatchPositions::Last => len - 1..len,
-                PatchPositions::All => 0..len,
+            let positions: Vec<usize> = match &edit.places {
+                Places::Of(PatchPositions::One(position)) => vec![*position],
+                Places::Of(PatchPositions::Last) => vec![len - 1],
+                Places::Of(PatchPositions::All) => (0..len).collect(),
+                Places::PerPrompt(lists) => lists[row].clone(),
             };
-            for position in range {
+            for position in positions {
                 let source = match values {
                     Some(Values::OtherRun) => run.token(other, position).unwrap(),
                     Some(Values::OwnRun) => run.token(own, position).unwrap(),
+                    Some(Values::Zero) => 0,
+                    Some(Values::Rows(rows)) if rows.rows > 1 => patches.len(),
+                    None if added(edit) > 1 => patches.len(),
                     _ => 0,
                 };
                 patches.push(Patch { row, position, source, basis: 0 });
@@ -217,10 +243,10 @@ fn from_tokens(
         .iter()
         .zip(&places)
         .zip(&tensors)
-        .map(|((edit, (patches, values)), (bases, vector))| {
-            let source = match (values, vector) {
+        .map(|((edit, (patches, values)), (bases, rows))| {
+            let source = match (values, rows) {
                 (Some(Values::Zero), _) => Source::Zero,
-                (_, Some(vector)) => Source::Rows(vector),
+                (_, Some(rows)) => Source::Rows(rows),
                 _ => Source::Run(run),
             };
             let op = match (&edit.change, bases) {
@@ -315,7 +341,7 @@ fn what_is_not_there_is_named() {
     let cell = |edit| vec![Cell { mode: Mode::Denoising, edits: vec![edit] }];
     let all = PatchPositions::All;
     let swap = |k_rows| Change::Swap(Values::OtherRun, columns(k_rows, 1, 1));
-    let at = |site, part, positions, change| Edit { site, part, positions, change };
+    let at = |site, part, positions: PatchPositions, change| Edit { site, part, places: positions.into(), change };
     for (edit, expected) in [
         (Edit::replace(Site::Z(2), Part::All, all), "layers 0..2"),
         (Edit::replace(Site::Z(1), Part::Head(4), all), "0..4"),
@@ -331,7 +357,8 @@ fn what_is_not_there_is_named() {
             "length of the direction at blocks.1.hook_resid_pre: expected 40",
         ),
         (at(Site::Result(1), Part::Head(1), all, swap(10)), "expected 40, found 10"),
-        (at(Site::ResidPre(1), Part::All, all, Change::Add(vector(3, 1), 1.0)), "length of the vector"),
+        (at(Site::ResidPre(1), Part::All, all, Change::Add(rows(1, 3, 1), 1.0)), "length of the vector"),
+        (at(Site::ResidPre(1), Part::All, all, Change::Add(rows(2, 40, 1), 1.0)), "number of rows"),
     ] {
         let cells = cell(edit);
         let message = Plan::new(config, &prompts(), &cells, 100).unwrap_err().to_string();

@@ -1,8 +1,8 @@
 //! `direction-patching-suite`.
 
 use super::common::{
-    CompatArgs, ModelArgs, RunArgs, bar, build_prompts, bytes, distinct, note_skipped, planned_rows, planned_values,
-    print, print_json, processing_names, resolve_positions,
+    CompatArgs, ModelArgs, RunArgs, bar, build_prompts, bytes, distinct, note_skipped, planned_values, print,
+    print_json, processing_names, resolve_positions,
 };
 use super::device::DeviceWork;
 use crate::backend::Backend;
@@ -10,9 +10,9 @@ use crate::compat::Compat;
 use crate::datasets::treebank::Scaffold;
 use crate::datasets::{Catalogue, PairedPrompts};
 use crate::directions::{Direction, DirectionName, FitRecord, Method, list, projected, select};
-use crate::engine::{Baselines, Cell, Engine, Flops, Layout, Metric, Mode, PatchPositions, Scores};
+use crate::engine::{Baselines, Cell, Engine, Flops, Layout, Metric, Mode, PatchPositions, Plan, Scores};
 use crate::experiments::chunks::{self, MEMORY_BUDGET};
-use crate::experiments::patching_suite::{Layers, residual_cell};
+use crate::experiments::patching_suite::{Layers, head_results_cell, paper_heads, residual_cell};
 use crate::model::{Model, Source};
 use crate::report::{CellKey, Manifest, RunRecord, SuiteCsv, Table};
 use crate::types::Matrix;
@@ -23,6 +23,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 /// Arguments of `direction-patching-suite`.
 #[derive(Debug, Clone, clap::Args, Serialize)]
@@ -31,6 +32,7 @@ use std::path::{Path, PathBuf};
   actpatch direction-patching-suite --positions ADJ,ALL --metrics logit_diff,logit_flip --layers all
   actpatch direction-patching-suite --eval-sets simple_adverb --projection ortho
   actpatch direction-patching-suite --eval-sets classification_4 --compat double-spaces,unprocessed-fits
+  actpatch direction-patching-suite --models gpt2-small --directions 'das_*' --heads paper
   actpatch direction-patching-suite --eval-sets treebank_test --scaffold classification --positions END,ALL")]
 pub struct Args {
     #[command(flatten)]
@@ -55,6 +57,10 @@ pub struct Args {
     /// Patch at the direction's own layer, or in front of every block.
     #[arg(long, value_enum, default_value = "own")]
     pub layers: LayerChoice,
+    /// Patch the results of these heads, layer.head, at every position instead of the residual stream: for example
+    /// 9.2,10.1, or `paper` for the paper's list (gpt2-small, pythia-2.8b).
+    #[arg(long, conflicts_with = "layers")]
+    pub heads: Option<Heads>,
     /// Keep only the part of the direction parallel or orthogonal to the one fitted on the evaluation dataset itself.
     #[arg(long, value_enum)]
     pub projection: Option<Projection>,
@@ -74,6 +80,61 @@ pub enum LayerChoice {
     Own,
     /// In front of every block.
     All,
+}
+
+/// Heads whose results are patched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum Heads {
+    /// The paper's, of the models that it has a list for.
+    Paper,
+    /// These, as (layer, head).
+    List(Vec<(usize, usize)>),
+}
+
+impl FromStr for Heads {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "paper" {
+            return Ok(Heads::Paper);
+        }
+        let head = |item: &str| {
+            let (layer, head) = item.split_once('.')?;
+            Some((layer.parse().ok()?, head.parse().ok()?))
+        };
+        let parsed =
+            |item| head(item).ok_or_else(|| format!("expected layer.head such as 9.2, or paper, found {item:?}"));
+        let heads: Vec<(usize, usize)> = text.split(',').map(parsed).collect::<Result<_, _>>()?;
+        Ok(Heads::List(distinct(&heads)))
+    }
+}
+
+/// The heads to patch in a model; none for the residual stream.
+fn resolve_heads(args: &Args, model: &Model) -> Result<Option<Vec<(usize, usize)>>> {
+    let heads = match &args.heads {
+        None => return Ok(None),
+        Some(Heads::List(heads)) => heads.clone(),
+        Some(Heads::Paper) => match paper_heads(&model.name) {
+            Some(heads) => heads.to_vec(),
+            None => bail!("--heads: the paper has no list for {}; name heads, for example --heads 2.0,2.1", model.name),
+        },
+    };
+    let (n_layers, n_heads) = (model.config.n_layers, model.config.n_heads);
+    if let Some((layer, head)) = heads.iter().find(|(layer, head)| *layer >= n_layers || *head >= n_heads) {
+        bail!("--heads: {}: expected layers 0..{n_layers} and heads 0..{n_heads}, found {layer}.{head}", model.name);
+    }
+    Ok(Some(heads))
+}
+
+/// The positions of a dataset that are patched: with heads, all of them.
+fn wanted_positions(args: &Args, prompts: &PairedPrompts) -> Result<Vec<(String, PatchPositions)>> {
+    if args.heads.is_none() {
+        return resolve_positions(prompts, &args.positions);
+    }
+    if let Some(other) = args.positions.iter().find(|name| !["auto", "ALL"].contains(&name.as_str())) {
+        bail!("--positions: with --heads every position is patched, expected ALL, found {other}");
+    }
+    Ok(vec![("ALL".into(), PatchPositions::All)])
 }
 
 /// Which part of a direction is patched.
@@ -99,6 +160,11 @@ impl Job {
     fn key(&self) -> CellKey {
         (label(&self.direction), self.set.clone(), self.position.clone())
     }
+
+    /// Does a metric need a run patched this way?
+    fn wants(&self, mode: Mode) -> bool {
+        self.metrics.iter().any(|metric| metric.mode() == mode)
+    }
 }
 
 /// A direction's name with a two-digit layer, as result files list it.
@@ -111,12 +177,20 @@ pub(super) fn label(name: &DirectionName) -> String {
 /// The result file of a metric.
 fn file_name(args: &Args, metric: Metric) -> String {
     let layers = if args.layers == LayerChoice::All { "_all_layers" } else { "" };
+    let site = match &args.heads {
+        None => "resid".to_owned(),
+        Some(Heads::Paper) => "attn_result".to_owned(),
+        Some(Heads::List(heads)) => {
+            let heads: Vec<String> = heads.iter().map(|(layer, head)| format!("{layer}.{head}")).collect();
+            format!("attn_result_{}", heads.join("-"))
+        }
+    };
     let projection = match args.projection {
         None => "",
         Some(Projection::Para) => "_para",
         Some(Projection::Ortho) => "_ortho",
     };
-    format!("direction_patching_{metric}_resid_{}{layers}{projection}{}.csv", args.scaffold, args.compat.ending())
+    format!("direction_patching_{metric}_{site}_{}{layers}{projection}{}.csv", args.scaffold, args.compat.ending())
 }
 
 /// Patches what the arguments name, for every model.
@@ -181,7 +255,7 @@ fn jobs(
 ) -> Result<(Vec<Job>, usize)> {
     let mut jobs = Vec::new();
     let mut kept = 0;
-    for (position, positions) in resolve_positions(prompts, &args.positions)? {
+    for (position, positions) in wanted_positions(args, prompts)? {
         for direction in directions {
             let mut job = Job {
                 direction: direction.clone(),
@@ -207,6 +281,7 @@ fn plan(args: &Args, catalogue: &Catalogue, model: &Model) -> Result<String> {
     let folder = args.run.folder(&model.name);
     let directions = selected(args, &folder)?;
     check_records(args, &folder, &directions, model)?;
+    resolve_heads(args, model)?;
     let files = read_files(args, &folder)?;
     let mut table = Table::new(["direction", "prompt", "position", "metrics", "arithmetic"]);
     let (mut total, mut activations) = (Flops::default(), 0);
@@ -218,9 +293,7 @@ fn plan(args: &Args, catalogue: &Catalogue, model: &Model) -> Result<String> {
         let (jobs, kept) = jobs(args, &prompts, &directions, &files)?;
         note_skipped(kept, "cells", &folder);
         for job in jobs {
-            let rows = planned_rows(&prompts, job.positions);
-            let layer = if args.layers == LayerChoice::All { 0 } else { job.direction.layer() };
-            let flops = Flops::forward(&model.config, &rows, layer, 10);
+            let flops = planned_flops(args, &job, model, &prompts)?;
             total = total + flops;
             let metrics: Vec<_> = job.metrics.iter().map(Metric::to_string).collect();
             table.push([label(&job.direction), job.set, job.position, metrics.join(" "), flops.to_string()]);
@@ -229,6 +302,14 @@ fn plan(args: &Args, catalogue: &Catalogue, model: &Model) -> Result<String> {
     activations += args.run.batch_tokens as usize * (8 * model.config.d_model + 2 * model.config.d_mlp);
     let memory = bytes(args.run.memory(&model.config, activations));
     Ok(format!("{}\n{table}total {total}, about {memory} of memory\n", model.name))
+}
+
+/// The arithmetic of a job.
+fn planned_flops(args: &Args, job: &Job, model: &Model, prompts: &PairedPrompts) -> Result<Flops> {
+    let modes = [Mode::Denoising, Mode::Noising].into_iter().filter(|mode| job.wants(*mode));
+    let columns = || Matrix::zeros(model.config.d_model, 1);
+    let cells = modes.map(|mode| cell(args, model, job, mode, columns())).collect::<Result<Vec<_>>>()?;
+    Ok(Plan::new(&model.config, prompts, &cells, args.run.batch_tokens as usize)?.flops())
 }
 
 fn read_files(args: &Args, folder: &Path) -> Result<BTreeMap<Metric, SuiteCsv>> {
@@ -243,6 +324,7 @@ pub(super) fn patch_model(args: &Args, catalogue: &Catalogue, model: Model) -> R
     let folder = args.run.folder(&model.name);
     let directions = selected(args, &folder)?;
     check_records(args, &folder, &directions, &model)?;
+    resolve_heads(args, &model)?;
     let mut files = read_files(args, &folder)?;
     let mut work = Vec::new();
     let mut shown = Vec::new();
@@ -250,7 +332,7 @@ pub(super) fn patch_model(args: &Args, catalogue: &Catalogue, model: Model) -> R
         let prompts = build_prompts(&args.run, catalogue, set, args.scaffold, &model)?;
         let (jobs, kept) = jobs(args, &prompts, &directions, &files)?;
         note_skipped(kept, "cells", &folder);
-        for (position, _) in resolve_positions(&prompts, &args.positions)? {
+        for (position, _) in wanted_positions(args, &prompts)? {
             shown.push((prompts.name.clone(), position));
         }
         if !jobs.is_empty() {
@@ -355,11 +437,10 @@ fn patch_dataset<B: Backend>(
     files: &mut BTreeMap<Metric, SuiteCsv>,
 ) -> Result<()> {
     // One cell per job and patching direction.
-    let wanted = |job: &Job, mode| job.metrics.iter().any(|metric| metric.mode() == mode);
-    let of_mode = |mode| jobs.iter().filter(move |job| wanted(job, mode)).map(move |job| (job, mode));
+    let of_mode = |mode| jobs.iter().filter(move |job| job.wants(mode)).map(move |job| (job, mode));
     let work: Vec<(&Job, Mode)> = of_mode(Mode::Denoising).chain(of_mode(Mode::Noising)).collect();
-    let cells: Vec<Cell> =
-        work.iter().map(|&(job, mode)| cell(args, engine, job, mode, folder)).collect::<Result<_>>()?;
+    let read = |&(job, mode): &(&Job, Mode)| cell(args, engine.model(), job, mode, columns(args, engine, job, folder)?);
+    let cells: Vec<Cell> = work.iter().map(read).collect::<Result<_>>()?;
     let name = prompts.name.clone();
     let progress = bar(1000, format!("patching {name}"));
     let told = |step: chunks::Progress<'_>| -> Result<()> {
@@ -403,13 +484,15 @@ fn percent(baselines: &Baselines, metric: Metric, scores: &Scores) -> Result<Opt
 }
 
 /// The cell of a job in one patching direction.
-fn cell<B: Backend>(args: &Args, engine: &Engine<B>, job: &Job, mode: Mode, folder: &Path) -> Result<Cell> {
+fn cell(args: &Args, model: &Model, job: &Job, mode: Mode, columns: Matrix) -> Result<Cell> {
+    if let Some(heads) = resolve_heads(args, model)? {
+        return Ok(head_results_cell(columns, &heads, mode));
+    }
     let layers = match args.layers {
         LayerChoice::Own => Layers::Own(job.direction.layer()),
         LayerChoice::All => Layers::All,
     };
-    let columns = columns(args, engine, job, folder)?;
-    Ok(residual_cell(columns, layers, job.positions, mode, engine.config().n_layers))
+    Ok(residual_cell(columns, layers, job.positions, mode, model.config.n_layers))
 }
 
 /// The unit columns of a job's direction, projected if the arguments say so.

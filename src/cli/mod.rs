@@ -1,5 +1,7 @@
 //! The command line: arguments become a resolved configuration, which a library call carries out.
 
+mod activation_patching_maps;
+mod circuit;
 mod common;
 mod demo;
 mod device;
@@ -9,11 +11,14 @@ mod directions;
 mod fit_directions;
 mod fit_projections;
 mod fit_statistics;
+mod maps;
+mod path_patching;
 mod random_directions;
 mod self_check;
 mod treebank_data_gen;
 mod verify;
 
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -57,6 +62,12 @@ enum Command {
     Directions(directions::Args),
     /// Print tables of what the suite has measured.
     DirectionPatchingResults(direction_patching_results::Args),
+    /// Patch every head, or every layer and position, on its own: model x map x dataset x metric.
+    ActivationPatchingMaps(activation_patching_maps::Args),
+    /// Patch the paths from senders to receivers.
+    PathPatching(path_patching::Args),
+    /// Run a whole analysis from a file: steps that are commands of this program.
+    Circuit(circuit::Args),
     /// Check the engine on a model: identities that must hold before a number can be trusted.
     SelfCheck(self_check::Args),
     /// Run the experiments behind published numbers, and print ours beside theirs.
@@ -67,18 +78,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     start_logging(cli.verbose);
-    let result = match cli.command {
-        Command::Demo(args) => demo::run(args),
-        Command::FitDirections(args) => fit_directions::run(args),
-        Command::RandomDirections(args) => random_directions::run(args),
-        Command::TreebankDataGen(args) => treebank_data_gen::run(args),
-        Command::DirectionPatchingSuite(args) => direction_patching_suite::run(args),
-        Command::Directions(args) => directions::run(args),
-        Command::DirectionPatchingResults(args) => direction_patching_results::run(args),
-        Command::SelfCheck(args) => self_check::run(args),
-        Command::Verify(args) => verify::run(args),
-    };
-    match result {
+    match execute(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let mut stderr = std::io::stderr();
@@ -92,6 +92,24 @@ pub fn main() -> ExitCode {
             let _ = writeln!(stderr, "error: {message}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Runs a command.
+fn execute(command: Command) -> Result<()> {
+    match command {
+        Command::Demo(args) => demo::run(args),
+        Command::FitDirections(args) => fit_directions::run(args),
+        Command::RandomDirections(args) => random_directions::run(args),
+        Command::TreebankDataGen(args) => treebank_data_gen::run(args),
+        Command::DirectionPatchingSuite(args) => direction_patching_suite::run(args),
+        Command::Directions(args) => directions::run(args),
+        Command::DirectionPatchingResults(args) => direction_patching_results::run(args),
+        Command::ActivationPatchingMaps(args) => activation_patching_maps::run(args),
+        Command::PathPatching(args) => path_patching::run(args),
+        Command::SelfCheck(args) => self_check::run(args),
+        Command::Circuit(args) => circuit::run(args),
+        Command::Verify(args) => verify::run(args),
     }
 }
 

@@ -7,25 +7,92 @@ use crate::model::ModelConfig;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Flops(pub u64);
 
+/// Shapes of a batch that its arithmetic follows from.
+struct Counts<'a> {
+    config: &'a ModelConfig,
+    tokens: u64,
+    rows: u64,
+    /// Pairs of query and visible key, of all positions and of the last ones alone.
+    scores: u64,
+    last_scores: u64,
+}
+
+impl<'a> Counts<'a> {
+    fn new(config: &'a ModelConfig, layout: &Layout) -> Self {
+        let seen = |keys: usize| keys.min(config.attention_window.unwrap_or(keys)) as u64;
+        let rows = 0..layout.n_rows();
+        Self {
+            config,
+            tokens: layout.n_tokens() as u64,
+            rows: layout.n_rows() as u64,
+            scores: rows.clone().map(|r| (layout.start(r)..layout.len(r)).map(|p| seen(p + 1)).sum::<u64>()).sum(),
+            last_scores: rows.map(|r| seen(layout.len(r))).sum(),
+        }
+    }
+
+    /// Keys and values of a block.
+    fn keys(&self) -> u64 {
+        2 * self.tokens * (self.config.d_model * 2 * self.config.d_kv()) as u64
+    }
+
+    /// Queries, attention, its output and the MLP.
+    fn rest(&self, tokens: u64, scores: u64) -> u64 {
+        let (d, a) = (self.config.d_model as u64, self.config.d_attn() as u64);
+        2 * tokens * d * a + 4 * scores * a + self.behind_attention(tokens)
+    }
+
+    /// Attention output and MLP.
+    fn behind_attention(&self, tokens: u64) -> u64 {
+        2 * tokens * self.config.d_model as u64 * (self.config.d_attn() + mlp_width(self.config)) as u64
+    }
+
+    /// A block that is computed at every token.
+    fn block(&self) -> u64 {
+        self.keys() + self.rest(self.tokens, self.scores)
+    }
+}
+
+/// Width of the matrices between d_model and d_mlp, together.
+fn mlp_width(config: &ModelConfig) -> usize {
+    if config.gated_mlp { 3 * config.d_mlp } else { 2 * config.d_mlp }
+}
+
 impl Flops {
     /// A forward pass of `layout` from block `start` to `answers` logits at every row's last position, where the last
     /// block computes queries, attention output and MLP for last positions only.
     pub fn forward(config: &ModelConfig, layout: &Layout, start: usize, answers: usize) -> Self {
-        let (d, a, kv) = (config.d_model as u64, config.d_attn() as u64, config.d_kv() as u64);
-        // Matrices of the MLP between d_model and d_mlp, together.
-        let m = if config.gated_mlp { 3 } else { 2 } * config.d_mlp as u64;
-        let seen = |keys: usize| keys.min(config.attention_window.unwrap_or(keys)) as u64;
-        let (tokens, rows) = (layout.n_tokens() as u64, layout.n_rows() as u64);
-        let scores: u64 =
-            (0..layout.n_rows()).map(|r| (layout.start(r)..layout.len(r)).map(|p| seen(p + 1)).sum::<u64>()).sum();
-        let last_scores: u64 = (0..layout.n_rows()).map(|r| seen(layout.len(r))).sum();
-        let keys = 2 * tokens * d * 2 * kv;
-        let rest = |tokens: u64, scores: u64| 2 * tokens * (2 * d * a + d * m) + 4 * scores * a;
-        let whole = keys + rest(tokens, scores);
-        let last = keys + rest(rows, last_scores);
+        let counts = Counts::new(config, layout);
         let blocks = config.n_layers.saturating_sub(start) as u64;
-        let body = if blocks == 0 { 0 } else { (blocks - 1) * whole + last };
-        Flops(body + 2 * rows * answers as u64 * d)
+        let last = counts.keys() + counts.rest(counts.rows, counts.last_scores);
+        let body = if blocks == 0 { 0 } else { (blocks - 1) * counts.block() + last };
+        Flops(body + 2 * counts.rows * (answers * config.d_model) as u64)
+    }
+
+    /// Whole prompts with the logits of every token, as a library computes them that takes no shortcut.
+    pub fn whole(config: &ModelConfig, layout: &Layout) -> Self {
+        let counts = Counts::new(config, layout);
+        let logits = 2 * counts.tokens * (config.d_model * config.d_vocab) as u64;
+        Flops(config.n_layers as u64 * counts.block() + logits)
+    }
+
+    /// A pass with frozen heads on `tokens` tokens: the MLPs of `mlps` blocks, attention outputs of `outputs`, and
+    /// queries, keys and values of `projections`.
+    pub fn frozen(config: &ModelConfig, tokens: usize, mlps: usize, outputs: usize, projections: usize) -> Self {
+        let each =
+            mlps * mlp_width(config) + outputs * config.d_attn() + projections * (config.d_attn() + 2 * config.d_kv());
+        Flops(2 * (tokens * config.d_model * each) as u64)
+    }
+
+    /// A forward pass of rows that enter block `entry.0`, in front of it or, if `entry.1`, behind its attention.
+    pub(super) fn resumed(config: &ModelConfig, layout: &Layout, entry: (usize, bool), answers: usize) -> Self {
+        let whole = Self::forward(config, layout, entry.0, answers);
+        if !entry.1 {
+            return whole;
+        }
+        // What is left of the block, in the last one for last positions only.
+        let (counts, last) = (Counts::new(config, layout), entry.0 + 1 == config.n_layers);
+        let left = counts.behind_attention(if last { counts.rows } else { counts.tokens });
+        Flops(Self::forward(config, layout, entry.0 + 1, answers).0 + left)
     }
 
     /// The matching backward pass to the residual at `start`: the same products once more, without weight gradients,

@@ -39,6 +39,15 @@ pub struct Resume<'a, B: Backend> {
     pub rows: &'a [(usize, usize)],
 }
 
+/// Variants of a resumed pass.
+enum ResumeKind {
+    Plain,
+    /// The first block's `hook_z` is that of the run.
+    BehindAttention,
+    /// With what gradients need.
+    WithTape,
+}
+
 impl<B: Backend> Engine<B> {
     /// Runs `sequences` from their tokens, in batches of at most [`Engine::max_tokens`] tokens.
     ///
@@ -98,7 +107,18 @@ impl<B: Backend> Engine<B> {
         capture: &[Site],
         output: Output<'_, B>,
     ) -> Result<Run<B>, EngineError> {
-        Ok(self.resume_pass(resume, interventions, capture, output, false)?.0)
+        Ok(self.resume_pass(resume, interventions, capture, output, ResumeKind::Plain)?.0)
+    }
+
+    /// As [`Engine::resume`], with the attention of the first block taken from the run, up to `hook_z`: for interventions
+    /// behind it. The run must have captured the layer's `hook_z` too.
+    pub(super) fn resume_behind_attention(
+        &self,
+        resume: &Resume<'_, B>,
+        interventions: &[Intervention<'_, B>],
+        output: Output<'_, B>,
+    ) -> Result<Run<B>, EngineError> {
+        Ok(self.resume_pass(resume, interventions, &[], output, ResumeKind::BehindAttention)?.0)
     }
 
     /// As [`Engine::resume`], keeping what [`Engine::backward`] needs.
@@ -120,7 +140,7 @@ impl<B: Backend> Engine<B> {
                 found: other.site.to_string(),
             });
         }
-        self.resume_pass(resume, interventions, &[], output, true)
+        self.resume_pass(resume, interventions, &[], output, ResumeKind::WithTape)
     }
 
     fn check_sequences(&self, sequences: &[Vec<u32>]) -> Result<(), EngineError> {
@@ -158,7 +178,7 @@ impl<B: Backend> Engine<B> {
         interventions: &[Intervention<'_, B>],
         capture: &[Site],
         output: Output<'_, B>,
-        with_tape: bool,
+        kind: ResumeKind,
     ) -> Result<(Run<B>, Tape<B>), EngineError> {
         let config = self.config();
         let base = &resume.run.layout;
@@ -175,21 +195,41 @@ impl<B: Backend> Engine<B> {
         let layout = Layout::new(rows);
         let prefix = PrefixOf { prefix: resume.run.prefix.as_ref(), offsets };
         let mut pass = Pass::new(self, layout, prefix, interventions, (resume.layer, capture), &output)?;
-        if let Some(early) = interventions.iter().find(|i| {
-            i.site.canonical(config.n_layers).layer().is_none_or(|l| l < resume.layer)
-                && i.site != Site::FinalNormalized
-                && i.site.canonical(config.n_layers) != Site::resid(resume.layer, config.n_layers)
-        }) {
-            let reason = format!("the pass resumes at layer {}", resume.layer);
-            return Err(EngineError::NeverFires { site: early.site.to_string(), reason });
+        self.check_entry(interventions, resume.layer)?;
+        let tokens = self.backend.upload_indices(&tokens)?;
+        match kind {
+            ResumeKind::Plain => {}
+            ResumeKind::BehindAttention => pass.z = Some(self.rows_of(resume.run, Site::Z(resume.layer), &tokens)?),
+            ResumeKind::WithTape => pass.tape = Some(Vec::new()),
         }
-        if with_tape {
-            pass.tape = Some(Vec::new());
-        }
-        let source = resume.run.site(Site::resid(resume.layer, config.n_layers))?;
-        let mut resid = self.backend.tensor(tokens.len() * config.d_model)?;
-        self.backend.gather_rows(source, config.d_model, &self.backend.upload_indices(&tokens)?, &mut resid)?;
+        let resid = self.rows_of(resume.run, Site::resid(resume.layer, config.n_layers), &tokens)?;
         pass.finish(resid, resume.layer, &[], output)
+    }
+
+    /// Refuses interventions in front of the block where a pass begins.
+    pub(super) fn check_entry(&self, interventions: &[Intervention<'_, B>], layer: usize) -> Result<(), EngineError> {
+        let n_layers = self.config().n_layers;
+        let early = |site: Site| {
+            let site = site.canonical(n_layers);
+            site.layer().is_none_or(|l| l < layer)
+                && site != Site::FinalNormalized
+                && site != Site::resid(layer, n_layers)
+        };
+        match interventions.iter().find(|intervention| early(intervention.site)) {
+            None => Ok(()),
+            Some(intervention) => {
+                let reason = format!("the pass resumes at layer {layer}");
+                Err(EngineError::NeverFires { site: intervention.site.to_string(), reason })
+            }
+        }
+    }
+
+    /// Rows of a captured site.
+    pub(super) fn rows_of(&self, run: &Run<B>, site: Site, tokens: &B::Indices) -> Result<B::Tensor, EngineError> {
+        let width = site.width(self.config());
+        let mut rows = self.backend.tensor(self.backend.indices_len(tokens) * width)?;
+        self.backend.gather_rows(run.site(site)?, width, tokens, &mut rows)?;
+        Ok(rows)
     }
 
     /// Joins the batches of one run.

@@ -1,7 +1,7 @@
 //! Interventions: a site, the rows and positions they touch, and what they do there.
 
 use super::{Engine, EngineError, Layout, Run, Site};
-use crate::backend::{Backend, Bases, Columns, Epilogue, PatchRows};
+use crate::backend::{Backend, Bases, Columns, Epilogue, Norm, PatchRows};
 use crate::model::ModelConfig;
 use crate::types::Matrix;
 
@@ -10,7 +10,7 @@ use crate::types::Matrix;
 pub enum Part {
     /// Everything.
     All,
-    /// One head of `q`, `k`, `v`, `z`, `pattern` or `result`.
+    /// One head of `q`, `k`, `v`, `z`, `pattern`, `result`, or of the inputs of `q`, `k` and `v`.
     ///
     /// On `k` and `v` this counts key-value heads, `0..n_kv_heads`, as in TransformerLens: with grouped queries,
     /// patching key-value head `g` changes what all of the query heads `g * (n_heads / n_kv_heads) ..` of its group
@@ -109,7 +109,7 @@ impl Part {
             Part::All => Ok(Columns::all(width)),
             Part::Head(head) if !site.has_heads() => Err(mismatch("head", "a site with heads".into(), head)),
             Part::Head(head) if head >= site.n_heads(config) => {
-                let group = matches!(site, Site::K(_) | Site::V(_)) && config.n_kv_heads < config.n_heads;
+                let group = site.n_heads(config) < config.n_heads;
                 let kind = if group { " key-value heads" } else { "" };
                 Err(mismatch("head", format!("0..{}{kind}", site.n_heads(config)), head))
             }
@@ -122,10 +122,10 @@ impl Part {
         }
     }
 
-    /// How many values an operation changes together: a head's result is as wide as the residual stream.
+    /// How many values an operation changes together: a head's result and its inputs are as wide as the residual stream.
     pub(super) fn width(self, site: Site, config: &ModelConfig) -> Result<usize, EngineError> {
         let width = self.columns(site, config)?.width;
-        Ok(if let Site::Result(_) = site { config.d_model } else { width })
+        Ok(if site.stored() == site { width } else { config.d_model })
     }
 }
 
@@ -215,10 +215,7 @@ impl<B: Backend> Engine<B> {
         let rows = match (intervention.op.source(), site) {
             (Source::Zero, _) => return Ok(()),
             (Source::Run(run), Site::Pattern(_)) => run.layout.n_tokens(),
-            (Source::Run(run), Site::Result(layer)) => {
-                self.backend.len(run.site(Site::Z(layer))?) / Site::Z(layer).width(self.config())
-            }
-            (Source::Run(run), _) => self.backend.len(run.site(site)?) / site.width(self.config()),
+            (Source::Run(run), _) => self.backend.len(run.site(site.stored())?) / site.stored().width(self.config()),
             (Source::Rows(tensor), _) => self.backend.len(tensor) / site.width(self.config()),
         };
         self.check_rows(intervention, rows)
@@ -292,7 +289,41 @@ impl<B: Backend> Engine<B> {
         let site = compiled.intervention.site;
         let part = compiled.intervention.part.columns(site, self.config())?;
         let columns = Columns { stride, start: offset + part.start, width: part.width };
-        self.with_source(compiled, site, |source| self.edit(compiled, x, columns, source, part))
+        let target = &compiled.target;
+        self.with_source(compiled, site, |source| self.edit(compiled, (x, target), columns, source, part))
+    }
+
+    /// Applies an intervention to what heads read: its rows of the residual are patched apart from the rest, and what
+    /// `weight` makes of them replaces those heads' columns of `out`, whose rows are `stride` values with the site's
+    /// projections starting at `offset`.
+    pub(super) fn apply_to_input(
+        &self,
+        compiled: &Compiled<'_, B>,
+        resid: &B::Tensor,
+        (norm, weight): (&Norm<B::Tensor>, &B::Weight),
+        out: &mut B::Tensor,
+        (stride, offset): (usize, usize),
+    ) -> Result<(), EngineError> {
+        let (backend, d_model, site) = (&self.backend, self.config().d_model, compiled.intervention.site);
+        let n = compiled.intervention.patches.len();
+        let every = backend.upload_indices(&(0..n as u32).collect::<Vec<_>>())?;
+        let mut rows = backend.tensor(n * d_model)?;
+        backend.gather_rows(resid, d_model, &compiled.target, &mut rows)?;
+        let all = Columns::all(d_model);
+        self.with_source(compiled, site, |source| self.edit(compiled, (&mut rows, &every), all, source, all))?;
+        let mut normed = backend.tensor(n * d_model)?;
+        backend.layer_norm(&rows, norm, &mut normed)?;
+        let mut projected = backend.tensor(n * stride)?;
+        backend.linear(&normed, weight, Epilogue::Store, &mut projected)?;
+        let heads = match compiled.intervention.part {
+            Part::Head(head) => head..head + 1,
+            _ => 0..site.n_heads(self.config()),
+        };
+        let d_head = self.config().d_head;
+        let columns = Columns { stride, start: offset + heads.start * d_head, width: heads.len() * d_head };
+        let back = PatchRows { target: &compiled.target, source: &every };
+        backend.patch_replace(out, columns, &projected, columns, back)?;
+        Ok(())
     }
 
     /// Resolves the source to a tensor as wide as `site` and calls `f` with it.
@@ -303,7 +334,7 @@ impl<B: Backend> Engine<B> {
         f: impl FnOnce(&B::Tensor) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
         match compiled.intervention.op.source() {
-            Source::Run(run) => f(run.site(site)?),
+            Source::Run(run) => f(run.site(site.stored())?),
             Source::Rows(tensor) => f(tensor),
             Source::Zero => {
                 let mut zeros = self.backend.tensor(site.width(self.config()))?;
@@ -316,12 +347,12 @@ impl<B: Backend> Engine<B> {
     fn edit(
         &self,
         compiled: &Compiled<'_, B>,
-        x: &mut B::Tensor,
+        (x, target): (&mut B::Tensor, &B::Indices),
         columns: Columns,
         source: &B::Tensor,
         source_columns: Columns,
     ) -> Result<(), EngineError> {
-        let rows = PatchRows { target: &compiled.target, source: &compiled.source };
+        let rows = PatchRows { target, source: &compiled.source };
         match &compiled.intervention.op {
             Op::Replace(_) => self.backend.patch_replace(x, columns, source, source_columns, rows)?,
             Op::Swap { bases, k, .. } => {
@@ -368,7 +399,7 @@ impl<B: Backend> Engine<B> {
         let d_model = Columns::all(config.d_model);
         if matches!(compiled.intervention.op, Op::Add { .. }) {
             return self.with_source(compiled, compiled.intervention.site, |source| {
-                self.edit(compiled, attn_out, d_model, source, d_model)
+                self.edit(compiled, (attn_out, &compiled.target), d_model, source, d_model)
             });
         }
         let n = compiled.intervention.patches.len();

@@ -7,6 +7,7 @@
 mod backward;
 mod flops;
 mod forward;
+mod frozen;
 mod intervention;
 mod layout;
 pub mod metrics;
@@ -25,7 +26,7 @@ pub use intervention::{Intervention, Op, Part, Patch, Source};
 pub use layout::Layout;
 pub use metrics::{Baselines, Metric, Mode, Scores};
 pub use paired::{PairedRun, PatchPositions, PatchedRow};
-pub use plan::{Cell, Change, Edit, Needs, Plan, Step, Values};
+pub use plan::{Cell, Change, Edit, Needs, Places, Plan, Step, Values};
 pub use run::{Logits, Run};
 pub use site::Site;
 

@@ -28,7 +28,7 @@ impl PatchPositions {
     }
 
     /// Is the position there in prompt `prompt` of a dataset, which has `len` tokens?
-    pub(super) fn check(self, dataset: &str, prompt: usize, len: usize) -> Result<(), EngineError> {
+    pub(crate) fn check(self, dataset: &str, prompt: usize, len: usize) -> Result<(), EngineError> {
         match self {
             PatchPositions::One(position) if position >= len => Err(EngineError::Mismatch {
                 what: format!("{dataset}: patched position of prompt {prompt}"),
@@ -148,6 +148,11 @@ impl<B: Backend> PairedRun<B> {
     /// Clean and corrupted scores.
     pub fn baselines(&self) -> &Baselines {
         &self.baselines
+    }
+
+    /// The sequences of a prompt: of the run that is patched, and of the other one, which new values come from.
+    pub fn sides(&self, prompt: usize, mode: Mode) -> (usize, usize) {
+        sides(&self.prompts, prompt, mode)
     }
 
     /// Number of prompts.

@@ -5,7 +5,7 @@ use super::forward::{Output, running_sum};
 use super::intervention::Compiled;
 use super::mlp::MlpTape;
 use super::run::Prefix;
-use super::{Engine, EngineError, Intervention, Layer, Layout, Logits, Patch, Run, Site};
+use super::{Engine, EngineError, Intervention, Layer, Layout, Logits, Part, Patch, Run, Site};
 use crate::backend::{Backend, Columns, Epilogue, KeyValues, Norm};
 use crate::types::Matrix;
 use std::collections::{HashMap, HashSet};
@@ -39,6 +39,31 @@ pub(super) struct Pass<'a, B: Backend> {
     keep: Option<B::Indices>,
     kept: Vec<B::Tensor>,
     pub(super) tape: Option<Vec<LayerTape<B>>>,
+    /// `hook_z` of the first block's tokens, when the pass enters behind its attention.
+    pub(super) z: Option<B::Tensor>,
+    /// The run that all heads' outputs are taken from, and which of its tokens this pass computes.
+    pub(super) frozen: Option<(&'a Run<B>, B::Indices)>,
+}
+
+/// Every intervention at a head's input starts from the residual as it is, so that two of them at one place would not add
+/// up: refuses those.
+fn check_inputs<B: Backend>(interventions: &[Intervention<'_, B>]) -> Result<(), EngineError> {
+    let mut seen: HashMap<(Site, usize, usize), Vec<Part>> = HashMap::new();
+    for intervention in interventions.iter().filter(|i| matches!(i.site.stored(), Site::ResidPre(_))) {
+        let (site, part) = (intervention.site, intervention.part);
+        for patch in intervention.patches.iter().filter(|_| site.stored() != site) {
+            let parts = seen.entry((site, patch.row, patch.position)).or_default();
+            if parts.iter().any(|other| *other == part || [*other, part].contains(&Part::All)) {
+                return Err(EngineError::Mismatch {
+                    what: format!("patches of a head's {site} at position {} of row {}", patch.position, patch.row),
+                    expected: "one".into(),
+                    found: "two".into(),
+                });
+            }
+            parts.push(part);
+        }
+    }
+    Ok(())
 }
 
 impl<'a, B: Backend> Pass<'a, B> {
@@ -55,8 +80,8 @@ impl<'a, B: Backend> Pass<'a, B> {
         let mut wanted = HashSet::new();
         for site in capture {
             site.check(config)?;
-            if let Site::Result(_) = site {
-                let reason = "it is never stored: capture attn.hook_z and ask for a head's result".into();
+            if site.stored() != *site {
+                let reason = format!("it is never stored: capture {}, which it is computed from", site.stored());
                 return Err(EngineError::NoSuchSite { site: site.to_string(), reason });
             }
             wanted.insert(site.canonical(config.n_layers));
@@ -71,6 +96,7 @@ impl<'a, B: Backend> Pass<'a, B> {
             && start < config.n_layers
             && !wanted.iter().copied().any(behind)
             && interventions.iter().all(|i| !behind(i.site) || i.patches.iter().all(at_last));
+        check_inputs(interventions)?;
         let mut compiled: HashMap<Site, Vec<_>> = HashMap::new();
         for intervention in interventions {
             let computed = if last_only && behind(intervention.site) { &last } else { &layout };
@@ -95,6 +121,8 @@ impl<'a, B: Backend> Pass<'a, B> {
             keep: None,
             kept: Vec::new(),
             tape: None,
+            z: None,
+            frozen: None,
         })
     }
 
@@ -147,7 +175,7 @@ impl<'a, B: Backend> Pass<'a, B> {
             if matches!(output, Output::None) && self.done_before(layer) {
                 break;
             }
-            resid = self.block(layer, resid)?;
+            resid = if self.frozen.is_some() { self.frozen_block(layer, resid)? } else { self.block(layer, resid)? };
         }
         self.at(Site::ResidPost(n_layers - 1), &mut resid)?;
         let final_resid = self.tape.is_some().then(|| self.copy(&resid)).transpose()?;
@@ -173,7 +201,7 @@ impl<'a, B: Backend> Pass<'a, B> {
     }
 
     /// Is nothing left to do from block `layer` on, when no output is wanted?
-    fn done_before(&self, layer: usize) -> bool {
+    pub(super) fn done_before(&self, layer: usize) -> bool {
         let later = |site: &Site| !self.captured.contains_key(site) && site.layer().is_none_or(|l| l >= layer);
         self.keep.is_none() && self.tape.is_none() && !self.wanted.iter().any(later)
     }
@@ -191,7 +219,13 @@ impl<'a, B: Backend> Pass<'a, B> {
     }
 
     /// As [`Pass::at`] for a site that is a range of columns of a wider matrix.
-    fn at_columns(&mut self, site: Site, x: &mut B::Tensor, stride: usize, offset: usize) -> Result<(), EngineError> {
+    pub(super) fn at_columns(
+        &mut self,
+        site: Site,
+        x: &mut B::Tensor,
+        stride: usize,
+        offset: usize,
+    ) -> Result<(), EngineError> {
         for compiled in self.compiled.get(&site).into_iter().flatten() {
             self.engine.apply(compiled, x, stride, offset)?;
         }
@@ -201,6 +235,21 @@ impl<'a, B: Backend> Pass<'a, B> {
         let width = site.width(self.engine.config());
         let copy = if stride == width { self.copy(x)? } else { self.columns(x, stride, offset, width)? };
         self.captured.insert(site, copy);
+        Ok(())
+    }
+
+    /// Applies the interventions at a head's input.
+    fn at_input(
+        &self,
+        site: Site,
+        resid: &B::Tensor,
+        projection: (&Norm<B::Tensor>, &B::Weight),
+        out: &mut B::Tensor,
+        place: (usize, usize),
+    ) -> Result<(), EngineError> {
+        for compiled in self.compiled.get(&site).into_iter().flatten() {
+            self.engine.apply_to_input(compiled, resid, projection, out, place)?;
+        }
         Ok(())
     }
 
@@ -235,10 +284,10 @@ impl<'a, B: Backend> Pass<'a, B> {
     }
 
     /// The last positions' rows of `x`.
-    fn last_rows(&self, x: &B::Tensor) -> Result<B::Tensor, EngineError> {
-        let (backend, d_model) = (&self.engine.backend, self.engine.config().d_model);
-        let mut rows = backend.tensor(self.layout.n_rows() * d_model)?;
-        backend.gather_rows(x, d_model, &self.last, &mut rows)?;
+    fn last_rows(&self, x: &B::Tensor, width: usize) -> Result<B::Tensor, EngineError> {
+        let backend = &self.engine.backend;
+        let mut rows = backend.tensor(self.layout.n_rows() * width)?;
+        backend.gather_rows(x, width, &self.last, &mut rows)?;
         Ok(rows)
     }
 
@@ -250,18 +299,25 @@ impl<'a, B: Backend> Pass<'a, B> {
         let (weights, d_model) = (&engine.layers[layer], config.d_model);
         let (d_attn, d_kv) = (config.d_attn(), config.d_kv());
         let only_last = self.last_only && layer + 1 == config.n_layers;
+        if let Some(z) = self.z.take() {
+            return self.block_behind_attention(layer, resid, z, only_last);
+        }
         self.at(Site::ResidPre(layer), &mut resid)?;
         let resid_pre = self.tape.is_some().then(|| self.copy(&resid)).transpose()?;
 
         let mut normed = self.norm(&resid, &weights.ln1)?;
         let mut kv = self.linear(&normed, &weights.key_value, (d_model, 2 * d_kv), Epilogue::Store)?;
+        let key_value = (&weights.ln1, &weights.key_value);
+        self.at_input(Site::KInput(layer), &resid, key_value, &mut kv, (2 * d_kv, 0))?;
+        self.at_input(Site::VInput(layer), &resid, key_value, &mut kv, (2 * d_kv, d_kv))?;
         self.at_columns(Site::K(layer), &mut kv, 2 * d_kv, 0)?;
         self.at_columns(Site::V(layer), &mut kv, 2 * d_kv, d_kv)?;
         if only_last {
-            normed = self.last_rows(&normed)?;
-            resid = self.last_rows(&resid)?;
+            normed = self.last_rows(&normed, d_model)?;
+            resid = self.last_rows(&resid, d_model)?;
         }
         let mut q = self.linear(&normed, &weights.query, (d_model, d_attn), Epilogue::Store)?;
+        self.at_input(Site::QInput(layer), &resid, (&weights.ln1, &weights.query), &mut q, (d_attn, 0))?;
         self.at(Site::Q(layer), &mut q)?;
         let qk_inputs = self.norm_queries_and_keys(weights, &mut q, &mut kv)?;
         let asked = if only_last { &self.positions_last } else { &self.positions };
@@ -283,6 +339,23 @@ impl<'a, B: Backend> Pass<'a, B> {
             tape.push(LayerTape { resid_pre, qk_inputs, q, kv, log_sum_exp, mlp });
         }
         Ok(resid)
+    }
+
+    /// The rest of a block whose attention is known.
+    fn block_behind_attention(
+        &mut self,
+        layer: usize,
+        mut resid: B::Tensor,
+        mut z: B::Tensor,
+        only_last: bool,
+    ) -> Result<B::Tensor, EngineError> {
+        if only_last {
+            let (d_model, d_attn) = (self.engine.config().d_model, self.engine.config().d_attn());
+            resid = self.last_rows(&resid, d_model)?;
+            z = self.last_rows(&z, d_attn)?;
+        }
+        self.at(Site::Z(layer), &mut z)?;
+        Ok(self.residual_updates(layer, &self.engine.layers[layer], resid, z)?.0)
     }
 
     /// Attention up to `hook_z`; the probabilities exist only when somebody wants them.
@@ -384,10 +457,10 @@ impl<'a, B: Backend> Pass<'a, B> {
         if matches!(output, Output::None) && !self.touches(Site::FinalNormalized) {
             return Ok(None);
         }
-        let resid = if whole || rows_are_last { resid } else { self.last_rows(&resid)? };
+        let resid = if whole || rows_are_last { resid } else { self.last_rows(&resid, config.d_model)? };
         let mut normed = self.final_norm(&resid)?;
         if whole && !rows_are_last && !matches!(output, Output::All) {
-            normed = self.last_rows(&normed)?;
+            normed = self.last_rows(&normed, config.d_model)?;
         }
         let vocabulary = (config.d_model, config.d_vocab);
         let rows = backend.len(&normed) / config.d_model;

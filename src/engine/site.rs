@@ -5,6 +5,15 @@ use crate::model::ModelConfig;
 use std::fmt;
 use std::str::FromStr;
 
+/// Where a resumed row enters the stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Entry {
+    /// The first block that is computed.
+    pub(super) layer: usize,
+    /// Its attention is that of the captured run: the row enters at `hook_z`.
+    pub(super) behind_attention: bool,
+}
+
 /// A place in the forward pass. Displayed and parsed as the TransformerLens hook name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Site {
@@ -14,6 +23,13 @@ pub enum Site {
     PosEmbed,
     /// `blocks.{l}.hook_resid_pre`, `d_model` wide.
     ResidPre(usize),
+    /// `blocks.{l}.hook_q_input`: what a head's query is computed from, `d_model` wide per head. Never stored: without a
+    /// patch it is `hook_resid_pre`.
+    QInput(usize),
+    /// `blocks.{l}.hook_k_input`: the same for a key-value head's key.
+    KInput(usize),
+    /// `blocks.{l}.hook_v_input`: the same for a key-value head's value.
+    VInput(usize),
     /// `blocks.{l}.attn.hook_q`, before the query's norm (if the model has one) and the rotary embedding,
     /// `n_heads * d_head` wide.
     Q(usize),
@@ -47,8 +63,11 @@ pub enum Site {
 type BlockSite = fn(usize) -> Site;
 
 /// The part of a hook name behind the block, and the site it names.
-const BLOCK_SITES: [(&str, BlockSite); 13] = [
+const BLOCK_SITES: [(&str, BlockSite); 16] = [
     ("hook_resid_pre", Site::ResidPre),
+    ("hook_q_input", Site::QInput),
+    ("hook_k_input", Site::KInput),
+    ("hook_v_input", Site::VInput),
     ("attn.hook_q", Site::Q),
     ("attn.hook_k", Site::K),
     ("attn.hook_v", Site::V),
@@ -74,8 +93,8 @@ impl Site {
         use Site::*;
         match self {
             Embed | PosEmbed | FinalNormalized => None,
-            ResidPre(l) | Q(l) | K(l) | V(l) | Pattern(l) | Z(l) | Result(l) | AttnOut(l) | ResidMid(l) | MlpPre(l)
-            | MlpPost(l) | MlpOut(l) | ResidPost(l) => Some(l),
+            ResidPre(l) | QInput(l) | KInput(l) | VInput(l) | Q(l) | K(l) | V(l) | Pattern(l) | Z(l) | Result(l)
+            | AttnOut(l) | ResidMid(l) | MlpPre(l) | MlpPost(l) | MlpOut(l) | ResidPost(l) => Some(l),
         }
     }
 
@@ -99,30 +118,46 @@ impl Site {
 
     /// Does the site have one part per head?
     pub fn has_heads(self) -> bool {
-        matches!(self, Site::Q(_) | Site::K(_) | Site::V(_) | Site::Z(_) | Site::Pattern(_) | Site::Result(_))
+        use Site::*;
+        matches!(self, QInput(_) | KInput(_) | VInput(_) | Q(_) | K(_) | V(_) | Z(_) | Pattern(_) | Result(_))
     }
 
     /// How many parts that is: keys and values have one per key-value head.
     pub fn n_heads(self, config: &ModelConfig) -> usize {
         match self {
-            Site::K(_) | Site::V(_) => config.n_kv_heads,
+            Site::K(_) | Site::V(_) | Site::KInput(_) | Site::VInput(_) => config.n_kv_heads,
             _ if self.has_heads() => config.n_heads,
             _ => 0,
         }
     }
 
-    /// The first block that a row computes when this site is patched: a canonical one.
-    pub(crate) fn resumes_at(self, n_layers: usize) -> usize {
-        match self {
+    /// Where a row enters the stack when this (canonical) site is patched.
+    pub(super) fn entry(self, n_layers: usize) -> Entry {
+        let behind_attention = matches!(
+            self,
+            Site::Z(_) | Site::Result(_) | Site::AttnOut(_) | Site::ResidMid(_) | Site::MlpPre(_) | Site::MlpPost(_)
+        ) || matches!(self, Site::MlpOut(_));
+        let layer = match self {
             Site::ResidPost(_) | Site::FinalNormalized => n_layers,
             site => site.layer().unwrap_or(0),
+        };
+        Entry { layer, behind_attention }
+    }
+
+    /// The site whose captured values stand for this one's, if it is never stored itself.
+    pub(super) fn stored(self) -> Self {
+        match self {
+            Site::Result(layer) => Site::Z(layer),
+            Site::QInput(layer) | Site::KInput(layer) | Site::VInput(layer) => Site::ResidPre(layer),
+            site => site,
         }
     }
 
     /// Is the site computed after the keys and values of its block: the part of the last block that only the last
     /// position needs?
     pub(crate) fn behind_keys(self) -> bool {
-        !matches!(self, Site::Embed | Site::PosEmbed | Site::ResidPre(_) | Site::K(_) | Site::V(_))
+        use Site::*;
+        !matches!(self, Embed | PosEmbed | ResidPre(_) | KInput(_) | VInput(_) | K(_) | V(_))
     }
 
     /// Does this model have the site?

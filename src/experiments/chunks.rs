@@ -209,7 +209,8 @@ pub(super) fn patch_share<B: Backend, E: From<EngineError>>(
     let mut baselines = Baselines { clean: no_scores(), corrupted: no_scores(), positive: Vec::new() };
     for (number, range) in ranges.iter().enumerate() {
         let part = part(prompts, range.clone());
-        let plan = Plan::new(engine.config(), &part, cells, engine.max_tokens())?;
+        let cells: Vec<Cell> = cells.iter().map(|cell| cell.part(range)).collect();
+        let plan = Plan::new(engine.config(), &part, &cells, engine.max_tokens())?;
         let paired = PairedRun::new(engine, part, &sites, &positions, metrics.contains(&Metric::ProbDiff))?;
         baselines = joined_baselines(vec![baselines, paired.baselines().clone()]);
         let last = number + 1 == ranges.len();

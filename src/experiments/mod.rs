@@ -1,10 +1,13 @@
 //! Experiments on an engine: each file one question.
 
+pub mod activation_maps;
 pub mod chunks;
 pub mod comparison;
+pub mod component;
 pub mod das_fits;
 pub mod devices;
 pub mod logit_filter;
 pub mod patching_suite;
+pub mod path_patching;
 pub mod self_check;
 mod test_sets;

@@ -7,6 +7,33 @@ use crate::engine::{Cell, Change, Edit, Mode, Part, PatchPositions, Site, Values
 use crate::types::Matrix;
 use std::sync::Arc;
 
+/// Heads whose results the paper's suite patches, as (layer, head), by model.
+const PAPER_HEADS: [(&str, &[(usize, usize)]); 2] = [
+    ("gpt2-small", &[(0, 4), (7, 1), (9, 2), (10, 1), (10, 4), (11, 9), (8, 5), (9, 10), (6, 4), (7, 5)]),
+    (
+        "pythia-2.8b",
+        &[
+            (17, 19),
+            (22, 5),
+            (14, 4),
+            (20, 10),
+            (12, 2),
+            (10, 26),
+            (12, 4),
+            (12, 17),
+            (14, 2),
+            (13, 20),
+            (9, 29),
+            (11, 16),
+        ],
+    ),
+];
+
+/// The heads that the paper patches in this model, if it does.
+pub fn paper_heads(model: &str) -> Option<&'static [(usize, usize)]> {
+    PAPER_HEADS.into_iter().find(|(name, _)| *name == model).map(|(_, heads)| heads)
+}
+
 /// At which layers a cell patches the residual stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Layers {
@@ -28,7 +55,8 @@ pub fn residual_cell(columns: Matrix, layers: Layers, positions: PatchPositions,
 }
 
 fn swap(site: Site, part: Part, positions: PatchPositions, columns: &Arc<Matrix>) -> Edit {
-    Edit { site, part, positions, change: Change::Swap(Values::OtherRun, columns.clone()) }
+    let change = Change::Swap(Values::OtherRun, columns.clone());
+    Edit { site, part, places: positions.into(), change }
 }
 
 /// Swaps the results of `heads`, (layer, head), along `columns`, `(d_model, k)`, at every position.

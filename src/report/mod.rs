@@ -6,6 +6,7 @@ mod fitting_stats;
 mod golden;
 mod manifest;
 mod projections;
+mod result_map;
 mod suite_csv;
 mod table;
 
@@ -14,5 +15,6 @@ pub use fitting_stats::{FittingStats, StatsRow};
 pub use golden::{GOLDEN_DATASETS, Golden, GoldenFile};
 pub use manifest::{Manifest, ModelRecord, PromptsRecord, RunRecord, RunStart};
 pub use projections::{ProjectedPrompt, Projections};
+pub use result_map::ResultMap;
 pub use suite_csv::{CellKey, SuiteCsv};
 pub use table::Table;

@@ -6,6 +6,7 @@ mod compat;
 mod directions;
 mod journey;
 mod manifest;
+mod maps;
 mod same_numbers;
 mod science;
 mod verify;

@@ -1,5 +1,6 @@
 //! Cells and their edits: what a sweep patches, and what has to be captured for it.
 
+use crate::engine::site::Entry;
 use crate::engine::{EngineError, Mode, Part, PatchPositions, Site};
 use crate::model::ModelConfig;
 use crate::types::Matrix;
@@ -16,8 +17,8 @@ pub enum Values {
     OwnRun,
     /// Zero.
     Zero,
-    /// One vector as wide as the site, at every place: a mean.
-    Vector(Arc<Vec<f32>>),
+    /// Given rows as wide as the site: one for all places, or one per place, prompt after prompt.
+    Rows(Arc<Matrix>),
 }
 
 /// What an edit does with them.
@@ -27,8 +28,51 @@ pub enum Change {
     Replace(Values),
     /// `x += R Rᵀ (value - x)` with unit columns `R`, `(width of the part, k)`; zero columns change nothing.
     Swap(Values, Arc<Matrix>),
-    /// `x += scale * vector`.
-    Add(Arc<Vec<f32>>, f32),
+    /// `x += scale * row`, with rows as in [`Values::Rows`].
+    Add(Arc<Matrix>, f32),
+}
+
+/// The positions of an edit.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Places {
+    /// The same in every prompt.
+    Of(PatchPositions),
+    /// A list per prompt, without repetitions.
+    PerPrompt(Arc<Vec<Vec<usize>>>),
+}
+
+impl From<PatchPositions> for Places {
+    fn from(positions: PatchPositions) -> Self {
+        Places::Of(positions)
+    }
+}
+
+impl Places {
+    /// The positions in a prompt of `len` tokens.
+    fn of(&self, prompt: usize, len: usize) -> Vec<usize> {
+        match self {
+            Places::Of(positions) => positions.range(len).collect(),
+            Places::PerPrompt(lists) => lists.get(prompt).cloned().unwrap_or_default(),
+        }
+    }
+
+    /// How many places come before those of a prompt, in the order of given rows.
+    fn before(&self, prompt: usize) -> usize {
+        match self {
+            Places::Of(_) => 0,
+            Places::PerPrompt(lists) => lists.iter().take(prompt).map(Vec::len).sum(),
+        }
+    }
+
+    pub(super) fn check(&self, dataset: &str, prompt: usize, len: usize) -> Result<(), EngineError> {
+        match self {
+            Places::Of(positions) => positions.check(dataset, prompt, len),
+            Places::PerPrompt(lists) => {
+                let mut places = lists.get(prompt).into_iter().flatten();
+                places.try_for_each(|&position| PatchPositions::One(position).check(dataset, prompt, len))
+            }
+        }
+    }
 }
 
 /// One patch of a cell.
@@ -39,7 +83,7 @@ pub struct Edit {
     /// Which columns.
     pub part: Part,
     /// Which positions (of a pattern: of its queries).
-    pub positions: PatchPositions,
+    pub places: Places,
     /// What happens there.
     pub change: Change,
 }
@@ -56,7 +100,7 @@ pub struct Cell {
 impl Edit {
     /// Replaces a place by its value in the other run.
     pub fn replace(site: Site, part: Part, positions: PatchPositions) -> Self {
-        Self { site, part, positions, change: Change::Replace(Values::OtherRun) }
+        Self { site, part, places: positions.into(), change: Change::Replace(Values::OtherRun) }
     }
 
     pub(super) fn values(&self) -> Option<&Values> {
@@ -71,18 +115,24 @@ impl Edit {
         self.values() == Some(&Values::OwnRun)
     }
 
-    /// The layer where a row with this edit resumes.
-    pub(super) fn start(&self, n_layers: usize) -> usize {
-        self.site.canonical(n_layers).resumes_at(n_layers)
+    /// The rows that come with the edit.
+    pub(super) fn rows(&self) -> Option<&Arc<Matrix>> {
+        match &self.change {
+            Change::Add(rows, _) | Change::Replace(Values::Rows(rows)) | Change::Swap(Values::Rows(rows), _) => {
+                Some(rows)
+            }
+            _ => None,
+        }
+    }
+
+    /// Where a row with this edit enters the stack.
+    pub(super) fn entry(&self, n_layers: usize) -> Entry {
+        self.site.canonical(n_layers).entry(n_layers)
     }
 
     /// The site that has to be captured for the new values.
     fn source(&self) -> Option<Site> {
-        let captured = match self.site {
-            Site::Result(layer) => Site::Z(layer),
-            site => site,
-        };
-        matches!(self.values(), Some(Values::OtherRun | Values::OwnRun)).then_some(captured)
+        matches!(self.values(), Some(Values::OtherRun | Values::OwnRun)).then_some(self.site.stored())
     }
 
     /// Is the site in the last block behind its keys and values, where only the last position reaches the logits?
@@ -91,10 +141,15 @@ impl Edit {
         site.behind_keys() && site.layer().is_none_or(|layer| layer + 1 == n_layers)
     }
 
-    /// The positions of a prompt of `len` tokens that the edit touches and that can reach the logits.
-    pub(super) fn reach(&self, len: usize, n_layers: usize) -> Range<usize> {
-        let Range { start, end } = self.positions.range(len);
-        if self.last_alone(n_layers) { start.max(len.saturating_sub(1))..end } else { start..end }
+    /// The positions of a prompt of `len` tokens that the edit touches and that can reach the logits, each with the
+    /// number of its row among given ones.
+    pub(super) fn reach(&self, prompt: usize, len: usize, n_layers: usize) -> Vec<(usize, usize)> {
+        let first = if self.last_alone(n_layers) { len.saturating_sub(1) } else { 0 };
+        let before = self.places.before(prompt);
+        let shared = self.rows().is_none_or(|rows| rows.rows == 1);
+        let number = |(index, position)| (position, if shared { 0 } else { before + index });
+        let places = self.places.of(prompt, len).into_iter().enumerate();
+        places.map(number).filter(|(position, _)| *position >= first).collect()
     }
 
     pub(super) fn check(&self, config: &ModelConfig) -> Result<(), EngineError> {
@@ -109,22 +164,54 @@ impl Edit {
         {
             return mismatch("length of the direction", width, columns.rows);
         }
-        let vector = match &self.change {
-            Change::Add(vector, _)
-            | Change::Replace(Values::Vector(vector))
-            | Change::Swap(Values::Vector(vector), _) => vector.len(),
-            _ => return Ok(()),
-        };
+        let Some(rows) = self.rows() else { return Ok(()) };
         let width = self.site.width(config);
-        if vector == width { Ok(()) } else { mismatch("length of the vector", width, vector) }
+        if rows.cols != width {
+            return mismatch("length of the vector", width, rows.cols);
+        }
+        match &self.places {
+            Places::PerPrompt(lists) if rows.rows != 1 => {
+                let places = lists.iter().map(Vec::len).sum();
+                if rows.rows == places { Ok(()) } else { mismatch("number of rows", places, rows.rows) }
+            }
+            _ if rows.rows == 1 => Ok(()),
+            _ => mismatch("number of rows, for positions that are not listed,", 1, rows.rows),
+        }
+    }
+
+    /// The edit on a range of its dataset's prompts.
+    fn part(&self, range: &Range<usize>) -> Self {
+        let Places::PerPrompt(lists) = &self.places else { return self.clone() };
+        let kept = self.places.before(range.start)..self.places.before(range.end);
+        // Rows that are too few stay as they are: planning refuses them.
+        let cut = |rows: &Arc<Matrix>| match rows.data.get(kept.start * rows.cols..kept.end * rows.cols) {
+            Some(data) if rows.rows != 1 => Arc::new(Matrix::new(kept.len(), rows.cols, data.to_vec())),
+            _ => rows.clone(),
+        };
+        let values = |values: &Values| match values {
+            Values::Rows(rows) => Values::Rows(cut(rows)),
+            other => other.clone(),
+        };
+        let change = match &self.change {
+            Change::Replace(from) => Change::Replace(values(from)),
+            Change::Swap(from, columns) => Change::Swap(values(from), columns.clone()),
+            Change::Add(rows, scale) => Change::Add(cut(rows), *scale),
+        };
+        let places = Places::PerPrompt(Arc::new(lists.get(range.clone()).unwrap_or_default().to_vec()));
+        Self { site: self.site, part: self.part, places, change }
     }
 }
 
 impl Cell {
-    /// The layer where the cell's rows resume. An edit that freezes changes nothing in front of the others.
-    pub fn start(&self, n_layers: usize) -> usize {
-        let starts = self.edits.iter().filter(|edit| !edit.freezes()).map(|edit| edit.start(n_layers));
-        starts.min().unwrap_or(n_layers)
+    /// Where the cell's rows enter the stack. An edit that freezes changes nothing in front of the others.
+    pub(super) fn entry(&self, n_layers: usize) -> Entry {
+        let entries = self.edits.iter().filter(|edit| !edit.freezes()).map(|edit| edit.entry(n_layers));
+        entries.min().unwrap_or(Entry { layer: n_layers, behind_attention: false })
+    }
+
+    /// The cell on a range of its dataset's prompts: lists of places and rows are cut.
+    pub fn part(&self, range: &Range<usize>) -> Self {
+        Self { mode: self.mode, edits: self.edits.iter().map(|edit| edit.part(range)).collect() }
     }
 
     /// Do all new values come from the two runs? Then nothing changes before the first position at which they differ.
@@ -133,11 +220,17 @@ impl Cell {
     }
 
     /// The first position that the cell changes in a prompt of `len` tokens, if it can reach the logits from there.
-    pub(super) fn first_position(&self, len: usize, first_difference: usize, n_layers: usize) -> Option<usize> {
+    pub(super) fn first_position(
+        &self,
+        prompt: usize,
+        len: usize,
+        first_difference: usize,
+        n_layers: usize,
+    ) -> Option<usize> {
         let from = if self.within_the_pair() { first_difference } else { 0 };
         let changing = self.edits.iter().filter(|edit| !edit.freezes());
-        let ranges = changing.map(|edit| edit.reach(len, n_layers)).map(|range| range.start.max(from)..range.end);
-        ranges.filter(|range| !range.is_empty()).map(|range| range.start).min()
+        let places = changing.flat_map(|edit| edit.reach(prompt, len, n_layers));
+        places.map(|(position, _)| position).filter(|position| *position >= from).min()
     }
 }
 
@@ -155,10 +248,17 @@ impl Needs {
     pub fn of(cells: &[Cell], n_layers: usize) -> Self {
         let (mut sites, mut positions) = (BTreeSet::new(), BTreeSet::new());
         for cell in cells {
-            sites.insert(Site::resid(cell.start(n_layers), n_layers));
+            let entry = cell.entry(n_layers);
+            sites.insert(Site::resid(entry.layer, n_layers));
+            if entry.behind_attention {
+                sites.insert(Site::Z(entry.layer));
+            }
             for edit in &cell.edits {
                 sites.extend(edit.source().map(|site| site.canonical(n_layers)));
-                positions.insert(if edit.last_alone(n_layers) { PatchPositions::Last } else { edit.positions });
+                positions.insert(match edit.places {
+                    Places::Of(positions) if !edit.last_alone(n_layers) => positions,
+                    _ => PatchPositions::Last,
+                });
             }
         }
         Self { sites: sites.into_iter().collect(), positions: positions.into_iter().collect() }

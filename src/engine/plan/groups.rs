@@ -1,8 +1,9 @@
 //! The edits of a batch as few interventions: those that do the same at the same site act together, whatever their rows.
 
-use super::{Cell, Change, Row, Values};
+use super::{Cell, Change, Edit, Row, Values};
 use crate::backend::Backend;
 use crate::engine::paired::sides;
+use crate::engine::site::Entry;
 use crate::engine::{Engine, EngineError, Intervention, Op, PairedRun, Part, Patch, Site, Source};
 use crate::types::Matrix;
 use std::collections::BTreeMap;
@@ -31,33 +32,64 @@ enum OpKind {
 enum FromKind {
     Run,
     Zero,
-    Vector,
+    Rows,
 }
 
-/// The places of one intervention, and the directions and vectors that they refer to.
+/// What an edit does and where it takes its values from.
+fn kinds(edit: &Edit) -> (OpKind, FromKind) {
+    let op = match &edit.change {
+        Change::Replace(_) => OpKind::Replace,
+        Change::Swap(..) => OpKind::Swap,
+        Change::Add(_, scale) => OpKind::Add(scale.to_bits()),
+    };
+    let from = match edit.values() {
+        Some(Values::OtherRun | Values::OwnRun) => FromKind::Run,
+        Some(Values::Zero) => FromKind::Zero,
+        Some(Values::Rows(_)) | None => FromKind::Rows,
+    };
+    (op, from)
+}
+
+/// The places of one intervention, and the directions and rows that they refer to.
 #[derive(Default)]
 struct Members {
     patches: Vec<Patch>,
     bases: Vec<Arc<Matrix>>,
-    vectors: Vec<Arc<Vec<f32>>>,
+    given: Vec<Arc<Matrix>>,
+    /// Number of rows in front of the last entry of `given`.
+    given_before: usize,
+}
+
+impl Members {
+    /// The number of a basis, which is put behind the others unless it is the last one already.
+    fn basis(&mut self, columns: &Arc<Matrix>) -> usize {
+        if !self.bases.last().is_some_and(|last| Arc::ptr_eq(last, columns)) {
+            self.bases.push(columns.clone());
+        }
+        self.bases.len() - 1
+    }
+
+    /// The number of the first of given rows, which are put behind the others unless they are the last ones already.
+    fn first_row(&mut self, rows: &Arc<Matrix>) -> usize {
+        match self.given.last() {
+            Some(last) if Arc::ptr_eq(last, rows) => {}
+            last => {
+                self.given_before += last.map_or(0, |last| last.rows);
+                self.given.push(rows.clone());
+            }
+        }
+        self.given_before
+    }
 }
 
 /// The edits of a batch, grouped into interventions.
 #[derive(Default)]
 pub(super) struct Groups(BTreeMap<Kind, Members>);
 
-/// Directions (and how many to a basis) and vectors of one intervention on the device.
+/// Directions (and how many to a basis) and rows of one intervention on the device.
 pub(super) struct Uploaded<B: Backend> {
     bases: Option<(B::Tensor, usize)>,
-    vectors: Option<B::Tensor>,
-}
-
-/// The place of `value` in `list`, where it is put unless it is the last entry already.
-fn place_of<T: PartialEq>(list: &mut Vec<Arc<T>>, value: &Arc<T>) -> usize {
-    if !list.last().is_some_and(|last| Arc::ptr_eq(last, value)) {
-        list.push(value.clone());
-    }
-    list.len() - 1
+    rows: Option<B::Tensor>,
 }
 
 impl Groups {
@@ -66,36 +98,28 @@ impl Groups {
         cell: &Cell,
         (index, row): (usize, &Row),
         paired: &PairedRun<B>,
-        (layer, n_layers): (usize, usize),
+        (entry, n_layers): (Entry, usize),
     ) -> Result<(), EngineError> {
         let (own, other) = sides(paired.prompts(), row.prompt, cell.mode);
         let len = paired.run().layout().len(own);
-        for (number, edit) in cell.edits.iter().enumerate() {
-            let range = edit.reach(len, n_layers);
-            let positions = range.start.max(row.start)..range.end;
-            if positions.is_empty() || edit.start(n_layers) < layer {
+        for (number, edit) in cell.edits.iter().enumerate().filter(|(_, edit)| edit.entry(n_layers) >= entry) {
+            let mut places = edit.reach(row.prompt, len, n_layers);
+            places.retain(|(position, _)| *position >= row.start);
+            if places.is_empty() {
                 continue;
             }
             let site = edit.site.canonical(n_layers);
             let before = cell.edits[..number].iter().filter(|edit| edit.site.canonical(n_layers) == site);
-            let (op, basis) = match &edit.change {
-                Change::Replace(_) => (OpKind::Replace, None),
-                Change::Swap(_, columns) => (OpKind::Swap, Some(columns)),
-                Change::Add(_, scale) => (OpKind::Add(scale.to_bits()), None),
-            };
-            let (from, vector) = match (&edit.change, edit.values()) {
-                (Change::Add(vector, _), _) | (_, Some(Values::Vector(vector))) => (FromKind::Vector, Some(vector)),
-                (_, Some(Values::Zero)) => (FromKind::Zero, None),
-                _ => (FromKind::Run, None),
-            };
+            let (op, from) = kinds(edit);
             let members = self.0.entry(Kind { turn: before.count(), site, part: edit.part, op, from }).or_default();
-            let basis = basis.map_or(0, |columns| place_of(&mut members.bases, columns));
-            let vector = vector.map(|vector| place_of(&mut members.vectors, vector));
+            let basis = if let Change::Swap(_, columns) = &edit.change { members.basis(columns) } else { 0 };
+            let first = edit.rows().map_or(0, |rows| members.first_row(rows));
             let sequence = if edit.freezes() { own } else { other };
-            for position in positions {
-                let source = match (from, vector) {
-                    (FromKind::Run, _) => paired.run().token(sequence, position)?,
-                    (_, vector) => vector.unwrap_or(0),
+            for (position, given) in places {
+                let source = match from {
+                    FromKind::Run => paired.run().token(sequence, position)?,
+                    FromKind::Zero => 0,
+                    FromKind::Rows => first + given,
                 };
                 members.patches.push(Patch { row: index, position, source, basis });
             }
@@ -113,9 +137,9 @@ impl Groups {
                     Some((engine.backend().upload(&stacked(&members.bases, k))?, k))
                 }
             };
-            let rows: Vec<f32> = members.vectors.iter().flat_map(|vector| vector.iter().copied()).collect();
-            let vectors = if rows.is_empty() { None } else { Some(engine.backend().upload(&rows)?) };
-            Ok(Uploaded { bases, vectors })
+            let rows: Vec<f32> = members.given.iter().flat_map(|rows| rows.data.iter().copied()).collect();
+            let rows = if rows.is_empty() { None } else { Some(engine.backend().upload(&rows)?) };
+            Ok(Uploaded { bases, rows })
         };
         self.0.values().map(upload).collect()
     }
@@ -126,9 +150,9 @@ impl Groups {
         uploaded: &'a [Uploaded<B>],
     ) -> Vec<Intervention<'a, B>> {
         let intervention = |((kind, members), uploaded): ((&Kind, &Members), &'a Uploaded<B>)| {
-            let source = match (kind.from, &uploaded.vectors) {
+            let source = match (kind.from, &uploaded.rows) {
                 (FromKind::Run, _) => Source::Run(paired.run()),
-                (FromKind::Vector, Some(vectors)) => Source::Rows(vectors),
+                (FromKind::Rows, Some(rows)) => Source::Rows(rows),
                 _ => Source::Zero,
             };
             let op = match (kind.op, &uploaded.bases) {

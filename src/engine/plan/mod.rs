@@ -1,15 +1,16 @@
-//! The plan of a sweep: every cell becomes rows, rows that start at the same layer share batches.
+//! The plan of a sweep: every cell becomes rows, rows that enter the stack at the same place share batches.
 //!
-//! A cell is a list of edits patched together into one run. Its rows, one per prompt, start at the lowest layer and at
-//! the first position that an edit changes; what lies before comes from the captured run. Rows of any cells that start
-//! at the same layer stand in one batch, whatever they edit. Exactly the same numbers as one whole pass per cell.
+//! A cell is a list of edits patched together into one run. Its rows, one per prompt, enter at the lowest site and at
+//! the first position that an edit changes; what lies before comes from the captured run. Rows of any cells that enter
+//! at the same place stand in one batch, whatever they edit. Exactly the same numbers as one whole pass per cell.
 
 mod cell;
 mod groups;
 
-pub use cell::{Cell, Change, Edit, Needs, Values};
+pub use cell::{Cell, Change, Edit, Needs, Places, Values};
 
 use super::paired::sides;
+use super::site::Entry;
 use super::{Engine, EngineError, Flops, Layout, Metric, Mode, PairedRun, Resume, Scores};
 use crate::backend::Backend;
 use crate::model::ModelConfig;
@@ -31,7 +32,7 @@ struct Row {
 /// Rows that resume together.
 #[derive(Debug, Clone)]
 struct Batch {
-    layer: usize,
+    entry: Entry,
     rows: Vec<Row>,
     flops: Flops,
 }
@@ -67,28 +68,29 @@ impl<'a> Plan<'a> {
         max_tokens: usize,
     ) -> Result<Self, EngineError> {
         let n_layers = config.n_layers;
-        let mut by_layer: BTreeMap<usize, Vec<Row>> = BTreeMap::new();
+        let mut by_entry: BTreeMap<Entry, Vec<Row>> = BTreeMap::new();
         let first_differences: Vec<usize> = (0..prompts.clean.len()).map(|p| prompts.first_difference(p)).collect();
         for (index, cell) in cells.iter().enumerate() {
             cell.edits.iter().try_for_each(|edit| edit.check(config))?;
             for (prompt, &first_difference) in first_differences.iter().enumerate() {
                 let (sequence, _) = sides(prompts, prompt, cell.mode);
                 let len = prompts.sequences[sequence].len();
-                cell.edits.iter().try_for_each(|edit| edit.positions.check(&prompts.name, prompt, len))?;
+                cell.edits.iter().try_for_each(|edit| edit.places.check(&prompts.name, prompt, len))?;
                 // A patch that cannot reach the logits leaves the unpatched scores: nothing to compute.
-                if let Some(start) = cell.first_position(len, first_difference, n_layers) {
+                if let Some(start) = cell.first_position(prompt, len, first_difference, n_layers) {
                     let row = Row { cell: index, prompt, sequence, start };
-                    by_layer.entry(cell.start(n_layers)).or_default().push(row);
+                    by_entry.entry(cell.entry(n_layers)).or_default().push(row);
                 }
             }
         }
         let mut batches: Vec<Batch> = Vec::new();
-        for (layer, rows) in by_layer {
+        for (entry, rows) in by_entry {
             for rows in cut(rows, prompts, max_tokens) {
                 let layout = layout(prompts, &rows);
                 // An answer pair costs two columns; which of them are shared does not matter to the total.
                 let answers = prompts.answers.first().map_or(0, |pairs| 2 * pairs.len());
-                batches.push(Batch { layer, rows, flops: Flops::forward(config, &layout, layer, answers) });
+                let flops = Flops::resumed(config, &layout, (entry.layer, entry.behind_attention), answers);
+                batches.push(Batch { entry, rows, flops });
             }
         }
         let flops = batches.iter().map(|batch| batch.flops).sum();
@@ -127,11 +129,11 @@ impl<'a> Plan<'a> {
         let mut recording = B::Recording::default();
         for (number, batch) in self.batches.iter().enumerate() {
             // A recording is for batches of one shape, which follow each other.
-            let shape = |batch: &Batch| (batch.layer, batch.rows.len(), batch.flops.0);
+            let shape = |batch: &Batch| (batch.entry, batch.rows.len(), batch.flops.0);
             if number > 0 && shape(&self.batches[number - 1]) != shape(batch) {
                 recording = B::Recording::default();
             }
-            let found = self.run_rows(engine, paired, (batch.layer, &batch.rows), metrics, &mut recording)?;
+            let found = self.run_rows(engine, paired, (batch.entry, &batch.rows), metrics, &mut recording)?;
             let mut finished = Vec::new();
             for (index, row) in batch.rows.iter().enumerate() {
                 scores[row.cell].set(row.prompt, &found, index);
@@ -147,47 +149,51 @@ impl<'a> Plan<'a> {
         Ok(scores)
     }
 
-    /// The scores of rows that resume at a layer, one after the other: in one batch, or in two halves when the memory is
+    /// The scores of rows that enter at one place, one after the other: in one batch, or in two halves when the memory is
     /// full or was found to be too small for this many tokens.
     fn run_rows<B: Backend>(
         &self,
         engine: &Engine<B>,
         paired: &PairedRun<B>,
-        (layer, rows): (usize, &[Row]),
+        (entry, rows): (Entry, &[Row]),
         metrics: &[Metric],
         recording: &mut B::Recording,
     ) -> Result<Scores, EngineError> {
         let tokens = layout(paired.prompts(), rows).n_tokens();
         if rows.len() == 1 || tokens <= engine.max_tokens() {
-            let run = || self.run_batch(engine, paired, (layer, rows), metrics);
+            let run = || self.run_batch(engine, paired, (entry, rows), metrics);
             match engine.backend().repeat(recording, run) {
                 Err(error) if rows.len() > 1 && engine.halves_batches(&error, tokens) => {}
                 result => return result,
             }
         }
         let (first, second) = rows.split_at(rows.len() / 2);
-        let mut scores = self.run_rows(engine, paired, (layer, first), metrics, &mut B::Recording::default())?;
-        scores.extend(&self.run_rows(engine, paired, (layer, second), metrics, &mut B::Recording::default())?);
+        let mut scores = self.run_rows(engine, paired, (entry, first), metrics, &mut B::Recording::default())?;
+        scores.extend(&self.run_rows(engine, paired, (entry, second), metrics, &mut B::Recording::default())?);
         Ok(scores)
     }
 
-    /// The scores of rows that resume at a layer, one after the other.
+    /// The scores of rows that enter at one place, one after the other.
     fn run_batch<B: Backend>(
         &self,
         engine: &Engine<B>,
         paired: &PairedRun<B>,
-        (layer, rows): (usize, &[Row]),
+        (entry, rows): (Entry, &[Row]),
         metrics: &[Metric],
     ) -> Result<Scores, EngineError> {
         let mut groups = Groups::default();
         for (index, row) in rows.iter().enumerate() {
-            groups.add(&self.cells[row.cell], (index, row), paired, (layer, engine.config().n_layers))?;
+            groups.add(&self.cells[row.cell], (index, row), paired, (entry, engine.config().n_layers))?;
         }
         let uploaded = groups.upload(engine)?;
         let interventions = groups.interventions(paired, &uploaded);
         let starts: Vec<_> = rows.iter().map(|row| (row.sequence, row.start)).collect();
-        let resume = Resume { run: paired.run(), layer, rows: &starts };
-        let run = engine.resume(&resume, &interventions, &[], paired.output(metrics))?;
+        let resume = Resume { run: paired.run(), layer: entry.layer, rows: &starts };
+        let output = paired.output(metrics);
+        let run = match entry.behind_attention {
+            true => engine.resume_behind_attention(&resume, &interventions, output)?,
+            false => engine.resume(&resume, &interventions, &[], output)?,
+        };
         let logits = run.logits().ok_or_else(|| EngineError::NotCaptured { site: "answer logits".into() })?;
         let answers: Vec<_> = rows.iter().map(|row| paired.answers()[row.prompt].clone()).collect();
         Ok(Scores::new(logits, 0, &answers))

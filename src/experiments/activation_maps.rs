@@ -1,0 +1,173 @@
+//! Activation-patching maps: every head, or every place of the residual stream, patched on its own.
+//!
+//! The maps of TransformerLens' `get_act_patch_*` functions, in their shapes: one value per layer and head, layer and
+//! position, or layer, position and head. All maps of a call share one plan.
+
+use super::chunks::{Progress, patch_dataset};
+use super::component::Component;
+use crate::backend::Backend;
+use crate::engine::{Baselines, Cell, Edit, Engine, EngineError, Metric, Mode, PatchPositions};
+use crate::model::ModelConfig;
+use crate::types::PairedPrompts;
+use std::fmt;
+use std::str::FromStr;
+
+/// A kind of map: `z` is one value per layer and head, `z_by_position` per layer, position and head, `resid_pre` per
+/// layer and position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MapKind {
+    component: Component,
+    /// One position at a time.
+    by_position: bool,
+}
+
+const BY_POSITION: &str = "_by_position";
+
+impl fmt::Display for MapKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let suffix = if self.by_position && self.component.part_name().is_some() { BY_POSITION } else { "" };
+        write!(f, "{}{suffix}", self.component)
+    }
+}
+
+impl FromStr for MapKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, by_position) = match text.strip_suffix(BY_POSITION) {
+            Some(name) => (name, true),
+            None => (text, false),
+        };
+        let unknown = || {
+            format!(
+                "unknown map {text:?}, expected z, q, k, v or pattern (each also as z{BY_POSITION}, …), resid_pre, \
+                 resid_mid, resid_post, attn_out or mlp_out"
+            )
+        };
+        let component: Component = name.parse().map_err(|_| unknown())?;
+        match component.part_name() {
+            Some("neuron") => Err(unknown()),
+            None if by_position => Err(unknown()),
+            heads => Ok(Self { component, by_position: by_position || heads.is_none() }),
+        }
+    }
+}
+
+impl MapKind {
+    /// The names of the map's axes, outermost first: `layer`, `position`, `head`.
+    pub fn axes(self) -> Vec<&'static str> {
+        let position = self.by_position.then_some("position");
+        [Some("layer"), position, self.component.part_name()].into_iter().flatten().collect()
+    }
+
+    /// Length of every axis on prompts of `length` tokens.
+    pub fn shape(self, config: &ModelConfig, length: usize) -> Vec<usize> {
+        let len = |axis: &&str| match **axis {
+            "layer" => config.n_layers,
+            "position" => length,
+            _ => self.component.n_parts(config),
+        };
+        self.axes().iter().map(len).collect()
+    }
+
+    /// One cell per value, in the order of the shape.
+    fn cells(self, config: &ModelConfig, length: usize, mode: Mode) -> Vec<Cell> {
+        let parts = self.component.parts(config);
+        let positions: Vec<PatchPositions> = match self.by_position {
+            true => (0..length).map(PatchPositions::One).collect(),
+            false => vec![PatchPositions::All],
+        };
+        let mut cells = Vec::with_capacity(config.n_layers * positions.len() * parts.len());
+        for layer in 0..config.n_layers {
+            for &position in &positions {
+                for &part in &parts {
+                    cells.push(Cell { mode, edits: vec![Edit::replace(self.component.site(layer), part, position)] });
+                }
+            }
+        }
+        cells
+    }
+}
+
+/// A finished map.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ActivationMap {
+    /// What was patched.
+    pub kind: MapKind,
+    /// What was measured.
+    pub metric: Metric,
+    /// Length of every axis.
+    pub shape: Vec<usize>,
+    /// The metric as a fraction, row-major.
+    pub values: Vec<f64>,
+}
+
+/// The number of tokens that all prompts have.
+///
+/// # Errors
+/// [`EngineError::Mismatch`] when they differ: there is no axis of positions then.
+pub fn common_length(prompts: &PairedPrompts) -> Result<usize, EngineError> {
+    let mut lengths = prompts.sequences.iter().map(Vec::len);
+    let first = lengths.next().unwrap_or(0);
+    match lengths.find(|length| *length != first) {
+        None => Ok(first),
+        Some(other) => Err(EngineError::Mismatch {
+            what: format!("{}: tokens of a prompt, in a map by position", prompts.name),
+            expected: format!("{first}, as in the first prompt"),
+            found: other.to_string(),
+        }),
+    }
+}
+
+/// Every map of `kinds` under every metric, on the whole dataset. `told` hears the share of the work that is done.
+///
+/// # Errors
+/// Those of the engine and of `told`, prompts of unequal length for a map by position, a site that the model lacks.
+pub fn activation_maps<B: Backend, E: From<EngineError>>(
+    engine: &Engine<B>,
+    prompts: &PairedPrompts,
+    kinds: &[MapKind],
+    metrics: &[Metric],
+    budget: usize,
+    mut told: impl FnMut(f64) -> Result<(), E>,
+) -> Result<(Baselines, Vec<ActivationMap>), E> {
+    let config = engine.config();
+    let (cells, ranges) = map_cells(config, prompts, kinds, metrics)?;
+    let (baselines, scores) =
+        patch_dataset(engine, prompts, &cells, metrics, budget, |progress: Progress<'_>| told(progress.share))?;
+    let mut maps = Vec::new();
+    for (kind, mode, range) in ranges {
+        let shape = kind.shape(config, common_length(prompts).unwrap_or(0));
+        for &metric in metrics.iter().filter(|metric| metric.mode() == mode) {
+            let values = scores[range.clone()].iter().map(|scores| baselines.evaluate(metric, scores)).collect();
+            maps.push(ActivationMap { kind, metric, shape: shape.clone(), values });
+        }
+    }
+    Ok((baselines, maps))
+}
+
+/// The cells of maps, and which of them each kind has in each patching direction.
+type MapCells = (Vec<Cell>, Vec<(MapKind, Mode, std::ops::Range<usize>)>);
+
+/// The cells of every map, in both patching directions if the metrics ask for both.
+///
+/// # Errors
+/// Prompts of unequal length for a map by position.
+pub fn map_cells(
+    config: &ModelConfig,
+    prompts: &PairedPrompts,
+    kinds: &[MapKind],
+    metrics: &[Metric],
+) -> Result<MapCells, EngineError> {
+    let length = if kinds.iter().any(|kind| kind.by_position) { common_length(prompts)? } else { 0 };
+    let wanted = |mode: &Mode| metrics.iter().any(|metric| metric.mode() == *mode);
+    let (mut cells, mut ranges) = (Vec::new(), Vec::new());
+    for mode in [Mode::Denoising, Mode::Noising].into_iter().filter(wanted) {
+        for &kind in kinds {
+            let first = cells.len();
+            cells.extend(kind.cells(config, length, mode));
+            ranges.push((kind, mode, first..cells.len()));
+        }
+    }
+    Ok((cells, ranges))
+}

@@ -1,0 +1,129 @@
+//! Activation-patching maps, path patching and heads mode by the command line, on the demo model.
+
+use super::*;
+
+#[test]
+fn maps_are_written_as_arrays_and_tables_and_kept() {
+    let data = tempfile::tempdir().unwrap();
+    let arguments = ["activation-patching-maps", "--maps", "z,resid_pre", "--metrics", "logit_diff,logit_diff_noising"];
+    let first = run_in(data.path(), &[&arguments[..], &["--json"]].concat()).success().json();
+    let maps = first[0]["maps"].as_array().unwrap();
+    assert_eq!(maps.len(), 4);
+    let folder = data.path().join("demo");
+    for map in maps {
+        let file = map["file"].as_str().unwrap();
+        let shape: Vec<usize> =
+            map["shape"].as_array().unwrap().iter().map(|len| len.as_u64().unwrap() as usize).collect();
+        let count: usize = shape.iter().product();
+        assert_eq!(map["percent"].as_array().unwrap().len(), count);
+        let table = std::fs::read_to_string(folder.join(format!("{file}.csv"))).unwrap();
+        assert_eq!(table.lines().count(), count + 1);
+        let axes = if file.contains("_z") { "layer,head,percent" } else { "layer,position,percent" };
+        assert_eq!(table.lines().next().unwrap(), axes);
+        let array = std::fs::read(folder.join(format!("{file}.npy"))).unwrap();
+        assert!(String::from_utf8_lossy(&array[..128]).contains(&format!("({}, {})", shape[0], shape[1])), "{file}");
+    }
+    let resid = maps.iter().find(|map| map["file"] == "activation_patching_logit_diff_simple_plain_resid_pre").unwrap();
+    let last = resid["shape"][1].as_u64().unwrap() as usize - 1;
+    // Up to the adjective clean and corrupted are the same.
+    assert_eq!(resid["percent"][0], 0.0);
+    assert!(resid["percent"].as_array().unwrap()[last..].iter().any(|v| v.as_f64().unwrap() > 20.0), "{resid}");
+    let again = run_in(data.path(), &arguments).success();
+    assert!(again.stderr.contains("4 maps exist already"), "{}", again.stderr);
+    assert_eq!(manifests(data.path()).len(), 1);
+    let plan = run_in(data.path(), &["activation-patching-maps", "--maps", "z_by_position", "--dry-run"]).success();
+    assert!(plan.stdout.contains("z_by_position") && plan.stdout.contains("FLOP"), "{}", plan.stdout);
+}
+
+#[test]
+fn paths_of_single_nodes_and_of_maps() {
+    let data = tempfile::tempdir().unwrap();
+    let direct = ["path-patching", "--senders", "z", "--receivers", "resid_post:3", "--json"];
+    let map = run_in(data.path(), &direct).success();
+    assert!(map.stderr.contains("times that"), "{}", map.stderr);
+    let map = map.json();
+    let map = &map[0]["maps"][0];
+    assert_eq!(map["file"], "path_patching_logit_diff_noising_simple_plain_z_to_resid_post3_ALL");
+    assert_eq!((&map["axes"], &map["shape"][0]), (&serde_json::json!(["layer", "head"]), &4.into()));
+    let each =
+        ["path-patching", "--senders", "mlp_out:0", "--receivers", "v:1.0,q:2.1", "--positions", "EACH", "--json"];
+    let each = run_in(data.path(), &each).success().json();
+    assert_eq!(each[0]["maps"][0]["axes"], serde_json::json!(["position"]));
+    let one =
+        ["path-patching", "--senders", "z:0.0", "--receivers", "v:1.0", "--positions", "ADJ", "--method", "two-steps"];
+    let one = run_in(data.path(), &one).success();
+    assert!(one.stdout.contains("z0.0_to_v1.0_ADJ_two_steps: largest of 1 values"), "{}", one.stdout);
+}
+
+#[test]
+fn what_cannot_be_mapped_is_named() {
+    let data = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| run_in(data.path(), arguments);
+    run(&["activation-patching-maps", "--maps", "post"]).fails(2, &["--maps", "unknown map"]);
+    run(&["path-patching", "--receivers", "v:0.0"]).fails(1, &["v:0.0 as a receiver comes before every sender"]);
+    run(&["path-patching", "--receivers", "v:9.0"]).fails(1, &["blocks.9.attn.hook_v", "layers 0..4"]);
+    run(&["path-patching", "--receivers", "v:1.99"]).fails(1, &["head of receiver v:1.99"]);
+    run(&["path-patching", "--receivers", "v,k:1"]).fails(1, &["--receivers", "v without a layer"]);
+    run(&["path-patching", "--receivers", "resid_post:3", "--positions", "99"]).fails(1, &["found 99"]);
+    run(&["path-patching", "--receivers", "resid_post:3", "--positions", "XYZ"]).fails(1, &["--positions", "XYZ"]);
+    let mixed = ["--receivers", "resid_post:3", "--metrics", "logit_diff,logit_diff_noising"];
+    run(&[&["path-patching"], &mixed[..]].concat()).fails(1, &["one patching direction"]);
+    let suite = |heads: &str| run_in(fitted().path(), &["direction-patching-suite", "--heads", heads]);
+    suite("9").fails(2, &["--heads", "layer.head"]);
+    suite("paper").fails(1, &["--heads", "no list for demo"]);
+    suite("4.0").fails(1, &["--heads", "layers 0..4", "4.0"]);
+}
+
+#[test]
+fn heads_are_patched_at_every_position() {
+    let data = fitted();
+    let suite = ["direction-patching-suite", "--directions", "mean_diff*layer2", "--heads", "1.0,2.1"];
+    let found = run_in(data.path(), &[&suite[..], &["--json"]].concat()).success().json();
+    let cell = &found[0]["cells"][0];
+    assert_eq!((&cell["position"], cell["percent"].is_f64()), (&"ALL".into(), true), "{cell}");
+    assert!(data.path().join("demo/direction_patching_logit_diff_attn_result_1.0-2.1_plain.csv").is_file());
+    let positions = run_in(data.path(), &[&suite[..], &["--positions", "ADJ"]].concat());
+    positions.fails(1, &["--positions", "expected ALL, found ADJ"]);
+}
+
+/// The analysis that ships with the program.
+const CIRCUIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/experiments/toy_movie_review.toml");
+
+#[test]
+fn the_shipped_circuit_analysis_runs_on_the_demo_model() {
+    let data = tempfile::tempdir().unwrap();
+    let done = run_in(data.path(), &["circuit", "--config", CIRCUIT, "--"]).success();
+    assert_eq!(done.stderr.lines().filter(|line| line.starts_with("step ")).count(), 6, "{}", done.stderr);
+    let names: Vec<String> = files(data.path()).keys().map(|path| path.display().to_string()).collect();
+    for expected in ["_plain_z.npy", "_plain_pattern.csv", "_z_to_resid_post3_ALL.npy", "_EACH.npy", "_SBJ2.csv"] {
+        assert!(names.iter().any(|name| name.ends_with(expected)), "{expected} in {names:?}");
+    }
+    // The same steps for gpt2-small's shape, without weights to download.
+    let plan = ["circuit", "--config", CIRCUIT, "--model", "random:gpt2-small", "--", "--dry-run"];
+    let plan = run_in(data.path(), &plan).success();
+    assert!(plan.stdout.contains("z_to_v7.1-v10.1-v10.4-v11.9_EACH: [19, 12, 12] values"), "{}", plan.stdout);
+}
+
+#[test]
+fn a_broken_analysis_is_named_before_it_begins() {
+    let data = tempfile::tempdir().unwrap();
+    let file = data.path().join("analysis.toml");
+    let start = "model = \"demo\"\n[groups.demo]\nends = [\"resid_post:3\"]\n[[steps]]\n";
+    for (text, words) in [
+        ("command = \"paths\"", &["step 1", "paths"][..]),
+        ("command = \"circuit\"\nconfig = \"x\"", &["step 1"]),
+        ("senders = \"z\"", &["step 1", "command: expected"]),
+        ("command = \"path-patching\"\nreceivers = \"$nothing\"", &["receivers", "[groups.demo]: nothing is missing"]),
+        ("command = \"path-patching\"\nreceivers = \"w:3\"", &["step 1", "w:3"]),
+        ("command = \"path-patching\"\nreceivers = { a = 1 }", &["receivers: expected text"]),
+    ] {
+        std::fs::write(&file, format!("{start}{text}\n")).unwrap();
+        run_in(data.path(), &["circuit", "--config", file.to_str().unwrap(), "--"]).fails(1, words);
+    }
+    std::fs::write(&file, "steps = 3").unwrap();
+    run_in(data.path(), &["circuit", "--config", file.to_str().unwrap(), "--"])
+        .fails(1, &["--config", "analysis.toml"]);
+    let other = ["circuit", "--config", CIRCUIT, "--model", "pythia-160m", "--"];
+    run_in(data.path(), &other).fails(1, &["[groups.pythia-160m] is missing", "demo, gpt2-small"]);
+    assert_eq!(files(data.path()).len(), 1, "nothing was run");
+}
