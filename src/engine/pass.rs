@@ -49,9 +49,10 @@ pub(super) struct Pass<'a, B: Backend> {
 /// up: refuses those.
 fn check_inputs<B: Backend>(interventions: &[Intervention<'_, B>]) -> Result<(), EngineError> {
     let mut seen: HashMap<(Site, usize, usize), Vec<Part>> = HashMap::new();
-    for intervention in interventions.iter().filter(|i| matches!(i.site.stored(), Site::ResidPre(_))) {
+    let input = |site: Site| matches!(site, Site::QInput(_) | Site::KInput(_) | Site::VInput(_));
+    for intervention in interventions.iter().filter(|intervention| input(intervention.site)) {
         let (site, part) = (intervention.site, intervention.part);
-        for patch in intervention.patches.iter().filter(|_| site.stored() != site) {
+        for patch in &intervention.patches {
             let parts = seen.entry((site, patch.row, patch.position)).or_default();
             if parts.iter().any(|other| *other == part || [*other, part].contains(&Part::All)) {
                 return Err(EngineError::Mismatch {

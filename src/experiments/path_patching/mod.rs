@@ -251,8 +251,8 @@ impl Paths {
             Err(EngineError::NeverFires { site: node.site().to_string(), reason: format!("{node} {reason}") })
         };
         let reaches = |sender: &Node| receivers.iter().any(|receiver| receiver.comes_after(*sender, config));
-        let is_reached = |receiver: &&Node| !senders.iter().any(|sender| receiver.comes_after(*sender, config));
-        if let (Nodes::Together(_), Some(node)) = (&self.receivers, receivers.iter().find(is_reached)) {
+        let unreached = |receiver: &&Node| !senders.iter().any(|sender| receiver.comes_after(*sender, config));
+        if let (Nodes::Together(_), Some(node)) = (&self.receivers, receivers.iter().find(unreached)) {
             return never(node, "as a receiver comes before every sender");
         }
         if let (Nodes::Together(_), Some(node)) = (&self.senders, senders.iter().find(|sender| !reaches(sender))) {
