@@ -171,7 +171,7 @@ fn path_patching_matches_plain_passes_with_hooks() {
                 }
                 let (baselines, maps, flops) =
                     path_patching(&fixture.engine, &fixture.prompts, &paths, &[metric], budget, go_on).unwrap();
-                assert!(flops.done < flops.naive, "{flops:?}");
+                assert!(flops.done.0 < flops.naive.0, "{flops:?}");
                 let mut values: Vec<f64> =
                     maps[0].values.iter().map(|v| unnormalised(&baselines, metric, *v)).collect();
                 if layers == usize::MAX {
@@ -224,5 +224,8 @@ fn paths_that_cannot_be_are_named() {
     assert!(complaint("z", "resid_post:1", SenderPositions::One(9), three).contains("expected 0..9, found 9"));
     let short = SenderPositions::PerPrompt(vec![vec![1]]);
     assert!(complaint("z", "resid_post:1", short, three).contains("lists of positions: expected 4, found 1"));
-    assert!(complaint("z", "pre:1", all, Method::TwoSteps).contains("no pre"));
+    assert!(complaint("z", "pre:1", all.clone(), Method::TwoSteps).contains("no pre"));
+    let (senders, receivers) = (parse("z"), parse("v:1.0"));
+    let wide = Paths { senders, receivers, positions: all, method: Method::TwoSteps, layer_wide: true };
+    assert!(wide.check(fixture.engine.config(), &fixture.prompts).unwrap_err().to_string().contains("layer_wide"));
 }

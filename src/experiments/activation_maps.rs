@@ -62,7 +62,7 @@ impl MapKind {
 
     /// Length of every axis on prompts of `length` tokens.
     pub fn shape(self, config: &ModelConfig, length: usize) -> Vec<usize> {
-        let len = |axis: &&str| match **axis {
+        let len = |axis: &&str| match *axis {
             "layer" => config.n_layers,
             "position" => length,
             _ => self.component.n_parts(config),

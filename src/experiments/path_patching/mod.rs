@@ -6,7 +6,7 @@
 //! arrived at them. *Two steps*: the senders' change, as it stands in the residual stream, is added to what the receivers
 //! read, so that nothing between them takes part.
 //!
-//! Step 2 has no attention to run and is local to positions; step 3 and the two-step method are cells of a [`Plan`].
+//! Step 2 has no attention to run and is local to positions; step 3 and the two-step method are cells of a [`crate::engine::Plan`].
 
 mod node;
 mod three_steps;
@@ -71,7 +71,8 @@ pub struct Paths {
     pub positions: SenderPositions,
     /// How the change travels.
     pub method: Method,
-    /// Patch the whole activation of a receiver's layer, whichever head or neuron was named, as the paper's code does.
+    /// Patch the whole activation of a receiver's layer, whichever head or neuron was named, as the paper's code does in
+    /// three steps.
     pub layer_wide: bool,
 }
 
@@ -224,6 +225,9 @@ impl Paths {
             && let Some(node) = receivers.iter().find(|node| node.component == Component::MlpPre)
         {
             return mismatch("receiver of two steps", "no pre: the change goes past the MLPs", node.to_string());
+        }
+        if self.method == Method::TwoSteps && self.layer_wide {
+            return mismatch("layer_wide", "three steps", "two steps".into());
         }
         self.check_order(&senders, &receivers, config)?;
         for (prompt, &sequence) in prompts.clean.iter().enumerate() {

@@ -33,7 +33,7 @@ impl<B: Backend> Work<'_, B> {
     /// Where a case's senders change: (sequence of the patched run, sequence of the other one, position), prompt after
     /// prompt.
     pub(super) fn places<'c>(&'c self, case: &'c Case) -> impl Iterator<Item = (usize, usize, usize)> + 'c {
-        case.positions.iter().enumerate().flat_map(|(prompt, positions)| {
+        case.positions.iter().enumerate().flat_map(move |(prompt, positions)| {
             let (own, other) = self.paired.sides(prompt, self.mode);
             positions.iter().map(move |&position| (own, other, position))
         })
@@ -108,7 +108,6 @@ impl<B: Backend> Work<'_, B> {
                 Component::V => (Site::VInput(node.layer), node.part),
                 _ => (node.site(), Part::All),
             };
-            let part = if self.layer_wide { Part::All } else { part };
             let places = Places::PerPrompt(case.positions.clone());
             Edit { site, part, places, change: Change::Add(Arc::new(sum), 1.0) }
         };
