@@ -123,13 +123,13 @@ pub fn common_length(prompts: &PairedPrompts) -> Result<usize, EngineError> {
 ///
 /// # Errors
 /// Those of the engine and of `told`, prompts of unequal length for a map by position, a site that the model lacks.
-pub fn activation_maps<B: Backend, E: From<EngineError>>(
+pub fn activation_maps<B: Backend, E: From<EngineError> + Send>(
     engine: &Engine<B>,
     prompts: &PairedPrompts,
     kinds: &[MapKind],
     metrics: &[Metric],
     budget: usize,
-    mut told: impl FnMut(f64) -> Result<(), E>,
+    mut told: impl FnMut(f64) -> Result<(), E> + Send,
 ) -> Result<(Baselines, Vec<ActivationMap>), E> {
     let config = engine.config();
     let (cells, ranges) = map_cells(config, prompts, kinds, metrics)?;
