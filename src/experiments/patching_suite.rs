@@ -44,8 +44,14 @@ pub enum Layers {
 }
 
 /// Swaps the residual along `columns`, `(d_model, k)`, in a model of `n_layers`.
-pub fn residual_cell(columns: Matrix, layers: Layers, positions: PatchPositions, mode: Mode, n_layers: usize) -> Cell {
-    let columns = Arc::new(columns);
+pub fn residual_cell(
+    columns: impl Into<Arc<Matrix>>,
+    layers: Layers,
+    positions: PatchPositions,
+    mode: Mode,
+    n_layers: usize,
+) -> Cell {
+    let columns = columns.into();
     let patched = match layers {
         Layers::Own(layer) => layer..layer + 1,
         Layers::All => 0..n_layers,
