@@ -66,8 +66,8 @@ fn swap(site: Site, part: Part, positions: PatchPositions, columns: &Arc<Matrix>
 }
 
 /// Swaps the results of `heads`, (layer, head), along `columns`, `(d_model, k)`, at every position.
-pub fn head_results_cell(columns: Matrix, heads: &[(usize, usize)], mode: Mode) -> Cell {
-    let columns = Arc::new(columns);
+pub fn head_results_cell(columns: impl Into<Arc<Matrix>>, heads: &[(usize, usize)], mode: Mode) -> Cell {
+    let columns = columns.into();
     let edit = |&(layer, head): &_| swap(Site::Result(layer), Part::Head(head), PatchPositions::All, &columns);
     Cell { mode, edits: heads.iter().map(edit).collect() }
 }
