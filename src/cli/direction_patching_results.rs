@@ -1,100 +1,125 @@
 //! `direction-patching-results`.
 
-use super::common::{ModelArgs, RunArgs, distinct, print, print_json};
-use crate::directions::{DirectionName, Method};
-use crate::report::{SuiteCsv, Table};
-use anyhow::{Context, Result, bail};
-use serde::Serialize;
+use super::common::{ModelArgs, distinct, print, print_json};
+use crate::directions::{DirectionName, list};
+use crate::report::Table;
+use crate::report::results::{
+    Best, Column, ResultFile, best_layers, between_layers, between_methods, cross_dataset, fit_tables, layer_figures,
+    read_folder, scatters, summaries,
+};
+use anyhow::{Result, bail};
+use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Arguments of `direction-patching-results`.
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "Example:\n  actpatch direction-patching-results --models demo")]
+#[command(after_help = "Examples:
+  actpatch direction-patching-results --models demo
+  actpatch direction-patching-results --models gpt2-small,pythia-1.4b --data-dir results
+
+Tables and figures of one model go to DATA_DIR/<model>/figures, figures with a facet per model to DATA_DIR/figures.
+docs/gallery.md shows them.")]
 pub struct Args {
     #[command(flatten)]
     models: ModelArgs,
-    #[command(flatten)]
-    run: RunArgs,
+    /// Results are in DATA_DIR/<model>.
+    #[arg(long, default_value = "data")]
+    data_dir: PathBuf,
+    /// Print the best layers, the empty cells and the files written as JSON.
+    #[arg(long)]
+    json: bool,
 }
 
-/// The best layer of one method, fitted on one dataset, on one evaluation column.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Best {
-    /// Fitting method.
-    pub method: String,
-    /// Dataset and placeholder of the fit.
-    pub fitted_on: String,
-    /// Dataset and position that were patched.
-    pub patched: String,
-    /// The metric in percent at the best layer.
-    pub percent: f64,
-    /// That layer.
-    pub layer: usize,
+/// What is said of one model.
+struct ModelResults {
+    name: String,
+    files: Vec<ResultFile>,
+    written: Vec<PathBuf>,
 }
 
-/// Prints a table per result file of every model.
+/// Prints the best layers of every result file, lists empty cells, and draws tables and figures.
 pub fn run(args: Args) -> Result<()> {
-    let mut all = BTreeMap::new();
-    for spec in &distinct(&args.models.models) {
-        let name = folder_name(&args, spec)?;
-        let folder = args.run.folder(&name);
-        let files = SuiteCsv::files(&folder)?;
-        if files.is_empty() {
-            bail!("{}: no direction_patching_*.csv; run actpatch direction-patching-suite first", folder.display());
-        }
-        for path in files {
-            let bests = best_layers(&path)?;
-            if args.run.json {
-                all.insert(path.display().to_string(), bests);
-            } else {
-                print(&format!(
-                    "{}\nbest layer of every method, percent (layer)\n{}\n",
-                    path.display(),
-                    table(&bests)
-                ))?;
-            }
-        }
+    let models = distinct(&args.models.models);
+    let mut models = models.iter().map(|spec| model_results(&args, spec)).collect::<Result<Vec<_>>>()?;
+    let shared: Vec<_> =
+        models.iter_mut().map(|model| (model.name.clone(), std::mem::take(&mut model.files))).collect();
+    let across = layer_figures(&shared, &args.data_dir.join("figures"))?;
+    let written: Vec<&PathBuf> = models.iter().flat_map(|model| &model.written).chain(&across).collect();
+    let files: Vec<&ResultFile> = shared.iter().flat_map(|(_, files)| files).collect();
+    if args.json {
+        return print_json(&as_json(&files, &written));
     }
-    if args.run.json { print_json(&all) } else { Ok(()) }
+    for file in &files {
+        let path = file.path.display();
+        print(&format!("{path}\nbest layer of every method, percent (layer)\n{}\n", table(&best_layers(file))))?;
+    }
+    for file in &files {
+        print(&missing_text(file))?;
+    }
+    let folders: BTreeSet<&Path> = written.iter().filter_map(|path| path.parent()).collect();
+    let folders: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
+    print(&format!("{} files into {}\n", written.len(), folders.join(", ")))
+}
+
+/// Reads the results of one model, and writes the tables and figures that are about it alone.
+fn model_results(args: &Args, spec: &str) -> Result<ModelResults> {
+    let name = folder_name(args, spec)?;
+    let folder = args.data_dir.join(&name);
+    let files = read_folder(&folder)?;
+    if files.is_empty() {
+        bail!("{}: no direction_patching_*.csv; run actpatch direction-patching-suite first", folder.display());
+    }
+    let into = folder.join("figures");
+    let names = list(&folder)?;
+    let directions = (folder.as_path(), &names[..]);
+    let mut written = summaries(&name, &files, &into)?;
+    for file in &files {
+        written.extend(cross_dataset(&name, file, &into)?);
+    }
+    written.extend(fit_tables(&name, &folder, &into)?);
+    written.extend(scatters(&name, directions, &into)?);
+    written.extend(between_methods(&name, directions, &into)?);
+    written.extend(between_layers(&name, directions, &into)?);
+    Ok(ModelResults { name, files, written })
 }
 
 /// Results need no weights: a folder of that name is enough, otherwise the model is asked for its name.
 fn folder_name(args: &Args, spec: &str) -> Result<String> {
     // Only a plain name can be a folder of ours: a path leads to a model, not to its results.
     let plain = Path::new(spec).file_name().is_some_and(|name| name == spec);
-    if plain && args.run.folder(spec).is_dir() {
+    if plain && args.data_dir.join(spec).is_dir() {
         return Ok(spec.into());
     }
-    Ok(args.models.load(spec, args.run.seed)?.name)
+    Ok(args.models.load(spec, 0)?.name)
 }
 
-/// The layer with the largest value of every (method, dataset of the fit, evaluation column).
-///
-/// The layer is chosen on the same prompts that are reported, as in the paper's tables.
-pub(super) fn best_layers(path: &Path) -> Result<Vec<Best>> {
-    let file = SuiteCsv::read(path)?;
-    let mut bests: BTreeMap<(Method, String, String), (f64, usize)> = BTreeMap::new();
-    for ((direction, set, position), &percent) in file.cells() {
-        let name: DirectionName = direction.parse().with_context(|| path.display().to_string())?;
-        let fitted_on = match (name.dataset(), name.position()) {
-            (Some(dataset), Some(position)) => format!("{dataset} {position}"),
-            _ => "-".into(),
-        };
-        let best =
-            bests.entry((name.method(), fitted_on, format!("{set} {position}"))).or_insert((percent, name.layer()));
-        if percent > best.0 {
-            *best = (percent, name.layer());
-        }
+/// Most empty cells that are named; of more, the rest is counted.
+const MOST_NAMED: usize = 20;
+
+/// The empty cells of a file's grid, or nothing.
+fn missing_text(file: &ResultFile) -> String {
+    let missing = file.missing();
+    if missing.is_empty() {
+        return String::new();
     }
-    let rows = bests.into_iter().map(|((method, fitted_on, patched), (percent, layer))| Best {
-        method: method.to_string(),
-        fitted_on,
-        patched,
-        percent,
-        layer,
-    });
-    Ok(rows.collect())
+    let named = missing.iter().take(MOST_NAMED);
+    let mut text = format!("{}: {} cells are not measured:\n", file.path.display(), missing.len());
+    text.extend(named.map(|(name, (set, position))| format!("  {name} on {set} {position}\n")));
+    if missing.len() > MOST_NAMED {
+        text.push_str(&format!("  and {} more\n", missing.len() - MOST_NAMED));
+    }
+    text
+}
+
+fn as_json(files: &[&ResultFile], written: &[&PathBuf]) -> serde_json::Value {
+    let path = |file: &ResultFile| file.path.display().to_string();
+    let best: BTreeMap<String, Vec<Best>> = files.iter().map(|file| (path(file), best_layers(file))).collect();
+    let cell = |(name, (set, position)): &(&DirectionName, &Column)| json!({ "direction": name.to_string(), "prompt": set, "position": position });
+    let missing: BTreeMap<String, Vec<_>> =
+        files.iter().map(|file| (path(file), file.missing().iter().map(cell).collect())).collect();
+    let written: Vec<String> = written.iter().map(|path| path.display().to_string()).collect();
+    json!({ "best_layers": best, "not_measured": missing, "files": written })
 }
 
 /// One row per method and fit, one column per evaluation.

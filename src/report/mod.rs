@@ -6,6 +6,7 @@ mod fitting_stats;
 mod golden;
 mod manifest;
 mod projections;
+pub mod results;
 mod suite_csv;
 mod table;
 
