@@ -37,7 +37,7 @@ fn run(threads: usize) {
         let mut plain = Plain::new(shape, threads);
         let mut samples = [const { Vec::new() }; 4];
         for _ in 0..=REPETITIONS {
-            samples[0].push(peak(threads));
+            samples[0].push(f32_backend.peak().expect("the processor's") / 1e9);
             samples[1].push(flops * inner as f64 / seconds(|| (0..inner).for_each(|_| packed.run())) / 1e9);
             samples[2].push(flops * inner as f64 / seconds(|| (0..inner).for_each(|_| plain.run())) / 1e9);
             if let Some(rounded) = &mut rounded {
@@ -137,79 +137,4 @@ impl Plain {
         }
         black_box(&self.y);
     }
-}
-
-/// Multiply-adds that touch registers alone, on every thread: the most the processor can do, in GFLOP/s.
-fn peak(threads: usize) -> f64 {
-    const STEPS: usize = 2_000_000;
-    let total = seconds(|| {
-        rayon::broadcast(|_| black_box(multiply_adds(STEPS)));
-    });
-    (threads * STEPS) as f64 * operations_per_step() / total / 1e9
-}
-
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use std::arch::x86_64::*;
-    use std::hint::black_box;
-
-    #[target_feature(enable = "avx512f")]
-    pub fn wide(steps: usize) -> f32 {
-        let (a, b) = (black_box(_mm512_set1_ps(0.999)), black_box(_mm512_set1_ps(1e-6)));
-        let mut sums = [_mm512_set1_ps(1.0); 16];
-        for _ in 0..steps {
-            for sum in &mut sums {
-                *sum = _mm512_fmadd_ps(*sum, a, b);
-            }
-        }
-        sums.iter().map(|sum| _mm512_reduce_add_ps(*sum)).sum()
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    pub fn narrow(steps: usize) -> f32 {
-        let (a, b) = (black_box(_mm256_set1_ps(0.999)), black_box(_mm256_set1_ps(1e-6)));
-        let mut sums = [_mm256_set1_ps(1.0); 12];
-        for _ in 0..steps {
-            for sum in &mut sums {
-                *sum = _mm256_fmadd_ps(*sum, a, b);
-            }
-        }
-        sums.iter().map(|sum| _mm256_cvtss_f32(*sum)).sum()
-    }
-}
-
-fn multiply_adds(steps: usize) -> f32 {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512f") {
-            // SAFETY: just detected.
-            return unsafe { x86::wide(steps) };
-        }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            // SAFETY: just detected.
-            return unsafe { x86::narrow(steps) };
-        }
-    }
-    let (a, b) = (black_box(0.999f32), black_box(1e-6f32));
-    let mut sums = [1.0f32; 32];
-    for _ in 0..steps {
-        for sum in &mut sums {
-            *sum = *sum * a + b;
-        }
-    }
-    sums.iter().sum()
-}
-
-/// Floating-point operations of one step of [`multiply_adds`].
-fn operations_per_step() -> f64 {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512f") {
-            return 2.0 * 16.0 * 16.0;
-        }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            return 2.0 * 8.0 * 12.0;
-        }
-    }
-    2.0 * 32.0
 }

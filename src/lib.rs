@@ -22,6 +22,7 @@
 #![warn(missing_docs)]
 
 pub mod backend;
+pub mod bench;
 pub mod cli;
 pub mod compat;
 pub mod datasets;

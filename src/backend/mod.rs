@@ -309,6 +309,11 @@ pub trait Backend: Send + Sync {
 
     /// Short description for manifests, for example `cpu (AVX-512, 2 threads, f32)`.
     fn describe(&self) -> String;
+    /// Floating-point operations per second that the device does at most in the products' number format, measured now;
+    /// `None` where nothing measures it.
+    fn peak(&self) -> Option<f64> {
+        None
+    }
 
     /// An array of `len` values whose contents are unspecified.
     fn tensor(&self, len: usize) -> Result<Self::Tensor>;

@@ -1,6 +1,7 @@
 //! The command line: arguments become a resolved configuration, which a library call carries out.
 
 mod activation_patching_maps;
+mod bench;
 mod circuit;
 mod common;
 mod demo;
@@ -72,6 +73,8 @@ enum Command {
     SelfCheck(self_check::Args),
     /// Run the experiments behind published numbers, and print ours beside theirs.
     Verify(verify::Args),
+    /// Time fixed workloads beside the processor's peak.
+    Bench(bench::Args),
 }
 
 /// Parses the arguments, runs the command, prints an error.
@@ -110,6 +113,7 @@ fn execute(command: Command) -> Result<()> {
         Command::SelfCheck(args) => self_check::run(args),
         Command::Circuit(args) => circuit::run(args),
         Command::Verify(args) => verify::run(args),
+        Command::Bench(args) => bench::run(args),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod bad_files;
 mod bad_input;
+mod bench;
 mod compat;
 mod directions;
 mod journey;

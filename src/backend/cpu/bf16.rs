@@ -5,7 +5,8 @@
 
 use super::matmul::Product;
 use super::pool::Pool;
-use super::tile::{PANEL, TILE_ROWS};
+use super::tile::{PANEL, row_tiles};
+use super::values::Values;
 use crate::types::Matrix;
 use half::bf16;
 use rayon::prelude::*;
@@ -15,10 +16,11 @@ fn pair(low: f32, high: f32) -> u32 {
 }
 
 /// `[panel][input / 2][32]` pairs; an odd number of inputs is padded with zero.
-pub fn pack(weight: &Matrix) -> Vec<u32> {
+pub fn pack(weight: &Matrix) -> Values {
     let (inputs, outputs) = (weight.rows, weight.cols);
     let pairs = inputs.div_ceil(2);
-    let mut packed = vec![0u32; outputs.div_ceil(PANEL) * pairs * PANEL];
+    let mut values = Values::zeros(outputs.div_ceil(PANEL) * pairs * PANEL);
+    let packed: &mut [u32] = bytemuck::cast_slice_mut::<f32, u32>(&mut values);
     packed.par_chunks_mut(pairs * PANEL).enumerate().for_each(|(j, panel)| {
         for (p, out) in panel.chunks_exact_mut(PANEL).enumerate() {
             for (lane, value) in out.iter_mut().enumerate().take(outputs - (j * PANEL).min(outputs)) {
@@ -27,7 +29,7 @@ pub fn pack(weight: &Matrix) -> Vec<u32> {
             }
         }
     });
-    packed
+    values
 }
 
 /// The panel of `Wᵀ` that holds inputs `32 * panel ..`, in f32.
@@ -61,9 +63,8 @@ pub fn linear(job: &Product<'_>, pool: &Pool, x: &[f32], packed: &[u32]) {
     let n_panels = job.columns.div_ceil(PANEL);
     let per_task = (n_panels / (4 * rayon::current_num_threads())).clamp(1, 16);
     (0..n_panels.div_ceil(per_task)).into_par_iter().for_each(|task| {
-        for row in (0..job.rows).step_by(TILE_ROWS) {
+        for (row, m) in row_tiles(job.isa, job.rows) {
             for panel in task * per_task..((task + 1) * per_task).min(n_panels) {
-                let m = TILE_ROWS.min(job.rows - row);
                 let n = PANEL.min(job.columns - panel * PANEL);
                 // SAFETY: tasks own disjoint panels of `y`; shapes are those of `job`; bf16 weights are only packed
                 // where the processor has the instruction.

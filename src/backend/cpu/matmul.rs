@@ -8,15 +8,18 @@
 use super::activation::activate_slice;
 use super::pool::{CpuTensor, Pool};
 use super::simd::Isa;
-use super::tile::{PANEL, Start, TILE_ROWS, Tile, multiply};
+use super::tile::{PANEL, Start, Tile, multiply, row_tiles};
+use super::values::Values;
 use super::{SharedPointer, bf16};
 use crate::backend::{Dtype, Epilogue};
 use crate::types::{Activation, Matrix};
 use rayon::prelude::*;
 
-/// Depth of one pass over a panel: deep enough that loading and storing `y` hardly counts, while a task's panels
-/// (4 x 1024 x 32 values, 512 KB) stay in the second-level cache.
-const DEPTH: usize = 1024;
+/// Depth of one pass over a panel: deep enough that loading and storing `y` hardly counts, while a task's four panels of
+/// 32 columns stay in the second-level cache (512 KB of them where AVX-512 is, 192 KB elsewhere).
+fn depth_of_pass(isa: Isa) -> usize {
+    if isa == Isa::Avx512 { 1024 } else { 384 }
+}
 
 /// A packed weight with its bias, padded to whole panels.
 pub struct PackedWeight {
@@ -28,9 +31,9 @@ pub struct PackedWeight {
 
 enum Panels {
     /// `[panel][input][32]`.
-    F32(Vec<f32>),
+    F32(Values),
     /// `[panel][input / 2][32]` pairs of inputs.
-    Bf16(Vec<u32>),
+    Bf16(Values),
 }
 
 impl PackedWeight {
@@ -44,7 +47,7 @@ impl PackedWeight {
             Dtype::Bf16 => Panels::Bf16(bf16::pack(weight)),
             // A backend for the formats of GPUs alone is never made.
             Dtype::F32 | Dtype::Tf32 | Dtype::F16 => {
-                let mut values = vec![0.0f32; n_panels * inputs * PANEL];
+                let mut values = Values::zeros(n_panels * inputs * PANEL);
                 values.par_chunks_mut(inputs * PANEL).enumerate().for_each(|(j, panel)| {
                     let columns = j * PANEL..((j + 1) * PANEL).min(outputs);
                     for (row, out) in panel.chunks_exact_mut(PANEL).enumerate() {
@@ -104,7 +107,7 @@ pub fn linear(
                 job.run(x, panels, |panel| &values[panel * weight.inputs * PANEL..(panel + 1) * weight.inputs * PANEL]);
             });
         }
-        Panels::Bf16(values) => bf16::linear(&job, pool, x, values),
+        Panels::Bf16(pairs) => bf16::linear(&job, pool, x, bytemuck::cast_slice::<f32, u32>(pairs)),
     }
 }
 
@@ -127,10 +130,10 @@ impl Product<'_> {
     /// Runs one task: every row against `panels`.
     fn run<'p>(&self, x: &[f32], panels: std::ops::Range<usize>, panel_of: impl Fn(usize) -> &'p [f32]) {
         // A single row reads every weight once: cutting the depth would only break the stream.
-        let step = if self.rows == 1 { self.depth } else { DEPTH };
+        let step = if self.rows == 1 { self.depth } else { depth_of_pass(self.isa) };
         for depth in (0..self.depth).step_by(step) {
             let k = step.min(self.depth - depth);
-            for row in (0..self.rows).step_by(TILE_ROWS) {
+            for (row, m) in row_tiles(self.isa, self.rows) {
                 for panel in panels.clone() {
                     let n = PANEL.min(self.columns - panel * PANEL);
                     let first = depth == 0;
@@ -143,7 +146,7 @@ impl Product<'_> {
                     // `rows * depth` values; `values` holds `k` rows of 32; `bias` is padded to whole panels.
                     unsafe {
                         let tile = Tile {
-                            m: TILE_ROWS.min(self.rows - row),
+                            m,
                             n,
                             k,
                             a: x.as_ptr().add(row * self.depth + depth),
@@ -155,7 +158,7 @@ impl Product<'_> {
                         };
                         multiply(self.isa, &tile);
                         if depth + k == self.depth {
-                            self.finish(row, tile.m, panel * PANEL, n);
+                            self.finish(row, m, panel * PANEL, n);
                         }
                     }
                 }
@@ -203,7 +206,9 @@ pub fn linear_backward(isa: Isa, pool: &Pool, dy: &[f32], weight: &PackedWeight,
         let mut scratch = pool.take(weight.outputs.next_multiple_of(PANEL) * PANEL);
         match &weight.panels {
             Panels::F32(values) => transpose_panel(values, weight.inputs, panel, &mut scratch),
-            Panels::Bf16(values) => bf16::transpose_panel(values, weight.inputs, panel, &mut scratch),
+            Panels::Bf16(pairs) => {
+                bf16::transpose_panel(bytemuck::cast_slice::<f32, u32>(pairs), weight.inputs, panel, &mut scratch);
+            }
         }
         job.run(dy, panel..panel + 1, |_| &scratch);
     });

@@ -7,6 +7,7 @@ mod bf16;
 mod layer_norm;
 mod logits;
 mod matmul;
+mod peak;
 mod pool;
 mod rotary;
 mod rotation;
@@ -14,6 +15,7 @@ mod rows;
 mod simd;
 mod tile;
 mod triangle;
+mod values;
 
 pub use matmul::PackedWeight;
 pub use pool::{CpuTensor, Pool};
@@ -85,6 +87,10 @@ impl Backend for CpuBackend {
 
     fn describe(&self) -> String {
         format!("cpu ({}, {} threads, {})", self.isa.name(), rayon::current_num_threads(), self.dtype)
+    }
+
+    fn peak(&self) -> Option<f64> {
+        Some(peak::peak(self.isa, self.dtype))
     }
 
     fn tensor(&self, len: usize) -> Result<CpuTensor> {

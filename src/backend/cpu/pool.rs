@@ -1,11 +1,12 @@
 //! Arrays that return to their pool when dropped, so that a batch touches no fresh memory pages.
 
+use super::values::Values;
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex};
 
 /// Free arrays by their length.
-type Free = Mutex<BTreeMap<usize, Vec<Vec<f32>>>>;
+type Free = Mutex<BTreeMap<usize, Vec<Values>>>;
 
 /// Longest array worth keeping, in values: beyond it (1 GiB) a fresh one costs little beside its use.
 const LONGEST_KEPT: usize = 1 << 28;
@@ -28,14 +29,14 @@ impl Pool {
             }
             values
         });
-        CpuTensor { values: reused.unwrap_or_else(|| vec![0.0; len]), len, free: self.free.clone() }
+        CpuTensor { values: reused.unwrap_or_else(|| Values::zeros(len)), len, free: self.free.clone() }
     }
 }
 
 /// A host array of f32 that belongs to a [`Pool`].
 #[derive(Debug)]
 pub struct CpuTensor {
-    values: Vec<f32>,
+    values: Values,
     len: usize,
     free: Arc<Free>,
 }

@@ -12,6 +12,14 @@ pub const PANEL: usize = 32;
 /// Most rows that [`multiply`] takes at once.
 pub const TILE_ROWS: usize = 12;
 
+/// Cuts `rows` into tiles, (first, number), all nearly as tall as registers allow: a low one at the end would have too few
+/// chains of multiply-adds to keep the processor busy.
+pub fn row_tiles(isa: Isa, rows: usize) -> impl Iterator<Item = (usize, usize)> {
+    let most = if isa == Isa::Avx512 { TILE_ROWS } else { TILE_ROWS / 2 };
+    let tiles = rows.div_ceil(most);
+    (0..tiles).map(move |tile| (tile * rows / tiles, (tile + 1) * rows / tiles - tile * rows / tiles))
+}
+
 /// Where the accumulators start.
 #[derive(Clone, Copy)]
 pub struct Start {
@@ -109,6 +117,9 @@ mod x86 {
     /// Rows of the panel between its use and its prefetch: the panel streams from the second-level cache, about
     /// 10 % faster with the loads issued this early (`cargo bench --bench products`).
     const AHEAD: usize = 32;
+
+    /// The same for AVX2, whose steps over a row take longer: 5 % faster.
+    const AHEAD_AVX2: usize = 16;
 
     macro_rules! dispatch_rows {
         ($kernel:ident, $tile:expr, $m:expr, [$($rows:literal),*]) => {
@@ -222,6 +233,7 @@ mod x86 {
                 }
             }
             for p in 0..tile.k {
+                _mm_prefetch::<_MM_HINT_T0>(tile.panel.wrapping_add((p + AHEAD_AVX2) * PANEL).cast());
                 let b = [_mm256_loadu_ps(tile.panel.add(p * PANEL)), _mm256_loadu_ps(tile.panel.add(p * PANEL + 8))];
                 for (i, sum) in sums.iter_mut().enumerate() {
                     let a = _mm256_set1_ps(*tile.a.add(i * tile.lda + p));
@@ -254,6 +266,19 @@ pub(crate) mod tests {
                         check(isa, m, n, k, load, with_bias);
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn tiles_cover_all_rows_in_nearly_equal_parts() {
+        for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512] {
+            for rows in 0..100 {
+                let tiles: Vec<_> = row_tiles(isa, rows).collect();
+                assert_eq!(tiles.iter().map(|(_, count)| count).sum::<usize>(), rows);
+                assert!(tiles.windows(2).all(|pair| pair[0].0 + pair[0].1 == pair[1].0));
+                let (least, most) = (tiles.iter().map(|t| t.1).min(), tiles.iter().map(|t| t.1).max());
+                assert!(most.unwrap_or(0) <= TILE_ROWS && most.unwrap_or(0) - least.unwrap_or(0) <= 1, "{rows}");
             }
         }
     }

@@ -186,6 +186,11 @@ impl<B: Backend> Training<B> {
         self.das.columns()
     }
 
+    /// Mean loss of every epoch so far.
+    pub fn losses(&self) -> &[f64] {
+        &self.losses
+    }
+
     /// Cuts a run's prompts into batches; the run must have captured the layer and kept the prefixes of the positions.
     ///
     /// # Errors

@@ -1,0 +1,169 @@
+"""The workloads in PyTorch with every shortcut written by hand: one pass for clean and corrupted, cells that resume at
+their layer and first patched position with cached keys and values, last positions alone in the last block, answer
+columns alone, and the exponential's action on one column (Al-Mohy and Higham 2011) with its adjoint."""
+
+import torch
+import torch.nn.functional as F
+from models import processed
+from work import Trainer, direction, swap
+
+
+class Expert:
+    def __init__(self, folder, work, settings):
+        del settings
+        self.config, weights = processed(folder)
+        self.work, self.heads, self.n_layers = work, self.config["n_heads"], self.config["n_layers"]
+        flat = lambda w: w.permute(0, 2, 1).reshape(-1, w.shape[1])  # (heads, d_model, d_head) -> (out, in)
+        self.blocks = []
+        for layer in range(self.n_layers):
+            w = lambda name, layer=layer: weights[f"blocks.{layer}.{name}"]
+            key_value = torch.cat([flat(w("attn.W_K")), flat(w("attn.W_V"))])
+            self.blocks.append({
+                "q": (flat(w("attn.W_Q")).contiguous(), w("attn.b_Q").flatten()),
+                "kv": (key_value, torch.cat([w("attn.b_K").flatten(), w("attn.b_V").flatten()])),
+                "o": (w("attn.W_O").reshape(-1, self.config["d_model"]).T.contiguous(), w("attn.b_O")),
+                "in": (w("mlp.W_in").T.contiguous(), w("mlp.b_in")),
+                "out": (w("mlp.W_out").T.contiguous(), w("mlp.b_out")),
+            })  # fmt: skip
+        self.embedding, self.position_embedding = weights["embed.W_E"], weights.get("pos_embed.W_pos")
+        self.unembedding = weights["unembed.W_U"].T.contiguous(), weights["unembed.b_U"]
+        answers = torch.stack([work.correct, work.wrong])
+        tokens, places = answers.unique(return_inverse=True)
+        self.answers, self.places = (self.unembedding[0][tokens], self.unembedding[1][tokens]), places
+        self.trainers = {}
+        with torch.no_grad():
+            self.capture()
+
+    def norm(self, x):
+        return F.layer_norm(x, x.shape[-1:], eps=self.config["eps"])
+
+    def rotate(self, x, first):
+        """Rotary embedding of `(batch, heads, positions, d_head)` from position `first` on."""
+        width = self.config["rotary_dim"]
+        if not width:
+            return x
+        angle = (first + torch.arange(x.shape[2]))[:, None] / 10_000 ** (torch.arange(width // 2) * 2 / width)
+        cos, sin = angle.cos(), angle.sin()
+        a, b, rest = x[..., : width // 2], x[..., width // 2 : width], x[..., width:]
+        return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], -1)
+
+    def block(self, layer, x, first, prefix, only_last):
+        """One block for positions `first ..`; returns the residual and the keys and values."""
+        weights, (batch, count, _) = self.blocks[layer], x.shape
+        split = lambda y: y.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        normed = self.norm(x)
+        key, value = (split(part) for part in F.linear(normed, *weights["kv"]).chunk(2, -1))
+        key = self.rotate(key, first)
+        own = key, value
+        if prefix is not None:
+            key, value = (torch.cat([before, now], 2) for before, now in zip(prefix, own))
+        mask = None
+        if only_last:
+            x, normed = x[:, -1:], normed[:, -1:]
+        else:
+            mask = torch.ones(count, first + count, dtype=torch.bool).tril(first)
+        query = self.rotate(split(F.linear(normed, *weights["q"])), first + count - x.shape[1])
+        z = F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
+        attention = F.linear(z, *weights["o"])
+        middle = x if self.config["parallel"] else x + attention
+        hidden = F.linear(self.norm(middle), *weights["in"])
+        hidden = F.gelu(hidden, approximate="tanh" if self.config["act_fn"] == "gelu_new" else "none")
+        return x + attention + F.linear(hidden, *weights["out"]), own
+
+    def embed(self):
+        x = self.embedding[self.work.tokens]
+        return x if self.position_embedding is None else x + self.position_embedding[: x.shape[1]]
+
+    def differences(self, x):
+        """Row `i` of `x` with the answers of prompt `i`."""
+        logits = F.linear(self.norm(x[:, -1]), *self.answers)
+        return (logits.gather(1, self.places[0]) - logits.gather(1, self.places[1])).mean(1)
+
+    def capture(self):
+        """The pass that all cells share."""
+        x, self.residuals, self.prefixes = self.embed(), [], []
+        for layer in range(self.n_layers):
+            self.residuals.append(x)
+            x, own = self.block(layer, x, 0, None, layer == self.n_layers - 1)
+            self.prefixes.append([part[:, :, : self.work.position] for part in own])
+        self.clean, self.corrupted = self.differences(x).mean(), self.differences(x[self.work.corrupted]).mean()
+
+    def patched(self, layer, columns):
+        """Mean logit difference of the patched rows."""
+        work = self.work
+        x = self.residuals[layer][work.corrupted][:, work.position :]
+        source = self.residuals[layer][:, work.position]
+        x = torch.cat([swap(x[:, 0], source, columns)[:, None], x[:, 1:]], 1)
+        for index in range(layer, self.n_layers):
+            prefix = [part[work.corrupted] for part in self.prefixes[index]]
+            x, _ = self.block(index, x, work.position, prefix, index == self.n_layers - 1)
+        return self.differences(x).mean()
+
+    def run(self, workload):
+        name, _, layer = workload.partition(":")
+        return getattr(self, name)(*([int(layer)] if layer else []))
+
+    @torch.no_grad()
+    def forward(self):
+        x = self.embed()
+        for layer in range(self.n_layers):
+            x, _ = self.block(layer, x, 0, None, layer == self.n_layers - 1)
+        return self.work.logit_differences(F.linear(self.norm(x[:, -1]), *self.unembedding)).tolist()
+
+    @torch.no_grad()
+    def cell(self, layer):
+        patched = self.patched(layer, direction(self.config["d_model"], layer)[:, None])
+        return [((patched - self.corrupted) / (self.clean - self.corrupted)).item()]
+
+    def das(self, layer):
+        if layer not in self.trainers:
+            metric = lambda columns: self.patched(layer, columns)
+            self.trainers[layer] = Trainer(
+                self.config["d_model"], FirstColumn.apply, metric, self.clean, self.corrupted
+            )
+        return self.trainers[layer].epoch()
+
+
+class FirstColumn(torch.autograd.Function):
+    """The first column of exp(T - Tᵀ), by a scaled Taylor series of products with one vector."""
+
+    TERMS = 12
+
+    @staticmethod
+    def forward(context, free):
+        lower = free.tril(-1)
+        skew = lower - lower.T
+        vector = torch.ones(len(skew), 1) / len(skew) ** 0.5
+        for _ in range(8):
+            vector = skew @ vector
+            radius = vector.norm()
+            vector = vector / radius
+        steps = int(1.3 * radius) + 1
+        column = torch.zeros(len(skew), 1)
+        column[0] = 1.0
+        terms = []
+        for _ in range(steps):
+            term = column
+            for order in range(1, FirstColumn.TERMS + 1):
+                terms.append(term)
+                term = skew @ term / (order * steps)
+                column = column + term
+        context.save_for_backward(skew, torch.cat(terms, 1))
+        context.steps = steps
+        return column
+
+    @staticmethod
+    def backward(context, gradient):
+        skew, terms = context.saved_tensors
+        left = torch.empty_like(terms)
+        place = terms.shape[1]
+        for _ in range(context.steps):
+            term, sum_gradient = torch.zeros_like(gradient), gradient
+            for order in range(FirstColumn.TERMS, 0, -1):
+                term = (term + sum_gradient) / (order * context.steps)
+                place -= 1
+                left[:, place] = term[:, 0]
+                term = -(skew @ term)
+            gradient = sum_gradient + term
+        product = left @ terms.T
+        return (product - product.T).tril(-1)
