@@ -154,8 +154,7 @@ fn rows(backend: &CudaBackend, shapes: &[(usize, usize)]) -> Result<()> {
         let indices = backend.upload_indices(&all)?;
         let basis = backend.upload_indices(&vec![0; rows])?;
         let direction = backend.upload(&values(width, 3))?;
-        let timed =
-            |work: &mut dyn FnMut() -> Result<()>| Timed::new(backend, calls(2.0 * array, 2e12))?.median(work);
+        let timed = |work: &mut dyn FnMut() -> Result<()>| Timed::new(backend, calls(2.0 * array, 2e12))?.median(work);
         let copy = 2.0 * array / timed(&mut || backend.copy_into(&x, &mut y, 0))?;
         println!("{rows} x {width}: copy {:.0} GB/s", copy / 1e9);
         let norm = Norm { kind: NormKind::Layer, width, eps: 1e-5, gain: None, bias: None };
