@@ -4,7 +4,8 @@
 //! (`engine_families`), the exponential's action against dense exponentials (`directions`).
 
 use actpatch::backend::{Backend, CpuBackend, Dtype};
-use actpatch::bench::{Shape, direction, prompts};
+use actpatch::bench::direction;
+use actpatch::datasets::{BuildOptions, Catalogue};
 use actpatch::engine::{
     Cell, Engine, EngineError, Intervention, Metric, Mode, Op, Output, PairedRun, Part, Patch, PatchPositions, Plan,
     Resume, Scores, Site, Source,
@@ -17,7 +18,6 @@ type Paired = PairedRun<CpuBackend>;
 
 /// f32 sums in another order, on logit differences of order 1.
 const SAME: f64 = 1e-5;
-const SHAPE: Shape = Shape { prompts: 8, tokens: 13, answer_pairs: 3 };
 const METRICS: [Metric; 1] = [Metric::LogitDiff];
 
 fn engine() -> Engine<CpuBackend> {
@@ -26,18 +26,37 @@ fn engine() -> Engine<CpuBackend> {
 }
 
 fn dataset(engine: &Engine<CpuBackend>) -> PairedPrompts {
-    prompts(SHAPE, engine.config().d_vocab, 0)
+    // Prompts that the model answers: patches move their logit differences by far more than the tolerance.
+    Catalogue::load(None).unwrap().build("simple_test", &engine.model().tokenizer, &BuildOptions::default()).unwrap()
 }
 
 fn paired(engine: &Engine<CpuBackend>) -> Paired {
     let sites: Vec<Site> = (0..=engine.config().n_layers).map(|l| Site::resid(l, engine.config().n_layers)).collect();
-    let positions = [PatchPositions::One(SHAPE.patched_position()), PatchPositions::All];
-    PairedRun::new(engine, dataset(engine), &sites, &positions, false).unwrap()
+    let prompts = dataset(engine);
+    let positions = [PatchPositions::One(prompts.positions["ADJ"]), PatchPositions::All];
+    PairedRun::new(engine, prompts, &sites, &positions, false).unwrap()
+}
+
+/// The position that single cells patch.
+fn adjective(paired: &Paired) -> usize {
+    paired.prompts().positions["ADJ"]
 }
 
 fn cell(engine: &Engine<CpuBackend>, layer: usize, seed: usize, positions: PatchPositions) -> Cell {
     let (columns, n_layers) = (direction(engine.config().d_model, seed), engine.config().n_layers);
     residual_cell(columns, Layers::Own(layer), positions, Mode::Denoising, n_layers)
+}
+
+/// The unit vector from the first prompt's corrupted residual to its clean one: a swap along it moves that prompt as far
+/// as any swap can, where a random direction may move none.
+fn first_difference(engine: &Engine<CpuBackend>, paired: &Paired, layer: usize) -> Matrix {
+    let positions = vec![adjective(paired); paired.n_prompts()];
+    let residuals = paired.clean_residuals(engine, layer, &positions).unwrap();
+    let corrupted = paired.prompts().clean.iter().position(|&s| s == paired.prompts().corrupted[0]).unwrap();
+    let pairs = residuals.row(0).iter().zip(residuals.row(corrupted));
+    let difference: Vec<f32> = pairs.map(|(clean, corrupted)| clean - corrupted).collect();
+    let length = difference.iter().map(|v| v * v).sum::<f32>().sqrt();
+    Matrix::new(difference.len(), 1, difference.iter().map(|v| v / length).collect())
 }
 
 fn patched(engine: &Engine<CpuBackend>, paired: &Paired, cells: &[Cell]) -> Vec<Scores> {
@@ -59,9 +78,9 @@ fn swap<'a>(
     layer: usize,
     bases: &'a <CpuBackend as Backend>::Tensor,
 ) -> Intervention<'a, CpuBackend> {
-    let position = SHAPE.patched_position();
+    let position = adjective(paired);
     let source = |row: usize| paired.run().token(paired.prompts().clean[row], position).unwrap();
-    let patches = (0..SHAPE.prompts).map(|row| Patch { row, position, source: source(row), basis: 0 }).collect();
+    let patches = (0..paired.n_prompts()).map(|row| Patch { row, position, source: source(row), basis: 0 }).collect();
     let op = Op::Swap { source: Source::Run(paired.run()), bases, k: 1 };
     Intervention { site: Site::ResidPre(layer), part: Part::All, patches, op }
 }
@@ -71,7 +90,7 @@ fn one_batch_of_distinct_prompts_serves_clean_and_corrupted() {
     let engine = engine();
     let paired = paired(&engine);
     let prompts = paired.prompts();
-    assert_eq!(prompts.sequences.len(), SHAPE.prompts, "the corrupted prompts are the clean ones, rolled");
+    assert_eq!(prompts.sequences.len(), paired.n_prompts(), "the corrupted prompts are the clean ones, rolled");
     for (side, baseline) in
         [(&prompts.clean, &paired.baselines().clean), (&prompts.corrupted, &paired.baselines().corrupted)]
     {
@@ -92,19 +111,22 @@ fn cells_resumed_at_layer_and_position_equal_passes_from_the_tokens() {
     let prompts = paired.prompts();
     let sequences: Vec<_> = prompts.corrupted.iter().map(|&s| prompts.sequences[s].clone()).collect();
     for layer in 0..engine.config().n_layers {
-        let cell = cell(&engine, layer, layer, PatchPositions::One(SHAPE.patched_position()));
-        let bases = engine.backend().upload(&direction(engine.config().d_model, layer).data).unwrap();
+        let columns = first_difference(&engine, &paired, layer);
+        let bases = engine.backend().upload(&columns.data).unwrap();
+        let positions = PatchPositions::One(adjective(&paired));
+        let n_layers = engine.config().n_layers;
+        let cell = residual_cell(columns, Layers::Own(layer), positions, Mode::Denoising, n_layers);
         let swap = swap(&paired, layer, &bases);
         let whole = engine.run_patched(&sequences, &[swap], &[], Output::All).unwrap();
         // Every position and the whole vocabulary computed: what the last block and the answer columns leave out.
         let logits = whole.logits().unwrap();
         let difference = |prompt: usize| {
-            let row = logits.values.row((prompt + 1) * SHAPE.tokens - 1);
+            let row = logits.values.row((prompt + 1) * sequences[0].len() - 1);
             let pairs = &prompts.answers[prompt];
             pairs.iter().map(|&(right, wrong)| f64::from(row[right as usize] - row[wrong as usize])).sum::<f64>()
                 / pairs.len() as f64
         };
-        let expected: Vec<f64> = (0..SHAPE.prompts).map(difference).collect();
+        let expected: Vec<f64> = (0..paired.n_prompts()).map(difference).collect();
         let found = patched(&engine, &paired, &[cell]);
         assert_same(&found[0].logit_differences, &expected);
         let moved = found[0].logit_differences.iter().zip(&paired.baselines().corrupted.logit_differences);
@@ -116,7 +138,7 @@ fn cells_resumed_at_layer_and_position_equal_passes_from_the_tokens() {
 fn cells_of_one_batch_equal_cells_one_at_a_time() {
     let engine = engine();
     let paired = paired(&engine);
-    let positions = [PatchPositions::One(SHAPE.patched_position()), PatchPositions::All];
+    let positions = [PatchPositions::One(adjective(&paired)), PatchPositions::All];
     let each = |layer: usize| positions.into_iter().enumerate().map(move |(seed, at)| (layer, 2 * layer + seed, at));
     let cells: Vec<Cell> = (0..engine.config().n_layers)
         .flat_map(each)
@@ -133,7 +155,8 @@ fn cells_of_one_batch_equal_cells_one_at_a_time() {
 fn gradients_of_resumed_positions_equal_those_of_whole_rows() {
     let engine = engine();
     let paired = paired(&engine);
-    let (first, d_model) = (SHAPE.patched_position(), engine.config().d_model);
+    let (first, d_model) = (adjective(&paired), engine.config().d_model);
+    let tokens = paired.prompts().sequences[0].len();
     let layer = 1;
     let bases = engine.backend().upload(&direction(d_model, 3).data).unwrap();
     let gradient = |start: usize| {
@@ -144,8 +167,8 @@ fn gradients_of_resumed_positions_equal_those_of_whole_rows() {
         let n_answers = paired.columns().tokens().len();
         let ones = Matrix::new(rows.len(), n_answers, (0..rows.len() * n_answers).map(|i| (i % 3) as f32).collect());
         let all = engine.backward(&resume, &tape, paired.columns(), &ones).unwrap();
-        let row = |prompt: usize| ((prompt * (SHAPE.tokens - start)) + first - start) * d_model;
-        (0..SHAPE.prompts).flat_map(|p| all[row(p)..row(p) + d_model].to_vec()).map(f64::from).collect::<Vec<_>>()
+        let row = |prompt: usize| ((prompt * (tokens - start)) + first - start) * d_model;
+        (0..paired.n_prompts()).flat_map(|p| all[row(p)..row(p) + d_model].to_vec()).map(f64::from).collect::<Vec<_>>()
     };
     let (resumed, whole) = (gradient(first), gradient(0));
     assert!(whole.iter().map(|v| v.abs()).fold(0.0, f64::max) > 1e-3);
