@@ -120,8 +120,8 @@ __device__ __forceinline__ void backward_keys(const float* q, const KeyValues& k
                     float total = there ? log_sum_exp[index] : 0.0f, mean = there ? means[index] : 0.0f;
 #pragma unroll
                     for (int e = side; e < 4; e += 2) {
-                        int position = own + score_row(e);
-                        bool pair = position < int(row.n_keys) && visible.contains(n_prefix + position);
+                        // No query sees a position behind the last key.
+                        bool pair = visible.contains(n_prefix + own + score_row(e));
                         p[j][e] = pair ? expf(heads.scale * p[j][e] - total) : 0.0f;
                         d_p[j][e] = p[j][e] * (d_p[j][e] - mean) * heads.scale;
                     }
@@ -131,7 +131,9 @@ __device__ __forceinline__ void backward_keys(const float* q, const KeyValues& k
             add_weighted<PRECISE, WIDTH>(d_keys, d_p, queries, width);
         }
     }
-    copy_async_wait<0>();  // A tile that no query sees: the copies of its keys.
+    // A tile that no query sees has not waited for the copies of its keys.
+    copy_async_commit();
+    copy_async_wait<0>();
     size_t stride = 2 * size_t(heads.kv_count) * width;
     auto target = [&](int i) {
         return own + i < int(row.n_keys) ? dkv + (size_t(row.key_start) + own + i) * stride + kv_head * width : nullptr;

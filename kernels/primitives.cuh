@@ -61,6 +61,20 @@ __device__ __forceinline__ void combine(const float* x, float* y, F f) {
     store<N>(y, to);
 }
 
+/// How many values a step of `walk` is for.
+template <int N>
+struct Count {
+    static constexpr int VALUE = N;
+};
+
+/// Calls `f(i, count)` for the thread's share of n values: four neighbours at a time, single ones at the end.
+template <typename F>
+__device__ __forceinline__ void walk(size_t n, F f) {
+    size_t whole = n / 4 * 4;
+    for (size_t i = 4 * grid_index(); i < whole; i += 4 * grid_step()) f(i, Count<4>());
+    for (size_t i = whole + grid_index(); i < n; i += grid_step()) f(i, Count<1>());
+}
+
 /// Sum over a warp, the same bits in every lane.
 template <typename T>
 __device__ __forceinline__ T warp_sum(T value) {

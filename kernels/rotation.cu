@@ -38,13 +38,12 @@ extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS)
     int step = across ? TILE + 1 : 1;
     for (int vector = 0; vector < k; vector++) {
         const float* values = x + size_t(vector) * d;
-        __syncthreads();  // The tile is there; sums of the vector before are read.
         if (across) {
             left[own] = first_row + own < d ? values[first_row + own] : 0.0f;
         } else {
             above[own] = first_column + own < d ? values[first_column + own] : 0.0f;
         }
-        __syncthreads();
+        __syncthreads();  // Tile and vector are there, and everyone is done with the sums of the vector before.
         const float* factors = across ? left : above;
         float sum = 0.0f;
 #pragma unroll 16

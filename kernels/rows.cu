@@ -20,10 +20,9 @@ __device__ __forceinline__ bool in_fours(const Columns& columns, const Columns& 
 
 /// y += x
 extern "C" __global__ void add_values(const float* x, float* y, size_t n) {
-    auto sum = [](float a, float b) { return a + b; };
-    size_t whole = n / 4;
-    for (size_t i = grid_index(); i < whole; i += grid_step()) combine<4>(x + 4 * i, y + 4 * i, sum);
-    for (size_t i = 4 * whole + grid_index(); i < n; i += grid_step()) combine<1>(x + i, y + i, sum);
+    walk(n, [=](size_t i, auto count) {
+        combine<decltype(count)::VALUE>(x + i, y + i, [](float a, float b) { return a + b; });
+    });
 }
 
 template <int N>

@@ -263,12 +263,14 @@ impl Case for AttentionCase {
 }
 
 /// Short and long rows, captured prefixes, fewer queries than keys.
-const LENGTHS: [Lengths; 5] = [
+const LENGTHS: [Lengths; 6] = [
     &[(0, 1, 1)],
     &[(0, 19, 19), (0, 5, 5)],
     &[(6, 13, 13), (1, 4, 1), (0, 40, 40)],
     &[(33, 30, 25), (0, 2, 2)],
     &[(21, 133, 90), (0, 64, 64)],
+    // With a window: a whole tile of keys that no query sees.
+    &[(0, 90, 3)],
 ];
 
 /// (heads, key-value heads, width, window).
