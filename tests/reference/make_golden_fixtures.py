@@ -128,7 +128,7 @@ class Experiments:
         hooks = [(lambda name: name.endswith("hook_z"), freeze)]
         scores = self.scores(self.lens.run_with_hooks(self.prompts.tokens, fwd_hooks=hooks))
         low, high = self.corrupted_scores.mean(), self.clean_scores.mean()
-        return ((scores.mean() - high) / (high - low)).item()
+        return 100 * ((scores.mean() - high) / (high - low)).item()
 
 
 def fits(x, positive):
@@ -192,16 +192,16 @@ def main():
     dataset = dict(dataset="simple_test")
     values = {f"{layer}.{head}": test.head(layer, head) for layer, head in heads}
     title = "simple_test: activation patching"
-    entries.append(entry(f"{title}, heads' z (percent)", "activation_patching", 0.02, values, **dataset, node="z"))
+    entries.append(entry(f"{title}, heads' z (percent)", "activation_patching", 0.001, values, **dataset, node="z"))
     for node in ("resid_pre", "attn_out", "mlp_out"):
         values = {f"{layer}.{position}": test.position(node, layer, position) for layer, position in places}
         values = {key: value for key, value in values.items() if abs(value) > 1}
         name = f"{title}, {node} (layer.position, percent)"
-        entries.append(entry(name, "activation_patching", 0.02, values, **dataset, node=node))
+        entries.append(entry(name, "activation_patching", 0.001, values, **dataset, node=node))
     values = {f"{layer}.{head}": test.direct(layer, head) for layer, head in heads}
-    receivers = [f"blocks.{lens.cfg.n_layers - 1}.hook_resid_post"]
-    name = "simple_test: path patching to the logits (share)"
-    entries.append(entry(name, "path_patching", 0.0002, values, **dataset, receivers=receivers))
+    receivers = [f"resid_post:{lens.cfg.n_layers - 1}"]
+    name = "simple_test: path patching to the logits (percent)"
+    entries.append(entry(name, "path_patching", 0.001, values, **dataset, receivers=receivers))
     head = "# Made by tests/reference/make_golden_fixtures.py. Tolerances: our f32 against its f64.\n"
     OUT.write_text(head + 'model = "demo"\n\n' + "\n".join(entries))
 

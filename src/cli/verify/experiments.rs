@@ -9,7 +9,11 @@ use crate::datasets::treebank::{Scaffold, Split};
 use crate::datasets::{Catalogue, PairedPrompts};
 use crate::directions::{Direction, DirectionName, FitRecord, Method, similarity};
 use crate::engine::{Engine, Metric};
+use crate::experiments::activation_maps::{MapKind, activation_maps};
 use crate::experiments::chunks::{MEMORY_BUDGET, baselines};
+use crate::experiments::path_patching::{
+    Method as PathMethod, NodePattern, Nodes, Paths, SenderPositions, path_patching,
+};
 use crate::model::Model;
 use crate::report::{GOLDEN_DATASETS, Golden};
 use anyhow::{Context, Result, anyhow};
@@ -36,6 +40,31 @@ enum Experiment {
         scaffold: Scaffold,
         metric: Metric,
     },
+    /// Recovered share of the logit difference with one head, or one place of the residual stream, taken from the clean
+    /// run, in percent; numbers such as `10.4` (layer.head) or `0.6` (layer.position).
+    ActivationPatching {
+        dataset: String,
+        #[serde(default = "plain")]
+        scaffold: Scaffold,
+        /// A map of `activation-patching-maps`.
+        node: String,
+    },
+    /// Lost share of the logit difference with each head's path to the receivers taken from the corrupted run, in percent;
+    /// numbers such as `10.4` (layer.head).
+    PathPatching {
+        dataset: String,
+        #[serde(default = "plain")]
+        scaffold: Scaffold,
+        /// Nodes as `path-patching` names them.
+        receivers: Vec<String>,
+        #[serde(default)]
+        layer_wide: bool,
+        /// The one position where heads change; all without it.
+        position: Option<usize>,
+        /// Along the residual stream alone, past the MLPs.
+        #[serde(default)]
+        two_steps: bool,
+    },
     /// Absolute cosines between the layers of imported directions; numbers such as `0-1`.
     DirectionCosines {
         /// `<method>_<dataset>_<POSITION>`.
@@ -44,7 +73,8 @@ enum Experiment {
 }
 
 /// The names of [`Experiment`]'s variants.
-const KINDS: [&str; 3] = ["baselines", "directional_patching", "direction_cosines"];
+const KINDS: [&str; 5] =
+    ["baselines", "directional_patching", "direction_cosines", "activation_patching", "path_patching"];
 
 fn plain() -> Scaffold {
     Scaffold::Plain
@@ -101,11 +131,27 @@ impl<'a> Verifier<'a> {
         let mut settings = golden.settings.clone();
         settings.insert("experiment".into(), golden.experiment.clone().into());
         let ran = match settings.try_into().with_context(|| golden.name.clone())? {
-            Experiment::Baselines { dataset, scaffold } => self.baselines(&dataset, scaffold),
+            Experiment::Baselines { dataset, scaffold } => {
+                self.on_prompts((&dataset, scaffold), |prompts| Baselines { prompts })
+            }
             Experiment::DirectionalPatching { train_set, eval_set, scaffold, metric } => {
                 self.directional_patching(golden, &train_set, (&eval_set, scaffold), metric)
             }
             Experiment::DirectionCosines { directions } => self.cosines(golden, &directions),
+            Experiment::ActivationPatching { dataset, scaffold, node } => {
+                let kind: MapKind = node.parse().map_err(|error| anyhow!("{}: node: {error}", golden.name))?;
+                self.on_prompts((&dataset, scaffold), |prompts| ActivationMaps { prompts, kind })
+            }
+            Experiment::PathPatching { dataset, scaffold, receivers, layer_wide, position, two_steps } => {
+                let paths = Paths {
+                    senders: Nodes::Every("z".parse().map_err(|error| anyhow!("senders: {error}"))?),
+                    receivers: receivers_of(&receivers).with_context(|| golden.name.clone())?,
+                    positions: position.map_or(SenderPositions::All, SenderPositions::One),
+                    method: if two_steps { PathMethod::TwoSteps } else { PathMethod::ThreeSteps { mlps: true } },
+                    layer_wide,
+                };
+                self.on_prompts((&dataset, scaffold), |prompts| PathMaps { prompts, paths })
+            }
         };
         match ran.with_context(|| golden.name.clone())? {
             Ran::Values(values) => Ok(Ran::Values(only_golden(golden, values)?)),
@@ -137,13 +183,16 @@ impl<'a> Verifier<'a> {
         Ok(Ok((model, prompts)))
     }
 
-    fn baselines(&self, dataset: &str, scaffold: Scaffold) -> Result<Ran> {
-        let (model, prompts) = match self.prepare(dataset, scaffold)? {
-            Ok(both) => both,
-            Err(cannot) => return Ok(cannot),
-        };
-        let (clean, corrupted) = self.run.on_device(model, Baselines { prompts })?;
-        Ok(Ran::Values(Values::from([("clean".into(), clean), ("corrupted".into(), corrupted)])))
+    /// An experiment on one dataset that needs no more than the engine.
+    fn on_prompts<W: DeviceWork<Output = Values>>(
+        &self,
+        (dataset, scaffold): (&str, Scaffold),
+        work: impl FnOnce(PairedPrompts) -> W,
+    ) -> Result<Ran> {
+        match self.prepare(dataset, scaffold)? {
+            Ok((model, prompts)) => Ok(Ran::Values(self.run.on_device(model, work(prompts))?)),
+            Err(cannot) => Ok(cannot),
+        }
     }
 
     /// What `fit-directions` and `direction-patching-suite` do with their defaults.
@@ -248,14 +297,62 @@ fn only_golden(golden: &Golden, mut values: Values) -> Result<Values> {
     golden.values.keys().map(take).collect()
 }
 
+fn receivers_of(names: &[String]) -> Result<Nodes> {
+    let node = |name: &String| match name.parse() {
+        Ok(NodePattern::One(node)) => Ok(node),
+        Ok(NodePattern::Every(_)) => Err(anyhow!("receivers: expected a layer, such as {name}:0, found {name:?}")),
+        Err(error) => Err(anyhow!("receivers: {error}")),
+    };
+    Ok(Nodes::Together(names.iter().map(node).collect::<Result<_>>()?))
+}
+
 struct Baselines {
     prompts: PairedPrompts,
 }
 
 impl DeviceWork for Baselines {
-    type Output = (f64, f64);
+    type Output = Values;
 
-    fn run<B: Backend>(self, engine: &Engine<B>) -> Result<(f64, f64)> {
-        Ok(baselines(engine, &self.prompts, MEMORY_BUDGET)?.logit_differences())
+    fn run<B: Backend>(self, engine: &Engine<B>) -> Result<Values> {
+        let (clean, corrupted) = baselines(engine, &self.prompts, MEMORY_BUDGET)?.logit_differences();
+        Ok(Values::from([("clean".into(), clean), ("corrupted".into(), corrupted)]))
     }
+}
+
+struct ActivationMaps {
+    prompts: PairedPrompts,
+    kind: MapKind,
+}
+
+impl DeviceWork for ActivationMaps {
+    type Output = Values;
+
+    fn run<B: Backend>(self, engine: &Engine<B>) -> Result<Values> {
+        let told = |_| -> Result<()> { Ok(()) };
+        let (kinds, metrics) = ([self.kind], [Metric::LogitDiff]);
+        let (_, maps) = activation_maps(engine, &self.prompts, &kinds, &metrics, MEMORY_BUDGET, told)?;
+        Ok(maps.iter().flat_map(|map| percentages(&map.shape, &map.values)).collect())
+    }
+}
+
+struct PathMaps {
+    prompts: PairedPrompts,
+    paths: Paths,
+}
+
+impl DeviceWork for PathMaps {
+    type Output = Values;
+
+    fn run<B: Backend>(self, engine: &Engine<B>) -> Result<Values> {
+        let told = |_| -> Result<()> { Ok(()) };
+        let metrics = [Metric::LogitDiffNoising];
+        let (_, maps, _) = path_patching(engine, &self.prompts, &self.paths, &metrics, MEMORY_BUDGET, told)?;
+        Ok(maps.iter().flat_map(|map| percentages(&map.shape, &map.values)).collect())
+    }
+}
+
+/// The values of a map of two axes by their places, `3.1` for row 3, column 1.
+fn percentages(shape: &[usize], values: &[f64]) -> Values {
+    let columns = shape.last().copied().unwrap_or(1).max(1);
+    values.iter().enumerate().map(|(i, value)| (format!("{}.{}", i / columns, i % columns), 100.0 * value)).collect()
 }
