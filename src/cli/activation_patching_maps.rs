@@ -2,7 +2,7 @@
 
 use super::common::{bar, distinct, print, print_json};
 use super::device::DeviceWork;
-use super::maps::{MapArgs, Named, as_json, check_defined, percent, summary, write};
+use super::maps::{MapArgs, Named, as_json, check_defined, percent, position_labels, summary, write};
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
 use crate::engine::{Engine, Metric, Plan};
@@ -20,7 +20,8 @@ use std::path::Path;
   actpatch activation-patching-maps --models gpt2-small --eval-sets simple
   actpatch activation-patching-maps --maps z,z_by_position --metrics logit_diff,logit_diff_noising
 
-Files in DATA_DIR/<model>/: activation_patching_<metric>_<dataset>_<scaffold>_<map>.npy and .csv, in percent.")]
+Files in DATA_DIR/<model>/: activation_patching_<metric>_<dataset>_<scaffold>_<map>.npy and .csv, in percent, and .svg,
+.png and .html.")]
 pub struct Args {
     #[command(flatten)]
     pub shared: MapArgs,
@@ -73,6 +74,9 @@ impl DeviceWork for Maps<'_> {
             let found = patch(engine, &prompts, &wanted).with_context(|| set.clone())?;
             let named = |map: ActivationMap| Named {
                 stem: self.args.stem(map.kind, map.metric, &set),
+                title: format!("Activation patching of {} on {set}, {}", map.kind, engine.model().name),
+                metric: map.metric,
+                positions: position_labels(&prompts),
                 map: ResultMap { axes: map.kind.axes(), shape: map.shape, percent: percent(&map.values) },
             };
             let found: Vec<Named> = found.into_iter().map(named).collect();

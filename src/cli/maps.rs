@@ -32,8 +32,25 @@ pub struct MapArgs {
 pub struct Named {
     /// File name without its ending.
     pub stem: String,
+    /// Above its figure.
+    pub title: String,
+    /// What was measured.
+    pub metric: Metric,
+    /// Labels of the dataset's positions.
+    pub positions: Vec<String>,
     /// The values.
     pub map: ResultMap,
+}
+
+/// Labels of a dataset's positions: their numbers, and the placeholders that end there.
+pub fn position_labels(prompts: &PairedPrompts) -> Vec<String> {
+    let length = prompts.sequences.iter().map(Vec::len).max().unwrap_or(0);
+    let label = |position: usize| {
+        let named = prompts.positions.iter().filter(|(_, place)| **place == position);
+        let names = named.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(" ");
+        format!("{position} {names}").trim_end().to_owned()
+    };
+    (0..length).map(label).collect()
 }
 
 impl MapArgs {
@@ -70,9 +87,12 @@ pub fn percent(values: &[f64]) -> Vec<f64> {
     values.iter().map(|value| 100.0 * value).collect()
 }
 
-/// Writes maps and notes them in the manifest.
+/// Writes maps and their figures, and notes them in the manifest.
 pub fn write(maps: &[Named], folder: &Path, manifest: &mut Manifest) -> Result<()> {
-    for Named { stem, map } in maps {
+    for Named { stem, title, metric, positions, map } in maps {
+        if let Some(figure) = map.figure(title, &format!("{metric} (%)"), positions) {
+            figure.write(folder, stem)?.iter().for_each(|path| manifest.wrote(path, []));
+        }
         map.write(folder, stem)?;
         ResultMap::paths(folder, stem).iter().for_each(|path| manifest.wrote(path, []));
     }
@@ -85,7 +105,7 @@ const SHOWN: usize = 8;
 /// The largest values of every map.
 pub fn summary(model: &str, maps: &[Named]) -> String {
     let mut text = format!("{model}\n");
-    for Named { stem, map } in maps {
+    for Named { stem, map, .. } in maps {
         let mut table = Table::new(map.axes.iter().map(|axis| (*axis).to_owned()).chain(["percent".to_owned()]));
         for index in map.by_size().into_iter().take(SHOWN) {
             let place = map.place(index).iter().map(usize::to_string).collect::<Vec<_>>();

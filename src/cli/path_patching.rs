@@ -2,7 +2,7 @@
 
 use super::common::{bar, distinct, print, print_json, resolve_position};
 use super::device::DeviceWork;
-use super::maps::{MapArgs, Named, as_json, check_defined, percent, summary, write};
+use super::maps::{MapArgs, Named, as_json, check_defined, percent, position_labels, summary, write};
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
 use crate::engine::{Engine, Metric, PatchPositions};
@@ -27,8 +27,8 @@ use std::path::Path;
 
 A node is a component (z, q, k, v, pattern, attn_out, pre, post, mlp_out, resid_pre, resid_mid, resid_post), alone for each
 of its layers and parts in turn, or with a place: v:9.2 is layer 9, head 2; mlp_out:3 all of layer 3.
-Files in DATA_DIR/<model>/: path_patching_<metric>_<dataset>_<scaffold>_<paths>.npy and .csv, in percent; axes are
-(position, layer, head or neuron).")]
+Files in DATA_DIR/<model>/: path_patching_<metric>_<dataset>_<scaffold>_<paths>.npy and .csv, in percent, and .svg, .png and
+.html; axes are (position, layer, head or neuron).")]
 pub struct Args {
     #[command(flatten)]
     pub shared: MapArgs,
@@ -109,6 +109,11 @@ impl Args {
         Ok(Paths { senders, receivers, positions, method, layer_wide: self.layer_wide })
     }
 
+    fn title(&self, set: &str, model: &str) -> String {
+        let list = |nodes: &[NodePattern]| nodes.iter().map(NodePattern::to_string).collect::<Vec<_>>().join(", ");
+        format!("Path patching from {} to {} on {set}, {model}", list(&self.senders), list(&self.receivers))
+    }
+
     fn stem(&self, metric: Metric, set: &str) -> String {
         let list = |patterns: &[NodePattern]| {
             patterns.iter().map(|pattern| pattern.to_string().replace(':', "")).collect::<Vec<_>>().join("-")
@@ -146,6 +151,9 @@ impl DeviceWork for Maps<'_> {
             note_flops(&set, flops)?;
             let named = |map: PathMap| Named {
                 stem: self.args.stem(map.metric, &set),
+                title: self.args.title(&set, &engine.model().name),
+                metric: map.metric,
+                positions: position_labels(&prompts),
                 map: ResultMap { axes: map.axes, shape: map.shape, percent: percent(&map.values) },
             };
             let found: Vec<Named> = found.into_iter().map(named).collect();

@@ -1,7 +1,8 @@
-//! Maps of results: an array for programs, a long table for people, both in percent.
+//! Maps of results: an array for programs, a long table for people, and a figure; all in percent.
 
 use super::ReportError;
 use super::error::write_whole;
+use super::figure::{Axis, Facet, Figure, HeatMap, Plot, Scale};
 use ndarray::ArrayViewD;
 use ndarray_npy::WriteNpyExt;
 use std::path::{Path, PathBuf};
@@ -40,6 +41,50 @@ impl ResultMap {
         let mut order: Vec<usize> = (0..self.percent.len()).collect();
         order.sort_by(|&a, &b| self.percent[b].abs().total_cmp(&self.percent[a].abs()));
         order
+    }
+
+    /// Heat maps of the values, layers from top to bottom, one beside the other for positions that stand beside two other
+    /// axes (those at which nothing differs are left out). `positions` are the labels of the positions. None for a single
+    /// number, and for neurons, which are too many to be seen.
+    pub fn figure(&self, title: &str, measure: &str, positions: &[String]) -> Option<Figure> {
+        let apart = self.axes.iter().position(|axis| *axis == "position").filter(|_| self.axes.len() == 3);
+        let shown: Vec<usize> = (0..self.axes.len()).filter(|axis| Some(*axis) != apart).collect();
+        let (rows, columns) = match shown[..] {
+            [columns] => (None, columns),
+            [rows, columns] => (Some(rows), columns),
+            _ => return None,
+        };
+        if self.axes[columns] == "neuron" {
+            return None;
+        }
+        let label = |axis: usize, number: usize| match self.axes[axis] {
+            "position" => positions.get(number).cloned().unwrap_or_else(|| number.to_string()),
+            _ => number.to_string(),
+        };
+        let labels = |axis: usize| (0..self.shape[axis]).map(|number| label(axis, number)).collect::<Vec<_>>();
+        let facet = |number: usize| {
+            let here = |index: &usize| apart.is_none_or(|axis| self.place(*index)[axis] == number);
+            let values: Vec<f64> = (0..self.percent.len()).filter(here).map(|index| self.percent[index]).collect();
+            if apart.is_some() && values.windows(2).all(|pair| pair[0] == pair[1]) {
+                return None;
+            }
+            let map = HeatMap {
+                rows: rows.map_or_else(|| vec![String::new()], labels),
+                columns: labels(columns),
+                values: values.into_iter().map(Some).collect(),
+                scale: Scale::Diverging,
+                measure: measure.to_owned(),
+                decimals: None,
+            };
+            Some(Facet {
+                title: apart.map_or(String::new(), |axis| format!("position {}", label(axis, number))),
+                x: Axis::new(self.axes[columns]),
+                y: Axis::new(rows.map_or("", |axis| self.axes[axis])),
+                plot: Plot::HeatMap(map),
+            })
+        };
+        let facets: Vec<Facet> = (0..apart.map_or(1, |axis| self.shape[axis])).filter_map(facet).collect();
+        (!facets.is_empty()).then(|| Figure::new(title, facets))
     }
 
     /// Writes `<stem>.npy` (f64, C order, of the map's shape) and `<stem>.csv` (a column per axis, then `percent`).
@@ -87,6 +132,15 @@ mod tests {
         let array: ndarray::Array3<f64> = ndarray_npy::read_npy(npy).unwrap();
         assert_eq!((array.shape(), array[[1, 0, 2]]), (&[2, 1, 3][..], -60.0));
         let table = std::fs::read_to_string(csv).unwrap();
+        let figure = map.figure("x", "logit_diff (%)", &["0".into(), "1 ADJ".into()]).unwrap();
+        assert_eq!(
+            figure.facets.iter().map(|facet| &facet.title[..]).collect::<Vec<_>>(),
+            ["position 0", "position 1 ADJ"]
+        );
+        let Plot::HeatMap(drawn) = &figure.facets[1].plot else { panic!("{figure:?}") };
+        assert_eq!((drawn.columns.len(), &drawn.values[..]), (3, &[Some(0.0), Some(50.25), Some(-60.0)][..]));
+        let single = ResultMap { axes: vec![], shape: vec![], percent: vec![1.0] };
+        assert_eq!(single.figure("x", "y", &[]), None);
         assert!(table.starts_with("position,layer,head,percent\n0,0,0,1\n0,0,1,-2.5\n"), "{table}");
         assert_eq!(table.lines().count(), 7);
     }
