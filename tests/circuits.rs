@@ -13,9 +13,7 @@ use actpatch::experiments::patching_suite::head_results_cell;
 use actpatch::experiments::path_patching::*;
 use actpatch::model::{LoadOptions, Model};
 use actpatch::types::{Matrix, PairedPrompts};
-use safetensors::tensor::Dtype as Stored;
 use serde_json::Value;
-use std::collections::BTreeMap;
 
 const MODELS: [&str; 6] = ["gpt2-tiny", "neox-parallel", "neox-sequential", "llama-tiny", "mistral-tiny", "qwen3-tiny"];
 
@@ -38,31 +36,8 @@ fn fixtures() -> impl Iterator<Item = Fixture> {
         let model = Model::load(model.to_str().unwrap(), &LoadOptions::default()).unwrap();
         let cases = serde_json::from_slice(&std::fs::read(folder.join("cases.json")).unwrap()).unwrap();
         let engine = Engine::new(CpuBackend::new(Dtype::F32).unwrap(), model).unwrap();
-        Fixture { name, engine, prompts: prompts(&tensors), tensors, cases }
+        Fixture { name, engine, prompts: support::circuit_prompts(&tensors), tensors, cases }
     })
-}
-
-fn integers(tensors: &support::Tensors, name: &str) -> Vec<u32> {
-    let tensor = &tensors[name];
-    assert_eq!(tensor.dtype, Stored::I64);
-    tensor.bytes.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b) as u32).collect()
-}
-
-fn prompts(tensors: &support::Tensors) -> PairedPrompts {
-    let [n, length] = tensors["tokens"].shape[..] else { panic!() };
-    let pairs = tensors["answers"].shape[1];
-    let answers = integers(tensors, "answers");
-    let answers = answers.chunks(2 * pairs).map(|row| row.chunks(2).map(|pair| (pair[0], pair[1])).collect());
-    PairedPrompts {
-        name: "fixture".into(),
-        texts: vec![String::new(); n],
-        sequences: integers(tensors, "tokens").chunks(length).map(<[u32]>::to_vec).collect(),
-        clean: (0..n).collect(),
-        corrupted: (0..n).map(|row| (row + 1) % n).collect(),
-        positive: (0..n).map(|row| row % 2 == 0).collect(),
-        answers: answers.collect(),
-        positions: BTreeMap::new(),
-    }
 }
 
 /// The metrics whose numerators TransformerLens' logit differences are compared with.

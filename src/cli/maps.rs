@@ -1,14 +1,18 @@
-//! What the commands that make maps share: datasets, result files and summaries.
+//! What the commands that make maps share: datasets, result files, summaries, and the way from arguments to all of them.
 
-use super::common::{CompatArgs, ModelArgs, RunArgs, build_prompts, distinct, note_skipped};
+use super::common::{CompatArgs, ModelArgs, RunArgs, build_prompts, distinct, note_skipped, print, print_json};
+use super::device::DeviceWork;
+use crate::backend::Backend;
 use crate::datasets::treebank::Scaffold;
 use crate::datasets::{Catalogue, PairedPrompts};
-use crate::engine::{Baselines, Metric};
+use crate::engine::{Baselines, Engine, Metric};
 use crate::model::Model;
+use crate::report::figure::Figure;
 use crate::report::{Manifest, ResultMap, RunRecord, Table};
-use anyhow::{Result, bail};
-use serde::Serialize;
+use anyhow::{Context, Result, bail};
+use serde::{Serialize, Serializer};
 use serde_json::json;
+use std::fmt::Display;
 use std::path::Path;
 
 /// Arguments of every command that makes maps.
@@ -28,18 +32,59 @@ pub struct MapArgs {
     pub run: RunArgs,
 }
 
+/// A command whose results are maps of datasets.
+pub trait MapCommand: Serialize + Sync {
+    /// Its name on the command line.
+    const NAME: &'static str;
+    /// What a map is told from the others by.
+    type Kind: Clone + PartialEq + Send + Sync;
+
+    /// The arguments that all of them have.
+    fn shared(&self) -> &MapArgs;
+
+    /// Every map that the arguments ask for.
+    ///
+    /// # Errors
+    /// Whatever cannot be made of this model and dataset.
+    fn kinds(&self, model: &Model, prompts: &PairedPrompts) -> Result<Vec<Self::Kind>>;
+
+    /// Name of a map's files without their ending.
+    fn stem(&self, kind: &Self::Kind, set: &str) -> String;
+
+    /// What a dry run says of a dataset.
+    ///
+    /// # Errors
+    /// Whatever cannot be made of this model and dataset.
+    fn plan(&self, model: &Model, prompts: &PairedPrompts, kinds: &[Self::Kind]) -> Result<String>;
+
+    /// Makes the maps of a dataset.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    fn make<B: Backend>(&self, engine: &Engine<B>, prompts: &PairedPrompts, kinds: &[Self::Kind])
+    -> Result<Vec<Named>>;
+}
+
 /// A map and the name of its files.
 pub struct Named {
     /// File name without its ending.
     pub stem: String,
-    /// Above its figure.
-    pub title: String,
-    /// What was measured.
-    pub metric: Metric,
-    /// Labels of the dataset's positions.
-    pub positions: Vec<String>,
     /// The values.
     pub map: ResultMap,
+    /// Their picture.
+    pub figure: Option<Figure>,
+}
+
+impl Named {
+    /// A map with the figure that suits its axes; `measure` names the values and their unit.
+    pub fn new(stem: String, map: ResultMap, title: &str, measure: &str, prompts: &PairedPrompts) -> Self {
+        Self { figure: map.figure(title, measure, &position_labels(prompts)), stem, map }
+    }
+}
+
+/// A list of what has a name, as manifests keep it.
+pub fn names<T: Display, S: Serializer>(list: &[T], serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_seq(list.iter().map(T::to_string))
 }
 
 /// Labels of a dataset's positions: their numbers, and the placeholders that end there.
@@ -55,18 +100,18 @@ pub fn position_labels(prompts: &PairedPrompts) -> Vec<String> {
 
 impl MapArgs {
     /// Every dataset of a model.
-    pub fn prompts(&self, catalogue: &Catalogue, model: &Model) -> Result<Vec<PairedPrompts>> {
+    fn prompts(&self, catalogue: &Catalogue, model: &Model) -> Result<Vec<PairedPrompts>> {
         let build = |set: &String| build_prompts(&self.run, catalogue, set, self.scaffold, model);
         distinct(&self.eval_sets).iter().map(build).collect()
     }
 
-    /// File name, without its ending, of a map `name` on a dataset.
-    pub fn stem(&self, experiment: &str, name: &str, metric: Metric, set: &str) -> String {
-        format!("{experiment}_{metric}_{set}_{}_{name}{}", self.scaffold, self.compat.ending())
+    /// File name, without its ending, of a map `name` on a dataset; `measure` says what its values are.
+    pub fn stem(&self, experiment: &str, name: &str, measure: impl Display, set: &str) -> String {
+        format!("{experiment}_{measure}_{set}_{}_{name}{}", self.scaffold, self.compat.ending())
     }
 
     /// Which of several maps are still wanted: `stem` names the files of each.
-    pub fn wanted<T: Clone>(&self, all: &[T], folder: &Path, stem: impl Fn(&T) -> String) -> Vec<T> {
+    fn wanted<T: Clone>(&self, all: &[T], folder: &Path, stem: impl Fn(&T) -> String) -> Vec<T> {
         let there = |item: &&T| ResultMap::paths(folder, &stem(item)).iter().all(|path| path.is_file());
         let kept = if self.run.overwrite { 0 } else { all.iter().filter(there).count() };
         note_skipped(kept, "maps", folder);
@@ -82,15 +127,79 @@ pub fn check_defined(baselines: &Baselines, metrics: &[Metric], set: &str) -> Re
     }
 }
 
-/// Fractions in percent.
-pub fn percent(values: &[f64]) -> Vec<f64> {
-    values.iter().map(|value| 100.0 * value).collect()
+/// A map of fractions, in percent.
+pub fn in_percent(axes: Vec<&'static str>, shape: Vec<usize>, fractions: &[f64]) -> ResultMap {
+    let values = fractions.iter().map(|value| 100.0 * value).collect();
+    ResultMap { axes, shape, components: Vec::new(), unit: "percent", values }
+}
+
+/// The work of a command on one model.
+struct Work<'a, C: MapCommand> {
+    command: &'a C,
+    work: Vec<(PairedPrompts, Vec<C::Kind>)>,
+    folder: &'a Path,
+    manifest: &'a mut Manifest,
+}
+
+impl<C: MapCommand> DeviceWork for Work<'_, C> {
+    type Output = Vec<Named>;
+
+    fn run<B: Backend>(self, engine: &Engine<B>) -> Result<Vec<Named>> {
+        self.manifest.computed_on(engine);
+        let mut all = Vec::new();
+        for (prompts, kinds) in self.work {
+            self.manifest.saw(&prompts)?;
+            let found = self.command.make(engine, &prompts, &kinds).with_context(|| prompts.name.clone())?;
+            write(&found, self.folder, self.manifest)?;
+            all.extend(found);
+        }
+        Ok(all)
+    }
+}
+
+/// Makes the maps that a command asks for, for every model.
+pub fn run<C: MapCommand>(command: &C) -> Result<()> {
+    let MapArgs { models, compat, run, .. } = command.shared();
+    let catalogue = compat.catalogue(run)?;
+    let mut all = Vec::new();
+    for spec in &distinct(&models.models) {
+        let model = models.load(spec, run.seed)?;
+        let (name, folder) = (model.name.clone(), run.folder(&model.name));
+        let mut work = Vec::new();
+        for prompts in command.shared().prompts(&catalogue, &model)? {
+            let kinds = distinct(&command.kinds(&model, &prompts)?);
+            let kinds = command.shared().wanted(&kinds, &folder, |kind| command.stem(kind, &prompts.name));
+            if !kinds.is_empty() {
+                work.push((prompts, kinds));
+            }
+        }
+        if run.dry_run {
+            let plans = work.iter().map(|(prompts, kinds)| command.plan(&model, prompts, kinds));
+            print(&format!("{name}\n{}\n", plans.collect::<Result<Vec<_>>>()?.join("\n")))?;
+            continue;
+        }
+        let (mut maps, mut record) = (Vec::new(), None);
+        if !work.is_empty() {
+            let mut manifest = run.manifest(C::NAME, command, &folder, Some(&model))?;
+            let work = Work { command, work, folder: &folder, manifest: &mut manifest };
+            maps = run.in_pool(|| run.on_device(model, work))?;
+            record = Some(manifest.finish()?);
+        }
+        if !run.json {
+            print(&summary(&name, &maps))?;
+        }
+        all.push(as_json(&name, &maps, &record));
+    }
+    if run.json {
+        print_json(&all)?;
+    }
+    Ok(())
 }
 
 /// Writes maps and their figures, and notes them in the manifest.
-pub fn write(maps: &[Named], folder: &Path, manifest: &mut Manifest) -> Result<()> {
-    for Named { stem, title, metric, positions, map } in maps {
-        if let Some(figure) = map.figure(title, &format!("{metric} (%)"), positions) {
+fn write(maps: &[Named], folder: &Path, manifest: &mut Manifest) -> Result<()> {
+    for Named { stem, map, figure } in maps {
+        if let Some(figure) = figure {
             figure.write(folder, stem)?.iter().for_each(|path| manifest.wrote(path, []));
         }
         map.write(folder, stem)?;
@@ -102,22 +211,32 @@ pub fn write(maps: &[Named], folder: &Path, manifest: &mut Manifest) -> Result<(
 /// How many values of a map its summary shows.
 const SHOWN: usize = 8;
 
-/// The largest values of every map.
-pub fn summary(model: &str, maps: &[Named]) -> String {
+/// The largest values of every map; components all, in their order.
+fn summary(model: &str, maps: &[Named]) -> String {
     let mut text = format!("{model}\n");
     for Named { stem, map, .. } in maps {
-        let mut table = Table::new(map.axes.iter().map(|axis| (*axis).to_owned()).chain(["percent".to_owned()]));
-        for index in map.by_size().into_iter().take(SHOWN) {
-            let place = map.place(index).iter().map(usize::to_string).collect::<Vec<_>>();
-            table.push(place.into_iter().chain([format!("{:.2}", map.percent[index])]));
+        let (shown, what) = match map.components.len() {
+            0 => (map.by_size().into_iter().take(SHOWN).collect(), "largest of "),
+            all => ((0..all).collect::<Vec<_>>(), ""),
+        };
+        let decimals = if map.unit == "percent" { 2 } else { 4 };
+        let mut table = Table::new(map.axes.iter().copied().chain([map.unit]));
+        for index in shown {
+            table.push(map.labels(index).into_iter().chain([format!("{:.decimals$}", map.values[index])]));
         }
-        text += &format!("{stem}: largest of {} values\n{table}\n", map.percent.len());
+        text += &format!("{stem}: {what}{} values\n{table}\n", map.values.len());
     }
     text
 }
 
 /// Maps as JSON.
-pub fn as_json(model: &str, maps: &[Named], manifest: &Option<RunRecord>) -> serde_json::Value {
-    let map = |named: &Named| json!({ "file": named.stem, "axes": named.map.axes, "shape": named.map.shape, "percent": named.map.percent });
+fn as_json(model: &str, maps: &[Named], manifest: &Option<RunRecord>) -> serde_json::Value {
+    let map = |Named { stem, map, .. }: &Named| {
+        let mut value = json!({ "file": stem, "axes": map.axes, "shape": map.shape, (map.unit): map.values });
+        if !map.components.is_empty() {
+            value["components"] = json!(map.components);
+        }
+        value
+    };
     json!({ "model": model, "maps": maps.iter().map(map).collect::<Vec<_>>(), "manifest": manifest })
 }

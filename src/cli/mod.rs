@@ -12,6 +12,7 @@ mod directions;
 mod fit_directions;
 mod fit_projections;
 mod fit_statistics;
+mod logit_attribution;
 mod maps;
 mod path_patching;
 mod random_directions;
@@ -67,6 +68,8 @@ enum Command {
     ActivationPatchingMaps(activation_patching_maps::Args),
     /// Patch the paths from senders to receivers.
     PathPatching(path_patching::Args),
+    /// What layers, heads and neurons write along the answers: logit lens and direct logit attribution.
+    LogitAttribution(logit_attribution::Args),
     /// Run a whole analysis from a file: steps that are commands of this program.
     Circuit(circuit::Args),
     /// Check the engine on a model: identities that must hold before a number can be trusted.
@@ -108,8 +111,9 @@ fn execute(command: Command) -> Result<()> {
         Command::DirectionPatchingSuite(args) => direction_patching_suite::run(args),
         Command::Directions(args) => directions::run(args),
         Command::DirectionPatchingResults(args) => direction_patching_results::run(args),
-        Command::ActivationPatchingMaps(args) => activation_patching_maps::run(args),
-        Command::PathPatching(args) => path_patching::run(args),
+        Command::ActivationPatchingMaps(args) => maps::run(&args),
+        Command::PathPatching(args) => maps::run(&args),
+        Command::LogitAttribution(args) => maps::run(&args),
         Command::SelfCheck(args) => self_check::run(args),
         Command::Circuit(args) => circuit::run(args),
         Command::Verify(args) => verify::run(args),

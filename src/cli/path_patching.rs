@@ -1,8 +1,7 @@
 //! `path-patching`.
 
-use super::common::{bar, distinct, print, print_json, resolve_position};
-use super::device::DeviceWork;
-use super::maps::{MapArgs, Named, as_json, check_defined, percent, position_labels, summary, write};
+use super::common::{bar, resolve_position};
+use super::maps::{MapArgs, MapCommand, Named, check_defined, in_percent, names};
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
 use crate::engine::{Engine, Metric, PatchPositions};
@@ -11,12 +10,10 @@ use crate::experiments::path_patching::{
     Method, Node, NodePattern, Nodes, PathFlops, PathMap, Paths, SenderPositions, path_patching,
 };
 use crate::model::Model;
-use crate::report::{Manifest, ResultMap};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use std::io::Write;
-use std::path::Path;
 
 /// Arguments of `path-patching`.
 #[derive(Debug, Clone, clap::Args, Serialize)]
@@ -34,11 +31,11 @@ pub struct Args {
     pub shared: MapArgs,
     /// Where paths begin: one component, or nodes that act together.
     #[arg(long, value_delimiter = ',', default_value = "z")]
-    #[serde(serialize_with = "nodes")]
+    #[serde(serialize_with = "names")]
     pub senders: Vec<NodePattern>,
     /// Where they end: one component, or nodes that act together.
     #[arg(long, value_delimiter = ',', required = true)]
-    #[serde(serialize_with = "nodes")]
+    #[serde(serialize_with = "names")]
     pub receivers: Vec<NodePattern>,
     /// Where the senders change: a placeholder, END, a number, ALL, or EACH for one position at a time.
     #[arg(long, default_value = "ALL")]
@@ -64,10 +61,6 @@ pub enum MethodArg {
     ThreeStepsFrozenMlps,
     /// Along the residual stream alone.
     TwoSteps,
-}
-
-fn nodes<S: Serializer>(nodes: &[NodePattern], serializer: S) -> std::result::Result<S::Ok, S::Error> {
-    serializer.collect_seq(nodes.iter().map(NodePattern::to_string))
 }
 
 /// One component, or a list of single nodes.
@@ -113,8 +106,22 @@ impl Args {
         let list = |nodes: &[NodePattern]| nodes.iter().map(NodePattern::to_string).collect::<Vec<_>>().join(", ");
         format!("Path patching from {} to {} on {set}, {model}", list(&self.senders), list(&self.receivers))
     }
+}
 
-    fn stem(&self, metric: Metric, set: &str) -> String {
+impl MapCommand for Args {
+    const NAME: &'static str = "path-patching";
+    type Kind = Metric;
+
+    fn shared(&self) -> &MapArgs {
+        &self.shared
+    }
+
+    fn kinds(&self, model: &Model, prompts: &PairedPrompts) -> Result<Vec<Metric>> {
+        self.paths(prompts)?.check(&model.config, prompts)?;
+        Ok(self.metrics.clone())
+    }
+
+    fn stem(&self, metric: &Metric, set: &str) -> String {
         let list = |patterns: &[NodePattern]| {
             patterns.iter().map(|pattern| pattern.to_string().replace(':', "")).collect::<Vec<_>>().join("-")
         };
@@ -128,39 +135,30 @@ impl Args {
         let name = format!("{senders}_to_{receivers}_{}{method}{wide}", self.positions);
         self.shared.stem("path_patching", &name, metric, set)
     }
-}
 
-/// The maps of one model.
-struct Maps<'a> {
-    args: &'a Args,
-    work: Vec<(PairedPrompts, Vec<Metric>)>,
-    folder: &'a Path,
-    manifest: &'a mut Manifest,
-}
+    fn plan(&self, model: &Model, prompts: &PairedPrompts, metrics: &[Metric]) -> Result<String> {
+        let shape = self.paths(prompts)?.shape(&model.config, prompts)?;
+        let line = |metric: &Metric| format!("{}: {shape:?} values", self.stem(metric, &prompts.name));
+        Ok(metrics.iter().map(line).collect::<Vec<_>>().join("\n"))
+    }
 
-impl DeviceWork for Maps<'_> {
-    type Output = Vec<Named>;
-
-    fn run<B: Backend>(self, engine: &Engine<B>) -> Result<Vec<Named>> {
-        self.manifest.computed_on(engine);
-        let mut all = Vec::new();
-        for (prompts, metrics) in self.work {
-            self.manifest.saw(&prompts)?;
-            let set = prompts.name.clone();
-            let (found, flops) = patch(self.args, engine, &prompts, &metrics).with_context(|| set.clone())?;
-            note_flops(&set, flops)?;
-            let named = |map: PathMap| Named {
-                stem: self.args.stem(map.metric, &set),
-                title: self.args.title(&set, &engine.model().name),
-                metric: map.metric,
-                positions: position_labels(&prompts),
-                map: ResultMap { axes: map.axes, shape: map.shape, percent: percent(&map.values) },
-            };
-            let found: Vec<Named> = found.into_iter().map(named).collect();
-            write(&found, self.folder, self.manifest)?;
-            all.extend(found);
-        }
-        Ok(all)
+    fn make<B: Backend>(&self, engine: &Engine<B>, prompts: &PairedPrompts, metrics: &[Metric]) -> Result<Vec<Named>> {
+        let progress = bar(1000, format!("patching {}", prompts.name));
+        let paths = self.paths(prompts)?;
+        let (baselines, maps, flops) =
+            path_patching(engine, prompts, &paths, metrics, MEMORY_BUDGET, |share| -> Result<()> {
+                progress.set_position((1000.0 * share) as u64);
+                Ok(())
+            })?;
+        progress.finish_and_clear();
+        check_defined(&baselines, metrics, &prompts.name)?;
+        note_flops(&prompts.name, flops)?;
+        let title = self.title(&prompts.name, &engine.model().name);
+        let named = |map: PathMap| {
+            let percent = in_percent(map.axes, map.shape, &map.values);
+            Named::new(self.stem(&map.metric, &prompts.name), percent, &title, &format!("{} (%)", map.metric), prompts)
+        };
+        Ok(maps.into_iter().map(named).collect())
     }
 }
 
@@ -173,73 +171,4 @@ fn note_flops(set: &str, flops: PathFlops) -> Result<()> {
         "{set}: {done} done; whole passes for every node would be {naive}, {ratio:.0} times that"
     )
     .context("stderr")
-}
-
-fn patch<B: Backend>(
-    args: &Args,
-    engine: &Engine<B>,
-    prompts: &PairedPrompts,
-    metrics: &[Metric],
-) -> Result<(Vec<PathMap>, PathFlops)> {
-    let progress = bar(1000, format!("patching {}", prompts.name));
-    let paths = args.paths(prompts)?;
-    let (baselines, maps, flops) =
-        path_patching(engine, prompts, &paths, metrics, MEMORY_BUDGET, |share| -> Result<()> {
-            progress.set_position((1000.0 * share) as u64);
-            Ok(())
-        })?;
-    progress.finish_and_clear();
-    check_defined(&baselines, metrics, &prompts.name)?;
-    Ok((maps, flops))
-}
-
-/// Makes the maps that the arguments name, for every model.
-pub fn run(args: Args) -> Result<()> {
-    let catalogue = args.shared.compat.catalogue(&args.shared.run)?;
-    let mut all = Vec::new();
-    for spec in &distinct(&args.shared.models.models) {
-        let model = args.shared.models.load(spec, args.shared.run.seed)?;
-        let (name, folder) = (model.name.clone(), args.shared.run.folder(&model.name));
-        let mut work = Vec::new();
-        for prompts in args.shared.prompts(&catalogue, &model)? {
-            args.paths(&prompts)?.check(&model.config, &prompts)?;
-            let stem = |metric: &Metric| args.stem(*metric, &prompts.name);
-            let metrics = args.shared.wanted(&distinct(&args.metrics), &folder, stem);
-            if !metrics.is_empty() {
-                work.push((prompts, metrics));
-            }
-        }
-        if args.shared.run.dry_run {
-            print(&plan(&args, &model, &work)?)?;
-            continue;
-        }
-        let (mut maps, mut record) = (Vec::new(), None);
-        if !work.is_empty() {
-            let mut manifest = args.shared.run.manifest("path-patching", &args, &folder, Some(&model))?;
-            let maps_of = Maps { args: &args, work, folder: &folder, manifest: &mut manifest };
-            maps = args.shared.run.in_pool(|| args.shared.run.on_device(model, maps_of))?;
-            record = Some(manifest.finish()?);
-        }
-        if !args.shared.run.json {
-            print(&summary(&name, &maps))?;
-        }
-        all.push(as_json(&name, &maps, &record));
-    }
-    if args.shared.run.json {
-        print_json(&all)?;
-    }
-    Ok(())
-}
-
-/// The text of a dry run.
-fn plan(args: &Args, model: &Model, work: &[(PairedPrompts, Vec<Metric>)]) -> Result<String> {
-    let mut text = format!("{}\n", model.name);
-    for (prompts, metrics) in work {
-        let paths = args.paths(prompts)?;
-        let shape = paths.shape(&model.config, prompts)?;
-        for metric in metrics {
-            text += &format!("{}: {shape:?} values\n", args.stem(*metric, &prompts.name));
-        }
-    }
-    Ok(text)
 }

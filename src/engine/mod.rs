@@ -15,6 +15,7 @@ mod mlp;
 mod paired;
 mod pass;
 mod plan;
+mod readout;
 mod rotary;
 mod run;
 mod site;
@@ -27,6 +28,7 @@ pub use layout::Layout;
 pub use metrics::{Baselines, Metric, Mode, Scores};
 pub use paired::{PairedRun, PatchPositions, PatchedRow};
 pub use plan::{Cell, Change, Edit, Needs, Places, Plan, Step, Values};
+pub use readout::FrozenNorm;
 pub use run::{Logits, Run};
 pub use site::Site;
 

@@ -6,6 +6,7 @@ pub mod comparison;
 pub mod component;
 pub mod das_fits;
 pub mod devices;
+pub mod logit_attribution;
 pub mod logit_filter;
 pub mod patching_suite;
 pub mod path_patching;

@@ -1,8 +1,8 @@
-//! Maps of results: an array for programs, a long table for people, and a figure; all in percent.
+//! Maps of results: an array for programs, a long table for people, and a figure.
 
 use super::ReportError;
 use super::error::write_whole;
-use super::figure::{Axis, Facet, Figure, HeatMap, Plot, Scale};
+use super::figure::{Axis, Bars, Facet, Figure, HeatMap, Plot, Scale};
 use ndarray::ArrayViewD;
 use ndarray_npy::WriteNpyExt;
 use std::path::{Path, PathBuf};
@@ -14,9 +14,16 @@ pub struct ResultMap {
     pub axes: Vec<&'static str>,
     /// Their lengths.
     pub shape: Vec<usize>,
-    /// Percent, row-major.
-    pub percent: Vec<f64>,
+    /// What the numbers along an axis `component` stand for; empty without one.
+    pub components: Vec<String>,
+    /// Unit of the values, as the table's column and the JSON name it: `percent`, `logits`.
+    pub unit: &'static str,
+    /// Row-major.
+    pub values: Vec<f64>,
 }
+
+/// How many heads or neurons, largest first, a figure shows as bars.
+const BARS: usize = 15;
 
 impl ResultMap {
     /// The array and the table of a map named `stem`.
@@ -36,16 +43,26 @@ impl ResultMap {
         place
     }
 
+    /// The place of value `index` as a table names it.
+    pub fn labels(&self, index: usize) -> Vec<String> {
+        let label = |(axis, number): (&&str, usize)| match self.components.get(number) {
+            Some(name) if *axis == "component" => name.clone(),
+            _ => number.to_string(),
+        };
+        self.axes.iter().zip(self.place(index)).map(label).collect()
+    }
+
     /// Value numbers from the largest absolute value down.
     pub fn by_size(&self) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.percent.len()).collect();
-        order.sort_by(|&a, &b| self.percent[b].abs().total_cmp(&self.percent[a].abs()));
+        let mut order: Vec<usize> = (0..self.values.len()).collect();
+        order.sort_by(|&a, &b| self.values[b].abs().total_cmp(&self.values[a].abs()));
         order
     }
 
     /// Heat maps of the values, layers from top to bottom, one beside the other for positions that stand beside two other
-    /// axes (those at which nothing differs are left out). `positions` are the labels of the positions. None for a single
-    /// number, and for neurons, which are too many to be seen.
+    /// axes (those at which nothing differs are left out). `positions` are the labels of the positions. Heads stand beside
+    /// it as bars, the largest first; neurons, which are too many to be seen, as bars alone, and so do components, in their
+    /// order. None for a single number.
     pub fn figure(&self, title: &str, measure: &str, positions: &[String]) -> Option<Figure> {
         let apart = self.axes.iter().position(|axis| *axis == "position").filter(|_| self.axes.len() == 3);
         let shown: Vec<usize> = (0..self.axes.len()).filter(|axis| Some(*axis) != apart).collect();
@@ -54,8 +71,8 @@ impl ResultMap {
             [rows, columns] => (Some(rows), columns),
             _ => return None,
         };
-        if self.axes[columns] == "neuron" {
-            return None;
+        if ["neuron", "component"].contains(&self.axes[columns]) {
+            return Some(Figure::new(title, vec![self.bars(measure)]));
         }
         let label = |axis: usize, number: usize| match self.axes[axis] {
             "position" => positions.get(number).cloned().unwrap_or_else(|| number.to_string()),
@@ -64,7 +81,7 @@ impl ResultMap {
         let labels = |axis: usize| (0..self.shape[axis]).map(|number| label(axis, number)).collect::<Vec<_>>();
         let facet = |number: usize| {
             let here = |index: &usize| apart.is_none_or(|axis| self.place(*index)[axis] == number);
-            let values: Vec<f64> = (0..self.percent.len()).filter(here).map(|index| self.percent[index]).collect();
+            let values: Vec<f64> = (0..self.values.len()).filter(here).map(|index| self.values[index]).collect();
             if apart.is_some() && values.windows(2).all(|pair| pair[0] == pair[1]) {
                 return None;
             }
@@ -83,11 +100,28 @@ impl ResultMap {
                 plot: Plot::HeatMap(map),
             })
         };
-        let facets: Vec<Facet> = (0..apart.map_or(1, |axis| self.shape[axis])).filter_map(facet).collect();
+        let mut facets: Vec<Facet> = (0..apart.map_or(1, |axis| self.shape[axis])).filter_map(facet).collect();
+        if self.axes == ["layer", "head"] {
+            facets.push(self.bars(measure));
+        }
         (!facets.is_empty()).then(|| Figure::new(title, facets))
     }
 
-    /// Writes `<stem>.npy` (f64, C order, of the map's shape) and `<stem>.csv` (a column per axis, then `percent`).
+    /// The largest values as bars, named by their places, as `10.4` is layer 10, head 4; components all, in their order.
+    fn bars(&self, measure: &str) -> Facet {
+        let component = self.axes == ["component"];
+        let shown: Vec<usize> = match component {
+            true => (0..self.values.len()).collect(),
+            false => self.by_size().into_iter().take(BARS).collect(),
+        };
+        let labels = shown.iter().map(|&index| self.labels(index).join(".")).collect();
+        let values = shown.iter().map(|&index| Some(self.values[index])).collect();
+        let title = if component { String::new() } else { format!("the {} largest", shown.len()) };
+        let bars = Bars { labels, series: vec![(measure.to_owned(), values)] };
+        Facet { title, x: Axis::new(measure), y: Axis::new(self.axes.join(".")), plot: Plot::Bars(bars) }
+    }
+
+    /// Writes `<stem>.npy` (f64, C order, of the map's shape) and `<stem>.csv` (a column per axis, then the unit's).
     ///
     /// # Errors
     /// [`ReportError::Io`].
@@ -96,15 +130,15 @@ impl ResultMap {
         let failed =
             |path: &Path, reason: String| ReportError::Io { path: path.into(), source: std::io::Error::other(reason) };
         let mut bytes = Vec::new();
-        let view = ArrayViewD::from_shape(self.shape.clone(), &self.percent);
+        let view = ArrayViewD::from_shape(self.shape.clone(), &self.values);
         view.map_err(|error| failed(&npy, error.to_string()))?
             .write_npy(&mut bytes)
             .map_err(|error| failed(&npy, error.to_string()))?;
         let mut writer = csv::Writer::from_writer(Vec::new());
-        let header = self.axes.iter().copied().chain(["percent"]);
+        let header = self.axes.iter().copied().chain([self.unit]);
         let mut rows = vec![header.map(str::to_owned).collect::<Vec<_>>()];
-        for (index, percent) in self.percent.iter().enumerate() {
-            rows.push(self.place(index).iter().map(usize::to_string).chain([percent.to_string()]).collect());
+        for (index, value) in self.values.iter().enumerate() {
+            rows.push(self.labels(index).into_iter().chain([value.to_string()]).collect());
         }
         rows.iter().try_for_each(|row| writer.write_record(row)).map_err(|error| failed(&csv, error.to_string()))?;
         let table = writer.into_inner().map_err(|error| failed(&csv, error.to_string()))?;
@@ -117,13 +151,14 @@ impl ResultMap {
 mod tests {
     use super::*;
 
+    fn percent(axes: Vec<&'static str>, shape: Vec<usize>, values: Vec<f64>) -> ResultMap {
+        ResultMap { axes, shape, components: Vec::new(), unit: "percent", values }
+    }
+
     #[test]
     fn arrays_and_tables_hold_the_same_values() {
-        let map = ResultMap {
-            axes: vec!["position", "layer", "head"],
-            shape: vec![2, 1, 3],
-            percent: vec![1.0, -2.5, 3.0, 0.0, 50.25, -60.0],
-        };
+        let values = vec![1.0, -2.5, 3.0, 0.0, 50.25, -60.0];
+        let map = percent(vec!["position", "layer", "head"], vec![2, 1, 3], values);
         assert_eq!(map.place(4), [1, 0, 1]);
         assert_eq!(map.by_size()[..2], [5, 4]);
         let folder = tempfile::tempdir().unwrap();
@@ -139,9 +174,23 @@ mod tests {
         );
         let Plot::HeatMap(drawn) = &figure.facets[1].plot else { panic!("{figure:?}") };
         assert_eq!((drawn.columns.len(), &drawn.values[..]), (3, &[Some(0.0), Some(50.25), Some(-60.0)][..]));
-        let single = ResultMap { axes: vec![], shape: vec![], percent: vec![1.0] };
+        let single = percent(vec![], vec![], vec![1.0]);
         assert_eq!(single.figure("x", "y", &[]), None);
         assert!(table.starts_with("position,layer,head,percent\n0,0,0,1\n0,0,1,-2.5\n"), "{table}");
         assert_eq!(table.lines().count(), 7);
+    }
+    #[test]
+    fn heads_stand_beside_their_map_as_bars_and_components_keep_their_order() {
+        let heads = percent(vec!["layer", "head"], vec![2, 2], vec![1.0, -9.0, 3.0, 0.5]);
+        let figure = heads.figure("x", "logit_diff (%)", &[]).unwrap();
+        let [Plot::HeatMap(_), Plot::Bars(bars)] = [&figure.facets[0].plot, &figure.facets[1].plot] else { panic!() };
+        assert_eq!(bars.labels, ["0.1", "1.0", "0.0", "1.1"]);
+        assert_eq!(bars.series[0].1[..2], [Some(-9.0), Some(3.0)]);
+        let components = vec!["embed".to_owned(), "0_attn_out".to_owned()];
+        let parts = ResultMap { components, ..percent(vec!["component"], vec![2], vec![1.0, -9.0]) };
+        let figure = parts.figure("x", "y", &[]).unwrap();
+        let [Facet { plot: Plot::Bars(bars), .. }] = &figure.facets[..] else { panic!() };
+        assert_eq!(bars.labels, parts.components);
+        assert_eq!(parts.labels(1), ["0_attn_out"]);
     }
 }

@@ -94,9 +94,16 @@ const CIRCUIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/experiments/toy
 fn the_shipped_circuit_analysis_runs_on_the_demo_model() {
     let data = tempfile::tempdir().unwrap();
     let done = run_in(data.path(), &["circuit", "--config", CIRCUIT, "--"]).success();
-    assert_eq!(done.stderr.lines().filter(|line| line.starts_with("step ")).count(), 6, "{}", done.stderr);
+    assert_eq!(done.stderr.lines().filter(|line| line.starts_with("step ")).count(), 7, "{}", done.stderr);
     let names: Vec<String> = files(data.path()).keys().map(|path| path.display().to_string()).collect();
-    for expected in ["_plain_z.npy", "_plain_pattern.csv", "_z_to_resid_post3_ALL.npy", "_EACH.npy", "_SBJ2.csv"] {
+    for expected in [
+        "_clean_simple_plain_heads.npy",
+        "_plain_z.npy",
+        "_plain_pattern.csv",
+        "_z_to_resid_post3_ALL.npy",
+        "_EACH.npy",
+        "_SBJ2.csv",
+    ] {
         assert!(names.iter().any(|name| name.ends_with(expected)), "{expected} in {names:?}");
     }
     // The same steps for gpt2-small's shape, without weights to download.

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "every test binary uses another part")]
 
 use actpatch::model::{HubSettings, LoadOptions, Model, ModelError, WeightProcessing};
+use actpatch::types::PairedPrompts;
 use half::{bf16, f16};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
@@ -146,4 +147,29 @@ pub fn offline(cache: &Path) -> HubSettings {
 pub fn load(folder: &Path, processing: WeightProcessing) -> Result<Model, ModelError> {
     let options = LoadOptions { processing, ..LoadOptions::default() };
     Model::load_from(folder.to_str().unwrap(), &options, &offline(folder))
+}
+
+/// Whole numbers of a fixture.
+pub fn integers(tensors: &Tensors, name: &str) -> Vec<u32> {
+    let tensor = &tensors[name];
+    assert_eq!(tensor.dtype, Dtype::I64);
+    tensor.bytes.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b) as u32).collect()
+}
+
+/// The prompts of a circuit fixture: every one's corrupted prompt is the next.
+pub fn circuit_prompts(tensors: &Tensors) -> PairedPrompts {
+    let [n, length] = tensors["tokens"].shape[..] else { panic!() };
+    let pairs = tensors["answers"].shape[1];
+    let answers = integers(tensors, "answers");
+    let answers = answers.chunks(2 * pairs).map(|row| row.chunks(2).map(|pair| (pair[0], pair[1])).collect());
+    PairedPrompts {
+        name: "fixture".into(),
+        texts: vec![String::new(); n],
+        sequences: integers(tensors, "tokens").chunks(length).map(<[u32]>::to_vec).collect(),
+        clean: (0..n).collect(),
+        corrupted: (0..n).map(|row| (row + 1) % n).collect(),
+        positive: (0..n).map(|row| row % 2 == 0).collect(),
+        answers: answers.collect(),
+        positions: BTreeMap::new(),
+    }
 }

@@ -1,0 +1,97 @@
+//! The residual stream read along given vectors: what the last norm makes of it, and what heads and neurons write to it.
+
+use super::{Engine, EngineError, Run, Site};
+use crate::backend::Backend;
+use crate::model::NormWeights;
+use crate::types::{Matrix, NormKind};
+
+/// The final norm with its scale frozen: a linear map of the residual stream.
+///
+/// With `σ` the scale of one token's last residual, its normed value is `(x - mean(x)) / σ * gain + bias` (an RMS norm has
+/// no mean and no bias). Along `d` that is `x · w + bias · d` with `w = centred(gain * d) / σ`, so that every part of `x`
+/// has its own share (`apply_ln_to_stack` in TransformerLens, which leaves the gain out).
+#[derive(Debug, Clone, PartialEq)]
+pub struct FrozenNorm {
+    kind: NormKind,
+    eps: f64,
+    weights: Option<NormWeights>,
+}
+
+impl FrozenNorm {
+    /// `w` for the last residual `resid` of a token and the direction `d`, `d_model` values each.
+    pub fn direction(&self, resid: &[f32], d: &[f64]) -> Vec<f64> {
+        let gain = self.weights.as_ref().map(|weights| &weights.gain);
+        let mut w: Vec<f64> =
+            d.iter().enumerate().map(|(i, d)| d * gain.map_or(1.0, |gain| f64::from(gain[i]))).collect();
+        let n = w.len() as f64;
+        let mean = match self.kind {
+            NormKind::Layer => resid.iter().map(|x| f64::from(*x)).sum::<f64>() / n,
+            NormKind::Rms => 0.0,
+        };
+        let variance = resid.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / n;
+        let centre = match self.kind {
+            NormKind::Layer => w.iter().sum::<f64>() / n,
+            NormKind::Rms => 0.0,
+        };
+        let scale = (variance + self.eps).sqrt();
+        w.iter_mut().for_each(|w| *w = (*w - centre) / scale);
+        w
+    }
+
+    /// `bias · d`: what the norm adds along `d` whatever the residual.
+    pub fn constant(&self, d: &[f64]) -> f64 {
+        let bias = self.weights.as_ref().and_then(|weights| weights.bias.as_ref());
+        bias.map_or(0.0, |bias| bias.iter().zip(d).map(|(bias, d)| f64::from(*bias) * d).sum())
+    }
+}
+
+impl<B: Backend> Engine<B> {
+    /// The final norm, to be frozen at the scale of any token.
+    ///
+    /// # Errors
+    /// [`EngineError::Model`].
+    pub fn frozen_norm(&self) -> Result<FrozenNorm, EngineError> {
+        let config = self.config();
+        Ok(FrozenNorm { kind: config.norm, eps: f64::from(config.norm_eps), weights: self.model.final_norm()? })
+    }
+
+    /// Rows of a captured site on the host, `(tokens, width)`, the tokens as [`Run::token`] numbers them.
+    ///
+    /// # Errors
+    /// [`EngineError::NotCaptured`].
+    pub fn captured_rows(&self, run: &Run<B>, site: Site, tokens: &[usize]) -> Result<Matrix, EngineError> {
+        let indices: Vec<u32> = tokens.iter().map(|&token| token as u32).collect();
+        let rows = self.rows_of(run, site, &self.backend.upload_indices(&indices)?)?;
+        Ok(Matrix::new(tokens.len(), site.width(self.config()), self.backend.download(&rows)?))
+    }
+
+    /// What one unit of every value of `site`, `hook_z` or `mlp.hook_post`, writes to the residual stream along each of
+    /// `directions`, `(n, d_model)`: their products with the rows of `W_O` or `W_out`, `(n, width)`.
+    ///
+    /// # Errors
+    /// [`EngineError::NoSuchSite`] for any other site or a layer that is not there, [`EngineError::Mismatch`] for directions
+    /// of another width.
+    pub fn written_along(&self, site: Site, directions: &Matrix) -> Result<Matrix, EngineError> {
+        site.check(self.config())?;
+        let weight = match site {
+            Site::Z(layer) => &self.layers[layer].attn_out,
+            Site::MlpPost(layer) => &self.layers[layer].mlp_out,
+            _ => {
+                let reason = "expected attn.hook_z or mlp.hook_post, which a product turns into the residual".into();
+                return Err(EngineError::NoSuchSite { site: site.to_string(), reason });
+            }
+        };
+        let (d_model, width) = (self.config().d_model, site.width(self.config()));
+        if directions.cols != d_model {
+            return Err(EngineError::Mismatch {
+                what: "width of the directions".into(),
+                expected: d_model.to_string(),
+                found: directions.cols.to_string(),
+            });
+        }
+        let directions = self.backend.upload(&directions.data)?;
+        let along = self.linear_backward(&directions, weight, (d_model, width))?;
+        let data = self.backend.download(&along)?;
+        Ok(Matrix::new(data.len() / width, width, data))
+    }
+}

@@ -1,0 +1,333 @@
+//! Direct logit attribution: what each part of the model writes along the answers, the final norm frozen.
+//!
+//! With the scale of the final norm taken as it is, a prompt's logit difference is linear in the last residual, so that it
+//! is the sum of what embeddings, attention and MLPs wrote there, and those of what heads and neurons did (Elhage et al.
+//! 2021, *A mathematical framework for transformer circuits*; `ActivationCache` in TransformerLens). The logit lens reads
+//! the residual stream half way (nostalgebraist 2020), here through the same frozen norm.
+
+use super::activation_maps::common_length;
+use super::chunks::{Kept, part, stretches};
+use crate::backend::Backend;
+use crate::engine::{Engine, EngineError, FrozenNorm, PairedRun, Site};
+use crate::model::ModelConfig;
+use crate::types::{Matrix, PairedPrompts};
+use std::fmt;
+use std::str::FromStr;
+
+/// What is attributed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LogitMap {
+    /// The residual stream in front of and inside every block and at the end, at the last position.
+    Lens,
+    /// The same at every position, each with its own scale of the norm, in front of every block and at the end.
+    LensByPosition,
+    /// Embeddings, every block's attention and MLP, and the biases: they add up to the logit difference.
+    Layers,
+    /// Every head, without the bias that a block's heads share.
+    Heads,
+    /// Every neuron of every MLP, without the MLP's last bias.
+    Neurons,
+}
+
+impl LogitMap {
+    /// All of them.
+    pub const ALL: [LogitMap; 5] = {
+        use LogitMap::*;
+        [Lens, LensByPosition, Layers, Heads, Neurons]
+    };
+
+    /// Its name in files and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            LogitMap::Lens => "lens",
+            LogitMap::LensByPosition => "lens_by_position",
+            LogitMap::Layers => "layers",
+            LogitMap::Heads => "heads",
+            LogitMap::Neurons => "neurons",
+        }
+    }
+
+    /// The names of its axes, outermost first.
+    pub fn axes(self) -> Vec<&'static str> {
+        match self {
+            LogitMap::Lens | LogitMap::Layers => vec!["component"],
+            LogitMap::LensByPosition => vec!["layer", "position"],
+            LogitMap::Heads => vec!["layer", "head"],
+            LogitMap::Neurons => vec!["layer", "neuron"],
+        }
+    }
+
+    /// Their lengths on prompts of `length` tokens.
+    pub fn shape(self, config: &ModelConfig, length: usize) -> Vec<usize> {
+        let layers = config.n_layers;
+        match self {
+            LogitMap::Lens | LogitMap::Layers => vec![self.components(config).len()],
+            LogitMap::LensByPosition => vec![layers + 1, length],
+            LogitMap::Heads => vec![layers, config.n_heads],
+            LogitMap::Neurons => vec![layers, config.d_mlp],
+        }
+    }
+
+    /// TransformerLens' names of the parts that a map without heads and neurons is made of.
+    pub fn components(self, config: &ModelConfig) -> Vec<String> {
+        match self {
+            LogitMap::Lens => lens_sites(config).into_iter().map(|(name, _)| name).collect(),
+            LogitMap::Layers => {
+                layer_sites(config).into_iter().map(|(name, _)| name).chain(["bias".to_owned()]).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Sites of all parts, in their order.
+    fn sites(self, config: &ModelConfig) -> Vec<Site> {
+        let each = |site: fn(usize) -> Site| (0..config.n_layers).map(site).collect();
+        match self {
+            LogitMap::Lens => lens_sites(config).into_iter().map(|(_, site)| site).collect(),
+            LogitMap::LensByPosition => {
+                (0..=config.n_layers).map(|layer| Site::resid(layer, config.n_layers)).collect()
+            }
+            LogitMap::Layers => layer_sites(config).into_iter().map(|(_, site)| site).collect(),
+            LogitMap::Heads => each(Site::Z),
+            LogitMap::Neurons => each(Site::MlpPost),
+        }
+    }
+}
+
+impl fmt::Display for LogitMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for LogitMap {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = LogitMap::ALL.map(LogitMap::name).join(", ");
+        let found = LogitMap::ALL.into_iter().find(|map| map.name() == text);
+        found.ok_or_else(|| format!("unknown map {text:?}, expected one of {known}"))
+    }
+}
+
+fn lens_sites(config: &ModelConfig) -> Vec<(String, Site)> {
+    let mut sites = Vec::new();
+    for layer in 0..config.n_layers {
+        sites.push((format!("{layer}_pre"), Site::ResidPre(layer)));
+        if !config.parallel_residual {
+            sites.push((format!("{layer}_mid"), Site::ResidMid(layer)));
+        }
+    }
+    sites.push(("final_post".into(), Site::resid(config.n_layers, config.n_layers)));
+    sites
+}
+
+fn layer_sites(config: &ModelConfig) -> Vec<(String, Site)> {
+    let mut sites = vec![("embed".into(), Site::Embed)];
+    if Site::PosEmbed.check(config).is_ok() {
+        sites.push(("pos_embed".into(), Site::PosEmbed));
+    }
+    for layer in 0..config.n_layers {
+        sites.push((format!("{layer}_attn_out"), Site::AttnOut(layer)));
+        sites.push((format!("{layer}_mlp_out"), Site::MlpOut(layer)));
+    }
+    sites
+}
+
+/// Of which run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Attributed {
+    /// The clean prompts.
+    Clean,
+    /// The corrupted prompts, with the clean ones' answers.
+    Corrupted,
+    /// Clean less corrupted, each with its own scale of the norm.
+    Difference,
+}
+
+impl Attributed {
+    /// Its name in files and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Attributed::Clean => "clean",
+            Attributed::Corrupted => "corrupted",
+            Attributed::Difference => "difference",
+        }
+    }
+
+    /// Runs and their signs.
+    fn runs(self) -> &'static [(bool, f64)] {
+        match self {
+            Attributed::Clean => &[(true, 1.0)],
+            Attributed::Corrupted => &[(false, 1.0)],
+            Attributed::Difference => &[(true, 1.0), (false, -1.0)],
+        }
+    }
+}
+
+/// A finished map: means over the prompts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attribution {
+    /// What was attributed.
+    pub map: LogitMap,
+    /// Length of every axis.
+    pub shape: Vec<usize>,
+    /// Logits, row-major.
+    pub values: Vec<f64>,
+}
+
+/// Mean attribution of the logit difference at the last position, for every map.
+///
+/// # Errors
+/// Those of the engine, prompts of unequal length for [`LogitMap::LensByPosition`].
+pub fn logit_attribution<B: Backend>(
+    engine: &Engine<B>,
+    prompts: &PairedPrompts,
+    maps: &[LogitMap],
+    of: Attributed,
+    budget: usize,
+) -> Result<Vec<Attribution>, EngineError> {
+    let config = engine.config();
+    let length = if maps.contains(&LogitMap::LensByPosition) { common_length(prompts)? } else { 0 };
+    let mut sites: Vec<Site> = maps.iter().flat_map(|map| map.sites(config)).collect();
+    sites.push(Site::resid(config.n_layers, config.n_layers));
+    sites.sort_unstable();
+    sites.dedup();
+    let mut found: Vec<Attribution> = maps
+        .iter()
+        .map(|&map| {
+            let shape = map.shape(config, length);
+            Attribution { map, values: vec![0.0; shape.iter().product()], shape }
+        })
+        .collect();
+    let norm = engine.frozen_norm()?;
+    for range in stretches(config, prompts, Kept { sites: &sites, positions: &[] }, 1, budget) {
+        let paired = PairedRun::new(engine, part(prompts, range), &sites, &[], false)?;
+        for &(clean, sign) in of.runs() {
+            let reader = Reader::new(engine, &paired, &norm, clean)?;
+            for attribution in &mut found {
+                reader.add(attribution, sign / prompts.clean.len() as f64)?;
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// One run of a stretch of prompts, and the answers' directions in it.
+struct Reader<'a, B: Backend> {
+    engine: &'a Engine<B>,
+    paired: &'a PairedRun<B>,
+    norm: &'a FrozenNorm,
+    /// Sequence of every prompt.
+    sequences: &'a [usize],
+    /// Per prompt, the mean over its pairs of `W_U[correct] - W_U[incorrect]`.
+    answers: Vec<Vec<f64>>,
+    /// Per prompt, what the biases add.
+    constants: Vec<f64>,
+}
+
+impl<'a, B: Backend> Reader<'a, B> {
+    fn new(
+        engine: &'a Engine<B>,
+        paired: &'a PairedRun<B>,
+        norm: &'a FrozenNorm,
+        clean: bool,
+    ) -> Result<Self, EngineError> {
+        let (columns, bias) = engine.model().unembed_columns(paired.columns().tokens())?;
+        let (mut answers, mut constants) = (Vec::new(), Vec::new());
+        for pairs in paired.answers() {
+            let mut direction = vec![0.0; columns.cols];
+            let mut constant = 0.0;
+            for &(correct, incorrect) in pairs {
+                let (up, down) = (columns.row(correct), columns.row(incorrect));
+                let share = 1.0 / pairs.len() as f64;
+                direction.iter_mut().zip(up.iter().zip(down)).for_each(|(d, (up, down))| {
+                    *d += share * (f64::from(*up) - f64::from(*down));
+                });
+                constant += share * (f64::from(bias[correct]) - f64::from(bias[incorrect]));
+            }
+            constants.push(constant + norm.constant(&direction));
+            answers.push(direction);
+        }
+        let prompts = paired.prompts();
+        let sequences = if clean { &prompts.clean } else { &prompts.corrupted };
+        Ok(Self { engine, paired, norm, sequences, answers, constants })
+    }
+
+    /// Every prompt's token at `position`, its last one without.
+    fn tokens(&self, position: Option<usize>) -> Result<Vec<usize>, EngineError> {
+        let run = self.paired.run();
+        let token = |&sequence: &usize| run.token(sequence, position.unwrap_or(run.layout().len(sequence) - 1));
+        self.sequences.iter().map(token).collect()
+    }
+
+    /// The answers' directions through the norm that is frozen at every prompt's token.
+    fn directions(&self, tokens: &[usize]) -> Result<Vec<Vec<f64>>, EngineError> {
+        let n_layers = self.engine.config().n_layers;
+        let last = self.engine.captured_rows(self.paired.run(), Site::resid(n_layers, n_layers), tokens)?;
+        let direction = |(prompt, answer): (usize, &Vec<f64>)| self.norm.direction(last.row(prompt), answer);
+        Ok(self.answers.iter().enumerate().map(direction).collect())
+    }
+
+    /// Adds the sum over the prompts, times `weight`.
+    fn add(&self, attribution: &mut Attribution, weight: f64) -> Result<(), EngineError> {
+        let sites = attribution.map.sites(self.engine.config());
+        let values = &mut attribution.values;
+        match attribution.map {
+            LogitMap::Lens | LogitMap::Layers => {
+                let sums = self.read(&sites, None)?;
+                values.iter_mut().zip(sums).for_each(|(value, sum)| *value += weight * sum);
+                if let (LogitMap::Layers, Some(bias)) = (attribution.map, values.last_mut()) {
+                    *bias += weight * self.constants.iter().sum::<f64>();
+                }
+            }
+            LogitMap::LensByPosition => {
+                let length = attribution.shape[1];
+                for position in 0..length {
+                    for (layer, sum) in self.read(&sites, Some(position))?.into_iter().enumerate() {
+                        values[layer * length + position] += weight * sum;
+                    }
+                }
+            }
+            LogitMap::Heads => self.add_parts(&sites, self.engine.config().d_head, values, weight)?,
+            LogitMap::Neurons => self.add_parts(&sites, 1, values, weight)?,
+        }
+        Ok(())
+    }
+
+    /// Per site, which is `d_model` wide, the sum over the prompts of what it holds along the answers.
+    fn read(&self, sites: &[Site], position: Option<usize>) -> Result<Vec<f64>, EngineError> {
+        let tokens = self.tokens(position)?;
+        let directions = self.directions(&tokens)?;
+        let along = |site: &Site| {
+            let rows = self.engine.captured_rows(self.paired.run(), *site, &tokens)?;
+            let dot = |(prompt, direction): (usize, &Vec<f64>)| {
+                rows.row(prompt).iter().zip(direction).map(|(x, d)| f64::from(*x) * d).sum::<f64>()
+            };
+            Ok(directions.iter().enumerate().map(dot).sum())
+        };
+        sites.iter().map(along).collect()
+    }
+
+    /// Adds what parts of `width` values each write along the answers, one site after the other.
+    fn add_parts(&self, sites: &[Site], width: usize, values: &mut [f64], weight: f64) -> Result<(), EngineError> {
+        let tokens = self.tokens(None)?;
+        let directions = self.directions(&tokens)?;
+        let flat: Vec<f32> = directions.iter().flatten().map(|value| *value as f32).collect();
+        let directions = Matrix::new(directions.len(), self.engine.config().d_model, flat);
+        let mut values = values.iter_mut();
+        for &site in sites {
+            let along = self.engine.written_along(site, &directions)?;
+            let rows = self.engine.captured_rows(self.paired.run(), site, &tokens)?;
+            let mut sums = vec![0.0; rows.cols / width];
+            for (x, unit) in rows.data.chunks(rows.cols).zip(along.data.chunks(rows.cols)) {
+                for (sum, (x, unit)) in sums.iter_mut().zip(x.chunks(width).zip(unit.chunks(width))) {
+                    *sum += x.iter().zip(unit).map(|(x, unit)| f64::from(*x) * f64::from(*unit)).sum::<f64>();
+                }
+            }
+            sums.into_iter().zip(&mut values).for_each(|(sum, value)| *value += weight * sum);
+        }
+        Ok(())
+    }
+}
