@@ -3,7 +3,8 @@
 use super::common::{RunArgs, defaults, print, print_json};
 use super::{direction_patching_results, direction_patching_suite, fit_directions};
 use crate::engine::Metric;
-use anyhow::Result;
+use crate::report::results::ResultFile;
+use anyhow::{Context, Result};
 use serde_json::json;
 use std::time::Instant;
 
@@ -41,7 +42,8 @@ pub fn run(args: Args) -> Result<()> {
     let mut all = std::collections::BTreeMap::new();
     for metric in &suite.metrics {
         let path = folder.join(format!("direction_patching_{metric}_resid_plain.csv"));
-        let bests = direction_patching_results::best_layers(&path)?;
+        let file = ResultFile::read("demo", &path)?.with_context(|| path.display().to_string())?;
+        let bests = file.best_layers();
         if !args.run.json {
             print(&format!(
                 "{metric}: percent at the best layer (layer)\n{}\n",

@@ -2,7 +2,7 @@
 
 use super::common::resolve_position;
 use crate::datasets::{END, PairedPrompts};
-use crate::directions::{Accuracy, DirectionName, Fit, Method, cosine, fit};
+use crate::directions::{Accuracy, DirectionError, DirectionName, Fit, Method, cosine, fit};
 use crate::engine::PatchPositions;
 use crate::report::{FittingStats, StatsRow};
 use crate::types::Matrix;
@@ -78,9 +78,11 @@ pub(super) fn add(
     let mut shares = BTreeMap::new();
     for test in tested {
         let (embeddings, labels) = (&test.embeddings[&name.layer()], &test.prompts.positive);
-        let similarity = match fit(name.method(), embeddings, labels)? {
-            Some(other) => cosine(&found.direction.data, &other.direction.data),
-            None => f64::NAN,
+        let similarity = match fit(name.method(), embeddings, labels) {
+            Ok(Some(other)) => cosine(&found.direction.data, &other.direction.data),
+            // A test set need not have a direction of its own: words that end in the same token are equal at layer 0.
+            Ok(None) | Err(DirectionError::Degenerate { .. }) => f64::NAN,
+            Err(error) => return Err(error.into()),
         };
         let accuracy = found.accuracy(embeddings, labels)?;
         row(&test.prompts.name, &test.position, accuracy, similarity);

@@ -7,6 +7,7 @@ mod golden;
 mod manifest;
 mod projections;
 mod result_map;
+pub mod results;
 mod suite_csv;
 mod table;
 

@@ -145,7 +145,7 @@ fn the_suite_fills_one_file_per_metric_under_two_header_rows() {
     }
     let json = run_in(data.path(), &["direction-patching-results", "--json"]).success().json();
     let path = result_file(data.path(), "logit_diff", "").display().to_string();
-    let das = json[&path].as_array().unwrap().iter().find(|row| row["method"] == "das").unwrap();
+    let das = json["best_layers"][&path].as_array().unwrap().iter().find(|row| row["method"] == "das").unwrap();
     assert_eq!(das["percent"].as_f64().unwrap(), best);
 }
 
