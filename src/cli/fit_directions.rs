@@ -15,7 +15,8 @@ use crate::datasets::treebank::{Scaffold, Split};
 use crate::datasets::{Catalogue, PairedPrompts};
 use crate::directions::das::{AdamSettings, TrainError, TrainSettings, Trained};
 use crate::directions::{
-    Direction, DirectionName, FitRecord, Method, Projection, RANDOM_DIRECTION_SEED, cosine, embedding_positions, fit,
+    Direction, DirectionError, DirectionName, FitRecord, Method, Projection, RANDOM_DIRECTION_SEED, cosine,
+    embedding_positions, fit,
 };
 use crate::engine::{Engine, Flops, Layout, PatchPositions};
 use crate::experiments::chunks::{MEMORY_BUDGET, embeddings_at};
@@ -377,6 +378,10 @@ impl Outcome {
         let path = path.map(|path| path.display().to_string());
         Self { name: job.name.to_string(), path, final_metric, test_metrics, skipped: None }
     }
+
+    fn skipped(job: &Job, why: String) -> Self {
+        Self { skipped: Some(why), ..Self::of(job, None, None, BTreeMap::new()) }
+    }
 }
 
 impl<B: Backend> Fitting<'_, B> {
@@ -444,15 +449,18 @@ impl<B: Backend> Fitting<'_, B> {
     fn fit_one(&self, job: &Job, train: &Matrix, tested: &[Tested], stats: &mut FittingStats) -> Result<Outcome> {
         tracing::info!(direction = %job.name, "fitting");
         let labels = &self.prompts.positive;
-        let Some(fit) = fit(job.method, train, labels).with_context(|| job.name.to_string())? else {
-            bail!("{}: {} has no fit", job.name, job.method);
+        let fit = match fit(job.method, train, labels) {
+            Ok(Some(fit)) => fit,
+            Ok(None) => bail!("{}: {} has no fit", job.name, job.method),
+            Err(error @ DirectionError::Degenerate { .. }) => return Ok(Outcome::skipped(job, error.to_string())),
+            Err(error) => return Err(error).context(job.name.to_string()),
         };
         if job.kept {
             let kept = Direction::read(self.folder, &job.name, self.engine.config().d_model)?;
             let cosine = cosine(&kept.columns.data, &fit.direction.data).abs();
             if cosine.is_nan() || cosine < SAME_FIT {
-                let skipped = Some(format!("not tested: another fit's direction is kept (cosine {cosine:.4})"));
-                return Ok(Outcome { skipped, ..Outcome::of(job, None, None, BTreeMap::new()) });
+                let why = format!("not tested: another fit's direction is kept (cosine {cosine:.4})");
+                return Ok(Outcome::skipped(job, why));
             }
         } else {
             fit_statistics::forget_others(stats, &job.name, tested);
@@ -520,10 +528,7 @@ impl<B: Backend> Fitting<'_, B> {
     fn write_das(&self, job: &Job, plan: &TrainPlan<'_>, trained: Result<Trained, TrainError>) -> Result<Outcome> {
         let trained = match trained {
             Ok(trained) => trained,
-            Err(error @ TrainError::Unreachable { .. }) => {
-                let skipped = Some(error.to_string());
-                return Ok(Outcome { skipped, ..Outcome::of(job, None, None, BTreeMap::new()) });
-            }
+            Err(error @ TrainError::Unreachable { .. }) => return Ok(Outcome::skipped(job, error.to_string())),
             Err(error) => return Err(error).context(job.name.to_string()),
         };
         let TrainSettings { epochs, batch_size, adam, early_stop } = plan.settings;

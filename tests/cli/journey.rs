@@ -421,3 +421,16 @@ fn a_closed_pipe_ends_quietly() {
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), String::from_utf8(output.stderr).unwrap()), (Some(0), String::new()));
 }
+
+#[test]
+fn a_fit_that_does_not_exist_is_told_and_the_others_are_made() {
+    let data = tempfile::tempdir().unwrap();
+    // Adverbs of both classes end in the same token, which is all there is at layer 0.
+    let fit = ["fit-directions", "--methods", "mean_diff,pca", "--train-sets", "simple_adverb", "--layers", "0,1"];
+    let json = run_in(data.path(), &[&fit[..], &["--json"]].concat()).success().json();
+    let outcomes = json[0]["directions"].as_array().unwrap();
+    let of = |name: &str| outcomes.iter().find(|outcome| outcome["name"] == name).unwrap();
+    let skipped = of("mean_diff_simple_adverb_ADV_layer0");
+    assert!(skipped["skipped"].as_str().unwrap().contains("coincide") && skipped["path"].is_null(), "{skipped}");
+    assert!(of("mean_diff_simple_adverb_ADV_layer1")["path"].is_string());
+}

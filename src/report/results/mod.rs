@@ -176,15 +176,17 @@ impl ResultFile {
         }
         let mut lines = Vec::new();
         for ((method, fit), there) in &found {
+            let mut absent: BTreeMap<Vec<usize>, Vec<String>> = BTreeMap::new();
             for place in &places {
-                let absent: Vec<usize> =
-                    layers.iter().copied().filter(|layer| !there.contains(&(*place, *layer))).collect();
-                if !absent.is_empty() {
-                    let fit = fit.as_ref().map_or(String::new(), |fit| format!(" of {fit}"));
-                    let file = self.path.display();
-                    lines.push(format!("{file}: {method}{fit} on {place}: layers {}", ranges(&absent)));
-                }
+                let lacking = layers.iter().copied().filter(|layer| !there.contains(&(*place, *layer)));
+                absent.entry(lacking.collect()).or_default().push(place.to_string());
             }
+            absent.remove(&Vec::new());
+            let (fit, file) = (fit.as_ref().map_or(String::new(), |fit| format!(" of {fit}")), self.path.display());
+            let line = |(layers, places): (&Vec<usize>, &Vec<String>)| {
+                format!("{file}: {method}{fit}: layers {} on {}", ranges(layers), places.join(", "))
+            };
+            lines.extend(absent.iter().map(line));
         }
         lines
     }
