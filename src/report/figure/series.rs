@@ -23,7 +23,11 @@ pub(super) fn draw_lines(
     for one in series {
         let style = legend.style(&one.name);
         let places: Vec<(f64, f64)> = one.points.iter().map(|&point| rulers.pixel(place, point)).collect();
-        canvas.line(&places, style.colour, 1.6, one.baseline)?;
+        match places[..] {
+            // A baseline has no markers, and one point makes no line.
+            [only] if one.baseline => canvas.circle(only, 1.6, &style.colour)?,
+            _ => canvas.line(&places, style.colour, 1.6, one.baseline)?,
+        }
         for (&(x, y), &point) in places.iter().zip(&one.points) {
             marker(canvas, (x, y), 2.6, style)?;
             canvas.mark((x - REACH, y - REACH, 2.0 * REACH, 2.0 * REACH), tip(one, facet, point));
