@@ -1,4 +1,4 @@
-//! Direct logit attribution against TransformerLens in f64, on tiny random models.
+//! Logit attribution and attribution patching against TransformerLens and autograd in f64, on tiny random models.
 //!
 //! Fixtures and the script that made them: `tests/fixtures/attribution`, `tests/reference/make_attribution_fixtures.py`.
 
@@ -6,6 +6,8 @@ mod support;
 
 use actpatch::backend::{CpuBackend, Dtype};
 use actpatch::engine::*;
+use actpatch::experiments::activation_maps::{ActivationMap, MapKind, activation_maps};
+use actpatch::experiments::attribution_patching::{Gradients, attribution_maps};
 use actpatch::experiments::chunks::{MEMORY_BUDGET, baselines};
 use actpatch::experiments::logit_attribution::{Attributed, Attribution, LogitMap, logit_attribution};
 use actpatch::model::{LoadOptions, Model, WeightProcessing};
@@ -110,4 +112,143 @@ fn readouts_refuse_what_they_cannot_read() {
     let maps = [LogitMap::LensByPosition];
     let error = logit_attribution(&engine, &uneven, &maps, Attributed::Clean, MEMORY_BUDGET).unwrap_err();
     assert!(error.to_string().contains("in a map by position"), "{error}");
+}
+
+const METRICS: [Metric; 2] = [Metric::LogitDiff, Metric::LogitDiffNoising];
+
+fn kinds(names: &[&str]) -> Vec<MapKind> {
+    names.iter().map(|name| name.parse().unwrap()).collect()
+}
+
+/// Estimated maps, and how far clean and corrupted logit differences lie apart.
+fn estimated(
+    engine: &Engine<CpuBackend>,
+    prompts: &PairedPrompts,
+    kinds: &[MapKind],
+    gradients: Gradients,
+    budget: usize,
+) -> (f64, Vec<ActivationMap>) {
+    let told = |_| Ok::<(), EngineError>(());
+    let (baselines, maps) = attribution_maps(engine, prompts, kinds, &METRICS, gradients, budget, told).unwrap();
+    let (clean, corrupted) = baselines.logit_differences();
+    (clean - corrupted, maps)
+}
+
+#[test]
+fn attribution_patching_matches_autograd() {
+    for fixture in fixtures() {
+        let names = ["z", "q", "k", "v", "pattern", "pre", "post", "resid_pre", "resid_mid", "resid_post", "attn_out"];
+        let names = [&names[..], &["mlp_out", "z_by_position", "pattern_by_position"]].concat();
+        let there = |name: &&str| fixture.tensors.contains_key(&format!("atp.noising.{name}"));
+        let kinds = kinds(&names.into_iter().filter(there).collect::<Vec<_>>());
+        let mut worst: f64 = 0.0;
+        for (max_tokens, budget) in [(4096, MEMORY_BUDGET), (4096, 1), (10, MEMORY_BUDGET)] {
+            let engine = fixture.engine(WeightProcessing::default()).with_max_tokens(max_tokens);
+            for (method, gradients) in [("atp", Gradients::Plain), ("ig", Gradients::Integrated(3))] {
+                let (range, maps) = estimated(&engine, &fixture.prompts, &kinds, gradients, budget);
+                assert_eq!(maps.len(), 2 * kinds.len());
+                for map in maps {
+                    let mode = if map.metric.mode() == Mode::Denoising { "denoising" } else { "noising" };
+                    let name = format!("{method}.{mode}.{}", map.kind);
+                    let expected = &fixture.tensors[&name];
+                    assert_eq!(map.shape, expected.shape, "{} {name}", fixture.name);
+                    let values: Vec<f64> = map.values.iter().map(|value| value * range).collect();
+                    worst = worst.max(compare(&format!("{} {name}", fixture.name), &values, &expected.values()));
+                }
+            }
+        }
+        println!("{}: attribution patching off by at most {worst:e}", fixture.name);
+    }
+}
+
+/// A model without curvature: queries are zero, so that attention is even; MLPs stay where the rectifier is straight;
+/// variances vanish beside the norms' epsilon, which the gains make up for.
+fn straight() -> Engine<CpuBackend> {
+    let copy = support::Copy::of("gpt2-tiny");
+    copy.config("layer_norm_epsilon", 1e10.into()).config("activation_function", "relu".into());
+    copy.tensors(|tensors| {
+        for (name, tensor) in tensors.iter_mut() {
+            let mut values = tensor.values();
+            let width = *tensor.shape.last().unwrap();
+            match name.strip_suffix(".weight") {
+                Some(norm) if norm.ends_with("ln_1") || norm.ends_with("ln_2") || norm.ends_with("ln_f") => {
+                    values.iter_mut().for_each(|value| *value *= 1e5);
+                }
+                _ if name.contains("c_attn") => {
+                    values.chunks_mut(width).for_each(|row| row[..width / 3].fill(0.0));
+                }
+                _ if name.ends_with("c_fc.bias") => values.iter_mut().for_each(|value| *value += 10.0),
+                Some(first) if first.ends_with("c_fc") => values.iter_mut().for_each(|value| *value *= 0.1),
+                _ => continue,
+            }
+            tensor.bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            tensor.dtype = safetensors::tensor::Dtype::F32;
+        }
+    });
+    Engine::new(CpuBackend::new(Dtype::F32).unwrap(), copy.load().unwrap()).unwrap()
+}
+
+#[test]
+fn in_a_model_without_curvature_attribution_is_exact_patching() {
+    let engine = straight();
+    let prompts = fixtures().next().unwrap().prompts;
+    let names = ["z", "v", "post", "pre", "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"];
+    let kinds = kinds(&[&names[..], &["z_by_position", "pattern", "k", "q"]].concat());
+    let told = |_| Ok::<(), EngineError>(());
+    let (_, exact) = activation_maps(&engine, &prompts, &kinds, &METRICS, MEMORY_BUDGET, told).unwrap();
+    for gradients in [Gradients::Plain, Gradients::Integrated(2)] {
+        let (_, maps) = estimated(&engine, &prompts, &kinds, gradients, MEMORY_BUDGET);
+        for map in maps {
+            let exact = exact.iter().find(|exact| (exact.kind, exact.metric) == (map.kind, map.metric)).unwrap();
+            let pairs = map.values.iter().zip(&exact.values);
+            // Shares of order 1; f32 sums of values of order 10, the rectifier's, leave 1e-5 of them.
+            let worst = pairs.map(|(found, exact)| (found - exact).abs()).fold(0.0, f64::max);
+            assert!(worst < 1e-4, "{} {}: off by {worst:e}", map.kind, map.metric);
+            let even = ["pattern", "k", "q"].contains(&&*map.kind.to_string());
+            assert_eq!(map.values.iter().all(|value| value.abs() < 1e-4), even, "{}: {:?}", map.kind, map.values);
+        }
+    }
+}
+
+#[test]
+fn integrated_gradients_of_the_input_add_up_to_the_whole_change() {
+    for fixture in fixtures() {
+        let engine = fixture.engine(WeightProcessing::default());
+        let sums = [1, 8, 64].map(|steps| {
+            let (_, maps) = estimated(
+                &engine,
+                &fixture.prompts,
+                &kinds(&["resid_pre"]),
+                Gradients::Integrated(steps),
+                MEMORY_BUDGET,
+            );
+            let length = maps[0].shape[1];
+            [maps[0].values[..length].iter().sum::<f64>(), -maps[1].values[..length].iter().sum::<f64>()]
+        });
+        // The rule of middles converges with the square of the steps.
+        let off = sums.map(|both| both.map(|sum| (sum - 1.0).abs()));
+        assert!(off[2].iter().all(|off| *off < 1e-2), "{}: {sums:?}", fixture.name);
+        assert!(off[0].iter().zip(off[2]).all(|(one, many)| many < *one), "{}: {sums:?}", fixture.name);
+    }
+}
+
+#[test]
+fn gradients_are_refused_where_there_are_none() {
+    let fixture = fixtures().next().unwrap();
+    let engine = fixture.engine(WeightProcessing::default());
+    let told = |_| Ok::<(), EngineError>(());
+    let metrics = [Metric::LogitFlip];
+    let kinds = kinds(&["z"]);
+    let error = attribution_maps(&engine, &fixture.prompts, &kinds, &metrics, Gradients::Plain, MEMORY_BUDGET, told)
+        .unwrap_err();
+    assert!(error.to_string().contains("expected logit_diff or logit_diff_noising"), "{error}");
+    let paired =
+        PairedRun::new(&engine, fixture.prompts.clone(), &[Site::ResidPre(0)], &[PatchPositions::All], false).unwrap();
+    let resume = Resume { run: paired.run(), layer: 0, rows: &[(0, 0)] };
+    let (_, tape) = engine.resume_with_tape(&resume, &[], paired.output(&[])).unwrap();
+    let d_logits = Matrix::zeros(1, paired.columns().tokens().len());
+    for (site, words) in [(Site::Embed, "no gradient there"), (Site::Z(9), "layers 0..3")] {
+        let found = engine.gradients(&resume, &tape, paired.columns(), &d_logits, &[site], |_, _| Ok(()));
+        assert!(found.err().unwrap().to_string().contains(words), "{site}");
+    }
 }

@@ -23,7 +23,7 @@ Files in DATA_DIR/<model>/: activation_patching_<metric>_<dataset>_<scaffold>_<m
 pub struct Args {
     #[command(flatten)]
     pub shared: MapArgs,
-    /// Maps: z, q, k, v, pattern (layer, head), the same with _by_position (layer, position, head), and resid_pre,
+    /// Maps: z, q, k, v, pattern (layer, head), pre, post (layer, neuron), the same with _by_position, and resid_pre,
     /// resid_mid, resid_post, attn_out, mlp_out (layer, position).
     #[arg(long, value_delimiter = ',', default_value = "z,q,k,v,pattern,resid_pre,attn_out,mlp_out")]
     #[serde(serialize_with = "names")]
@@ -47,7 +47,7 @@ impl MapCommand for Args {
     }
 
     fn stem(&self, &(kind, metric): &Self::Kind, set: &str) -> String {
-        self.shared.stem("activation_patching", &kind.to_string(), metric, set)
+        stem(&self.shared, (kind, metric), set)
     }
 
     fn plan(&self, model: &Model, prompts: &PairedPrompts, kinds: &[Self::Kind]) -> Result<String> {
@@ -68,24 +68,39 @@ impl MapCommand for Args {
         prompts: &PairedPrompts,
         wanted: &[Self::Kind],
     ) -> Result<Vec<Named>> {
-        let (kinds, metrics): (Vec<_>, Vec<_>) = wanted.iter().copied().unzip();
-        let (kinds, metrics) = (distinct(&kinds), distinct(&metrics));
-        let progress = bar(1000, format!("patching {}", prompts.name));
-        let (baselines, mut maps) =
-            activation_maps(engine, prompts, &kinds, &metrics, MEMORY_BUDGET, |share| -> Result<()> {
-                progress.set_position((1000.0 * share) as u64);
-                Ok(())
-            })?;
-        progress.finish_and_clear();
-        check_defined(&baselines, &metrics, &prompts.name)?;
-        maps.retain(|map| wanted.contains(&(map.kind, map.metric)));
-        let (set, model) = (&prompts.name, &engine.model().name);
-        let named = |map: ActivationMap| {
-            let title = format!("Activation patching of {} on {set}, {model}", map.kind);
-            let stem = self.stem(&(map.kind, map.metric), set);
-            let percent = in_percent(map.kind.axes(), map.shape, &map.values);
-            Named::new(stem, percent, &title, &format!("{} (%)", map.metric), prompts)
-        };
-        Ok(maps.into_iter().map(named).collect())
+        exact_maps(&self.shared, engine, prompts, wanted)
     }
+}
+
+/// The wanted maps of one dataset, in the order of the wanted list.
+pub fn exact_maps<B: Backend>(
+    shared: &MapArgs,
+    engine: &Engine<B>,
+    prompts: &PairedPrompts,
+    wanted: &[(MapKind, Metric)],
+) -> Result<Vec<Named>> {
+    let (kinds, metrics): (Vec<_>, Vec<_>) = wanted.iter().copied().unzip();
+    let (kinds, metrics) = (distinct(&kinds), distinct(&metrics));
+    let progress = bar(1000, format!("patching {}", prompts.name));
+    let (baselines, mut maps) =
+        activation_maps(engine, prompts, &kinds, &metrics, MEMORY_BUDGET, |share| -> Result<()> {
+            progress.set_position((1000.0 * share) as u64);
+            Ok(())
+        })?;
+    progress.finish_and_clear();
+    check_defined(&baselines, &metrics, &prompts.name)?;
+    let place = |map: &ActivationMap| wanted.iter().position(|kind| *kind == (map.kind, map.metric));
+    maps.retain(|map| place(map).is_some());
+    maps.sort_by_key(place);
+    let (set, model) = (&prompts.name, &engine.model().name);
+    let named = |map: ActivationMap| {
+        let title = format!("Activation patching of {} on {set}, {model}", map.kind);
+        let percent = in_percent(map.kind.axes(), map.shape, &map.values);
+        Named::new(stem(shared, (map.kind, map.metric), set), percent, &title, &format!("{} (%)", map.metric), prompts)
+    };
+    Ok(maps.into_iter().map(named).collect())
+}
+
+fn stem(shared: &MapArgs, (kind, metric): (MapKind, Metric), set: &str) -> String {
+    shared.stem("activation_patching", &kind.to_string(), metric, set)
 }

@@ -78,7 +78,9 @@ impl MapCommand for Args {
             let components = map.components(config);
             let result = ResultMap { axes: map.axes(), shape, components, unit: "logits", values };
             match map {
-                LogitMap::Lens => Named { figure: Some(lens_figure(title, &result, config)), stem, map: result },
+                LogitMap::Lens => {
+                    Named { figure: Some(lens_figure(title, &result, config)), stem, map: result, agreement: None }
+                }
                 _ => Named::new(stem, result, &title, MEASURE, prompts),
             }
         };

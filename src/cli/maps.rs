@@ -6,6 +6,7 @@ use crate::backend::Backend;
 use crate::datasets::treebank::Scaffold;
 use crate::datasets::{Catalogue, PairedPrompts};
 use crate::engine::{Baselines, Engine, Metric};
+use crate::experiments::attribution_patching::Agreement;
 use crate::model::Model;
 use crate::report::figure::Figure;
 use crate::report::{Manifest, ResultMap, RunRecord, Table};
@@ -42,6 +43,11 @@ pub trait MapCommand: Serialize + Sync {
     /// The arguments that all of them have.
     fn shared(&self) -> &MapArgs;
 
+    /// Are maps that exist already made again?
+    fn renews(&self) -> bool {
+        self.shared().run.overwrite
+    }
+
     /// Every map that the arguments ask for.
     ///
     /// # Errors
@@ -73,12 +79,14 @@ pub struct Named {
     pub map: ResultMap,
     /// Their picture.
     pub figure: Option<Figure>,
+    /// How they compare with exact patching, where they are an estimate of it.
+    pub agreement: Option<Agreement>,
 }
 
 impl Named {
     /// A map with the figure that suits its axes; `measure` names the values and their unit.
     pub fn new(stem: String, map: ResultMap, title: &str, measure: &str, prompts: &PairedPrompts) -> Self {
-        Self { figure: map.figure(title, measure, &position_labels(prompts)), stem, map }
+        Self { figure: map.figure(title, measure, &position_labels(prompts)), stem, map, agreement: None }
     }
 }
 
@@ -109,14 +117,17 @@ impl MapArgs {
     pub fn stem(&self, experiment: &str, name: &str, measure: impl Display, set: &str) -> String {
         format!("{experiment}_{measure}_{set}_{}_{name}{}", self.scaffold, self.compat.ending())
     }
+}
 
-    /// Which of several maps are still wanted: `stem` names the files of each.
-    fn wanted<T: Clone>(&self, all: &[T], folder: &Path, stem: impl Fn(&T) -> String) -> Vec<T> {
-        let there = |item: &&T| ResultMap::paths(folder, &stem(item)).iter().all(|path| path.is_file());
-        let kept = if self.run.overwrite { 0 } else { all.iter().filter(there).count() };
-        note_skipped(kept, "maps", folder);
-        all.iter().filter(|item| self.run.overwrite || !there(item)).cloned().collect()
+/// Which of a command's maps are still wanted.
+fn wanted<C: MapCommand>(command: &C, all: Vec<C::Kind>, folder: &Path, set: &str) -> Vec<C::Kind> {
+    if command.renews() {
+        return all;
     }
+    let there = |kind: &C::Kind| ResultMap::paths(folder, &command.stem(kind, set)).iter().all(|path| path.is_file());
+    let (kept, wanted): (Vec<_>, Vec<_>) = all.into_iter().partition(there);
+    note_skipped(kept.len(), "maps", folder);
+    wanted
 }
 
 /// A metric that is defined on the dataset, or an error that names both.
@@ -167,8 +178,7 @@ pub fn run<C: MapCommand>(command: &C) -> Result<()> {
         let (name, folder) = (model.name.clone(), run.folder(&model.name));
         let mut work = Vec::new();
         for prompts in command.shared().prompts(&catalogue, &model)? {
-            let kinds = distinct(&command.kinds(&model, &prompts)?);
-            let kinds = command.shared().wanted(&kinds, &folder, |kind| command.stem(kind, &prompts.name));
+            let kinds = wanted(command, distinct(&command.kinds(&model, &prompts)?), &folder, &prompts.name);
             if !kinds.is_empty() {
                 work.push((prompts, kinds));
             }
@@ -198,7 +208,7 @@ pub fn run<C: MapCommand>(command: &C) -> Result<()> {
 
 /// Writes maps and their figures, and notes them in the manifest.
 fn write(maps: &[Named], folder: &Path, manifest: &mut Manifest) -> Result<()> {
-    for Named { stem, map, figure } in maps {
+    for Named { stem, map, figure, .. } in maps {
         if let Some(figure) = figure {
             figure.write(folder, stem)?.iter().for_each(|path| manifest.wrote(path, []));
         }
@@ -214,7 +224,7 @@ const SHOWN: usize = 8;
 /// The largest values of every map; components all, in their order.
 fn summary(model: &str, maps: &[Named]) -> String {
     let mut text = format!("{model}\n");
-    for Named { stem, map, .. } in maps {
+    for Named { stem, map, agreement, .. } in maps {
         let (shown, what) = match map.components.len() {
             0 => (map.by_size().into_iter().take(SHOWN).collect(), "largest of "),
             all => ((0..all).collect::<Vec<_>>(), ""),
@@ -224,17 +234,28 @@ fn summary(model: &str, maps: &[Named]) -> String {
         for index in shown {
             table.push(map.labels(index).into_iter().chain([format!("{:.decimals$}", map.values[index])]));
         }
-        text += &format!("{stem}: {what}{} values\n{table}\n", map.values.len());
+        text += &format!("{stem}: {what}{} values\n{table}", map.values.len());
+        if let Some(Agreement { correlation, largest_difference }) = agreement {
+            let correlation = correlation.map_or("none".into(), |value| format!("{value:.4}"));
+            text += &format!(
+                "beside exact patching: correlation {correlation}, largest difference {largest_difference:.2} {}\n",
+                map.unit
+            );
+        }
+        text.push('\n');
     }
     text
 }
 
 /// Maps as JSON.
 fn as_json(model: &str, maps: &[Named], manifest: &Option<RunRecord>) -> serde_json::Value {
-    let map = |Named { stem, map, .. }: &Named| {
+    let map = |Named { stem, map, agreement, .. }: &Named| {
         let mut value = json!({ "file": stem, "axes": map.axes, "shape": map.shape, (map.unit): map.values });
         if !map.components.is_empty() {
             value["components"] = json!(map.components);
+        }
+        if let Some(agreement) = agreement {
+            value["beside_exact"] = json!(agreement);
         }
         value
     };

@@ -1,6 +1,7 @@
 //! The command line: arguments become a resolved configuration, which a library call carries out.
 
 mod activation_patching_maps;
+mod attribution_patching;
 mod bench;
 mod circuit;
 mod common;
@@ -70,6 +71,8 @@ enum Command {
     PathPatching(path_patching::Args),
     /// What layers, heads and neurons write along the answers: logit lens and direct logit attribution.
     LogitAttribution(logit_attribution::Args),
+    /// Estimate activation-patching maps from gradients, and compare them with exact ones.
+    AttributionPatching(attribution_patching::Args),
     /// Run a whole analysis from a file: steps that are commands of this program.
     Circuit(circuit::Args),
     /// Check the engine on a model: identities that must hold before a number can be trusted.
@@ -113,6 +116,7 @@ fn execute(command: Command) -> Result<()> {
         Command::DirectionPatchingResults(args) => direction_patching_results::run(args),
         Command::ActivationPatchingMaps(args) => maps::run(&args),
         Command::PathPatching(args) => maps::run(&args),
+        Command::AttributionPatching(args) => maps::run(&args),
         Command::LogitAttribution(args) => maps::run(&args),
         Command::SelfCheck(args) => self_check::run(args),
         Command::Circuit(args) => circuit::run(args),

@@ -1,5 +1,6 @@
 //! The MLP, plain or gated, forward and backward.
 
+use super::backward::Listener;
 use super::pass::Pass;
 use super::{Engine, EngineError, Layer, Site};
 use crate::backend::{Backend, Epilogue};
@@ -89,23 +90,27 @@ impl<B: Backend> Engine<B> {
     /// Adds the MLP's share to the gradient of its norm's input.
     pub(super) fn mlp_backward(
         &self,
-        weights: &Layer<B>,
+        layer: usize,
         kept: &MlpTape<B>,
         d_resid: &mut B::Tensor,
+        listener: &mut Listener<'_, B>,
     ) -> Result<(), EngineError> {
-        let (backend, config) = (&self.backend, self.config());
+        let (backend, config, weights) = (&self.backend, self.config(), &self.layers[layer]);
         let hidden = (config.d_mlp, config.d_model);
         let mut d_post = self.linear_backward(d_resid, &weights.mlp_out, (config.d_model, config.d_mlp))?;
+        listener.hear(Site::MlpPost(layer), &d_post)?;
         let d_normed = match (&weights.mlp_gate, &kept.value) {
             (Some(gate), Some(value)) => {
                 let mut d_gate = backend.tensor(backend.len(&d_post))?;
                 backend.gate_backward(self.activation(), &kept.pre, value, &mut d_post, &mut d_gate)?;
+                listener.hear(Site::MlpPre(layer), &d_gate)?;
                 let mut d_normed = self.linear_backward(&d_post, &weights.mlp_in, hidden)?;
                 backend.add(&self.linear_backward(&d_gate, gate, hidden)?, &mut d_normed)?;
                 d_normed
             }
             _ => {
                 backend.activate_backward(self.activation(), &kept.pre, &mut d_post)?;
+                listener.hear(Site::MlpPre(layer), &d_post)?;
                 self.linear_backward(&d_post, &weights.mlp_in, hidden)?
             }
         };

@@ -234,7 +234,11 @@ impl<'a, B: Backend> Pass<'a, B> {
             return Ok(());
         }
         let width = site.width(self.engine.config());
-        let copy = if stride == width { self.copy(x)? } else { self.columns(x, stride, offset, width)? };
+        let copy = if stride == width {
+            self.copy(x)?
+        } else {
+            self.engine.columns_of(x, Columns { stride, start: offset, width })?
+        };
         self.captured.insert(site, copy);
         Ok(())
     }
@@ -252,13 +256,6 @@ impl<'a, B: Backend> Pass<'a, B> {
             self.engine.apply_to_input(compiled, resid, projection, out, place)?;
         }
         Ok(())
-    }
-
-    fn columns(&self, x: &B::Tensor, stride: usize, start: usize, width: usize) -> Result<B::Tensor, EngineError> {
-        let backend = &self.engine.backend;
-        let mut copy = backend.tensor(backend.len(x) / stride * width)?;
-        self.engine.copy_columns(x, Columns { stride, start, width }, &mut copy, Columns::all(width))?;
-        Ok(copy)
     }
 
     pub(super) fn touches(&self, site: Site) -> bool {

@@ -81,12 +81,11 @@ impl<B: Backend> Engine<B> {
         Ok(())
     }
 
-    /// The keys of `kv` alone, `(T, n_kv_heads * d_head)`: norms work on whole rows.
-    fn keys(&self, kv: &B::Tensor) -> Result<B::Tensor, EngineError> {
-        let columns = self.key_columns();
-        let mut keys = self.backend.tensor(self.backend.len(kv) / columns.stride * columns.width)?;
-        self.copy_columns(kv, columns, &mut keys, Columns::all(columns.width))?;
-        Ok(keys)
+    /// Columns of `x` as a matrix of their own.
+    pub(super) fn columns_of(&self, x: &B::Tensor, columns: Columns) -> Result<B::Tensor, EngineError> {
+        let mut copy = self.backend.tensor(self.backend.len(x) / columns.stride * columns.width)?;
+        self.copy_columns(x, columns, &mut copy, Columns::all(columns.width))?;
+        Ok(copy)
     }
 
     /// Rotates queries, asked at `asked`, and keys in place, backwards when `inverse`; nothing with learned positions.
@@ -118,7 +117,7 @@ impl<B: Backend> Engine<B> {
         backend.zero(&mut d_query)?;
         backend.layer_norm_backward(d_q, &inputs.query, query_norm, &mut d_query)?;
         *d_q = d_query;
-        let d_normed = self.keys(d_kv)?;
+        let d_normed = self.columns_of(d_kv, self.key_columns())?;
         let mut d_key = backend.tensor(backend.len(&d_normed))?;
         backend.zero(&mut d_key)?;
         backend.layer_norm_backward(&d_normed, &inputs.key, key_norm, &mut d_key)?;
@@ -138,7 +137,7 @@ impl<B: Backend> Pass<'_, B> {
         let (Some(query_norm), Some(key_norm)) = (&layer.query_norm, &layer.key_norm) else { return Ok(None) };
         let normed = self.norm(q, query_norm)?;
         let query = std::mem::replace(q, normed);
-        let key = self.engine.keys(kv)?;
+        let key = self.engine.columns_of(kv, self.engine.key_columns())?;
         let columns = self.engine.key_columns();
         self.engine.copy_columns(&self.norm(&key, key_norm)?, Columns::all(columns.width), kv, columns)?;
         Ok(self.tape.is_some().then_some(QkInputs { query, key }))

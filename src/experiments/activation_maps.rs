@@ -12,8 +12,8 @@ use crate::types::PairedPrompts;
 use std::fmt;
 use std::str::FromStr;
 
-/// A kind of map: `z` is one value per layer and head, `z_by_position` per layer, position and head, `resid_pre` per
-/// layer and position.
+/// A kind of map: `z` is one value per layer and head, `z_by_position` per layer, position and head, `post` per layer and
+/// neuron, `resid_pre` per layer and position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MapKind {
     component: Component,
@@ -40,21 +40,30 @@ impl FromStr for MapKind {
         };
         let unknown = || {
             format!(
-                "unknown map {text:?}, expected z, q, k, v or pattern (each also as z{BY_POSITION}, …), resid_pre, \
-                 resid_mid, resid_post, attn_out or mlp_out"
+                "unknown map {text:?}, expected z, q, k, v, pattern, pre or post (each also as z{BY_POSITION}, …), \
+                 resid_pre, resid_mid, resid_post, attn_out or mlp_out"
             )
         };
         let component: Component = name.parse().map_err(|_| unknown())?;
         match component.part_name() {
-            Some("neuron") => Err(unknown()),
             None if by_position => Err(unknown()),
-            heads => Ok(Self { component, by_position: by_position || heads.is_none() }),
+            parts => Ok(Self { component, by_position: by_position || parts.is_none() }),
         }
     }
 }
 
 impl MapKind {
-    /// The names of the map's axes, outermost first: `layer`, `position`, `head`.
+    /// What is patched.
+    pub fn component(self) -> Component {
+        self.component
+    }
+
+    /// One position at a time?
+    pub fn by_position(self) -> bool {
+        self.by_position
+    }
+
+    /// The names of the map's axes, outermost first: `layer`, `position`, `head` or `neuron`.
     pub fn axes(self) -> Vec<&'static str> {
         let position = self.by_position.then_some("position");
         [Some("layer"), position, self.component.part_name()].into_iter().flatten().collect()

@@ -1,6 +1,7 @@
 //! Experiments on an engine: each file one question.
 
 pub mod activation_maps;
+pub mod attribution_patching;
 pub mod chunks;
 pub mod comparison;
 pub mod component;

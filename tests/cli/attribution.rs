@@ -39,3 +39,45 @@ fn logits_are_attributed_to_layers_heads_and_neurons() {
     run_in(data.path(), &["logit-attribution", "--maps", "mlps"]).fails(2, &["--maps", "unknown map", "lens"]);
     run_in(data.path(), &["logit-attribution", "--of", "both"]).fails(2, &["--of", "difference"]);
 }
+
+#[test]
+fn attribution_patching_stands_beside_exact_patching() {
+    let data = tempfile::tempdir().unwrap();
+    let arguments =
+        ["attribution-patching", "--maps", "z,resid_pre,post", "--metrics", "logit_diff,logit_diff_noising"];
+    let found = run_in(data.path(), &[&arguments[..], &["--json"]].concat()).success().json();
+    assert_eq!(found[0]["maps"].as_array().unwrap().len(), 6);
+    let post = map(&found, "attribution_patching_logit_diff_noising_simple_plain_post");
+    assert_eq!((&post["axes"][1], &post["shape"]), (&"neuron".into(), &serde_json::json!([4, 512])));
+    let again = run_in(data.path(), &arguments).success();
+    assert!(again.stderr.contains("6 maps exist already"), "{}", again.stderr);
+
+    let exact = ["attribution-patching", "--maps", "z,resid_pre", "--exact", "--integrated", "6"];
+    let compared = run_in(data.path(), &[&exact[..], &["--json"]].concat()).success().json();
+    for kind in ["z", "resid_pre"] {
+        let estimate = map(&compared, &format!("integrated_gradients_6_logit_diff_simple_plain_{kind}"));
+        let exact = map(&compared, &format!("activation_patching_logit_diff_simple_plain_{kind}"));
+        let agreement = &estimate["beside_exact"];
+        let pairs = numbers(&estimate["percent"]).into_iter().zip(numbers(&exact["percent"]));
+        let largest = pairs.map(|(estimate, exact)| (estimate - exact).abs()).fold(0.0, f64::max);
+        assert_eq!(agreement["largest_difference"], largest, "{kind}");
+        assert!(agreement["correlation"].as_f64().unwrap() > 0.7, "{kind}: {agreement}");
+        assert_eq!(exact["beside_exact"], Value::Null);
+    }
+    let printed = run_in(data.path(), &exact).success();
+    assert_eq!(printed.stdout.matches("beside exact patching: correlation ").count(), 2, "{}", printed.stdout);
+    let plan = run_in(data.path(), &["attribution-patching", "--maps", "pre", "--dry-run"]).success();
+    assert!(plan.stdout.contains("all maps of a metric from gradients"), "{}", plan.stdout);
+}
+
+#[test]
+fn what_cannot_be_attributed_is_named() {
+    let data = tempfile::tempdir().unwrap();
+    let run = |extra: &[&str]| run_in(data.path(), &[&["attribution-patching"], extra].concat());
+    run(&["--metrics", "logit_flip"]).fails(1, &["--metrics", "found logit_flip"]);
+    run(&["--maps", "result"]).fails(2, &["--maps", "unknown map"]);
+    run(&["--maps", "attn_out_by_position"]).fails(2, &["--maps", "unknown map"]);
+    run(&["--integrated", "0"]).fails(2, &["--integrated", "0"]);
+    run(&["--models", "random:pythia-14m", "--maps", "resid_mid"]).fails(1, &["resid_mid", "in parallel"]);
+    assert_eq!(files(data.path()).len(), 0);
+}

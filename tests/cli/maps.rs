@@ -60,7 +60,7 @@ fn paths_of_single_nodes_and_of_maps() {
 fn what_cannot_be_mapped_is_named() {
     let data = tempfile::tempdir().unwrap();
     let run = |arguments: &[&str]| run_in(data.path(), arguments);
-    run(&["activation-patching-maps", "--maps", "post"]).fails(2, &["--maps", "unknown map"]);
+    run(&["activation-patching-maps", "--maps", "result"]).fails(2, &["--maps", "unknown map"]);
     run(&["path-patching", "--receivers", "v:0.0"]).fails(1, &["v:0.0 as a receiver comes before every sender"]);
     run(&["path-patching", "--receivers", "v:9.0"]).fails(1, &["blocks.9.attn.hook_v", "layers 0..4"]);
     run(&["path-patching", "--receivers", "v:1.99"]).fails(1, &["head of receiver v:1.99"]);

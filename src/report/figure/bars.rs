@@ -35,10 +35,7 @@ pub(super) fn draw(
                 continue;
             };
             let (from, to) = (across(value.min(0.0)), across(value.max(0.0)));
-            // A rectangle without width is none to the renderer.
-            if from < to {
-                canvas.rectangle((from, y, to - from, thickness), &legend.style(name).colour)?;
-            }
+            canvas.rectangle((from, y, to - from, thickness), &legend.style(name).colour)?;
             canvas.mark((left, y, width, thickness), format!("{label}\n{name}: {}", precise(value)));
         }
     }

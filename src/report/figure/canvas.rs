@@ -103,9 +103,13 @@ pub(super) fn drawing(
 }
 
 impl Canvas<'_> {
-    /// A filled rectangle.
+    /// A filled rectangle; nothing where it is too thin to be seen, which would be no rectangle to a renderer.
     pub fn rectangle(&self, (x, y, w, h): (f64, f64, f64, f64), fill: &impl Color) -> Result<(), DrawError> {
-        self.area.draw(&Rectangle::new([at((x, y)), at((x + w, y + h))], fill.filled()))
+        let corners = [at((x, y)), at((x + w, y + h))];
+        if corners[0].0 == corners[1].0 || corners[0].1 == corners[1].1 {
+            return Ok(());
+        }
+        self.area.draw(&Rectangle::new(corners, fill.filled()))
     }
 
     /// A rectangle's outline.
