@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Kernels on a GPU, everything in one run on the same GPU: products beside cuBLASLt, norms and patches beside the measured
-# copy bandwidth, attention beside PyTorch's.
+# copy bandwidth, attention beside PyTorch's, cells and DAS epochs beside TransformerLens and hand-written PyTorch.
 #
 # Needs cargo, cuBLASLt on the loader's path (PyTorch's wheels have it: it is looked for there), and for PyTorch a Python
-# with tests/reference/requirements.txt (PYTHON names it). Says what is missing and goes on without. Exits with 77 when
+# with benches/peers/requirements.txt (PYTHON names it). Says what is missing and goes on without. Exits with 77 when
 # there is no GPU.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -33,4 +33,12 @@ if [ -n "$torch" ]; then
     "$python" benches/peers/sdpa.py --device cuda
 else
     echo "skipped: $python has no torch"
+fi
+
+echo "## Cells and DAS epochs beside the peers"
+if "$python" -c 'import torch, transformer_lens; assert torch.cuda.is_available()' 2> /dev/null; then
+    cargo build --quiet --release
+    "$python" benches/peers/compare.py --device cuda --dtypes f32,tf32,bf16 --sides lens-installed,lens-tuned,expert,expert-bf16
+else
+    echo "skipped: $python has no torch with CUDA, or no transformer_lens"
 fi

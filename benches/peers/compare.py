@@ -13,10 +13,13 @@ import time
 from pathlib import Path
 
 from models import SHAPES, folder_of
+from table import long_table
 
 HERE = Path(__file__).parent
-SIDES = ["lens-original", "lens-installed", "lens-tuned", "expert"]
+SIDES = ["lens-original", "lens-installed", "lens-tuned", "expert", "expert-bf16"]
 FORCED = "+forced"
+# Workloads of many cells, which one cell warms up.
+LONG = {"sweep": "cell:0", "head-map": "cell:0", "resid-map": "cell:0"}
 
 
 class Side:
@@ -57,67 +60,61 @@ def forced_shim(folder):
     return {"LD_PRELOAD": str(library)}
 
 
-def sides(arguments, folder, scratch):
-    threads = str(arguments.threads)
-    ours = [arguments.actpatch, "bench", "--device", "cpu", "--paced", "--models", str(folder), "--threads", threads]
+def start_sides(arguments, folder, scratch):
+    """All sides by name, ours in its first number format first."""
+    threads, device = str(arguments.threads), arguments.device
+    ours = [arguments.actpatch, "bench", "--paced", "--models", str(folder), "--threads", threads, "--device", device]
     shape = ["--prompts", str(arguments.prompts), "--tokens", str(arguments.tokens)]
-    started = {"actpatch": Side(ours + shape + ["--dtype", "f32"])}
-    if arguments.bf16:
-        started["actpatch bf16"] = Side(ours + shape + ["--dtype", "bf16"])
-    greeting = json.dumps(started["actpatch"].greeting)
+    sides = {}
+    for dtype in arguments.dtypes:
+        sides["actpatch" + (f" {dtype}" if dtype != "f32" else "")] = Side(ours + shape + ["--dtype", dtype])
+    greeting = json.dumps(next(iter(sides.values())).greeting)
     for name in arguments.sides:
         environment = forced_shim(scratch) if name.endswith(FORCED) else {}
-        worker = [sys.executable, str(HERE / "worker.py"), name.removesuffix(FORCED), str(folder), threads]
-        environment |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-        started[name] = Side(worker, environment, greeting)
-    return started
+        worker = [sys.executable, str(HERE / "worker.py"), name.removesuffix(FORCED), str(folder), threads, device]
+        environment |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}
+        sides[name] = Side(worker, environment, greeting)
+    return sides
 
 
-def difference(found, expected):
-    """Largest difference of two lists, relative to the largest value."""
-    return max(abs(a - b) for a, b in zip(found, expected)) / max(abs(b) for b in expected)
+def difference(reply, expected):
+    """Largest difference of the values that a side computed: shares of the clean run's effect, losses near 1, and logit
+    differences, which are divided by the largest of them."""
+    places = reply.get("places", range(len(reply["values"])))
+    largest = max(abs(a - expected[place]) for a, place in zip(reply["values"], places))
+    return largest / max(1.0, *(abs(b) for b in expected))
 
 
-def measure(started, workload, repetitions):
-    """Rows of (side, seconds, largest difference to actpatch, peak memory)."""
-    samples = {name: [] for name in started}
-    differences = {name: 0.0 for name in started}
-    memory, peaks = {}, []
-    for repetition in range(repetitions + 1):
-        values = {}
-        for name, side in started.items():
-            reply = side.ask(workload)
-            values[name] = reply["values"]
-            memory[name] = reply["peak_resident_bytes"]
-            if repetition:
-                samples[name].append(reply["seconds"])
-            flops = reply.get("flops", flops if name != "actpatch" else 0)
-        peaks.append(started["actpatch"].ask("peak")["peak"])
-        for name in started:
-            differences[name] = max(differences[name], difference(values[name], values["actpatch"]))
-    return samples, differences, memory, flops, statistics.median(peaks)
-
-
-def report(workload, measured):
-    samples, differences, memory, flops, peak = measured
-    ours = statistics.median(samples["actpatch"])
-    lines = []
-    for name, seconds in samples.items():
-        median = statistics.median(seconds)
-        spread = f"{min(seconds):.3g} - {max(seconds):.3g}"
-        share = f"{100 * flops / peak / median:.0f} %"
-        lines.append(
-            f"| {workload} | {name} | {median:.3g} | {spread} | {median / ours:.2f} | {share} "
-            f"| {differences[name]:.0e} | {memory[name] / 1e9:.2f} |"
-        )
-    return lines
+def measure(sides, workload, repetitions):
+    """The workload's arithmetic, the peak, and per side seconds, differences, memory and how much of it was run."""
+    results = {name: {"seconds": [], "difference": 0.0} for name in sides}
+    peaks, ours = [], next(iter(sides.values()))
+    for side in sides.values():
+        side.ask(LONG.get(workload, workload))
+    for _ in range(repetitions):
+        replies = {}
+        for name, side in sides.items():
+            replies[name] = side.ask(workload)
+            # Where the processors' frequency moves, so does the peak: measured beside every repetition.
+            peaks.append(ours.ask("peak")["peak"])
+        expected = next(iter(replies.values()))
+        for name, reply in replies.items():
+            result = results[name]
+            result["seconds"].append(reply["seconds"])
+            result["memory"] = reply["peak_resident_bytes"]
+            result["difference"] = max(result["difference"], difference(reply, expected["values"]))
+            if "places" in reply:
+                result["sampled"] = [len(reply["places"]), reply["cells"]]
+    peak = None if None in peaks else statistics.median(peaks)
+    return {"flops": expected["flops"], "peak": peak, "sides": results}
 
 
 def processor():
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":")[1].strip()
-    return platform.processor()
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    facts = dict(line.split(":", 1) for line in reversed(lines) if ":" in line)
+    facts = {name.strip(): fact.strip() for name, fact in facts.items()}
+    family = f" (family {facts['cpu family']}, model {facts['model']})" if "cpu family" in facts else ""
+    return facts.get("model name", platform.processor()) + family
 
 
 def main():
@@ -125,31 +122,39 @@ def main():
     parser.add_argument("--actpatch", default=str(HERE.parents[1] / "target/release/actpatch"))
     parser.add_argument("--shape", choices=SHAPES, default="gpt2-small")
     parser.add_argument("--workloads", default="forward,cell:0,cell:6,cell:11,das:0,das:6,das:11")
-    parser.add_argument("--sides", default="lens-installed,lens-installed+forced,expert+forced", help=f"any of {', '.join(SIDES)}, each also with {FORCED}")
-    parser.add_argument("--repetitions", type=int, default=5)
+    each = f"any of {', '.join(SIDES)}, each also with {FORCED}"
+    parser.add_argument("--sides", default="lens-installed,lens-tuned,expert", help=each)
+    parser.add_argument("--dtypes", default="f32", help="number formats of actpatch; the first is compared with")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of all sides")
+    parser.add_argument("--repetitions", type=int, default=5, help="behind one that warms up")
     parser.add_argument("--prompts", type=int, default=26)
     parser.add_argument("--tokens", type=int, default=19)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--bf16", action="store_true", help="also actpatch with bf16 products")
     parser.add_argument("--models", default=tempfile.gettempdir() + "/actpatch-peers", help="folder of the random models")
     parser.add_argument("--only-make", action="store_true", help="make the model's folder and stop")
+    parser.add_argument("--record", type=Path, help="append a line of JSON per workload to this file, for table.py")
     arguments = parser.parse_args()
     arguments.sides = [side for side in arguments.sides.split(",") if side]
+    arguments.dtypes = arguments.dtypes.split(",")
     folder = folder_of(arguments.shape, arguments.models)
     if arguments.only_make:
         return
     with tempfile.TemporaryDirectory() as scratch:
-        started = sides(arguments, folder, scratch)
-        device = started["actpatch"].greeting["device"]
-        versions = [side.greeting["versions"]["torch"] for name, side in started.items() if not name.startswith("actpatch")]
-        print(f"{arguments.shape}, {arguments.prompts} prompts of {arguments.tokens} tokens, {time.strftime('%Y-%m-%d')}, "
-              f"{processor()}, {device}, torch {', '.join(sorted(set(versions)))}, load {os.getloadavg()[0]:.1f}\n")  # fmt: skip
-        print("| workload | side | median, s | spread | x ours | share of peak | difference | memory, GB |")
-        print("|---|---|---|---|---|---|---|---|")
+        sides = start_sides(arguments, folder, scratch)
+        versions = sorted({side.greeting["torch"] for side in sides.values() if "torch" in side.greeting})
+        records = []
         for workload in arguments.workloads.split(","):
-            for line in report(workload, measure(started, workload, arguments.repetitions)):
-                print(line, flush=True)
-        for side in started.values():
+            record = {
+                "shape": arguments.shape, "prompts": arguments.prompts, "tokens": arguments.tokens, "workload": workload,
+                "date": time.strftime("%Y-%m-%d"), "processor": processor(), "torch": versions,
+                "device": next(iter(sides.values())).greeting["device"], "load": os.getloadavg()[0],
+            }  # fmt: skip
+            records.append(record | measure(sides, workload, arguments.repetitions))
+            if arguments.record:
+                with arguments.record.open("a") as file:
+                    file.write(json.dumps(records[-1]) + "\n")
+        print(long_table(records))
+        for side in sides.values():
             side.stop()
 
 

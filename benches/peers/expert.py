@@ -5,13 +5,14 @@ columns alone, and the exponential's action on one column (Al-Mohy and Higham 20
 import torch
 import torch.nn.functional as F
 from models import processed
-from work import Trainer, direction, swap
+from work import DATASETS, METHODS, Sample, Trainer, clock, direction, swap
 
 
 class Expert:
     def __init__(self, folder, work, settings):
-        del settings
+        self.dtype = torch.bfloat16 if settings == "bf16" else torch.float32
         self.config, weights = processed(folder)
+        weights = {name: weight.to(work.device, self.dtype) for name, weight in weights.items()}
         self.work, self.heads, self.n_layers = work, self.config["n_heads"], self.config["n_layers"]
         flat = lambda w: w.permute(0, 2, 1).reshape(-1, w.shape[1])  # (heads, d_model, d_head) -> (out, in)
         self.blocks = []
@@ -31,8 +32,7 @@ class Expert:
         tokens, places = answers.unique(return_inverse=True)
         self.answers, self.places = (self.unembedding[0][tokens], self.unembedding[1][tokens]), places
         self.trainers = {}
-        with torch.no_grad():
-            self.capture()
+        self.capture()
 
     def norm(self, x):
         return F.layer_norm(x, x.shape[-1:], eps=self.config["eps"])
@@ -42,8 +42,9 @@ class Expert:
         width = self.config["rotary_dim"]
         if not width:
             return x
-        angle = (first + torch.arange(x.shape[2]))[:, None] / 10_000 ** (torch.arange(width // 2) * 2 / width)
-        cos, sin = angle.cos(), angle.sin()
+        position = torch.arange(first, first + x.shape[2], device=x.device)
+        angle = position[:, None] / 10_000 ** (torch.arange(width // 2, device=x.device) * 2 / width)
+        cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
         a, b, rest = x[..., : width // 2], x[..., width // 2 : width], x[..., width:]
         return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], -1)
 
@@ -61,7 +62,7 @@ class Expert:
         if only_last:
             x, normed = x[:, -1:], normed[:, -1:]
         else:
-            mask = torch.ones(count, first + count, dtype=torch.bool).tril(first)
+            mask = torch.ones(count, first + count, dtype=torch.bool, device=x.device).tril(first)
         query = self.rotate(split(F.linear(normed, *weights["q"])), first + count - x.shape[1])
         z = F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
         attention = F.linear(z, *weights["o"])
@@ -76,9 +77,10 @@ class Expert:
 
     def differences(self, x):
         """Row `i` of `x` with the answers of prompt `i`."""
-        logits = F.linear(self.norm(x[:, -1]), *self.answers)
+        logits = F.linear(self.norm(x[:, -1]), *self.answers).float()
         return (logits.gather(1, self.places[0]) - logits.gather(1, self.places[1])).mean(1)
 
+    @torch.no_grad()
     def capture(self):
         """The pass that all cells share."""
         x, self.residuals, self.prefixes = self.embed(), [], []
@@ -86,41 +88,46 @@ class Expert:
             self.residuals.append(x)
             x, own = self.block(layer, x, 0, None, layer == self.n_layers - 1)
             self.prefixes.append([part[:, :, : self.work.position] for part in own])
-        self.clean, self.corrupted = self.differences(x).mean(), self.differences(x[self.work.corrupted]).mean()
+        self.clean, self.corrupted = (self.differences(side).mean().item() for side in (x, x[self.work.corrupted]))
 
     def patched(self, layer, columns):
         """Mean logit difference of the patched rows."""
         work = self.work
         x = self.residuals[layer][work.corrupted][:, work.position :]
         source = self.residuals[layer][:, work.position]
-        x = torch.cat([swap(x[:, 0], source, columns)[:, None], x[:, 1:]], 1)
+        x = torch.cat([swap(x[:, 0], source, columns.to(self.dtype))[:, None], x[:, 1:]], 1)
         for index in range(layer, self.n_layers):
             prefix = [part[work.corrupted] for part in self.prefixes[index]]
             x, _ = self.block(index, x, work.position, prefix, index == self.n_layers - 1)
         return self.differences(x).mean()
-
-    def run(self, workload):
-        name, _, layer = workload.partition(":")
-        return getattr(self, name)(*([int(layer)] if layer else []))
 
     @torch.no_grad()
     def forward(self):
         x = self.embed()
         for layer in range(self.n_layers):
             x, _ = self.block(layer, x, 0, None, layer == self.n_layers - 1)
-        return self.work.logit_differences(F.linear(self.norm(x[:, -1]), *self.unembedding)).tolist()
+        return self.work.logit_differences(F.linear(self.norm(x[:, -1]), *self.unembedding).float()).tolist()
 
     @torch.no_grad()
     def cell(self, layer):
-        patched = self.patched(layer, direction(self.config["d_model"], layer)[:, None])
+        patched = self.patched(layer, direction(self.config["d_model"], layer, self.work.device)[:, None])
         return [((patched - self.corrupted) / (self.clean - self.corrupted)).item()]
 
-    def das(self, layer):
+    def sweep(self):
+        """One direction at every block, for all directions and datasets; the last residual costs nothing, as a patch of
+        it does not reach the last position."""
+        once = clock(self.capture)[1]
+        values, seconds = clock(lambda: [value for layer in range(self.n_layers) for value in self.cell(layer)])
+        places = [METHODS * layer for layer in range(self.n_layers)]
+        return Sample(values, places, DATASETS * METHODS * (self.n_layers + 1), DATASETS * (once + METHODS * seconds))
+
+    def das(self, layer=None):
+        if layer is None:
+            return [loss for layer in range(self.n_layers) for loss in self.das(layer)]
         if layer not in self.trainers:
             metric = lambda columns: self.patched(layer, columns)
-            self.trainers[layer] = Trainer(
-                self.config["d_model"], FirstColumn.apply, metric, self.clean, self.corrupted
-            )
+            arguments = self.config["d_model"], self.work.device, FirstColumn.apply, metric
+            self.trainers[layer] = Trainer(*arguments, self.clean, self.corrupted)
         return self.trainers[layer].epoch()
 
 
@@ -133,13 +140,13 @@ class FirstColumn(torch.autograd.Function):
     def forward(context, free):
         lower = free.tril(-1)
         skew = lower - lower.T
-        vector = torch.ones(len(skew), 1) / len(skew) ** 0.5
+        vector = skew.new_ones(len(skew), 1) / len(skew) ** 0.5
         for _ in range(8):
             vector = skew @ vector
             radius = vector.norm()
             vector = vector / radius
         steps = int(1.3 * radius) + 1
-        column = torch.zeros(len(skew), 1)
+        column = skew.new_zeros(len(skew), 1)
         column[0] = 1.0
         terms = []
         for _ in range(steps):

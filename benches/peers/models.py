@@ -47,11 +47,11 @@ def folder_of(shape, root):
     return folder
 
 
-def transformer_lens(folder):
+def transformer_lens(folder, device="cpu"):
     """TransformerLens' model of a checkpoint, with its default processing."""
     hf_model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     config = hf_model.config
-    shared = dict(d_vocab=config.vocab_size, normalization_type="LN", device="cpu", default_prepend_bos=False)
+    shared = dict(d_vocab=config.vocab_size, normalization_type="LN", device=device, default_prepend_bos=False)
     if config.model_type == "gpt2":
         convert = convert_gpt2_weights
         own = dict(

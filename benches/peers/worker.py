@@ -4,25 +4,29 @@
 import json
 import resource
 import sys
-import time
 from pathlib import Path
 
 import torch
-from work import Work
+from work import Sample, Work, clock
+
+# Libraries print as they please; the conversation goes on alone.
+conversation, sys.stdout = sys.stdout, sys.stderr
 
 kind, _, settings = sys.argv[1].partition("-")
-folder, threads = Path(sys.argv[2]), int(sys.argv[3])
+folder, threads, device = Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 torch.set_num_threads(threads)
-work = Work(json.loads(sys.stdin.readline()))
+work = Work(json.loads(sys.stdin.readline()), device)
 if kind == "lens":
     from lens import Lens as Side
 else:
     from expert import Expert as Side
 side = Side(folder, work, settings)
-print(json.dumps({"versions": {"torch": torch.__version__}}), flush=True)
+print(json.dumps({"torch": torch.__version__}), file=conversation, flush=True)
 for line in sys.stdin:
-    start = time.perf_counter()
-    values = side.run(line.strip())
-    seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"seconds": seconds, "values": values, "peak_resident_bytes": peak}), flush=True)
+    name, _, layer = line.strip().partition(":")
+    found, seconds = clock(getattr(side, name.replace("-", "_")), *([int(layer)] if layer else []))
+    reply = {"seconds": seconds, "values": found}
+    if isinstance(found, Sample):
+        reply = {"seconds": found.seconds, "values": found.values, "places": found.places, "cells": found.number}
+    reply["peak_resident_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps(reply), file=conversation, flush=True)

@@ -32,6 +32,8 @@ pub enum Workload {
     Cell(usize),
     /// One epoch of DAS at a layer, the whole dataset in one batch.
     Das(usize),
+    /// One epoch of DAS at every block: a full fit of all layers is 64 of them.
+    DasAll,
     /// Every layer, five directions a layer, five datasets, the shared passes included.
     Sweep,
     /// Every head's output, `attn.hook_z`, patched alone at all positions, the shared pass included.
@@ -48,6 +50,7 @@ impl fmt::Display for Workload {
             Workload::Shared => f.write_str("shared"),
             Workload::Cell(layer) => write!(f, "cell:{layer}"),
             Workload::Das(layer) => write!(f, "das:{layer}"),
+            Workload::DasAll => f.write_str("das"),
             Workload::Sweep => f.write_str("sweep"),
             Workload::HeadMap => f.write_str("head-map"),
             Workload::ResidMap => f.write_str("resid-map"),
@@ -59,12 +62,13 @@ impl FromStr for Workload {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        let unknown =
-            || format!("expected forward, forward-all-logits, shared, cell:LAYER, das:LAYER or sweep, found {name:?}");
+        let known = "forward, forward-all-logits, shared, cell:LAYER, das:LAYER, das, sweep, head-map or resid-map";
+        let unknown = || format!("expected {known}, found {name:?}");
         Ok(match name.split_once(':') {
             None if name == "forward" => Workload::Forward,
             None if name == "forward-all-logits" => Workload::ForwardAllLogits,
             None if name == "shared" => Workload::Shared,
+            None if name == "das" => Workload::DasAll,
             None if name == "sweep" => Workload::Sweep,
             None if name == "head-map" => Workload::HeadMap,
             None if name == "resid-map" => Workload::ResidMap,
@@ -83,7 +87,7 @@ impl Workload {
         let mut all = vec![Workload::Forward, Workload::ForwardAllLogits, Workload::Shared];
         all.extend(layers.iter().map(|&layer| Workload::Cell(layer)));
         all.extend(layers.iter().map(|&layer| Workload::Das(layer)));
-        all.extend([Workload::Sweep, Workload::HeadMap, Workload::ResidMap]);
+        all.extend([Workload::DasAll, Workload::Sweep, Workload::HeadMap, Workload::ResidMap]);
         all
     }
 
@@ -104,6 +108,11 @@ impl Workload {
             Workload::Cell(_) => self.planned(config, shape)?,
             Workload::Das(layer) => {
                 Flops::forward(config, &patched, layer, answers) + Flops::backward(config, &patched, layer, answers)
+            }
+            Workload::DasAll => {
+                let epochs: Result<Vec<Flops>, _> =
+                    (0..config.n_layers).map(|layer| Workload::Das(layer).flops(config, shape)).collect();
+                epochs?.into_iter().sum()
             }
             Workload::Sweep => Flops(DATASETS as u64 * (pass(answers).0 + self.planned(config, shape)?.0)),
             Workload::HeadMap | Workload::ResidMap => pass(answers) + self.planned(config, shape)?,
@@ -226,6 +235,9 @@ impl<'a, B: Backend> Bench<'a, B> {
     /// [`BenchError`].
     pub fn prepare(&mut self, workload: Workload) -> Result<(), BenchError> {
         self.check(workload)?;
+        if workload == Workload::DasAll {
+            return (0..self.engine.config().n_layers).try_for_each(|layer| self.prepare(Workload::Das(layer)));
+        }
         let Workload::Das(layer) = workload else { return Ok(()) };
         let rotation =
             Rotation::from_lower(1, &rotation_start(self.engine.config().d_model)).map_err(TrainError::from)?;
@@ -243,7 +255,11 @@ impl<'a, B: Backend> Bench<'a, B> {
     /// # Errors
     /// [`BenchError`].
     pub fn prepare_once(&mut self, workload: Workload) -> Result<(), BenchError> {
-        let ready = matches!(workload, Workload::Das(layer) if self.fits.contains_key(&layer));
+        let ready = match workload {
+            Workload::Das(layer) => self.fits.contains_key(&layer),
+            Workload::DasAll => self.fits.len() == self.engine.config().n_layers,
+            _ => false,
+        };
         if ready { Ok(()) } else { self.prepare(workload) }
     }
 
@@ -264,6 +280,10 @@ impl<'a, B: Backend> Bench<'a, B> {
                 run_cells(self.engine, &self.paired, &workload.cells(self.engine.config(), self.shape))
             }
             Workload::Das(layer) => self.epoch(layer),
+            Workload::DasAll => {
+                let epochs: Result<Vec<_>, _> = (0..self.engine.config().n_layers).map(|l| self.epoch(l)).collect();
+                Ok(epochs?.concat())
+            }
             Workload::Sweep => self.sweep(workload, DATASETS),
             Workload::HeadMap | Workload::ResidMap => self.sweep(workload, 1),
         }
@@ -329,7 +349,7 @@ mod tests {
         for workload in Workload::all(12) {
             assert_eq!(workload.to_string().parse(), Ok(workload));
         }
-        assert_eq!(Workload::all(1).len(), 8);
+        assert_eq!(Workload::all(1).len(), 9);
         for wrong in ["", "cell", "cell:x", "das:-1", "sweep:2", "train"] {
             assert!(wrong.parse::<Workload>().unwrap_err().contains("das:LAYER"), "{wrong}");
         }

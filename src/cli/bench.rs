@@ -18,8 +18,8 @@ use std::time::Instant;
 pub struct Args {
     #[command(flatten)]
     models: ModelArgs,
-    /// Workloads: forward, forward-all-logits, shared, cell:LAYER, das:LAYER, sweep, head-map, resid-map; all of them, with
-    /// cells and DAS epochs at the first, middle and last block, without the option.
+    /// Workloads: forward, forward-all-logits, shared, cell:LAYER, das:LAYER, das (every block), sweep, head-map,
+    /// resid-map; all of them, with cells and DAS epochs at the first, middle and last block, without the option.
     #[arg(long, value_delimiter = ',')]
     workloads: Vec<Workload>,
     /// Repetitions of each workload, behind one that warms up.

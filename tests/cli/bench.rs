@@ -12,7 +12,7 @@ fn every_workload_is_timed() {
     let names: Vec<_> = report[0]["timings"].as_array().unwrap().iter().map(|t| t["workload"].clone()).collect();
     let passes = ["forward", "forward-all-logits", "shared"];
     let by_layer = ["cell:0", "cell:2", "cell:3", "das:0", "das:2", "das:3"];
-    assert_eq!(names, [&passes[..], &by_layer, &["sweep", "head-map", "resid-map"]].concat());
+    assert_eq!(names, [&passes[..], &by_layer, &["das", "sweep", "head-map", "resid-map"]].concat());
     for timing in report[0]["timings"].as_array().unwrap() {
         assert_eq!(timing["repetitions"], 2);
         let seconds = |name: &str| timing["seconds"][name].as_f64().unwrap();

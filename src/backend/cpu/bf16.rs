@@ -1,10 +1,13 @@
-//! bfloat16 products for processors with `vdpbf16ps`: weights and activations rounded, sums in f32.
+//! bfloat16 products: weights and activations rounded, sums in f32.
 //!
-//! The same panels as in f32, but two consecutive inputs share one 32-bit lane: each instruction multiplies and adds a
-//! pair per lane. The backward product unpacks its panel to f32, so gradients are rounded only through the weights.
+//! The same panels as in f32, but two consecutive inputs share one 32-bit lane: `vdpbf16ps` multiplies and adds a pair
+//! per lane. A processor without that instruction unpacks a task's panels to f32 and multiplies those: the same rounded
+//! factors and half the memory, at the speed of f32. The backward product does so everywhere, and its gradients are
+//! rounded only through the weights.
 
-use super::matmul::Product;
+use super::matmul::{Product, panels_per_task};
 use super::pool::Pool;
+use super::simd::{Isa, has_bf16};
 use super::tile::{PANEL, row_tiles};
 use super::values::Values;
 use crate::types::Matrix;
@@ -51,6 +54,34 @@ pub fn transpose_panel(packed: &[u32], inputs: usize, panel: usize, out: &mut [f
 
 /// The product of [`super::matmul::linear`] on packed pairs.
 pub fn linear(job: &Product<'_>, pool: &Pool, x: &[f32], packed: &[u32]) {
+    if job.isa == Isa::Avx512 && has_bf16() { paired(job, pool, x, packed) } else { unpacked(job, pool, x, packed) }
+}
+
+/// With f32 instructions.
+fn unpacked(job: &Product<'_>, pool: &Pool, x: &[f32], packed: &[u32]) {
+    let mut rounded = pool.take(x.len());
+    rounded.par_chunks_mut(job.depth).zip(x.par_chunks(job.depth)).for_each(|(out, row)| {
+        out.iter_mut().zip(row).for_each(|(out, &value)| *out = bf16::from_f32(value).to_f32());
+    });
+    let rows = 2 * job.depth.div_ceil(2);
+    let n_panels = job.columns.div_ceil(PANEL);
+    let per_task = panels_per_task(n_panels);
+    (0..n_panels.div_ceil(per_task)).into_par_iter().for_each(|task| {
+        let panels = task * per_task..((task + 1) * per_task).min(n_panels);
+        let mut scratch = pool.take(panels.len() * rows * PANEL);
+        let pairs = packed[panels.start * rows / 2 * PANEL..panels.end * rows / 2 * PANEL].chunks_exact(PANEL);
+        for (lanes, out) in pairs.zip(scratch.chunks_exact_mut(2 * PANEL)) {
+            let (low, high) = out.split_at_mut(PANEL);
+            for ((low, high), &lanes) in low.iter_mut().zip(high).zip(lanes) {
+                (*low, *high) = (f32::from_bits(lanes << 16), f32::from_bits(lanes & 0xffff_0000));
+            }
+        }
+        job.run(&rounded, panels.clone(), |panel| &scratch[(panel - panels.start) * rows * PANEL..][..rows * PANEL]);
+    });
+}
+
+/// With `vdpbf16ps`.
+fn paired(job: &Product<'_>, pool: &Pool, x: &[f32], packed: &[u32]) {
     let pairs = job.depth.div_ceil(2);
     let mut rounded = pool.take(job.rows * pairs);
     let rounded: &mut [u32] = bytemuck::cast_slice_mut(&mut rounded);
@@ -66,8 +97,8 @@ pub fn linear(job: &Product<'_>, pool: &Pool, x: &[f32], packed: &[u32]) {
         for (row, m) in row_tiles(job.isa, job.rows) {
             for panel in task * per_task..((task + 1) * per_task).min(n_panels) {
                 let n = PANEL.min(job.columns - panel * PANEL);
-                // SAFETY: tasks own disjoint panels of `y`; shapes are those of `job`; bf16 weights are only packed
-                // where the processor has the instruction.
+                // SAFETY: tasks own disjoint panels of `y`; shapes are those of `job`; `linear` comes here only where
+                // the processor has the instruction.
                 unsafe {
                     multiply(job, &rounded[row * pairs..], &packed[panel * pairs * PANEL..], row, m, panel, n);
                     job.finish(row, m, panel * PANEL, n);
@@ -79,7 +110,7 @@ pub fn linear(job: &Product<'_>, pool: &Pool, x: &[f32], packed: &[u32]) {
 
 #[cfg(not(target_arch = "x86_64"))]
 unsafe fn multiply(_: &Product<'_>, _: &[u32], _: &[u32], _: usize, _: usize, _: usize, _: usize) {
-    unreachable!("bf16 weights are never packed on this processor")
+    unreachable!("no other processor has AVX-512")
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -144,8 +175,7 @@ unsafe fn rows_bf16<const M: usize>(job: &Product<'_>, a: &[u32], panel: &[u32],
 mod tests {
     use crate::backend::cpu::Pool;
     use crate::backend::cpu::matmul::{PackedWeight, linear, linear_backward};
-    use crate::backend::cpu::simd::{Isa, has_bf16};
-    use crate::backend::cpu::test_support::random;
+    use crate::backend::cpu::test_support::{isas, random};
     use crate::backend::{Dtype, Epilogue};
     use crate::types::Matrix;
     use half::bf16;
@@ -156,20 +186,17 @@ mod tests {
 
     #[test]
     fn products_equal_the_sum_of_rounded_factors() {
-        if !has_bf16() {
-            println!("skipped: this processor has no bfloat16 products");
-            return;
-        }
-        for (rows, inputs, outputs) in [(1, 5, 3), (13, 47, 33), (5, 128, 64)] {
+        let shapes = [(1, 5, 3), (13, 47, 33), (5, 128, 64)];
+        for (isa, (rows, inputs, outputs)) in isas().into_iter().flat_map(|isa| shapes.map(|shape| (isa, shape))) {
             let x = random(rows * inputs, 1);
             let w = Matrix::new(inputs, outputs, random(inputs * outputs, 2));
             let b = random(outputs, 3);
             let packed = PackedWeight::pack(&w, &b, Dtype::Bf16);
             let mut y = vec![f32::NAN; rows * outputs];
-            linear(Isa::detect(), &Pool::default(), &x, &packed, Epilogue::Store, &mut y);
+            linear(isa, &Pool::default(), &x, &packed, Epilogue::Store, &mut y);
             let dy = random(rows * outputs, 4);
             let mut dx = vec![f32::NAN; rows * inputs];
-            linear_backward(Isa::detect(), &Pool::default(), &dy, &packed, &mut dx);
+            linear_backward(isa, &Pool::default(), &dy, &packed, &mut dx);
             for i in 0..rows {
                 for j in 0..outputs {
                     let sum: f64 = (0..inputs).map(|p| round(x[i * inputs + p]) * round(w.data[p * outputs + j])).sum();

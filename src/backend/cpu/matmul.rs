@@ -67,7 +67,7 @@ impl PackedWeight {
 }
 
 /// How many panels one task owns: few enough for every thread to have several tasks, at most 4.
-fn panels_per_task(n_panels: usize) -> usize {
+pub(super) fn panels_per_task(n_panels: usize) -> usize {
     (n_panels / (4 * rayon::current_num_threads())).clamp(1, 4)
 }
 
@@ -128,7 +128,7 @@ pub(super) struct Product<'a> {
 
 impl Product<'_> {
     /// Runs one task: every row against `panels`.
-    fn run<'p>(&self, x: &[f32], panels: std::ops::Range<usize>, panel_of: impl Fn(usize) -> &'p [f32]) {
+    pub(super) fn run<'p>(&self, x: &[f32], panels: std::ops::Range<usize>, panel_of: impl Fn(usize) -> &'p [f32]) {
         // A single row reads every weight once: cutting the depth would only break the stream.
         let step = if self.rows == 1 { self.depth } else { depth_of_pass(self.isa) };
         for depth in (0..self.depth).step_by(step) {

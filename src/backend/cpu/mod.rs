@@ -55,15 +55,10 @@ impl CpuBackend {
     /// A backend for the best instructions of this processor.
     ///
     /// # Errors
-    /// [`BackendError::Dtype`] when bf16 is asked for and the processor has no bfloat16 products, and for the formats
-    /// that only GPUs multiply.
+    /// [`BackendError::Dtype`] for the formats that only GPUs multiply.
     pub fn new(dtype: Dtype) -> Result<Self> {
         if matches!(dtype, Dtype::Tf32 | Dtype::F16) {
             let reason = "only a GPU multiplies in this format; use --dtype f32 or bf16, or --device cuda".into();
-            return Err(BackendError::Dtype { dtype: dtype.name(), reason });
-        }
-        if dtype == Dtype::Bf16 && !simd::has_bf16() {
-            let reason = "this processor has no AVX-512 BF16 products; use --dtype f32".into();
             return Err(BackendError::Dtype { dtype: dtype.name(), reason });
         }
         Ok(Self { isa: Isa::detect(), dtype, pool: Pool::default() })

@@ -1,6 +1,6 @@
 //! The most arithmetic the processor does: multiply-adds that touch registers alone, on every thread.
 
-use super::simd::Isa;
+use super::simd::{Isa, has_bf16};
 use crate::backend::Dtype;
 use std::hint::black_box;
 use std::time::Instant;
@@ -18,9 +18,9 @@ pub fn peak(isa: Isa, dtype: Dtype) -> f64 {
 /// Runs one thread's share; returns its number of operations.
 fn multiply_adds(isa: Isa, dtype: Dtype) -> usize {
     match (isa, dtype) {
-        // SAFETY: an `Isa` is only made by `detect`, and bf16 backends only where the processor has the instruction.
+        // SAFETY: an `Isa` is only made by `detect`.
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512, Dtype::Bf16) => unsafe { x86::bf16() },
+        (Isa::Avx512, Dtype::Bf16) if has_bf16() => unsafe { x86::bf16() },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         (Isa::Avx512, _) => unsafe { x86::avx512() },

@@ -121,6 +121,9 @@ mod x86 {
     /// The same for AVX2, whose steps over a row take longer: 5 % faster.
     const AHEAD_AVX2: usize = 16;
 
+    /// Steps over the depth in one turn of the AVX2 loop: 3 % faster than one, 25 % at few rows.
+    const STEPS_AVX2: usize = 4;
+
     macro_rules! dispatch_rows {
         ($kernel:ident, $tile:expr, $m:expr, [$($rows:literal),*]) => {
             match $m {
@@ -232,13 +235,28 @@ mod x86 {
                     *sum = [_mm256_add_ps(sum[0], bias[0]), _mm256_add_ps(sum[1], bias[1])];
                 }
             }
-            for p in 0..tile.k {
-                _mm_prefetch::<_MM_HINT_T0>(tile.panel.wrapping_add((p + AHEAD_AVX2) * PANEL).cast());
-                let b = [_mm256_loadu_ps(tile.panel.add(p * PANEL)), _mm256_loadu_ps(tile.panel.add(p * PANEL + 8))];
-                for (i, sum) in sums.iter_mut().enumerate() {
-                    let a = _mm256_set1_ps(*tile.a.add(i * tile.lda + p));
-                    *sum = [_mm256_fmadd_ps(a, b[0], sum[0]), _mm256_fmadd_ps(a, b[1], sum[1])];
+            // Two row pointers, and offsets that are constants in a group of steps: otherwise the addresses of six rows
+            // would cost as many instructions as the products.
+            let (mut low, mut high) = (tile.a, tile.a.wrapping_add(3 * tile.lda));
+            let mut panel = tile.panel;
+            let mut steps = |count: usize| {
+                for p in 0..count {
+                    _mm_prefetch::<_MM_HINT_T0>(panel.wrapping_add((p + AHEAD_AVX2) * PANEL).cast());
+                    let b = [_mm256_loadu_ps(panel.add(p * PANEL)), _mm256_loadu_ps(panel.add(p * PANEL + 8))];
+                    for (i, sum) in sums.iter_mut().enumerate() {
+                        let row = if i < 3 { low.add(i * tile.lda) } else { high.add((i - 3) * tile.lda) };
+                        let a = _mm256_set1_ps(*row.add(p));
+                        *sum = [_mm256_fmadd_ps(a, b[0], sum[0]), _mm256_fmadd_ps(a, b[1], sum[1])];
+                    }
                 }
+                (low, high) = (low.wrapping_add(count), high.wrapping_add(count));
+                panel = panel.wrapping_add(count * PANEL);
+            };
+            for _ in 0..tile.k / STEPS_AVX2 {
+                steps(STEPS_AVX2);
+            }
+            for _ in 0..tile.k % STEPS_AVX2 {
+                steps(1);
             }
             for (i, sum) in sums.iter().enumerate() {
                 let c = if full { tile.c.add(i * tile.ldc) } else { edge[i].as_mut_ptr() };
