@@ -33,4 +33,5 @@ pub mod files;
 pub mod model;
 pub mod report;
 mod strided;
+pub mod sweep;
 pub mod types;

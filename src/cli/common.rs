@@ -142,7 +142,7 @@ impl CompatArgs {
 }
 
 /// In the data folder: hashes of large weight files, see [`crate::model::Provenance::with_every_hash`].
-const KNOWN_HASHES: &str = "weights_sha256.json";
+pub const KNOWN_HASHES: &str = "weights_sha256.json";
 
 /// A path for a manifest, whatever its bytes.
 pub fn lossy_path<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
@@ -273,7 +273,7 @@ pub fn defaults<T: clap::Args>() -> Result<T> {
 }
 
 /// Refuses a folder that cannot be written to before any work is done.
-fn check_writable(folder: &Path) -> Result<()> {
+pub fn check_writable(folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("--data-dir: cannot make {}", folder.display()))?;
     tempfile::tempfile_in(folder).with_context(|| format!("--data-dir: cannot write to {}", folder.display()))?;
     Ok(())

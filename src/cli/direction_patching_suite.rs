@@ -1,29 +1,32 @@
 //! `direction-patching-suite`.
 
 use super::common::{
-    CompatArgs, ModelArgs, RunArgs, bar, build_prompts, bytes, distinct, note_skipped, planned_values, print,
-    print_json, processing_names, resolve_positions,
+    CompatArgs, ModelArgs, RunArgs, bar, bytes, check_writable, distinct, planned_values, print, print_json,
+    processing_names, resolve_positions,
 };
 use super::device::DeviceWork;
+use super::suite_plan::{Divided, Job, SWEEP, SuitePlan};
+use super::sweeping::{Recorder, SweepArgs};
 use crate::backend::Backend;
 use crate::compat::Compat;
 use crate::datasets::treebank::Scaffold;
 use crate::datasets::{Catalogue, PairedPrompts};
-use crate::directions::{Direction, DirectionName, FitRecord, Method, list, projected, select};
+use crate::directions::{Direction, DirectionName, FitRecord, Method, list, select};
 use crate::engine::{Baselines, Cell, Engine, Flops, Layout, Metric, Mode, PatchPositions, Plan, Scores};
 use crate::experiments::chunks::{self, MEMORY_BUDGET};
 use crate::experiments::patching_suite::{Layers, head_results_cell, paper_heads, residual_cell};
 use crate::model::{Model, Source};
-use crate::report::{CellKey, Manifest, RunRecord, SuiteCsv, Table};
+use crate::report::{CellKey, Manifest, RunRecord, Table};
 use crate::types::Matrix;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// Arguments of `direction-patching-suite`.
 #[derive(Debug, Clone, clap::Args, Serialize)]
@@ -69,6 +72,9 @@ pub struct Args {
     pub compat: CompatArgs,
     #[command(flatten)]
     #[serde(flatten)]
+    pub sweep: SweepArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
     pub run: RunArgs,
 }
 
@@ -110,7 +116,7 @@ impl FromStr for Heads {
 }
 
 /// The heads to patch in a model; none for the residual stream.
-fn resolve_heads(args: &Args, model: &Model) -> Result<Option<Vec<(usize, usize)>>> {
+pub(super) fn resolve_heads(args: &Args, model: &Model) -> Result<Option<Vec<(usize, usize)>>> {
     let heads = match &args.heads {
         None => return Ok(None),
         Some(Heads::List(heads)) => heads.clone(),
@@ -127,7 +133,7 @@ fn resolve_heads(args: &Args, model: &Model) -> Result<Option<Vec<(usize, usize)
 }
 
 /// The positions of a dataset that are patched: with heads, all of them.
-fn wanted_positions(args: &Args, prompts: &PairedPrompts) -> Result<Vec<(String, PatchPositions)>> {
+pub(super) fn wanted_positions(args: &Args, prompts: &PairedPrompts) -> Result<Vec<(String, PatchPositions)>> {
     if args.heads.is_none() {
         return resolve_positions(prompts, &args.positions);
     }
@@ -147,26 +153,6 @@ pub enum Projection {
     Ortho,
 }
 
-/// One direction on one dataset at one position, for the metrics that are still wanted.
-struct Job {
-    direction: DirectionName,
-    set: String,
-    position: String,
-    positions: PatchPositions,
-    metrics: Vec<Metric>,
-}
-
-impl Job {
-    fn key(&self) -> CellKey {
-        (label(&self.direction), self.set.clone(), self.position.clone())
-    }
-
-    /// Does a metric need a run patched this way?
-    fn wants(&self, mode: Mode) -> bool {
-        self.metrics.iter().any(|metric| metric.mode() == mode)
-    }
-}
-
 /// A direction's name with a two-digit layer, as result files list it.
 pub(super) fn label(name: &DirectionName) -> String {
     let text = name.to_string();
@@ -175,7 +161,7 @@ pub(super) fn label(name: &DirectionName) -> String {
 }
 
 /// The result file of a metric.
-fn file_name(args: &Args, metric: Metric) -> String {
+pub(super) fn file_name(args: &Args, metric: Metric) -> String {
     let layers = if args.layers == LayerChoice::All { "_all_layers" } else { "" };
     let site = match &args.heads {
         None => "resid".to_owned(),
@@ -235,7 +221,7 @@ fn summary(model: &str, results: &Results) -> String {
 }
 
 /// The directions that the patterns select.
-fn selected(args: &Args, folder: &Path) -> Result<Vec<DirectionName>> {
+pub(super) fn selected(args: &Args, folder: &Path) -> Result<Vec<DirectionName>> {
     let names = match list(folder) {
         Ok(names) => names,
         Err(_) if !folder.exists() => {
@@ -246,56 +232,19 @@ fn selected(args: &Args, folder: &Path) -> Result<Vec<DirectionName>> {
     Ok(select(&args.directions, &names)?)
 }
 
-/// The cells of one dataset that are wanted and not there yet.
-fn jobs(
-    args: &Args,
-    prompts: &PairedPrompts,
-    directions: &[DirectionName],
-    files: &BTreeMap<Metric, SuiteCsv>,
-) -> Result<(Vec<Job>, usize)> {
-    let mut jobs = Vec::new();
-    let mut kept = 0;
-    for (position, positions) in wanted_positions(args, prompts)? {
-        for direction in directions {
-            let mut job = Job {
-                direction: direction.clone(),
-                set: prompts.name.clone(),
-                position: position.clone(),
-                positions,
-                metrics: Vec::new(),
-            };
-            let key = job.key();
-            let wanted = |metric: &Metric| args.run.overwrite || !files[metric].contains(&key);
-            job.metrics = files.keys().copied().filter(|metric| wanted(metric)).collect();
-            kept += files.len() - job.metrics.len();
-            if !job.metrics.is_empty() {
-                jobs.push(job);
-            }
-        }
-    }
-    Ok((jobs, kept))
-}
-
 /// The text of a dry run.
 fn plan(args: &Args, catalogue: &Catalogue, model: &Model) -> Result<String> {
     let folder = args.run.folder(&model.name);
-    let directions = selected(args, &folder)?;
-    check_records(args, &folder, &directions, model)?;
-    resolve_heads(args, model)?;
-    let files = read_files(args, &folder)?;
     let mut table = Table::new(["direction", "prompt", "position", "metrics", "arithmetic"]);
     let (mut total, mut activations) = (Flops::default(), 0);
-    for set in &distinct(&args.eval_sets) {
-        let prompts = build_prompts(&args.run, catalogue, set, args.scaffold, model)?;
+    for (prompts, jobs) in SuitePlan::new(args, catalogue, model)?.divide(args, &folder).work {
         let whole = Layout::new(prompts.sequences.iter().map(|s| (0, s.len())));
         total = total + Flops::forward(&model.config, &whole, 0, 10);
         activations = activations.max(planned_values(&model.config, &whole));
-        let (jobs, kept) = jobs(args, &prompts, &directions, &files)?;
-        note_skipped(kept, "cells", &folder);
         for job in jobs {
             let flops = planned_flops(args, &job, model, &prompts)?;
             total = total + flops;
-            let metrics: Vec<_> = job.metrics.iter().map(Metric::to_string).collect();
+            let metrics: Vec<_> = job.metrics.iter().map(|(metric, _)| metric.to_string()).collect();
             table.push([label(&job.direction), job.set, job.position, metrics.join(" "), flops.to_string()]);
         }
     }
@@ -307,64 +256,41 @@ fn plan(args: &Args, catalogue: &Catalogue, model: &Model) -> Result<String> {
 /// The arithmetic of a job.
 fn planned_flops(args: &Args, job: &Job, model: &Model, prompts: &PairedPrompts) -> Result<Flops> {
     let modes = [Mode::Denoising, Mode::Noising].into_iter().filter(|mode| job.wants(*mode));
-    let columns = || Matrix::zeros(model.config.d_model, 1);
-    let cells = modes.map(|mode| cell(args, model, job, mode, columns())).collect::<Result<Vec<_>>>()?;
+    let columns = Arc::new(Matrix::zeros(model.config.d_model, 1));
+    let cells = modes.map(|mode| cell(args, model, job, mode, columns.clone())).collect::<Result<Vec<_>>>()?;
     Ok(Plan::new(&model.config, prompts, &cells, args.run.batch_tokens as usize)?.flops())
-}
-
-fn read_files(args: &Args, folder: &Path) -> Result<BTreeMap<Metric, SuiteCsv>> {
-    let read =
-        |metric: &Metric| -> Result<_> { Ok((*metric, SuiteCsv::read(&folder.join(file_name(args, *metric)))?)) };
-    args.metrics.iter().map(read).collect()
 }
 
 /// Computes every wanted cell of one model, updates the files, and returns all their selected cells; the manifest is
 /// none when nothing was to be done.
 pub(super) fn patch_model(args: &Args, catalogue: &Catalogue, model: Model) -> Result<(Results, Option<RunRecord>)> {
     let folder = args.run.folder(&model.name);
-    let directions = selected(args, &folder)?;
-    check_records(args, &folder, &directions, &model)?;
-    resolve_heads(args, &model)?;
-    let mut files = read_files(args, &folder)?;
-    let mut work = Vec::new();
-    let mut shown = Vec::new();
-    for set in &distinct(&args.eval_sets) {
-        let prompts = build_prompts(&args.run, catalogue, set, args.scaffold, &model)?;
-        let (jobs, kept) = jobs(args, &prompts, &directions, &files)?;
-        note_skipped(kept, "cells", &folder);
-        for (position, _) in wanted_positions(args, &prompts)? {
-            shown.push((prompts.name.clone(), position));
-        }
-        if !jobs.is_empty() {
-            work.push((prompts, jobs));
+    let plan = SuitePlan::new(args, catalogue, &model)?;
+    let configuration = plan.configuration.clone();
+    let Divided { wanted, own, work, left } = plan.divide(args, &folder);
+    check_writable(&folder)?;
+    let mut recorder = Recorder::start(&folder, &args.sweep, &configuration, wanted, left)?;
+    let (mut result, mut record) = (Ok(()), None);
+    if left > 0 {
+        let mut manifest = args.run.manifest(SWEEP, args, &folder, Some(&model))?;
+        let work = PatchModel { args, folder: &folder, work, recorder: &mut recorder, manifest: &mut manifest };
+        result = args.run.on_device(model, work);
+        if result.is_ok() {
+            record = Some(manifest.finish()?);
         }
     }
-    let mut record = None;
-    if !work.is_empty() {
-        let mut manifest = args.run.manifest("direction-patching-suite", args, &folder, Some(&model))?;
-        let work = PatchModel { args, folder: &folder, work, files: &mut files, manifest: &mut manifest };
-        args.run.on_device(model, work)?;
-        record = Some(manifest.finish()?);
-    }
-    let mut results = Results::new();
-    for (metric, file) in &files {
-        for direction in directions.iter().map(label) {
-            for (set, position) in &shown {
-                let key = (direction.clone(), set.clone(), position.clone());
-                let percent = file.cells().get(&key).copied();
-                results.insert((*metric, key), percent);
-            }
-        }
-    }
-    Ok((results, record))
+    // Also when the sweep was stopped: what is done can be looked at.
+    recorder.write_files(&folder, &args.sweep)?;
+    result?;
+    Ok((recorder.results(&folder, &args.sweep, own)?, record))
 }
 
-/// The cells of one model: datasets with the jobs on each. Files are written after every dataset.
+/// The cells of one model: datasets with the jobs on each.
 struct PatchModel<'a> {
     args: &'a Args,
     folder: &'a Path,
     work: Vec<(PairedPrompts, Vec<Job>)>,
-    files: &'a mut BTreeMap<Metric, SuiteCsv>,
+    recorder: &'a mut Recorder,
     manifest: &'a mut Manifest,
 }
 
@@ -373,14 +299,15 @@ impl DeviceWork for PatchModel<'_> {
 
     fn run<B: Backend>(self, engine: &Engine<B>) -> Result<()> {
         self.manifest.computed_on(engine);
-        for (prompts, jobs) in self.work {
-            self.manifest.saw(&prompts)?;
-            patch_dataset(self.args, engine, prompts, &jobs, self.folder, self.files)?;
-            for (metric, file) in &*self.files {
-                file.write()?;
-                let new = jobs.iter().filter(|job| job.metrics.contains(metric) && file.contains(&job.key()));
-                let cell = |job: &Job| format!("{} {} {}", label(&job.direction), job.set, job.position);
-                self.manifest.wrote(file.path(), new.map(cell));
+        for (prompts, jobs) in self.work.iter().filter(|(_, jobs)| !jobs.is_empty()) {
+            self.manifest.saw(prompts)?;
+            patch_dataset(self.args, engine, prompts, jobs, self.recorder)?;
+            for job in jobs {
+                let cell = format!("{} {} {}", label(&job.direction), job.set, job.position);
+                for (metric, _) in &job.metrics {
+                    let file = self.args.sweep.folder(self.folder).join(file_name(self.args, *metric));
+                    self.manifest.wrote(&file, [cell.clone()]);
+                }
             }
         }
         Ok(())
@@ -389,7 +316,7 @@ impl DeviceWork for PatchModel<'_> {
 
 /// A direction needs a layer of the model, and lives in the basis of the weights it was fitted with: their processing,
 /// and a random model's seed.
-fn check_records(args: &Args, folder: &Path, directions: &[DirectionName], model: &Model) -> Result<()> {
+pub(super) fn check_records(args: &Args, folder: &Path, directions: &[DirectionName], model: &Model) -> Result<()> {
     let (n_layers, seed) = (model.config.n_layers, args.run.seed);
     if let Some(name) = directions.iter().find(|name| name.layer() > n_layers) {
         bail!("{name}: layer: expected 0..{n_layers} for {}, found {}", model.name, name.layer());
@@ -431,36 +358,33 @@ fn check_records(args: &Args, folder: &Path, directions: &[DirectionName], model
 fn patch_dataset<B: Backend>(
     args: &Args,
     engine: &Engine<B>,
-    prompts: PairedPrompts,
+    prompts: &PairedPrompts,
     jobs: &[Job],
-    folder: &Path,
-    files: &mut BTreeMap<Metric, SuiteCsv>,
+    recorder: &mut Recorder,
 ) -> Result<()> {
-    // One cell per job and patching direction.
+    // One cell of the plan per job and patching direction: metrics of one direction share their pass.
     let of_mode = |mode| jobs.iter().filter(move |job| job.wants(mode)).map(move |job| (job, mode));
     let work: Vec<(&Job, Mode)> = of_mode(Mode::Denoising).chain(of_mode(Mode::Noising)).collect();
-    let read = |&(job, mode): &(&Job, Mode)| cell(args, engine.model(), job, mode, columns(args, engine, job, folder)?);
-    let cells: Vec<Cell> = work.iter().map(read).collect::<Result<_>>()?;
+    let as_cell = |&(job, mode): &(&Job, Mode)| cell(args, engine.model(), job, mode, job.subspace.columns.clone());
+    let cells: Vec<Cell> = work.iter().map(as_cell).collect::<Result<_>>()?;
     let name = prompts.name.clone();
     let progress = bar(1000, format!("patching {name}"));
     let told = |step: chunks::Progress<'_>| -> Result<()> {
+        let mut batch = Vec::new();
+        for &finished in step.finished {
+            let (job, mode) = work[finished];
+            let of_mode = job.metrics.iter().filter(|(metric, _)| metric.mode() == mode);
+            let scores = &step.scores[finished];
+            batch.extend(of_mode.map(|(metric, id)| (*id, percent(step.baselines, *metric, scores))));
+        }
+        recorder.record(batch)?;
         progress.set_position((1000.0 * step.share) as u64);
         Ok(())
     };
-    let (baselines, scores) = chunks::patch_dataset(engine, &prompts, &cells, &args.metrics, MEMORY_BUDGET, told)
+    let (baselines, _) = chunks::patch_dataset(engine, prompts, &cells, &args.metrics, MEMORY_BUDGET, told)
         .with_context(|| name.clone())?;
     tracing::info!(dataset = name, logit_differences = ?baselines.logit_differences(), accuracy = baselines.clean.accuracy());
-    for ((job, mode), scores) in work.iter().zip(&scores) {
-        for metric in job.metrics.iter().filter(|metric| metric.mode() == *mode) {
-            let percent = percent(&baselines, *metric, scores);
-            let Some(file) = files.get_mut(metric) else { continue };
-            match percent.with_context(|| format!("{name}: {metric}: {}", job.direction))? {
-                Some(percent) => file.insert(job.key(), percent),
-                None => file.remove(&job.key()),
-            }
-        }
-    }
-    for metric in files.keys().filter(|metric| !baselines.defined(**metric)) {
+    for metric in args.metrics.iter().filter(|metric| !baselines.defined(**metric)) {
         let warning = format!(
             "warning: {name}: {metric} is undefined, its cells stay empty: clean and corrupted runs do not differ in it, or \
              all prompts are of one class"
@@ -471,20 +395,20 @@ fn patch_dataset<B: Backend>(
     Ok(())
 }
 
-/// A metric in percent; none when it is undefined on this dataset.
-fn percent(baselines: &Baselines, metric: Metric, scores: &Scores) -> Result<Option<f64>> {
+/// A metric in percent; null when it is undefined on this dataset.
+fn percent(baselines: &Baselines, metric: Metric, scores: &Scores) -> Result<Value, String> {
     if !baselines.defined(metric) {
-        return Ok(None);
+        return Ok(Value::Null);
     }
     let value = 100.0 * baselines.evaluate(metric, scores);
     if !value.is_finite() {
-        bail!("expected a finite number, found {value}");
+        return Err(format!("expected a finite number, found {value}"));
     }
-    Ok(Some(value))
+    Ok(json!(value))
 }
 
-/// The cell of a job in one patching direction.
-fn cell(args: &Args, model: &Model, job: &Job, mode: Mode, columns: Matrix) -> Result<Cell> {
+/// The cell of a job in one patching direction, along `columns`, `(d_model, k)`.
+fn cell(args: &Args, model: &Model, job: &Job, mode: Mode, columns: Arc<Matrix>) -> Result<Cell> {
     if let Some(heads) = resolve_heads(args, model)? {
         return Ok(head_results_cell(columns, &heads, mode));
     }
@@ -493,32 +417,4 @@ fn cell(args: &Args, model: &Model, job: &Job, mode: Mode, columns: Matrix) -> R
         LayerChoice::All => Layers::All,
     };
     Ok(residual_cell(columns, layers, job.positions, mode, model.config.n_layers))
-}
-
-/// The unit columns of a job's direction, projected if the arguments say so.
-fn columns<B: Backend>(args: &Args, engine: &Engine<B>, job: &Job, folder: &Path) -> Result<Matrix> {
-    let d_model = engine.config().d_model;
-    let direction = Direction::read(folder, &job.direction, d_model)?;
-    let Some(projection) = args.projection else { return Ok(direction.unit_columns()) };
-    if job.direction.method() == Method::RandomDirection {
-        bail!(
-            "--projection: {} has no counterpart fitted on {}; leave it out with --directions",
-            job.direction,
-            job.set
-        );
-    }
-    let own = DirectionName::fitted(job.direction.method(), &job.set, &job.position, job.direction.layer())?;
-    let path: PathBuf = Direction::paths(folder, &own).0;
-    if !path.exists() {
-        bail!(
-            "--projection: {} is missing; fit it with --methods {} --train-sets {} --positions {} --layers {}",
-            path.display(),
-            job.direction.method(),
-            job.set,
-            job.position,
-            job.direction.layer()
-        );
-    }
-    let own = Direction::read(folder, &own, d_model)?;
-    Ok(projected(&direction.columns, &own.columns, projection == Projection::Para))
 }

@@ -5,10 +5,10 @@ use super::common::{
     print, print_json, processing_names, resolve_layers, resolve_positions,
 };
 use super::device::DeviceWork;
-use super::direction_patching_suite::label;
 use super::fit_projections::{self, Embedded};
 use super::fit_statistics::{self, Tested, test_position};
 use super::random_directions;
+use super::sweeping::forget;
 use crate::backend::Backend;
 use crate::compat::Compat;
 use crate::datasets::treebank::{Scaffold, Split};
@@ -22,7 +22,7 @@ use crate::engine::{Engine, Flops, Layout, PatchPositions};
 use crate::experiments::chunks::{MEMORY_BUDGET, embeddings_at};
 use crate::experiments::das_fits::{DasJob, TrainPlan, train_all};
 use crate::model::{Model, Source};
-use crate::report::{FittingStats, Manifest, RunRecord, SuiteCsv, Table};
+use crate::report::{FittingStats, Manifest, RunRecord, Table};
 use crate::types::Matrix;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
@@ -294,8 +294,7 @@ pub(super) fn fit_model(
     let mut manifest = args.run.manifest("fit-directions", args, &folder, Some(&model))?;
     // Before the fits: results must never outlive the direction they were measured with.
     let refitted = work.iter().flat_map(|(_, jobs)| jobs).filter(|job| !job.kept);
-    let refitted: Vec<String> = refitted.map(|job| label(&job.name)).collect();
-    SuiteCsv::forget(&folder, &refitted)?;
+    forget(&folder, &refitted.map(|job| format!("{}.npy", job.name)).collect())?;
     let outcomes =
         args.run.on_device(model, FitModel { args, spec, folder: &folder, tests, work, manifest: &mut manifest })?;
     Ok((outcomes, Some(manifest.finish()?)))

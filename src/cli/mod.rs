@@ -15,12 +15,17 @@ mod fit_projections;
 mod fit_statistics;
 mod logit_attribution;
 mod maps;
+mod merge;
 mod path_patching;
 mod random_directions;
 mod self_check;
+mod status;
+mod suite_plan;
+mod sweeping;
 mod treebank_data_gen;
 mod verify;
 
+use crate::sweep::Stop;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use std::io::{IsTerminal, Write};
@@ -47,7 +52,7 @@ Examples:
   actpatch direction-patching-suite --models gpt2-small --directions 'das_*' --eval-sets simple_test,simple_adverb
   actpatch direction-patching-results --models gpt2-small
 
-Exit codes: 0 success, 1 failure, 2 wrong arguments.";
+Exit codes: 0 success, 1 failure, 2 wrong arguments, 75 stopped by a signal (the same command goes on from there).";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -75,6 +80,10 @@ enum Command {
     AttributionPatching(attribution_patching::Args),
     /// Run a whole analysis from a file: steps that are commands of this program.
     Circuit(circuit::Args),
+    /// Show how far sweeps are: done, running, failed and missing cells, and the time left.
+    Status(status::Args),
+    /// Join the shards of sweeps, and make their result files.
+    Merge(merge::Args),
     /// Check the engine on a model: identities that must hold before a number can be trusted.
     SelfCheck(self_check::Args),
     /// Run the experiments behind published numbers, and print ours beside theirs.
@@ -90,6 +99,10 @@ pub fn main() -> ExitCode {
     match execute(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            if let Some(stopped) = error.downcast_ref::<sweeping::Stopped>() {
+                let _ = writeln!(std::io::stderr(), "{stopped}");
+                return ExitCode::from(Stop::EXIT_CODE);
+            }
             let mut stderr = std::io::stderr();
             // Errors may repeat their cause at the end of their own message: print each sentence once.
             let mut message = String::new();
@@ -118,6 +131,8 @@ fn execute(command: Command) -> Result<()> {
         Command::PathPatching(args) => maps::run(&args),
         Command::AttributionPatching(args) => maps::run(&args),
         Command::LogitAttribution(args) => maps::run(&args),
+        Command::Status(args) => status::run(args),
+        Command::Merge(args) => merge::run(args),
         Command::SelfCheck(args) => self_check::run(args),
         Command::Circuit(args) => circuit::run(args),
         Command::Verify(args) => verify::run(args),

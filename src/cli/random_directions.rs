@@ -1,10 +1,9 @@
 //! `random-directions`.
 
 use super::common::{ModelArgs, RunArgs, distinct, note_skipped, print, print_json, processing_names};
-use super::direction_patching_suite::label;
+use super::sweeping::forget;
 use crate::directions::{Direction, DirectionName, FitRecord, Method, RANDOM_DIRECTION_SEED, random_direction};
 use crate::model::Model;
-use crate::report::SuiteCsv;
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::json;
@@ -44,6 +43,8 @@ pub fn run(args: Args) -> Result<()> {
         let mut manifest = None;
         if !wanted.is_empty() {
             let mut started = args.run.manifest("random-directions", &args, &folder, Some(&model))?;
+            let changing = wanted.iter().map(|&layer| format!("{}.npy", DirectionName::random(layer)));
+            forget(&folder, &changing.collect())?;
             for &layer in &wanted {
                 started.wrote(&write(&folder, &model, spec, layer, args.direction_seed)?, []);
             }
@@ -59,10 +60,9 @@ pub fn run(args: Args) -> Result<()> {
     if args.run.json && !args.run.dry_run { print_json(&all) } else { Ok(()) }
 }
 
-/// Writes the random direction of a layer, in the place of an older one.
+/// Writes the random direction of a layer, in the place of an older one, whose results are forgotten already.
 pub(super) fn write(folder: &Path, model: &Model, spec: &str, layer: usize, seed: u64) -> Result<PathBuf> {
     let name = DirectionName::random(layer);
-    SuiteCsv::forget(folder, &[label(&name)])?;
     let record = FitRecord {
         name: name.to_string(),
         model: spec.into(),

@@ -19,6 +19,11 @@ use std::sync::{Mutex, PoisonError};
 /// Memory for what one stretch of a dataset keeps, in bytes.
 pub const MEMORY_BUDGET: usize = 2 << 30;
 
+/// Cells that go together through the stretches of a dataset that has several: few enough that the first of them are
+/// finished early, enough that capturing the stretches again for the next ones (which costs as much as one or two cells)
+/// hardly counts.
+const PORTION: usize = 64;
+
 /// What is kept of every prompt while a stretch is in memory.
 #[derive(Debug, Clone, Copy)]
 pub struct Kept<'a> {
@@ -205,25 +210,35 @@ pub(super) fn patch_share<B: Backend, E: From<EngineError>>(
 ) -> Result<(Baselines, Vec<Scores>), E> {
     let Needs { sites, positions } = Needs::of(cells, engine.config().n_layers);
     let ranges = stretches(engine.config(), prompts, Kept { sites: &sites, positions: &positions }, 1, budget);
+    let no_baselines = || Baselines { clean: no_scores(), corrupted: no_scores(), positive: Vec::new() };
     let mut scores = vec![no_scores(); cells.len()];
-    let mut baselines = Baselines { clean: no_scores(), corrupted: no_scores(), positive: Vec::new() };
-    for (number, range) in ranges.iter().enumerate() {
-        let part = part(prompts, range.clone());
-        let cells: Vec<Cell> = cells.iter().map(|cell| cell.part(range)).collect();
-        let plan = Plan::new(engine.config(), &part, &cells, engine.max_tokens())?;
-        let paired = PairedRun::new(engine, part, &sites, &positions, metrics.contains(&Metric::ProbDiff))?;
-        baselines = joined_baselines(vec![baselines, paired.baselines().clone()]);
-        let last = number + 1 == ranges.len();
-        let found = plan.run(engine, &paired, metrics, |step: Step<'_>| {
-            let share = (number as f64 + step.share) / ranges.len() as f64;
-            let finished = if last { step.finished } else { &[] };
-            for &cell in finished {
-                scores[cell].extend(&step.scores[cell]);
+    let mut baselines = no_baselines();
+    let size = if ranges.len() == 1 { cells.len() } else { PORTION }.max(1);
+    let portions = cells.len().div_ceil(size).max(1);
+    for portion in 0..portions {
+        let first = portion * size;
+        let members = &cells[first..(first + size).min(cells.len())];
+        baselines = no_baselines();
+        for (number, range) in ranges.iter().enumerate() {
+            let part = part(prompts, range.clone());
+            let members: Vec<Cell> = members.iter().map(|cell| cell.part(range)).collect();
+            let plan = Plan::new(engine.config(), &part, &members, engine.max_tokens())?;
+            let paired = PairedRun::new(engine, part, &sites, &positions, metrics.contains(&Metric::ProbDiff))?;
+            baselines = joined_baselines(vec![baselines, paired.baselines().clone()]);
+            let last = number + 1 == ranges.len();
+            let found = plan.run(engine, &paired, metrics, |step: Step<'_>| {
+                let share = (number as f64 + step.share) / ranges.len() as f64;
+                let share = (portion as f64 + share) / portions as f64;
+                let finished = if last { step.finished } else { &[] };
+                for &cell in finished {
+                    scores[first + cell].extend(&step.scores[cell]);
+                }
+                let finished: Vec<usize> = finished.iter().map(|cell| first + cell).collect();
+                told(Progress { share, finished: &finished, scores: &scores, baselines: &baselines })
+            })?;
+            if !last {
+                scores[first..].iter_mut().zip(&found).for_each(|(all, found)| all.extend(found));
             }
-            told(Progress { share, finished, scores: &scores, baselines: &baselines })
-        })?;
-        if !last {
-            scores.iter_mut().zip(&found).for_each(|(all, found)| all.extend(found));
         }
     }
     Ok((baselines, scores))

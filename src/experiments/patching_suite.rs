@@ -44,8 +44,14 @@ pub enum Layers {
 }
 
 /// Swaps the residual along `columns`, `(d_model, k)`, in a model of `n_layers`.
-pub fn residual_cell(columns: Matrix, layers: Layers, positions: PatchPositions, mode: Mode, n_layers: usize) -> Cell {
-    let columns = Arc::new(columns);
+pub fn residual_cell(
+    columns: impl Into<Arc<Matrix>>,
+    layers: Layers,
+    positions: PatchPositions,
+    mode: Mode,
+    n_layers: usize,
+) -> Cell {
+    let columns = columns.into();
     let patched = match layers {
         Layers::Own(layer) => layer..layer + 1,
         Layers::All => 0..n_layers,
@@ -60,8 +66,8 @@ fn swap(site: Site, part: Part, positions: PatchPositions, columns: &Arc<Matrix>
 }
 
 /// Swaps the results of `heads`, (layer, head), along `columns`, `(d_model, k)`, at every position.
-pub fn head_results_cell(columns: Matrix, heads: &[(usize, usize)], mode: Mode) -> Cell {
-    let columns = Arc::new(columns);
+pub fn head_results_cell(columns: impl Into<Arc<Matrix>>, heads: &[(usize, usize)], mode: Mode) -> Cell {
+    let columns = columns.into();
     let edit = |&(layer, head): &_| swap(Site::Result(layer), Part::Head(head), PatchPositions::All, &columns);
     Cell { mode, edits: heads.iter().map(edit).collect() }
 }

@@ -17,6 +17,11 @@ pub struct SuiteCsv {
 }
 
 impl SuiteCsv {
+    /// A file of these cells, in percent.
+    pub fn new(path: &Path, cells: BTreeMap<CellKey, f64>) -> Self {
+        Self { path: path.into(), cells }
+    }
+
     /// Reads the file; no file is an empty one.
     ///
     /// # Errors
@@ -76,45 +81,9 @@ impl SuiteCsv {
         Ok(files)
     }
 
-    /// Takes the cells of these directions out of every result file of a folder: the directions are about to change.
-    ///
-    /// # Errors
-    /// Those of [`SuiteCsv::read`] and [`SuiteCsv::write`].
-    pub fn forget(folder: &Path, directions: &[String]) -> Result<(), ReportError> {
-        for path in Self::files(folder)? {
-            let mut file = Self::read(&path)?;
-            let before = file.cells.len();
-            file.cells.retain(|(direction, _, _), _| !directions.contains(direction));
-            if file.cells.len() < before {
-                file.write()?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Where the file lies.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Every cell in order.
     pub fn cells(&self) -> &BTreeMap<CellKey, f64> {
         &self.cells
-    }
-
-    /// Is the cell there?
-    pub fn contains(&self, key: &CellKey) -> bool {
-        self.cells.contains_key(key)
-    }
-
-    /// Sets a cell, in percent.
-    pub fn insert(&mut self, key: CellKey, percent: f64) {
-        self.cells.insert(key, percent);
-    }
-
-    /// Takes a cell out.
-    pub fn remove(&mut self, key: &CellKey) {
-        self.cells.remove(key);
     }
 
     /// Writes the file; cells that are not there stay empty.
@@ -158,30 +127,18 @@ mod tests {
     fn cells_survive_a_round_trip_under_two_header_rows() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x/direction_patching_logit_diff_resid_plain.csv");
-        let mut file = SuiteCsv::read(&path).unwrap();
-        file.insert(key("das_simple_train_ADJ_layer02", "simple_test", "ADJ"), 98.25);
-        file.insert(key("das_simple_train_ADJ_layer02", "simple_test", "ALL"), 101.0);
-        file.insert(key("random_direction_layer02", "simple_test", "ADJ"), -0.5);
+        let cells = [
+            (key("das_simple_train_ADJ_layer02", "simple_test", "ADJ"), 98.25),
+            (key("das_simple_train_ADJ_layer02", "simple_test", "ALL"), 101.0),
+            (key("random_direction_layer02", "simple_test", "ADJ"), -0.5),
+        ];
+        let file = SuiteCsv::new(&path, cells.into());
         file.write().unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         let expected = "prompt,simple_test,simple_test\nposition,ADJ,ALL\n\
                         das_simple_train_ADJ_layer02,98.25,101\nrandom_direction_layer02,-0.5,\n";
         assert_eq!(text, expected);
         assert_eq!(SuiteCsv::read(&path).unwrap(), file);
-    }
-
-    #[test]
-    fn cells_of_a_direction_that_changes_are_forgotten() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("direction_patching_logit_diff_resid_plain.csv");
-        let mut file = SuiteCsv::read(&path).unwrap();
-        file.insert(key("das_a_ADJ_layer02", "simple_test", "ADJ"), 1.0);
-        file.insert(key("das_b_ADJ_layer02", "simple_test", "ADJ"), 2.0);
-        file.write().unwrap();
-        SuiteCsv::forget(folder.path(), &["das_a_ADJ_layer02".into()]).unwrap();
-        let left = SuiteCsv::read(&path).unwrap();
-        assert_eq!(left.cells().values().copied().collect::<Vec<_>>(), [2.0]);
-        SuiteCsv::forget(&folder.path().join("nowhere"), &[]).unwrap();
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod maps;
 mod results;
 mod same_numbers;
 mod science;
+mod sweeps;
 mod verify;
 
 use assert_cmd::Command;
@@ -76,10 +77,11 @@ impl Finished {
     }
 }
 
-/// The results below a folder: every file with its bytes, but for the manifests, which tell each run from another.
+/// The results below a folder: every file with its bytes, but for the manifests and ledgers, which tell each run from
+/// another.
 pub fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = all_files(folder);
-    found.retain(|path, _| !path.iter().any(|part| part == "manifests"));
+    found.retain(|path, _| !path.iter().any(|part| part == "manifests" || part == "ledger.jsonl"));
     found
 }
 

@@ -3,10 +3,10 @@
 use crate::cli::common::{
     Rewrite, begin_manifest, lossy_path, note_skipped, print, print_json, processing_names, processing_of,
 };
-use crate::cli::direction_patching_suite::label;
+use crate::cli::sweeping::forget;
 use crate::directions::{Direction, DirectionName, FitRecord, ImportSource, read_folder};
 use crate::model::{LoadOptions, Model};
-use crate::report::{RunRecord, SuiteCsv, Table};
+use crate::report::{RunRecord, Table};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use serde_json::json;
@@ -85,8 +85,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
 fn store(args: &Args, folder: &Path, processing: &[String], wanted: &[Import]) -> Result<RunRecord> {
     let mut manifest = begin_manifest("directions-import", args, folder, None)?;
     // Results must never outlive the direction they were measured with.
-    let replaced: Vec<String> = wanted.iter().map(|(direction, _)| label(&direction.name)).collect();
-    SuiteCsv::forget(folder, &replaced)?;
+    let replaced = wanted.iter().map(|(direction, _)| format!("{}.npy", direction.name));
+    forget(folder, &replaced.collect())?;
     for (direction, source) in wanted {
         let record = record(&args.model, &direction.name, processing, source.clone());
         manifest.wrote(&direction.write(folder, &record)?, []);

@@ -1,0 +1,30 @@
+//! Large sweeps: cells with stable names, a ledger that survives being killed, shards, and their merge.
+//!
+//! A sweep of any kind is a list of [`Cell`]s: where a value belongs (a result file and a place in it) and a [`CellId`],
+//! the hash of everything the value depends on. What became of a cell is an [`Outcome`]. Nothing here knows what a
+//! cell computes.
+//!
+//! A [`Ledger`] is one append-only file of records, `ledger.jsonl`, in a model's folder or in that of a shard. A cell
+//! counts as done once its record has reached the disk, so a process that dies at any moment loses at most the batch
+//! it was computing. Result files are made of the ledger, never the other way round.
+
+mod cell;
+mod error;
+mod ledger;
+mod merge;
+mod record;
+mod running;
+mod shard;
+mod state;
+mod stop;
+#[cfg(test)]
+mod tests;
+
+pub use cell::{Cell, CellId, Configuration, Inputs, Place};
+pub use error::SweepError;
+pub use ledger::{Ledger, same_configuration};
+pub use merge::{Joined, join};
+pub use running::{Process, Running, running};
+pub use shard::{Shard, deal};
+pub use state::{Counts, Outcome, State};
+pub use stop::Stop;

@@ -1,0 +1,95 @@
+//! Shards: a sweep dealt out to several processes.
+
+use super::CellId;
+use serde::{Serialize, Serializer};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// One of `count` shares of a sweep, counted from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shard {
+    index: usize,
+    count: usize,
+}
+
+impl Shard {
+    /// Its number, below [`Shard::count`].
+    pub fn index(self) -> usize {
+        self.index
+    }
+
+    /// How many shards there are.
+    pub fn count(self) -> usize {
+        self.count
+    }
+
+    /// The shard's own folder in a model's folder.
+    pub fn folder(self, model: &Path) -> PathBuf {
+        model.join("shards").join(format!("{}-of-{}", self.index, self.count))
+    }
+}
+
+impl fmt::Display for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.index, self.count)
+    }
+}
+
+impl Serialize for Shard {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl FromStr for Shard {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parsed = text.split_once('/').and_then(|(index, count)| Some((index.parse().ok()?, count.parse().ok()?)));
+        match parsed {
+            Some((index, count)) if index < count => Ok(Self { index, count }),
+            _ => Err(format!("expected I/N with 0 <= I < N, such as 0/4 for the first of four, found {text:?}")),
+        }
+    }
+}
+
+/// The number of the shard, of `count`, that computes each of `units`: pieces of work that cannot be divided further.
+///
+/// The units are dealt in the order of their ids, which has nothing to do with what they cost: every shard gets as many
+/// (give or take one), of all layers and datasets, and the same ones whenever the sweep is the same.
+pub fn deal(units: &[CellId], count: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..units.len()).collect();
+    order.sort_unstable_by_key(|&unit| units[unit]);
+    let mut shards = vec![0; units.len()];
+    order.into_iter().enumerate().for_each(|(place, unit)| shards[unit] = place % count.max(1));
+    shards
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sweep::Configuration;
+
+    #[test]
+    fn shards_are_counted_from_zero() {
+        let shard: Shard = "3/4".parse().unwrap();
+        assert_eq!((shard.index(), shard.count(), shard.to_string().as_str()), (3, 4, "3/4"));
+        assert!(shard.folder(Path::new("data/demo")).ends_with("demo/shards/3-of-4"));
+        for wrong in ["5/4", "4/4", "0/0", "1", "", "-1/4", "1/4/2", "a/b", "1/"] {
+            assert!(wrong.parse::<Shard>().unwrap_err().contains("I/N"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn every_unit_goes_to_one_shard_and_the_shares_are_even() {
+        let unit = |n: usize| CellId::of("test", &Configuration::new(), &[("n".into(), n.to_string())].into());
+        let units: Vec<CellId> = (0..103).map(unit).collect();
+        let shards = deal(&units, 5);
+        let sizes: Vec<usize> = (0..5).map(|shard| shards.iter().filter(|s| **s == shard).count()).collect();
+        assert_eq!(sizes, [21, 21, 21, 20, 20]);
+        // In another order every unit stays where it was.
+        let reversed: Vec<CellId> = units.iter().rev().copied().collect();
+        assert!(deal(&reversed, 5).into_iter().rev().eq(shards));
+    }
+}

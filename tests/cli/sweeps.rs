@@ -1,0 +1,305 @@
+//! Sweeps that are killed, stopped, shared, cut into shards; ledgers that are damaged.
+
+use super::*;
+use actpatch::sweep::{Ledger, Outcome};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+/// A sweep of a second or so.
+const SWEEP: [&str; 9] = [
+    "direction-patching-suite",
+    "--directions",
+    "mean_diff*,random*,das_*",
+    "--eval-sets",
+    "simple_test,simple_adverb,simple_book,proper_nouns",
+    "--metrics",
+    "logit_diff,logit_flip",
+    "--positions",
+    "auto,ALL",
+];
+
+/// The result files of the demo model.
+fn results(data: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    files(data).into_iter().filter(|(path, _)| path.to_string_lossy().contains("direction_patching_")).collect()
+}
+
+/// The result files of a sweep that nothing has disturbed.
+fn undisturbed() -> &'static BTreeMap<PathBuf, Vec<u8>> {
+    static RESULTS: OnceLock<BTreeMap<PathBuf, Vec<u8>>> = OnceLock::new();
+    RESULTS.get_or_init(|| {
+        let data = fitted();
+        run_in(data.path(), &SWEEP).success();
+        results(data.path())
+    })
+}
+
+fn spawn(data: &Path, arguments: &[&str]) -> Child {
+    std::process::Command::new(env!("CARGO_BIN_EXE_actpatch"))
+        .args(arguments)
+        .arg("--data-dir")
+        .arg(data)
+        .env_remove("RUST_LOG")
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn ledger(data: &Path) -> PathBuf {
+    data.join("demo").join(Ledger::FILE)
+}
+
+/// Outcomes in a ledger file.
+fn outcomes(ledger: &Path) -> usize {
+    std::fs::read_to_string(ledger).map_or(0, |text| text.matches("\"kind\":\"done\"").count())
+}
+
+/// Waits until a sweep has recorded something.
+fn wait_for_records(ledger: &Path) {
+    let started = Instant::now();
+    while outcomes(ledger) == 0 {
+        assert!(started.elapsed() < Duration::from_secs(120), "nothing was recorded");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn a_sweep_killed_fifty_times_ends_as_if_nothing_had_happened() {
+    // Part of the sweep, for a test that runs it many times.
+    let sweep = [&SWEEP[..1], &["--directions", "random*", "--metrics", "logit_diff,logit_flip"]].concat();
+    let sweep = [&sweep[..], &["--eval-sets", "simple_test,simple_book", "--batch-tokens", "512"]].concat();
+    let data = fitted();
+    let started = Instant::now();
+    run_in(data.path(), &sweep).success();
+    let whole = started.elapsed().as_micros() as u64;
+    let expected = results(data.path());
+    // A generator of Lehmer's: the moments are spread over a whole run, and another run of the test has others.
+    let mut random = u64::from(std::process::id()) * 2 + 1;
+    let mut moment = || {
+        random = random.wrapping_mul(0xda94_2042_e4dd_58b5);
+        Duration::from_micros((random >> 33) % whole)
+    };
+    let (mut kills, mut amid_the_sweep) = (0, 0);
+    while kills < 50 {
+        let data = fitted();
+        loop {
+            let mut child = spawn(data.path(), &sweep);
+            std::thread::sleep(moment());
+            if let Some(status) = child.try_wait().unwrap() {
+                assert!(status.success());
+                break;
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+            kills += 1;
+            let done = outcomes(&ledger(data.path()));
+            amid_the_sweep += usize::from(done > 0);
+            if kills >= 50 {
+                run_in(data.path(), &sweep).success();
+                break;
+            }
+        }
+        assert!(results(data.path()) == expected, "after {kills} kills");
+    }
+    assert!(amid_the_sweep > 0, "no kill hit a sweep that had recorded something");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_stops_a_sweep_between_batches() {
+    for signal in ["TERM", "INT", "USR1"] {
+        let data = fitted();
+        let child = spawn(data.path(), &[&SWEEP[..], &["--threads", "1", "--batch-tokens", "64"]].concat());
+        wait_for_records(&ledger(data.path()));
+        let kill = std::process::Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap();
+        assert!(kill.success());
+        let output = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(75), "{signal}: {stderr}");
+        assert!(stderr.contains("stopped by a signal with") && stderr.contains("goes on"), "{stderr}");
+        assert!(!results(data.path()).is_empty(), "what is done can be looked at");
+        let status = run_in(data.path(), &["status", "--json"]).success().json();
+        let (done, missing) = (status[0]["done"].as_u64().unwrap(), status[0]["missing"].as_u64().unwrap());
+        assert!(done > 0 && missing > 0 && status[0]["seconds_left"].as_f64().unwrap() > 0.0, "{status}");
+        assert_eq!(status[0]["running"], serde_json::json!([]));
+        let rest = run_in(data.path(), &SWEEP).success();
+        assert!(rest.stderr.contains(&format!("{done} cells exist already")), "{}", rest.stderr);
+        assert!(results(data.path()) == *undisturbed(), "{signal}");
+        let status = run_in(data.path(), &["status"]).success();
+        let last: Vec<&str> = status.stdout.lines().last().unwrap().split_whitespace().skip(1).collect();
+        assert_eq!(last, [(done + missing).to_string().as_str(), "0", "0", "0", "-"], "{}", status.stdout);
+    }
+}
+
+#[test]
+fn shards_joined_are_the_whole_sweep() {
+    let data = fitted();
+    for shard in ["0/3", "2/3"] {
+        run_in(data.path(), &[&SWEEP[..], &["--shard", shard]].concat()).success();
+    }
+    assert!(results(data.path()).is_empty(), "a shard has no result files");
+    let part = run_in(data.path(), &["merge", "--json"]).success().json();
+    let missing = part[0]["missing_cells"].as_array().unwrap().len();
+    assert_eq!(part[0]["sweep"]["missing"], missing);
+    assert!(missing > 0 && part[0]["missing_cells"][0].as_str().unwrap().contains("direction_patching_"), "{part}");
+    assert!(run_in(data.path(), &["merge"]).success().stdout.contains("missing: "));
+    run_in(data.path(), &[&SWEEP[..], &["--shard", "1/3"]].concat()).success();
+    let status = run_in(data.path(), &["status", "--json"]).success().json();
+    let done: Vec<u64> = status.as_array().unwrap().iter().map(|ledger| ledger["done"].as_u64().unwrap()).collect();
+    assert_eq!(done.len(), 4, "the folder's own ledger, and three shards': {status}");
+    assert_eq!(done[2], missing as u64);
+    // Cells come in pairs here: two metrics share a pass.
+    assert!(done[1].abs_diff(done[3]) <= 2 && done[1].abs_diff(done[2]) <= 2, "{done:?}");
+    let merged = run_in(data.path(), &["merge"]).success();
+    assert!(merged.stdout.contains(&format!("{missing} outcomes added")) && merged.stdout.contains(" 0 missing"));
+    assert!(results(data.path()) == *undisturbed());
+    let again = run_in(data.path(), &["merge"]).success();
+    assert!(again.stdout.contains("demo: 0 outcomes added"), "{}", again.stdout);
+    // Folders of other machines, and one of them twice.
+    let (elsewhere, twice) = (tempfile::tempdir().unwrap(), data.path().to_str().unwrap());
+    run_in(elsewhere.path(), &["merge", twice, twice]).success();
+    assert!(results(elsewhere.path()) == *undisturbed());
+    // The whole sweep has nothing left to do.
+    let whole = run_in(data.path(), &SWEEP).success();
+    assert!(whole.stderr.contains("cells exist already"), "{}", whole.stderr);
+    assert!(results(data.path()) == *undisturbed());
+}
+
+#[test]
+fn a_shard_beyond_the_last_is_a_wrong_argument() {
+    let data = tempfile::tempdir().unwrap();
+    for wrong in ["5/4", "4/4", "1", "0/0", "-1/3"] {
+        let shard = format!("--shard={wrong}");
+        run_in(data.path(), &["direction-patching-suite", &shard]).fails(2, &["--shard", "I/N", wrong]);
+    }
+    run_in(data.path(), &["merge"]).fails(1, &["nothing to merge"]);
+    run_in(data.path(), &["status"]).fails(1, &["ledger.jsonl"]);
+    run_in(&data.path().join("nowhere"), &["status"]).fails(1, &["nowhere"]);
+}
+
+#[test]
+fn shards_of_other_directions_or_other_values_are_not_joined() {
+    let data = fitted();
+    let suite = ["direction-patching-suite", "--directions", "random*"];
+    run_in(data.path(), &suite).success();
+    run_in(data.path(), &[&suite[..], &["--overwrite", "--shard", "0/1"]].concat()).success();
+    let shard = data.path().join("demo/shards/0-of-1");
+    let (_, state) = Ledger::read(&shard).unwrap().unwrap();
+    let (configuration, _) = Ledger::read(&data.path().join("demo")).unwrap().unwrap();
+    let (cell, _) = state.cells().next().unwrap();
+    let wrong = Outcome::Done { value: serde_json::json!(12.5), seconds: 0.0 };
+    Ledger::open(&shard, &configuration).unwrap().record([(cell.id, wrong)]).unwrap();
+    let place = cell.place.to_string();
+    run_in(data.path(), &["merge"]).fails(1, &["12.5", &place, "shards/0-of-1"]);
+    // Once the directions have changed, the shard says nothing about them.
+    run_in(data.path(), &["random-directions", "--direction-seed", "7", "--overwrite"]).success();
+    let merged = run_in(data.path(), &["merge"]).success();
+    assert!(merged.stdout.contains("5 cells are left out"), "{}", merged.stdout);
+    let text = std::fs::read_to_string(result_file(data.path(), "logit_diff", "")).unwrap();
+    assert!(!text.contains("random_direction"), "{text}");
+}
+
+#[test]
+fn a_damaged_record_is_computed_again() {
+    let data = fitted();
+    run_in(data.path(), &SWEEP).success();
+    let path = ledger(data.path());
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (before, after) = text.rsplit_once("\"value\":").unwrap();
+    std::fs::write(&path, format!("{before}\"value\":1{after}")).unwrap();
+    let again = run_in(data.path(), &SWEEP).success();
+    assert!(again.stderr.contains("ledger.jsonl: 1 damaged records"), "{}", again.stderr);
+    assert!(results(data.path()) == *undisturbed());
+    assert_eq!(outcomes(&path), text.matches("\"kind\":\"done\"").count() + 1);
+    // The end of the last record is missing.
+    std::fs::write(&path, &text[..text.len() - 9]).unwrap();
+    let again = run_in(data.path(), &SWEEP).success();
+    assert!(again.stderr.contains("unfinished record"), "{}", again.stderr);
+    assert!(results(data.path()) == *undisturbed());
+}
+
+#[test]
+fn another_model_under_the_same_name_is_refused() {
+    let data = fitted();
+    run_in(data.path(), &["direction-patching-suite", "--directions", "random*"]).success();
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("demo");
+    std::fs::create_dir(&copy).unwrap();
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/models/demo");
+    for file in ["config.json", "tokenizer.json", "model.safetensors"] {
+        std::fs::copy(demo.join(file), copy.join(file)).unwrap();
+    }
+    let suite = ["direction-patching-suite", "--directions", "random*", "--models", copy.to_str().unwrap()];
+    let same = run_in(data.path(), &suite).success();
+    assert!(same.stderr.contains("5 cells exist already"), "{}", same.stderr);
+    let mut config = std::fs::read(copy.join("config.json")).unwrap();
+    config.push(b'\n');
+    std::fs::write(copy.join("config.json"), config).unwrap();
+    run_in(data.path(), &suite).fails(1, &["ledger.jsonl: weights: expected", "found", "--data-dir"]);
+}
+
+#[test]
+fn results_without_a_ledger_are_not_replaced_unasked() {
+    let data = fitted();
+    let path = result_file(data.path(), "logit_diff", "");
+    std::fs::write(&path, "prompt,simple_test\nposition,ADJ\nmean_diff_simple_train_ADJ_layer02,12.5\n").unwrap();
+    let suite = ["direction-patching-suite", "--directions", "mean_diff*layer2"];
+    run_in(data.path(), &suite).fails(1, &["direction_patching_logit_diff_resid_plain.csv", "--overwrite"]);
+    assert!(std::fs::read_to_string(&path).unwrap().contains("12.5"));
+    run_in(data.path(), &[&suite[..], &["--overwrite"]].concat()).success();
+    assert!(!std::fs::read_to_string(&path).unwrap().contains("12.5"));
+}
+
+#[test]
+fn failed_cells_keep_their_error_until_they_are_retried() {
+    let data = fitted();
+    let suite = ["direction-patching-suite", "--directions", "random*"];
+    run_in(data.path(), &suite).success();
+    let right = results(data.path());
+    let (configuration, state) = Ledger::read(&data.path().join("demo")).unwrap().unwrap();
+    let (cell, _) = state.cells().next().unwrap();
+    let error = "expected a finite number, found NaN";
+    let mut ledger = Ledger::open(&data.path().join("demo"), &configuration).unwrap();
+    ledger.record([(cell.id, Outcome::Failed(error.into()))]).unwrap();
+    run_in(data.path(), &suite).fails(1, &["1 cells failed", "--retry-failed", error]);
+    let status = run_in(data.path(), &["status"]).success();
+    assert!(status.stdout.contains(&format!("failed: {}: {error}", cell.place)), "{}", status.stdout);
+    assert!(results(data.path()) != right, "a cell that failed has no value");
+    run_in(data.path(), &[&suite[..], &["--retry-failed"]].concat()).success();
+    assert!(results(data.path()) == right);
+}
+
+#[test]
+fn two_processes_share_a_folder() {
+    let data = fitted();
+    let both = [(); 2].map(|()| spawn(data.path(), &SWEEP));
+    wait_for_records(&ledger(data.path()));
+    for child in both {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert!(results(data.path()) == *undisturbed());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_full_disk_stops_a_sweep_and_costs_nothing_that_was_recorded() {
+    let whole = fitted();
+    run_in(whole.path(), &SWEEP).success();
+    // In units of 512 bytes: room for the cells, and for some outcomes.
+    let text = std::fs::read_to_string(ledger(whole.path())).unwrap();
+    let cells = text.find("\"kind\":\"done\"").unwrap();
+    let limit = (cells + (text.len() - cells) / 2) / 512;
+    let data = fitted();
+    // Ignored, the signal of a file that grows too large becomes an error of the write, as a full disk's.
+    let limited = format!("trap '' XFSZ; ulimit -f {limit}; exec \"$0\" \"$@\"");
+    let mut command = Command::new("dash");
+    command.args(["-c", &limited, env!("CARGO_BIN_EXE_actpatch")]).args(SWEEP).arg("--data-dir").arg(data.path());
+    let full = finish(&mut command);
+    full.fails(1, &["ledger.jsonl", "File too large"]);
+    let kept = std::fs::read_to_string(ledger(data.path())).unwrap();
+    assert!(kept.ends_with('\n') && outcomes(&ledger(data.path())) > 0);
+    let rest = run_in(data.path(), &SWEEP).success();
+    assert!(!rest.stderr.contains("unfinished") && rest.stderr.contains("cells exist already"), "{}", rest.stderr);
+    assert!(results(data.path()) == *undisturbed());
+}
