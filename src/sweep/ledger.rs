@@ -67,7 +67,8 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// Reads the ledger of a folder without changing it; `None` when there is none.
+    /// Reads the ledger of a folder without changing it; `None` when there is none, or one that a process was killed over
+    /// before it had begun.
     ///
     /// # Errors
     /// As [`Ledger::open`].
@@ -83,7 +84,7 @@ impl Ledger {
         let mut read = Read::new(path.clone());
         read.catch_up(&file)?;
         read.tell_damage();
-        Ok(Some((read.configuration.unwrap_or_default(), read.state)))
+        Ok(read.configuration.map(|configuration| (configuration, read.state)))
     }
 
     /// Where it lies.

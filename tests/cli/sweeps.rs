@@ -86,7 +86,9 @@ fn a_sweep_killed_fifty_times_ends_as_if_nothing_had_happened() {
             let mut child = spawn(data.path(), &sweep);
             std::thread::sleep(moment());
             if let Some(status) = child.try_wait().unwrap() {
-                assert!(status.success());
+                let mut stderr = String::new();
+                std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut stderr).unwrap();
+                assert!(status.success(), "after {kills} kills: {status}: {stderr}");
                 break;
             }
             child.kill().unwrap();
