@@ -18,7 +18,7 @@ COLUMNS = {
 
 
 def seconds(value):
-    return f"{1e3 * value:.3g} ms" if value < 1 else f"{value:.3g} s"
+    return f"{1e3 * value:.3g} ms" if value < 1 else f"{value:.3g} s" if value < 100 else f"{value:.0f} s"
 
 
 def median(side):
