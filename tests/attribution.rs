@@ -7,9 +7,12 @@ mod support;
 use actpatch::backend::{CpuBackend, Dtype};
 use actpatch::engine::*;
 use actpatch::experiments::activation_maps::{ActivationMap, MapKind, activation_maps};
+use actpatch::experiments::attention::{attention_to, mean_patterns, prompt_patterns};
 use actpatch::experiments::attribution_patching::{Gradients, attribution_maps};
 use actpatch::experiments::chunks::{MEMORY_BUDGET, baselines};
-use actpatch::experiments::logit_attribution::{Attributed, Attribution, LogitMap, logit_attribution};
+use actpatch::experiments::logit_attribution::{
+    Attributed, Attribution, LogitMap, head_contributions, logit_attribution,
+};
 use actpatch::model::{LoadOptions, Model, WeightProcessing};
 use actpatch::types::{Matrix, PairedPrompts};
 
@@ -112,6 +115,54 @@ fn readouts_refuse_what_they_cannot_read() {
     let maps = [LogitMap::LensByPosition];
     let error = logit_attribution(&engine, &uneven, &maps, Attributed::Clean, MEMORY_BUDGET).unwrap_err();
     assert!(error.to_string().contains("in a map by position"), "{error}");
+}
+
+#[test]
+fn attention_matches_transformer_lens() {
+    for fixture in fixtures() {
+        let engine = fixture.engine(WeightProcessing::default());
+        let config = engine.config();
+        let heads: Vec<(usize, usize)> =
+            (0..config.n_layers).flat_map(|layer| (0..config.n_heads).map(move |head| (layer, head))).collect();
+        let expected = |name: &str| fixture.tensors[&format!("att.{name}")].values();
+        let mut worst: f64 = 0.0;
+        for budget in [MEMORY_BUDGET, 1] {
+            let mean = mean_patterns(&engine, &fixture.prompts, &heads, budget).unwrap();
+            worst = worst.max(compare(fixture.name, &mean.patterns, &expected("mean")));
+            worst = worst.max(compare(fixture.name, &mean.weighted(), &expected("weighted")));
+            let contributions = head_contributions(&engine, &fixture.prompts, budget).unwrap();
+            worst = worst.max(compare(fixture.name, &contributions, &expected("contribution")));
+            // Single prompts average to the mean, and a row of them is the attention of the last position.
+            let (n, length) = (fixture.prompts.clean.len(), mean.length);
+            let to = vec![2; n];
+            let attention = attention_to(&engine, &fixture.prompts, &heads, &to, budget).unwrap();
+            let mut sums = vec![0.0; mean.patterns.len()];
+            for prompt in 0..n {
+                let patterns = prompt_patterns(&engine, &fixture.prompts, prompt, &heads).unwrap();
+                for head in 0..heads.len() {
+                    let last = patterns[(head * length + length - 1) * length + 2];
+                    assert!((attention[head * n + prompt] - last).abs() < 1e-6, "{}", fixture.name);
+                }
+                sums.iter_mut().zip(patterns).for_each(|(sum, p)| *sum += p / n as f64);
+            }
+            assert!(sums.iter().zip(&mean.patterns).all(|(sum, mean)| (sum - mean).abs() < 1e-6), "{}", fixture.name);
+        }
+        println!("{}: attention off by at most {worst:e}", fixture.name);
+    }
+}
+
+#[test]
+fn heads_and_prompts_that_are_not_there_are_named() {
+    let fixture = fixtures().next().unwrap();
+    let engine = fixture.engine(WeightProcessing::default());
+    let complaint = |heads: &[(usize, usize)], prompt| {
+        prompt_patterns(&engine, &fixture.prompts, prompt, heads).unwrap_err().to_string()
+    };
+    assert!(complaint(&[(0, 4)], 0).contains("head 0.4: expected 0..4, found 4"));
+    assert!(complaint(&[(3, 0)], 0).contains("layers 0..3"));
+    assert!(complaint(&[(0, 0)], 4).contains("prompt: expected 0..4, found 4"));
+    let to = attention_to(&engine, &fixture.prompts, &[(0, 0)], &[1, 1, 9, 1], MEMORY_BUDGET);
+    assert!(to.unwrap_err().to_string().contains("expected 0..9, found 9"));
 }
 
 const METRICS: [Metric; 2] = [Metric::LogitDiff, Metric::LogitDiffNoising];

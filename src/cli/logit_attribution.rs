@@ -79,7 +79,7 @@ impl MapCommand for Args {
             let result = ResultMap { axes: map.axes(), shape, components, unit: "logits", values };
             match map {
                 LogitMap::Lens => {
-                    Named { figure: Some(lens_figure(title, &result, config)), stem, map: result, agreement: None }
+                    Named { figure: Some(lens_figure(title, &result, config)), ..Named::bare(stem, result) }
                 }
                 _ => Named::new(stem, result, &title, MEASURE, prompts),
             }

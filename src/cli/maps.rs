@@ -9,7 +9,7 @@ use crate::engine::{Baselines, Engine, Metric};
 use crate::experiments::attribution_patching::Agreement;
 use crate::model::Model;
 use crate::report::figure::Figure;
-use crate::report::{Manifest, ResultMap, RunRecord, Table};
+use crate::report::{Manifest, ResultMap, RunRecord, Table, write_array};
 use anyhow::{Context, Result, bail};
 use serde::{Serialize, Serializer};
 use serde_json::json;
@@ -81,12 +81,19 @@ pub struct Named {
     pub figure: Option<Figure>,
     /// How they compare with exact patching, where they are an estimate of it.
     pub agreement: Option<Agreement>,
+    /// An array that stands beside the map, with its shape, in `<stem>_arrays.npy`.
+    pub array: Option<(Vec<usize>, Vec<f32>)>,
 }
 
 impl Named {
     /// A map with the figure that suits its axes; `measure` names the values and their unit.
     pub fn new(stem: String, map: ResultMap, title: &str, measure: &str, prompts: &PairedPrompts) -> Self {
-        Self { figure: map.figure(title, measure, &position_labels(prompts)), stem, map, agreement: None }
+        Self { figure: map.figure(title, measure, &position_labels(prompts)), ..Self::bare(stem, map) }
+    }
+
+    /// A map alone.
+    pub fn bare(stem: String, map: ResultMap) -> Self {
+        Self { stem, map, figure: None, agreement: None, array: None }
     }
 }
 
@@ -208,9 +215,14 @@ pub fn run<C: MapCommand>(command: &C) -> Result<()> {
 
 /// Writes maps and their figures, and notes them in the manifest.
 fn write(maps: &[Named], folder: &Path, manifest: &mut Manifest) -> Result<()> {
-    for Named { stem, map, figure, .. } in maps {
+    for Named { stem, map, figure, array, .. } in maps {
         if let Some(figure) = figure {
             figure.write(folder, stem)?.iter().for_each(|path| manifest.wrote(path, []));
+        }
+        if let Some((shape, values)) = array {
+            let path = folder.join(format!("{stem}_arrays.npy"));
+            write_array(&path, shape, values)?;
+            manifest.wrote(&path, []);
         }
         map.write(folder, stem)?;
         ResultMap::paths(folder, stem).iter().for_each(|path| manifest.wrote(path, []));
@@ -225,9 +237,9 @@ const SHOWN: usize = 8;
 fn summary(model: &str, maps: &[Named]) -> String {
     let mut text = format!("{model}\n");
     for Named { stem, map, agreement, .. } in maps {
-        let (shown, what) = match map.components.len() {
-            0 => (map.by_size().into_iter().take(SHOWN).collect(), "largest of "),
-            all => ((0..all).collect::<Vec<_>>(), ""),
+        let (shown, what) = match map.axes[..] {
+            ["component"] => ((0..map.values.len()).collect::<Vec<_>>(), ""),
+            _ => (map.by_size().into_iter().take(SHOWN).collect(), "largest of "),
         };
         let decimals = if map.unit == "percent" { 2 } else { 4 };
         let mut table = Table::new(map.axes.iter().copied().chain([map.unit]));

@@ -1,6 +1,7 @@
 //! The command line: arguments become a resolved configuration, which a library call carries out.
 
 mod activation_patching_maps;
+mod attention;
 mod attribution_patching;
 mod bench;
 mod circuit;
@@ -17,6 +18,7 @@ mod logit_attribution;
 mod maps;
 mod merge;
 mod path_patching;
+mod probing;
 mod random_directions;
 mod self_check;
 mod status;
@@ -78,6 +80,12 @@ enum Command {
     LogitAttribution(logit_attribution::Args),
     /// Estimate activation-patching maps from gradients, and compare them with exact ones.
     AttributionPatching(attribution_patching::Args),
+    /// Where heads attend: mean, value-weighted and single patterns, attention beside contribution.
+    Attention(attention::Args),
+    /// Fit linear probes at every layer and position.
+    Probing(probing::ProbingArgs),
+    /// Search every layer for a direction of truth without labels (contrast-consistent search).
+    Ccs(probing::CcsArgs),
     /// Run a whole analysis from a file: steps that are commands of this program.
     Circuit(circuit::Args),
     /// Show how far sweeps are: done, running, failed and missing cells, and the time left.
@@ -129,6 +137,9 @@ fn execute(command: Command) -> Result<()> {
         Command::DirectionPatchingResults(args) => direction_patching_results::run(args),
         Command::ActivationPatchingMaps(args) => maps::run(&args),
         Command::PathPatching(args) => maps::run(&args),
+        Command::Attention(args) => maps::run(&args),
+        Command::Probing(args) => maps::run(&args),
+        Command::Ccs(args) => maps::run(&args),
         Command::AttributionPatching(args) => maps::run(&args),
         Command::LogitAttribution(args) => maps::run(&args),
         Command::Status(args) => status::run(args),

@@ -58,13 +58,21 @@ impl Fit {
     /// # Errors
     /// [`DirectionError::Shape`], [`DirectionError::NotFinite`].
     pub fn accuracy(&self, embeddings: &Matrix, labels: &[bool]) -> Result<Accuracy, DirectionError> {
-        check_embeddings(embeddings, labels)?;
-        DirectionError::check_shape("embeddings", embeddings, embeddings.rows, self.classifier.weight.len())?;
-        Ok(self.classifier.accuracy(&widened(embeddings), labels))
+        self.classifier.accuracy_on(embeddings, labels)
     }
 }
 
 impl Classifier {
+    /// Its accuracy on embeddings `(n, d_model)`.
+    ///
+    /// # Errors
+    /// [`DirectionError::Shape`], [`DirectionError::NotFinite`].
+    pub fn accuracy_on(&self, embeddings: &Matrix, labels: &[bool]) -> Result<Accuracy, DirectionError> {
+        check_embeddings(embeddings, labels)?;
+        DirectionError::check_shape("embeddings", embeddings, embeddings.rows, self.weight.len())?;
+        Ok(self.accuracy(&widened(embeddings), labels))
+    }
+
     /// Nearest of two centroids.
     pub(super) fn nearest(positive: &[f64], negative: &[f64]) -> Self {
         let weight = difference(positive, negative);

@@ -26,17 +26,46 @@ const TOLERANCE: f64 = 1e-10;
 /// [`DirectionError::OneClass`], and [`DirectionError::Degenerate`] for equal rows or when Newton's method stalls.
 pub fn fit_logistic_regression(embeddings: &Matrix, labels: &[bool]) -> Result<Fit, DirectionError> {
     let data = Data::new(embeddings, labels)?;
-    let mut weight = Problem::new(&data).solve().ok_or(DirectionError::Degenerate {
-        method: Method::LogisticRegression,
-        reason: "Newton's method does not converge: scale them down",
-    })?;
-    let bias = weight.pop().unwrap_or(0.0);
-    data.fit(Method::LogisticRegression, &weight.clone(), Classifier { weight, bias }, None)
+    let classifier = Problem::new(&data, 1.0).classifier()?;
+    data.fit(Method::LogisticRegression, &classifier.weight.clone(), classifier, None)
+}
+
+/// The feature of the intercept of [`fit_probe`]: its penalty is a millionth of a coefficient's, none to any digit that
+/// matters, and the problem stays well enough conditioned.
+const FREE_INTERCEPT: f64 = 1e3;
+
+/// A linear probe: the logistic regression with `C = 1` of features scaled to mean zero and deviation one, its intercept
+/// not penalised (scikit-learn's `StandardScaler` and `LogisticRegression`), as a classifier of the features themselves.
+/// A feature that does not vary has no weight.
+///
+/// # Errors
+/// Those of [`fit_logistic_regression`].
+pub fn fit_probe(embeddings: &Matrix, labels: &[bool]) -> Result<Classifier, DirectionError> {
+    let mut data = Data::new(embeddings, labels)?;
+    let mean = data.mean(|_| true);
+    let mut deviation = vec![0.0; data.d];
+    for row in data.x.chunks(data.d) {
+        let squares = row.iter().zip(&mean).map(|(x, mean)| (x - mean).powi(2));
+        deviation.iter_mut().zip(squares).for_each(|(sum, square)| *sum += square / data.n as f64);
+    }
+    // Rounding alone is no variation.
+    let scale: Vec<f64> = deviation
+        .iter()
+        .zip(&mean)
+        .map(|(variance, mean)| if *variance > 1e-24 * mean * mean { variance.sqrt().recip() } else { 0.0 })
+        .collect();
+    for row in data.x.chunks_mut(data.d) {
+        row.iter_mut().zip(mean.iter().zip(&scale)).for_each(|(x, (mean, scale))| *x = (*x - mean) * scale);
+    }
+    let Classifier { mut weight, bias } = Problem::new(&data, FREE_INTERCEPT).classifier()?;
+    weight.iter_mut().zip(&scale).for_each(|(weight, scale)| *weight *= scale);
+    Ok(Classifier { bias: bias - dot(&weight, &mean), weight })
 }
 
 struct Problem<'a> {
-    /// `X` with a column of ones, `(n, m)`.
+    /// `X` with a column for the intercept, `(n, m)`, each of whose values is `intercept`.
     design: Vec<f64>,
+    intercept: f64,
     n: usize,
     m: usize,
     labels: &'a [bool],
@@ -45,12 +74,22 @@ struct Problem<'a> {
 }
 
 impl<'a> Problem<'a> {
-    fn new(data: &Data<'a>) -> Self {
+    fn new(data: &Data<'a>, intercept: f64) -> Self {
         let (n, m) = (data.n, data.d + 1);
-        let design: Vec<f64> = data.x.chunks(data.d).flat_map(|row| row.iter().copied().chain([1.0])).collect();
+        let design: Vec<f64> = data.x.chunks(data.d).flat_map(|row| row.iter().copied().chain([intercept])).collect();
         let view = Strided::new(&design, n, m);
         let gram = (n < m).then(|| product(view, view.transposed()));
-        Self { design, n, m, labels: data.labels, gram }
+        Self { design, intercept, n, m, labels: data.labels, gram }
+    }
+
+    /// The solution as weights and intercept.
+    fn classifier(&self) -> Result<Classifier, DirectionError> {
+        let mut weight = self.solve().ok_or(DirectionError::Degenerate {
+            method: Method::LogisticRegression,
+            reason: "Newton's method does not converge: scale them down",
+        })?;
+        let bias = self.intercept * weight.pop().unwrap_or(0.0);
+        Ok(Classifier { weight, bias })
     }
 
     fn margins(&self, weight: &[f64]) -> Vec<f64> {

@@ -4,6 +4,7 @@
 //! `hook_resid_post`. The fits take embeddings (residual vectors at one position, `(n, d_model)`) and labels (positive
 //! or not); DAS takes gradients from the engine instead, see [`das`].
 
+mod ccs;
 pub mod das;
 mod embeddings;
 mod error;
@@ -21,12 +22,13 @@ mod random_direction;
 mod storage;
 mod svd;
 
+pub use ccs::{Ccs, CcsSettings, fit_ccs, fit_ccs_from};
 pub use embeddings::{cosine, embedding_positions, embeddings};
 pub use error::DirectionError;
 pub use fit::{Accuracy, Classifier, Fit, Projection};
 pub use import::{ImportSource, read_folder};
 pub use kmeans::fit_kmeans;
-pub use logistic_regression::fit_logistic_regression;
+pub use logistic_regression::{fit_logistic_regression, fit_probe};
 pub use mean_diff::fit_mean_diff;
 pub use method::Method;
 pub use name::{DirectionName, model_folder, select};

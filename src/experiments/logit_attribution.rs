@@ -214,6 +214,27 @@ pub fn logit_attribution<B: Backend>(
     Ok(found)
 }
 
+/// What every head writes along the answers in every clean prompt, `(prompts, n_layers, n_heads)`, in logits.
+///
+/// # Errors
+/// Those of the engine.
+pub fn head_contributions<B: Backend>(
+    engine: &Engine<B>,
+    prompts: &PairedPrompts,
+    budget: usize,
+) -> Result<Vec<f64>, EngineError> {
+    let config = engine.config();
+    let heads = LogitMap::Heads.sites(config);
+    let sites = [&heads[..], &[Site::resid(config.n_layers, config.n_layers)]].concat();
+    let norm = engine.frozen_norm()?;
+    let mut all = Vec::new();
+    for range in stretches(config, prompts, Kept { sites: &sites, positions: &[] }, 1, budget) {
+        let paired = PairedRun::new(engine, part(prompts, range), &sites, &[], false)?;
+        all.extend(Reader::new(engine, &paired, &norm, true)?.parts(&heads, config.d_head)?);
+    }
+    Ok(all)
+}
+
 /// One run of a stretch of prompts, and the answers' directions in it.
 struct Reader<'a, B: Backend> {
     engine: &'a Engine<B>,
@@ -310,24 +331,32 @@ impl<'a, B: Backend> Reader<'a, B> {
         sites.iter().map(along).collect()
     }
 
-    /// Adds what parts of `width` values each write along the answers, one site after the other.
+    /// Adds the sum over the prompts of [`Reader::parts`], times `weight`.
     fn add_parts(&self, sites: &[Site], width: usize, values: &mut [f64], weight: f64) -> Result<(), EngineError> {
+        let parts = self.parts(sites, width)?;
+        for prompt in parts.chunks(values.len().max(1)) {
+            values.iter_mut().zip(prompt).for_each(|(value, part)| *value += weight * part);
+        }
+        Ok(())
+    }
+
+    /// What parts of `width` values each write along the answers: per prompt, one site after the other.
+    fn parts(&self, sites: &[Site], width: usize) -> Result<Vec<f64>, EngineError> {
         let tokens = self.tokens(None)?;
         let directions = self.directions(&tokens)?;
         let flat: Vec<f32> = directions.iter().flatten().map(|value| *value as f32).collect();
         let directions = Matrix::new(directions.len(), self.engine.config().d_model, flat);
-        let mut values = values.iter_mut();
+        let mut prompts: Vec<Vec<f64>> = vec![Vec::new(); tokens.len()];
         for &site in sites {
             let along = self.engine.written_along(site, &directions)?;
             let rows = self.engine.captured_rows(self.paired.run(), site, &tokens)?;
-            let mut sums = vec![0.0; rows.cols / width];
-            for (x, unit) in rows.data.chunks(rows.cols).zip(along.data.chunks(rows.cols)) {
-                for (sum, (x, unit)) in sums.iter_mut().zip(x.chunks(width).zip(unit.chunks(width))) {
-                    *sum += x.iter().zip(unit).map(|(x, unit)| f64::from(*x) * f64::from(*unit)).sum::<f64>();
-                }
+            for (number, parts) in prompts.iter_mut().enumerate() {
+                let pairs = rows.row(number).chunks(width).zip(along.row(number).chunks(width));
+                parts.extend(pairs.map(|(x, unit)| {
+                    x.iter().zip(unit).map(|(x, unit)| f64::from(*x) * f64::from(*unit)).sum::<f64>()
+                }));
             }
-            sums.into_iter().zip(&mut values).for_each(|(sum, value)| *value += weight * sum);
         }
-        Ok(())
+        Ok(prompts.concat())
     }
 }

@@ -1,6 +1,7 @@
 //! Experiments on an engine: each file one question.
 
 pub mod activation_maps;
+pub mod attention;
 pub mod attribution_patching;
 pub mod chunks;
 pub mod comparison;
@@ -11,5 +12,6 @@ pub mod logit_attribution;
 pub mod logit_filter;
 pub mod patching_suite;
 pub mod path_patching;
+pub mod probing;
 pub mod self_check;
 mod test_sets;

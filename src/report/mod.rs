@@ -16,6 +16,6 @@ pub use fitting_stats::{FittingStats, StatsRow};
 pub use golden::{GOLDEN_DATASETS, Golden, GoldenFile};
 pub use manifest::{Manifest, ModelRecord, PromptsRecord, RunRecord, RunStart};
 pub use projections::{ProjectedPrompt, Projections};
-pub use result_map::ResultMap;
+pub use result_map::{ResultMap, write_array};
 pub use suite_csv::{CellKey, SuiteCsv};
 pub use table::Table;

@@ -4,7 +4,7 @@ use super::ReportError;
 use super::error::write_whole;
 use super::figure::{Axis, Bars, Facet, Figure, HeatMap, Plot, Scale};
 use ndarray::ArrayViewD;
-use ndarray_npy::WriteNpyExt;
+use ndarray_npy::{WritableElement, WriteNpyExt};
 use std::path::{Path, PathBuf};
 
 /// Values over named axes.
@@ -14,7 +14,7 @@ pub struct ResultMap {
     pub axes: Vec<&'static str>,
     /// Their lengths.
     pub shape: Vec<usize>,
-    /// What the numbers along an axis `component` stand for; empty without one.
+    /// What the numbers along the first axis stand for; empty where they are just numbers.
     pub components: Vec<String>,
     /// Unit of the values, as the table's column and the JSON name it: `percent`, `logits`.
     pub unit: &'static str,
@@ -45,11 +45,11 @@ impl ResultMap {
 
     /// The place of value `index` as a table names it.
     pub fn labels(&self, index: usize) -> Vec<String> {
-        let label = |(axis, number): (&&str, usize)| match self.components.get(number) {
-            Some(name) if *axis == "component" => name.clone(),
+        let label = |(axis, number): (usize, usize)| match self.components.get(number) {
+            Some(name) if axis == 0 => name.clone(),
             _ => number.to_string(),
         };
-        self.axes.iter().zip(self.place(index)).map(label).collect()
+        self.place(index).into_iter().enumerate().map(label).collect()
     }
 
     /// Value numbers from the largest absolute value down.
@@ -76,6 +76,7 @@ impl ResultMap {
         }
         let label = |axis: usize, number: usize| match self.axes[axis] {
             "position" => positions.get(number).cloned().unwrap_or_else(|| number.to_string()),
+            _ if axis == 0 && number < self.components.len() => self.components[number].clone(),
             _ => number.to_string(),
         };
         let labels = |axis: usize| (0..self.shape[axis]).map(|number| label(axis, number)).collect::<Vec<_>>();
@@ -127,13 +128,6 @@ impl ResultMap {
     /// [`ReportError::Io`].
     pub fn write(&self, folder: &Path, stem: &str) -> Result<(), ReportError> {
         let [npy, csv] = Self::paths(folder, stem);
-        let failed =
-            |path: &Path, reason: String| ReportError::Io { path: path.into(), source: std::io::Error::other(reason) };
-        let mut bytes = Vec::new();
-        let view = ArrayViewD::from_shape(self.shape.clone(), &self.values);
-        view.map_err(|error| failed(&npy, error.to_string()))?
-            .write_npy(&mut bytes)
-            .map_err(|error| failed(&npy, error.to_string()))?;
         let mut writer = csv::Writer::from_writer(Vec::new());
         let header = self.axes.iter().copied().chain([self.unit]);
         let mut rows = vec![header.map(str::to_owned).collect::<Vec<_>>()];
@@ -142,9 +136,24 @@ impl ResultMap {
         }
         rows.iter().try_for_each(|row| writer.write_record(row)).map_err(|error| failed(&csv, error.to_string()))?;
         let table = writer.into_inner().map_err(|error| failed(&csv, error.to_string()))?;
-        write_whole(&npy, &bytes)?;
+        write_array(&npy, &self.shape, &self.values)?;
         write_whole(&csv, &table)
     }
+}
+
+fn failed(path: &Path, reason: String) -> ReportError {
+    ReportError::Io { path: path.into(), source: std::io::Error::other(reason) }
+}
+
+/// Writes an array of this shape, in C order, as `.npy`.
+///
+/// # Errors
+/// [`ReportError::Io`], also for values that do not fill the shape.
+pub fn write_array<T: WritableElement>(path: &Path, shape: &[usize], values: &[T]) -> Result<(), ReportError> {
+    let mut bytes = Vec::new();
+    let view = ArrayViewD::from_shape(shape, values).map_err(|error| failed(path, error.to_string()))?;
+    view.write_npy(&mut bytes).map_err(|error| failed(path, error.to_string()))?;
+    write_whole(path, &bytes)
 }
 
 #[cfg(test)]

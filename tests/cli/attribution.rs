@@ -1,4 +1,4 @@
-//! Attribution by the command line, on the demo model.
+//! Attribution, attention and probes by the command line, on the demo model.
 
 use super::*;
 use serde_json::Value;
@@ -80,4 +80,92 @@ fn what_cannot_be_attributed_is_named() {
     run(&["--integrated", "0"]).fails(2, &["--integrated", "0"]);
     run(&["--models", "random:pythia-14m", "--maps", "resid_mid"]).fails(1, &["resid_mid", "in parallel"]);
     assert_eq!(files(data.path()).len(), 0);
+}
+
+#[test]
+fn attention_of_the_largest_heads_is_drawn() {
+    let data = tempfile::tempdir().unwrap();
+    let arguments = ["attention", "--heads", "top:2", "--prompts", "1", "--to", "ADJ,18"];
+    let found = run_in(data.path(), &[&arguments[..], &["--json"]].concat()).success().json();
+    assert_eq!(found[0]["maps"].as_array().unwrap().len(), 6);
+    let mean = map(&found, "attention_mean_simple_plain_top2");
+    assert_eq!((&mean["components"][0], &mean["shape"]), (&"2.3".into(), &serde_json::json!([2, 19, 19])));
+    for kind in ["mean", "weighted", "prompt1"] {
+        let rows = numbers(&map(&found, &format!("attention_{kind}_simple_plain_top2"))["probability"]);
+        // Every query's probabilities add up to one, and nobody looks ahead.
+        assert!(rows.chunks(19).all(|row| (row.iter().sum::<f64>() - 1.0).abs() < 1e-5), "{kind}");
+        assert!(
+            (0..18).all(|query| rows[query * 19 + query + 1..(query + 1) * 19].iter().all(|p| *p == 0.0)),
+            "{kind}"
+        );
+    }
+    // The head that writes most reads the adjective: its contribution is that of logit-attribution.
+    let to = map(&found, "attention_to_ADJ_simple_plain_top2");
+    assert!(numbers(&to["probability"])[..26].iter().all(|p| *p > 0.5), "{to}");
+    let contribution = numbers(&map(&found, "attention_contribution_simple_plain_top2")["logits"]);
+    let heads = run_in(data.path(), &["logit-attribution", "--maps", "heads", "--json"]).success().json();
+    let heads = numbers(&map(&heads, "_heads")["logits"]);
+    assert!((contribution[..26].iter().sum::<f64>() / 26.0 - heads[11]).abs() < 1e-6, "{contribution:?} {heads:?}");
+    let table = std::fs::read_to_string(data.path().join("demo/attention_mean_simple_plain_top2.csv")).unwrap();
+    assert!(table.starts_with("head,query,key,probability\n2.3,0,0,1\n"), "{}", &table[..100]);
+    assert!(data.path().join("demo/attention_to_18_simple_plain_top2.png").is_file());
+    let plan = run_in(data.path(), &["attention", "--heads", "2.3,1.0", "--dry-run"]).success();
+    assert!(plan.stdout.contains("2.3-1.0") && plan.stdout.contains("FLOP"), "{}", plan.stdout);
+}
+
+#[test]
+fn attention_that_is_not_there_is_named() {
+    let data = tempfile::tempdir().unwrap();
+    let run = |extra: &[&str]| run_in(data.path(), &[&["attention"], extra].concat());
+    run(&["--heads", "9"]).fails(2, &["--heads", "9.2,10.4"]);
+    run(&["--heads", "top:0"]).fails(2, &["--heads", "top:6"]);
+    run(&["--heads", "4.0"]).fails(1, &["--heads", "layers 0..4", "found 4.0"]);
+    run(&["--prompts", "26"]).fails(1, &["prompt: expected 0..26, found 26"]);
+    run(&["--to", "XYZ"]).fails(1, &["XYZ"]);
+    run(&["--to", "19"]).fails(1, &["--to", "0..19", "found 19"]);
+    run(&["--to", "ALL"]).fails(1, &["--to", "one position"]);
+    assert_eq!(files(data.path()).len(), 0);
+}
+
+#[test]
+fn probes_find_the_class_where_it_is() {
+    let data = tempfile::tempdir().unwrap();
+    let arguments = ["probing", "--components", "resid_post,attn_out", "--json"];
+    let found = run_in(data.path(), &arguments).success().json();
+    let test = map(&found, "probing_test_simple_plain_resid_post");
+    assert_eq!(
+        (&test["axes"], &test["shape"]),
+        (&serde_json::json!(["layer", "position"]), &serde_json::json!([4, 19]))
+    );
+    let (test, train) =
+        (numbers(&test["percent"]), numbers(&map(&found, "probing_train_simple_plain_resid_post")["percent"]));
+    // In front of the adjective nothing differs; behind it the class can be read, and at the end of the model at END.
+    assert!(train[..6].iter().all(|accuracy| *accuracy < 70.0), "{train:?}");
+    assert_eq!((train[6], test[3 * 19 + 18]), (100.0, 100.0), "{train:?} {test:?}");
+    let weights: ndarray::Array3<f32> =
+        ndarray_npy::read_npy(data.path().join("demo/probing_test_simple_plain_resid_post_arrays.npy")).unwrap();
+    assert_eq!(weights.shape(), [4, 19, 129]);
+    assert!(weights.iter().all(|weight| weight.is_finite()));
+    let run = |extra: &[&str]| run_in(data.path(), &[&["probing"], extra].concat());
+    run(&["--components", "pattern"]).fails(1, &["--components", "pattern"]);
+    run(&["--components", "result"]).fails(2, &["--components", "resid_pre"]);
+    assert!(run(&["--overwrite", "--dry-run"]).success().stdout.contains("[4, 19] values"));
+}
+
+#[test]
+fn contrast_consistent_search_stands_beside_labels() {
+    let data = tempfile::tempdir().unwrap();
+    let found = run_in(data.path(), &["ccs", "--epochs", "300", "--tries", "4", "--json"]).success().json();
+    let found = map(&found, "ccs_accuracy_simple_plain_resid");
+    assert_eq!((&found["components"][0], &found["shape"]), (&"ccs_test".into(), &serde_json::json!([4, 5])));
+    let percent = numbers(&found["percent"]);
+    assert!(percent.iter().all(|accuracy| (0.0..=100.0).contains(accuracy)), "{percent:?}");
+    assert!(percent[5..10].iter().all(|train| *train >= 50.0), "labels choose the side: {percent:?}");
+    let weights: ndarray::Array2<f32> =
+        ndarray_npy::read_npy(data.path().join("demo/ccs_accuracy_simple_plain_resid_arrays.npy")).unwrap();
+    assert_eq!(weights.shape(), [5, 129]);
+    run_in(data.path(), &["ccs", "--epochs", "0"]).fails(2, &["--epochs", "0"]);
+    assert!(
+        run_in(data.path(), &["ccs", "--overwrite", "--dry-run"]).success().stdout.contains("10 fits of 1000 epochs")
+    );
 }

@@ -94,7 +94,7 @@ const CIRCUIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/experiments/toy
 fn the_shipped_circuit_analysis_runs_on_the_demo_model() {
     let data = tempfile::tempdir().unwrap();
     let done = run_in(data.path(), &["circuit", "--config", CIRCUIT, "--"]).success();
-    assert_eq!(done.stderr.lines().filter(|line| line.starts_with("step ")).count(), 7, "{}", done.stderr);
+    assert_eq!(done.stderr.lines().filter(|line| line.starts_with("step ")).count(), 8, "{}", done.stderr);
     let names: Vec<String> = files(data.path()).keys().map(|path| path.display().to_string()).collect();
     for expected in [
         "_clean_simple_plain_heads.npy",
@@ -110,6 +110,17 @@ fn the_shipped_circuit_analysis_runs_on_the_demo_model() {
     let plan = ["circuit", "--config", CIRCUIT, "--model", "random:gpt2-small", "--", "--dry-run"];
     let plan = run_in(data.path(), &plan).success();
     assert!(plan.stdout.contains("z_to_v7.1-v10.1-v10.4-v11.9_EACH: [19, 12, 12] values"), "{}", plan.stdout);
+}
+
+#[test]
+fn the_other_shipped_analyses_are_planned_for_the_demo_model_and_for_their_own() {
+    let data = tempfile::tempdir().unwrap();
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/data/experiments/sentiment_classification.toml");
+    for (model, paths) in [("demo", "z_to_v2.3_EACH"), ("random:pythia-1.4b", "z_to_v21.0_EACH")] {
+        let plan = run_in(data.path(), &["circuit", "--config", file, "--model", model, "--", "--dry-run"]).success();
+        assert_eq!(plan.stderr.lines().filter(|line| line.starts_with("step ")).count(), 9, "{}", plan.stderr);
+        assert!(plan.stdout.contains(paths), "{}", plan.stdout);
+    }
 }
 
 #[test]

@@ -1,11 +1,17 @@
-//! Whole passes on tiny models: tokens to logits, resumed rows with patches, gradients and a DAS fit, each compared with
-//! the CPU backend.
+//! Whole passes on tiny models: tokens to logits, resumed rows with patches, gradients, a DAS fit and attributions, each
+//! compared with the CPU backend.
 
 use crate::emulator::{Emulator, ORDERS, Setting, random};
 use crate::support;
 use actpatch::backend::{Backend, CpuBackend, Dtype};
 use actpatch::directions::das::{Rotation, TrainSettings, train};
 use actpatch::engine::*;
+use actpatch::experiments::activation_maps::MapKind;
+use actpatch::experiments::attention::mean_patterns;
+use actpatch::experiments::attribution_patching::{Gradients, attribution_maps};
+use actpatch::experiments::chunks::MEMORY_BUDGET;
+use actpatch::experiments::component::Component;
+use actpatch::experiments::logit_attribution::{Attributed, LogitMap, head_contributions, logit_attribution};
 use actpatch::model::{LoadOptions, Model, WeightProcessing};
 use actpatch::types::{Matrix, PairedPrompts};
 use std::collections::BTreeMap;
@@ -125,6 +131,34 @@ fn fitted<B: Backend>(engine: &Engine<B>) -> Values {
     values
 }
 
+/// Logit attribution, attribution patching, patterns and contributions of heads.
+fn attributed<B: Backend>(engine: &Engine<B>) -> Values {
+    let (paired, config) = (pairs(engine.config().d_vocab), engine.config());
+    let mut values = Values::new();
+    let mut push = |name: String, found: Vec<f64>| values.push((name, found.iter().map(|v| *v as f32).collect()));
+    for map in logit_attribution(engine, &paired, &LogitMap::ALL, Attributed::Difference, MEMORY_BUDGET).unwrap() {
+        push(map.map.to_string(), map.values);
+    }
+    let there = |component: &Component| component.site(0).check(config).is_ok();
+    let kinds = Component::ALL.into_iter().filter(there).map(|component| component.name().parse().unwrap());
+    let kinds: Vec<MapKind> = kinds.collect();
+    for gradients in [Gradients::Plain, Gradients::Integrated(2)] {
+        let metrics = [Metric::LogitDiffNoising];
+        let told = |_| Ok::<(), EngineError>(());
+        let (baselines, maps) =
+            attribution_maps(engine, &paired, &kinds, &metrics, gradients, MEMORY_BUDGET, told).unwrap();
+        let (clean, corrupted) = baselines.logit_differences();
+        for map in maps {
+            push(map.kind.to_string(), map.values.iter().map(|value| value * (clean - corrupted)).collect());
+        }
+    }
+    let heads = [(0, 1), (1, 0)];
+    let mean = mean_patterns(engine, &paired, &heads, MEMORY_BUDGET).unwrap();
+    push("mean patterns".into(), mean.weighted());
+    push("contributions".into(), head_contributions(engine, &paired, MEMORY_BUDGET).unwrap());
+    values
+}
+
 fn compare(what: &str, found: &Values, expected: &Values) {
     assert_eq!(found.len(), expected.len());
     let mut worst = 0.0f32;
@@ -148,6 +182,7 @@ trait Computation {
 struct Whole;
 struct Resumed;
 struct Fitted;
+struct AttributedTo;
 
 impl Computation for Whole {
     fn values<B: Backend>(engine: &Engine<B>) -> Values {
@@ -164,6 +199,12 @@ impl Computation for Resumed {
 impl Computation for Fitted {
     fn values<B: Backend>(engine: &Engine<B>) -> Values {
         fitted(engine)
+    }
+}
+
+impl Computation for AttributedTo {
+    fn values<B: Backend>(engine: &Engine<B>) -> Values {
+        attributed(engine)
     }
 }
 
@@ -194,4 +235,9 @@ fn resumed_and_patched_passes_and_gradients_equal_those_of_the_cpu() {
 #[test]
 fn das_fits_equal_those_of_the_cpu() {
     check::<Fitted>("DAS fit");
+}
+
+#[test]
+fn attributions_and_attention_equal_those_of_the_cpu() {
+    check::<AttributedTo>("attribution");
 }

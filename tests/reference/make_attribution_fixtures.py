@@ -7,6 +7,9 @@ Models, prompts and answers are those of make_circuit_fixtures.py. Per model `<n
   (`accumulated_resid`), `lens_by_position` (layer, position), `layers` (`decompose_resid`), `heads`
   (`stack_head_results`) and `neurons` (`stack_neuron_results`) as (layer, head or neuron). The corrupted run is read
   along the clean prompts' answers.
+- `att.mean`, `att.weighted` (layer, head, query, key): mean patterns of the clean prompts; every key's column times the mean
+  length of the value that the head reads there, rows in shares of their sum. `att.contribution` (prompt, layer, head): what
+  heads write along the answers, as in `dla.clean.heads`.
 - `atp.<mode>.<map>` and `ig.<mode>.<map>`: change of every activation times the gradient of the mean logit difference there
   (PyTorch's autograd through hooks), in the patched run or as the mean over STEPS steps on the way of
   `blocks.0.hook_resid_pre` to the other run; summed over positions unless the name says `_by_position`, over all of an
@@ -42,6 +45,7 @@ def main():
         tensors = {}
         for run, tokens in {"clean": clean, "corrupted": clean.roll(-1, 0)}.items():
             tensors |= {f"dla.{run}.{map}": value for map, value in logit_attribution(lens, tokens, answers).items()}
+        tensors |= {f"att.{name}": value for name, value in attention(lens, clean, answers).items()}
         metric = lambda logits: logit_difference(logits, answers)
         for mode, (own, other) in {"denoising": (clean.roll(-1, 0), clean), "noising": (clean, clean.roll(-1, 0))}.items():
             for method, shares in {"atp": [0.0], "ig": [(step + 0.5) / STEPS for step in range(STEPS)]}.items():
@@ -71,6 +75,21 @@ def logit_attribution(lens, tokens, answers):
         "layers": along(cache.decompose_resid(layer=-1, pos_slice=-1)),
         "heads": along(cache.stack_head_results(layer=-1, pos_slice=-1)).reshape(shape),
         "neurons": along(cache.stack_neuron_results(layer=-1, pos_slice=-1)).reshape(shape),
+    }
+
+
+def attention(lens, tokens, answers):
+    cache = lens.run_with_cache(tokens)[1]
+    layers, heads = range(lens.cfg.n_layers), lens.cfg.n_heads
+    mean = torch.stack([cache["pattern", layer].mean(0) for layer in layers])
+    norms = torch.stack([cache["v", layer].norm(dim=-1).mean(0).T for layer in layers])  # (layer, value head, key)
+    weighted = mean * norms.repeat_interleave(heads // norms.shape[1], 1)[:, :, None]
+    directions = (lens.W_U.T[answers[..., 0]] - lens.W_U.T[answers[..., 1]]).mean(1)
+    results = cache.apply_ln_to_stack(cache.stack_head_results(layer=-1, pos_slice=-1), layer=-1, pos_slice=-1)
+    return {
+        "mean": mean,
+        "weighted": weighted / weighted.sum(-1, keepdim=True),
+        "contribution": torch.einsum("cbd,bd->bc", results, directions).reshape(len(tokens), -1, heads),
     }
 
 
