@@ -317,11 +317,12 @@ impl<B: Backend> Made<'_, B> {
                 decimals: None,
             }),
         };
-        let facets = self.heads.iter().zip(values.chunks((length * length).max(1))).map(facet).collect();
+        let drawn = self.heads.iter().zip(values.chunks((length * length).max(1))).take(DRAWN);
+        let figure = self.figure(self.title(&what), drawn.map(facet).collect());
         let components = self.heads.iter().map(head_name).collect();
         let shape = vec![self.heads.len(), length, length];
         let map = ResultMap { axes: vec!["head", "query", "key"], shape, components, unit: "probability", values };
-        Named { figure: Some(Figure::new(self.title(&what), facets)), ..Named::bare(self.stem(kind), map) }
+        Named { figure: Some(figure), ..Named::bare(self.stem(kind), map) }
     }
 
     /// Every prompt's contribution over its attention, one facet per head.
@@ -337,10 +338,22 @@ impl<B: Backend> Made<'_, B> {
             let x = Axis::new(format!("attention from the last position to {to}"));
             Facet { title: head_name(head), x, y: Axis::new(CONTRIBUTION), plot: Plot::Scatter(classes.into()) }
         };
-        let facets = self.heads.iter().enumerate().map(facet).collect();
-        Figure::new(self.title("Attention and contribution"), facets)
+        let facets = self.heads.iter().enumerate().take(DRAWN).map(facet).collect();
+        self.figure(self.title("Attention and contribution"), facets)
+    }
+
+    /// One facet per head.
+    fn figure(&self, title: String, facets: Vec<Facet>) -> Figure {
+        let caption = match self.heads.len() {
+            all if all > DRAWN => format!("The first {DRAWN} of {all} heads; the array and the table have all."),
+            _ => String::new(),
+        };
+        Figure { caption, columns: if facets.len() > 4 { 4 } else { 0 }, ..Figure::new(title, facets) }
     }
 }
+
+/// More heads than this are not drawn.
+const DRAWN: usize = 24;
 
 /// What a head writes along the answers.
 const CONTRIBUTION: &str = "contribution to the logit difference (logits)";
@@ -349,7 +362,7 @@ const CONTRIBUTION: &str = "contribution to the logit difference (logits)";
 fn token_labels(tokenizer: &Tokenizer, tokens: &[u32]) -> Result<Vec<String>> {
     let label = |(position, token): (usize, &u32)| {
         let text = tokenizer.decode(&[*token])?;
-        Ok(format!("{position} {}", text.replace('\n', "⏎").trim()))
+        Ok(format!("{position} {}", text.replace('\n', "\\n").trim()))
     };
     tokens.iter().enumerate().map(label).collect()
 }

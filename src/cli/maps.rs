@@ -81,8 +81,8 @@ pub struct Named {
     pub figure: Option<Figure>,
     /// How they compare with exact patching, where they are an estimate of it.
     pub agreement: Option<Agreement>,
-    /// An array that stands beside the map, with its shape, in `<stem>_arrays.npy`.
-    pub array: Option<(Vec<usize>, Vec<f32>)>,
+    /// Weights of the probes that the map tells of, with their shape: `<stem>_weights.npy`.
+    pub weights: Option<(Vec<usize>, Vec<f32>)>,
 }
 
 impl Named {
@@ -93,7 +93,7 @@ impl Named {
 
     /// A map alone.
     pub fn bare(stem: String, map: ResultMap) -> Self {
-        Self { stem, map, figure: None, agreement: None, array: None }
+        Self { stem, map, figure: None, agreement: None, weights: None }
     }
 }
 
@@ -215,12 +215,12 @@ pub fn run<C: MapCommand>(command: &C) -> Result<()> {
 
 /// Writes maps and their figures, and notes them in the manifest.
 fn write(maps: &[Named], folder: &Path, manifest: &mut Manifest) -> Result<()> {
-    for Named { stem, map, figure, array, .. } in maps {
+    for Named { stem, map, figure, weights, .. } in maps {
         if let Some(figure) = figure {
             figure.write(folder, stem)?.iter().for_each(|path| manifest.wrote(path, []));
         }
-        if let Some((shape, values)) = array {
-            let path = folder.join(format!("{stem}_arrays.npy"));
+        if let Some((shape, values)) = weights {
+            let path = folder.join(format!("{stem}_weights.npy"));
             write_array(&path, shape, values)?;
             manifest.wrote(&path, []);
         }

@@ -1,6 +1,6 @@
 //! `probing` and `ccs`.
 
-use super::common::bar;
+use super::common::{bar, distinct};
 use super::maps::{MapArgs, MapCommand, Named, in_percent, names};
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
@@ -12,7 +12,7 @@ use crate::experiments::component::Component;
 use crate::experiments::probing::{ccs_layers, probes};
 use crate::model::Model;
 use crate::report::ResultMap;
-use crate::report::figure::{Axis, Facet, Figure, Plot, Series};
+use crate::report::figure::{Axis, Facet, Figure, Plot, Scale, Series};
 use anyhow::{Result, bail};
 use serde::Serialize;
 
@@ -24,7 +24,7 @@ use serde::Serialize;
 Logistic regressions of the prompts' class (features scaled, C = 1, intercept free) at every layer and position, fitted on
 four fifths of the prompts, chosen by --seed, and tested on the rest.
 Files in DATA_DIR/<model>/: probing_<test|train>_<dataset>_<scaffold>_<component>.npy and .csv, accuracy in percent, .svg,
-.png and .html, and probing_test_…_arrays.npy: (layer, position, width + 1) weights with the intercept behind them.")]
+.png and .html, and probing_test_…_weights.npy: (layer, position, width + 1) weights with the intercept behind them.")]
 pub struct ProbingArgs {
     #[command(flatten)]
     pub shared: MapArgs,
@@ -43,7 +43,7 @@ Every prompt is completed with its positive and its negative answer; at the comp
 behind the last, contrast-consistent search (no labels) and a logistic regression on the difference of both completions
 (labels) are fitted on the first half of the prompts and tested on the second.
 Files in DATA_DIR/<model>/: ccs_accuracy_<dataset>_<scaffold>_resid.npy and .csv (method, layer), in percent, .svg, .png and
-.html, and …_arrays.npy: (layer, d_model + 1) weights of the search with the intercept behind them.")]
+.html, and …_weights.npy: (layer, d_model + 1) weights of the search with the intercept behind them.")]
 pub struct CcsArgs {
     #[command(flatten)]
     pub shared: MapArgs,
@@ -100,7 +100,7 @@ impl MapCommand for ProbingArgs {
         kinds: &[Self::Kind],
     ) -> Result<Vec<Named>> {
         let mut all = Vec::new();
-        for &component in &super::common::distinct(&self.components) {
+        for &component in &distinct(&self.components) {
             let wanted: Vec<_> = kinds.iter().filter(|kind| kind.0 == component).collect();
             if wanted.is_empty() {
                 continue;
@@ -118,7 +118,12 @@ impl MapCommand for ProbingArgs {
                 let map = in_percent(vec!["layer", "position"], found.shape.to_vec(), values);
                 let title = format!("Probes of {component} on {} ({which}), {}", prompts.name, engine.model().name);
                 let mut named = Named::new(self.stem(kind, &prompts.name), map, &title, "accuracy (%)", prompts);
-                named.array = kind.1.then(|| ([&found.shape[..], &[width + 1]].concat(), found.weights.clone()));
+                for facet in named.figure.iter_mut().flat_map(|figure| &mut figure.facets) {
+                    if let Plot::HeatMap(map) = &mut facet.plot {
+                        map.scale = Scale::Reds { low: 50.0, high: 100.0 };
+                    }
+                }
+                named.weights = kind.1.then(|| ([&found.shape[..], &[width + 1]].concat(), found.weights.clone()));
                 all.push(named);
             }
         }
@@ -173,9 +178,9 @@ impl MapCommand for CcsArgs {
         let components = methods.iter().map(|(name, _)| (*name).to_owned()).collect();
         let map = ResultMap { components, ..in_percent(vec!["method", "layer"], vec![methods.len(), layers], &values) };
         let title = format!("Contrast-consistent search on {}, {}", prompts.name, engine.model().name);
-        let array = Some((vec![layers, engine.config().d_model + 1], found.weights));
+        let weights = Some((vec![layers, engine.config().d_model + 1], found.weights));
         let stem = self.stem(&(), &prompts.name);
-        Ok(vec![Named { figure: Some(figure(title, &map, layers)), array, ..Named::bare(stem, map) }])
+        Ok(vec![Named { figure: Some(figure(title, &map, layers)), weights, ..Named::bare(stem, map) }])
     }
 }
 

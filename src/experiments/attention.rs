@@ -113,7 +113,6 @@ pub fn mean_patterns<B: Backend>(
     let sites: Vec<Site> = layers(heads).into_iter().flat_map(|layer| [Site::Pattern(layer), Site::V(layer)]).collect();
     let mut patterns = vec![0.0; heads.len() * length * length];
     let mut norms = vec![0.0; heads.len() * length];
-    let share = 1.0 / prompts.clean.len().max(1) as f64;
     for range in stretches(engine.config(), prompts, Kept { sites: &sites, positions: &[] }, 1, budget) {
         let seen = Seen::new(engine, &clean(prompts, range.clone()), &sites)?;
         for layer in layers(heads) {
@@ -121,13 +120,15 @@ pub fn mean_patterns<B: Backend>(
             for (number, &(_, head)) in heads.iter().enumerate().filter(|(_, head)| head.0 == layer) {
                 for row in 0..range.len() {
                     let sums = patterns[number * length * length..].iter_mut();
-                    sums.zip(seen.pattern(&all, row, head)).for_each(|(sum, p)| *sum += share * f64::from(*p));
+                    sums.zip(seen.pattern(&all, row, head)).for_each(|(sum, p)| *sum += f64::from(*p));
                     let sums = norms[number * length..].iter_mut();
-                    sums.zip(seen.value_norms(&values, row, head)?).for_each(|(sum, norm)| *sum += share * norm);
+                    sums.zip(seen.value_norms(&values, row, head)?).for_each(|(sum, norm)| *sum += norm);
                 }
             }
         }
     }
+    let n = prompts.clean.len().max(1) as f64;
+    patterns.iter_mut().chain(&mut norms).for_each(|sum| *sum /= n);
     Ok(MeanPatterns { length, patterns, value_norms: norms })
 }
 

@@ -298,10 +298,7 @@ impl<B: Backend> Stretch<'_, B> {
     ) -> Result<(), EngineError> {
         let (run, n_heads) = (self.paired.run(), self.engine.config().n_heads);
         let patterns = self.engine.backend().download(run.site(site)?)?;
-        let values = |n_queries: &dyn Fn(usize) -> usize| -> usize {
-            (0..batch.layout.n_rows()).map(|row| n_heads * n_queries(row) * batch.layout.len(row)).sum()
-        };
-        let last_only = gradient.len() != values(&|row| batch.layout.len(row) - batch.layout.start(row));
+        let last_only = gradient.len() != batch.layout.pattern_len(n_heads);
         let mut before = 0;
         for (row, &prompt) in batch.prompts.iter().enumerate() {
             let len = batch.layout.len(row);

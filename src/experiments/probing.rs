@@ -7,7 +7,7 @@ use super::activation_maps::common_length;
 use super::component::Component;
 use crate::backend::Backend;
 use crate::directions::das::TrainError;
-use crate::directions::{CcsSettings, DirectionError, fit_ccs, fit_logistic_regression, fit_probe};
+use crate::directions::{CcsSettings, DirectionError, fit_ccs, fit_probe};
 use crate::engine::{Engine, EngineError, Output, Site};
 use crate::types::{Matrix, PairedPrompts};
 use rand::SeedableRng;
@@ -125,7 +125,7 @@ pub struct CcsLayers {
     pub test: Vec<f64>,
     /// On the first half, which it was fitted on without labels.
     pub train: Vec<f64>,
-    /// Of the logistic regression on the differences of completions, on the second half.
+    /// Of the logistic regression ([`fit_probe`]) of the differences of completions, on the second half.
     pub supervised_test: Vec<f64>,
     /// On the first half, which it was fitted on.
     pub supervised_train: Vec<f64>,
@@ -154,9 +154,9 @@ impl CcsLayers {
         }
         self.train.push(probe.accuracy(&train.0, &train.1, train_labels)?.share());
         self.test.push(probe.accuracy(&test.0, &test.1, test_labels)?.share());
-        let supervised = fit_logistic_regression(&difference(train), train_labels)?;
-        self.supervised_train.push(supervised.train_accuracy.share());
-        self.supervised_test.push(supervised.accuracy(&difference(test), test_labels)?.share());
+        let supervised = fit_probe(&difference(train), train_labels)?;
+        self.supervised_train.push(supervised.accuracy_on(&difference(train), train_labels)?.share());
+        self.supervised_test.push(supervised.accuracy_on(&difference(test), test_labels)?.share());
         self.losses.push(probe.loss);
         self.weights.extend(probe.weight.iter().chain([&probe.bias]).map(|value| *value as f32));
         Ok(())

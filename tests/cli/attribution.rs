@@ -143,7 +143,7 @@ fn probes_find_the_class_where_it_is() {
     assert!(train[..6].iter().all(|accuracy| *accuracy < 70.0), "{train:?}");
     assert_eq!((train[6], test[3 * 19 + 18]), (100.0, 100.0), "{train:?} {test:?}");
     let weights: ndarray::Array3<f32> =
-        ndarray_npy::read_npy(data.path().join("demo/probing_test_simple_plain_resid_post_arrays.npy")).unwrap();
+        ndarray_npy::read_npy(data.path().join("demo/probing_test_simple_plain_resid_post_weights.npy")).unwrap();
     assert_eq!(weights.shape(), [4, 19, 129]);
     assert!(weights.iter().all(|weight| weight.is_finite()));
     let run = |extra: &[&str]| run_in(data.path(), &[&["probing"], extra].concat());
@@ -155,14 +155,17 @@ fn probes_find_the_class_where_it_is() {
 #[test]
 fn contrast_consistent_search_stands_beside_labels() {
     let data = tempfile::tempdir().unwrap();
-    let found = run_in(data.path(), &["ccs", "--epochs", "300", "--tries", "4", "--json"]).success().json();
+    let arguments = ["ccs", "--epochs", "300", "--tries", "4", "--eval-sets", "simple,simple_test", "--json"];
+    let found = run_in(data.path(), &arguments).success().json();
     let found = map(&found, "ccs_accuracy_simple_plain_resid");
     assert_eq!((&found["components"][0], &found["shape"]), (&"ccs_test".into(), &serde_json::json!([4, 5])));
     let percent = numbers(&found["percent"]);
     assert!(percent.iter().all(|accuracy| (0.0..=100.0).contains(accuracy)), "{percent:?}");
-    assert!(percent[5..10].iter().all(|train| *train >= 50.0), "labels choose the side: {percent:?}");
+    // In front of the first block there is nothing but the completion's own token.
+    assert!(percent[6..10].iter().all(|train| *train > 90.0), "labels choose the side: {percent:?}");
+    assert!(percent[11..15].iter().all(|supervised| *supervised > 90.0), "{percent:?}");
     let weights: ndarray::Array2<f32> =
-        ndarray_npy::read_npy(data.path().join("demo/ccs_accuracy_simple_plain_resid_arrays.npy")).unwrap();
+        ndarray_npy::read_npy(data.path().join("demo/ccs_accuracy_simple_plain_resid_weights.npy")).unwrap();
     assert_eq!(weights.shape(), [5, 129]);
     run_in(data.path(), &["ccs", "--epochs", "0"]).fails(2, &["--epochs", "0"]);
     assert!(
