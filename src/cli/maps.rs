@@ -115,7 +115,7 @@ pub fn position_labels(prompts: &PairedPrompts) -> Vec<String> {
 
 impl MapArgs {
     /// Every dataset of a model.
-    fn prompts(&self, catalogue: &Catalogue, model: &Model) -> Result<Vec<PairedPrompts>> {
+    pub fn prompts(&self, catalogue: &Catalogue, model: &Model) -> Result<Vec<PairedPrompts>> {
         let build = |set: &String| build_prompts(&self.run, catalogue, set, self.scaffold, model);
         distinct(&self.eval_sets).iter().map(build).collect()
     }

@@ -2,8 +2,9 @@
 
 use super::common::{build_prompts, distinct, note_skipped};
 use super::direction_patching_suite::{
-    Args, LayerChoice, Projection, check_records, file_name, label, resolve_heads, selected, wanted_positions,
+    Args, LayerChoice, Projection, file_name, label, resolve_heads, selected, wanted_positions,
 };
+use super::stored_directions::check_records;
 use super::sweeping::{Known, configuration, fingerprint};
 use crate::datasets::{Catalogue, PairedPrompts};
 use crate::directions::{Direction, DirectionName, Method, projected};
@@ -79,7 +80,7 @@ impl SuitePlan {
     pub fn new(args: &Args, catalogue: &Catalogue, model: &Model) -> Result<Self> {
         let folder = args.run.folder(&model.name);
         let directions = selected(args, &folder)?;
-        check_records(args, &folder, &directions, model)?;
+        check_records(&args.run, &args.compat, &folder, &directions, model)?;
         let heads = resolve_heads(args, model)?;
         let configuration = configuration(&args.run, model)?;
         let known = Known::read(&folder, &args.sweep, &configuration)?;

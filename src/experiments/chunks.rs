@@ -86,6 +86,11 @@ pub fn stretches(
 
 /// The prompts of a range as a dataset of their own.
 pub fn part(prompts: &PairedPrompts, range: Range<usize>) -> PairedPrompts {
+    chosen(prompts, &range.collect::<Vec<_>>())
+}
+
+/// Some prompts, by number, as a dataset of their own.
+pub fn chosen(prompts: &PairedPrompts, numbers: &[usize]) -> PairedPrompts {
     let mut place: HashMap<usize, usize> = HashMap::new();
     let (mut texts, mut sequences) = (Vec::new(), Vec::new());
     let mut move_in = |&sequence: &usize| {
@@ -96,7 +101,7 @@ pub fn part(prompts: &PairedPrompts, range: Range<usize>) -> PairedPrompts {
         })
     };
     let (mut clean, mut corrupted) = (Vec::new(), Vec::new());
-    for prompt in range.clone() {
+    for &prompt in numbers {
         clean.push(move_in(&prompts.clean[prompt]));
         corrupted.push(move_in(&prompts.corrupted[prompt]));
     }
@@ -106,8 +111,8 @@ pub fn part(prompts: &PairedPrompts, range: Range<usize>) -> PairedPrompts {
         sequences,
         clean,
         corrupted,
-        positive: prompts.positive[range.clone()].to_vec(),
-        answers: prompts.answers[range].to_vec(),
+        positive: numbers.iter().map(|&prompt| prompts.positive[prompt]).collect(),
+        answers: numbers.iter().map(|&prompt| prompts.answers[prompt].clone()).collect(),
         positions: prompts.positions.clone(),
     }
 }

@@ -1,5 +1,6 @@
 //! Experiments on an engine: each file one question.
 
+pub mod ablation;
 pub mod activation_maps;
 pub mod attention;
 pub mod attribution_patching;
@@ -8,6 +9,7 @@ pub mod comparison;
 pub mod component;
 pub mod das_fits;
 pub mod devices;
+pub mod faithfulness;
 pub mod logit_attribution;
 pub mod logit_filter;
 pub mod patching_suite;
