@@ -79,13 +79,12 @@ impl Measure {
 /// A map, what takes an activation's place in it, and what is measured.
 type Kind = (MapKind, Replacement, Measure);
 
+/// The ablations of one map by one method.
+type Ablations = ((MapKind, Replacement), Vec<Condition>);
+
 impl Args {
     /// The ablations of every map and method, each with its conditions.
-    fn sweeps(
-        model: &crate::model::ModelConfig,
-        prompts: &PairedPrompts,
-        kinds: &[Kind],
-    ) -> Result<Vec<((MapKind, Replacement), Vec<Condition>)>> {
+    fn sweeps(model: &crate::model::ModelConfig, prompts: &PairedPrompts, kinds: &[Kind]) -> Result<Vec<Ablations>> {
         let pairs: Vec<(MapKind, Replacement)> = kinds.iter().map(|&(map, method, _)| (map, method)).collect();
         let conditions = |(map, method)| Ok(((map, method), map_conditions(map, method, model, prompts)?));
         super::common::distinct(&pairs).into_iter().map(conditions).collect()
