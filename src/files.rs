@@ -2,14 +2,22 @@
 
 use sha2::{Digest, Sha256};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 /// Writes `bytes` beside `path` and renames the result into place; makes the folder if need be.
 ///
 /// # Errors
 /// Any of the file system; an existing file is unchanged then.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub fn write_whole(path: &Path, mut bytes: &[u8]) -> io::Result<()> {
+    write_whole_from(path, &mut bytes)
+}
+
+/// The same for what `contents` holds up to its end, which may be more than fits in memory.
+///
+/// # Errors
+/// As [`write_whole`].
+pub fn write_whole_from(path: &Path, contents: &mut impl Read) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;
     let mut builder = tempfile::Builder::new();
@@ -17,7 +25,7 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let mut file = builder.tempfile_in(folder)?;
-    file.write_all(bytes)?;
+    io::copy(contents, &mut file)?;
     file.persist(path).map_err(|error| error.error)?;
     Ok(())
 }

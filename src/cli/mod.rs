@@ -16,6 +16,8 @@ mod fit_statistics;
 mod logit_attribution;
 mod maps;
 mod merge;
+mod neuroscope;
+mod neuroscope_files;
 mod path_patching;
 mod random_directions;
 mod self_check;
@@ -78,6 +80,8 @@ enum Command {
     LogitAttribution(logit_attribution::Args),
     /// Estimate activation-patching maps from gradients, and compare them with exact ones.
     AttributionPatching(attribution_patching::Args),
+    /// Read every token of texts along directions: values, extremes, samples to label, accuracy of labels.
+    Neuroscope(neuroscope::Args),
     /// Run a whole analysis from a file: steps that are commands of this program.
     Circuit(circuit::Args),
     /// Show how far sweeps are: done, running, failed and missing cells, and the time left.
@@ -133,6 +137,7 @@ fn execute(command: Command) -> Result<()> {
         Command::LogitAttribution(args) => maps::run(&args),
         Command::Status(args) => status::run(args),
         Command::Merge(args) => merge::run(args),
+        Command::Neuroscope(args) => neuroscope::run(args),
         Command::SelfCheck(args) => self_check::run(args),
         Command::Circuit(args) => circuit::run(args),
         Command::Verify(args) => verify::run(args),

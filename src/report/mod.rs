@@ -1,5 +1,6 @@
 //! What a run leaves on disk and on the terminal: CSV files, manifests, tables and figures.
 
+mod csv_table;
 mod error;
 pub mod figure;
 mod fitting_stats;
@@ -11,6 +12,7 @@ pub mod results;
 mod suite_csv;
 mod table;
 
+pub use csv_table::CsvTable;
 pub use error::ReportError;
 pub use fitting_stats::{FittingStats, StatsRow};
 pub use golden::{GOLDEN_DATASETS, Golden, GoldenFile};
