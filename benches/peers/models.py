@@ -36,6 +36,7 @@ def folder_of(shape, root):
             if name.endswith("bias"):
                 parameter.normal_(std=0.02)
     model.save_pretrained(folder)
+    del model
     shutil.copy(TOKENIZER, folder / "tokenizer.json")
     lens = transformer_lens(folder)
     weights = {name: value.contiguous() for name, value in lens.state_dict().items() if name.split(".")[-1][:2] in ("W_", "b_")}

@@ -314,6 +314,8 @@ pub trait Backend: Send + Sync {
     fn peak(&self) -> Option<f64> {
         None
     }
+    /// Bytes of the device's memory that nobody uses now; `None` where the system does not say.
+    fn free_memory(&self) -> Option<usize>;
 
     /// An array of `len` values whose contents are unspecified.
     fn tensor(&self, len: usize) -> Result<Self::Tensor>;

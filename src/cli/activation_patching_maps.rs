@@ -1,14 +1,17 @@
 //! `activation-patching-maps`.
 
 use super::common::{bar, distinct};
+use super::map_sweep::{Computed, Outline, SweptMaps};
 use super::maps::{MapArgs, MapCommand, Named, check_defined, in_percent, names};
+use super::sweeping::SweepArgs;
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
-use crate::engine::{Engine, Metric, Plan};
-use crate::experiments::activation_maps::{ActivationMap, MapKind, activation_maps, map_cells};
-use crate::experiments::chunks::MEMORY_BUDGET;
+use crate::engine::{Engine, EngineError, Metric, Plan};
+use crate::experiments::activation_maps::{
+    ActivationMap, MapKind, MapPlace, activation_maps, common_length, map_cells, map_values,
+};
 use crate::model::Model;
-use crate::report::Table;
+use crate::report::{ResultMap, Table};
 use anyhow::Result;
 use serde::Serialize;
 
@@ -31,6 +34,8 @@ pub struct Args {
     /// Metrics: logit_diff, logit_diff_noising, logit_flip, sign_flip, prob_diff.
     #[arg(long, value_delimiter = ',', default_value = "logit_diff")]
     pub metrics: Vec<Metric>,
+    #[command(flatten)]
+    pub sweep: SweepArgs,
 }
 
 impl MapCommand for Args {
@@ -61,44 +66,76 @@ impl MapCommand for Args {
         }
         Ok(table.to_string())
     }
+}
 
-    fn make<B: Backend>(
+impl SweptMaps for Args {
+    const PORTION: usize = 128;
+
+    fn sweep(&self) -> &SweepArgs {
+        &self.sweep
+    }
+
+    fn outline(&self, model: &Model, prompts: &PairedPrompts, &(kind, metric): &Self::Kind) -> Result<Outline> {
+        let length = if kind.by_position() { common_length(prompts)? } else { 0 };
+        let settings = [("map".to_owned(), kind.to_string())].into();
+        Ok(Outline { axes: kind.axes(), shape: kind.shape(&model.config, length), metric, settings })
+    }
+
+    fn values<B: Backend>(
         &self,
         engine: &Engine<B>,
         prompts: &PairedPrompts,
-        wanted: &[Self::Kind],
-    ) -> Result<Vec<Named>> {
-        exact_maps(&self.shared, engine, prompts, wanted)
+        places: &[(Self::Kind, usize)],
+    ) -> Result<Computed> {
+        let place = |&((kind, metric), index): &(Self::Kind, usize)| MapPlace { kind, metric, index };
+        let places: Vec<MapPlace> = places.iter().map(place).collect();
+        let (baselines, values) =
+            map_values(engine, prompts, &places, engine.memory_budget(), |_| Ok::<(), EngineError>(()))?;
+        check_defined(&baselines, places.iter().map(|place| place.metric), &prompts.name)?;
+        Ok(Computed { values, flops: None })
+    }
+
+    fn named(&self, model: &str, prompts: &PairedPrompts, &(kind, metric): &Self::Kind, map: ResultMap) -> Named {
+        named(&self.shared, model, prompts, (kind, metric), map)
     }
 }
 
-/// The wanted maps of one dataset, in the order of the wanted list.
+/// The wanted maps of one dataset, in the order of the wanted list, without a ledger.
 pub fn exact_maps<B: Backend>(
     shared: &MapArgs,
     engine: &Engine<B>,
     prompts: &PairedPrompts,
     wanted: &[(MapKind, Metric)],
 ) -> Result<Vec<Named>> {
+    let progress = bar(1000, format!("patching {}", prompts.name));
+    let mut all = Vec::new();
     let (kinds, metrics): (Vec<_>, Vec<_>) = wanted.iter().copied().unzip();
     let (kinds, metrics) = (distinct(&kinds), distinct(&metrics));
-    let progress = bar(1000, format!("patching {}", prompts.name));
     let (baselines, mut maps) =
-        activation_maps(engine, prompts, &kinds, &metrics, MEMORY_BUDGET, |share| -> Result<()> {
+        activation_maps(engine, prompts, &kinds, &metrics, engine.memory_budget(), |share| -> Result<()> {
             progress.set_position((1000.0 * share) as u64);
             Ok(())
         })?;
     progress.finish_and_clear();
-    check_defined(&baselines, &metrics, &prompts.name)?;
-    let place = |map: &ActivationMap| wanted.iter().position(|kind| *kind == (map.kind, map.metric));
-    maps.retain(|map| place(map).is_some());
-    maps.sort_by_key(place);
-    let (set, model) = (&prompts.name, &engine.model().name);
-    let named = |map: ActivationMap| {
-        let title = format!("Activation patching of {} on {set}, {model}", map.kind);
-        let percent = in_percent(map.kind.axes(), map.shape, &map.values);
-        Named::new(stem(shared, (map.kind, map.metric), set), percent, &title, &format!("{} (%)", map.metric), prompts)
-    };
-    Ok(maps.into_iter().map(named).collect())
+    check_defined(&baselines, metrics, &prompts.name)?;
+    for kind in wanted {
+        let Some(place) = maps.iter().position(|map| (map.kind, map.metric) == *kind) else { continue };
+        let ActivationMap { shape, values, .. } = maps.swap_remove(place);
+        let percent = in_percent(kind.0.axes(), shape, &values);
+        all.push(named(shared, &engine.model().name, prompts, *kind, percent));
+    }
+    Ok(all)
+}
+
+fn named(
+    shared: &MapArgs,
+    model: &str,
+    prompts: &PairedPrompts,
+    (kind, metric): (MapKind, Metric),
+    map: ResultMap,
+) -> Named {
+    let title = format!("Activation patching of {kind} on {}, {model}", prompts.name);
+    Named::new(stem(shared, (kind, metric), &prompts.name), map, &title, &format!("{metric} (%)"), prompts)
 }
 
 fn stem(shared: &MapArgs, (kind, metric): (MapKind, Metric), set: &str) -> String {

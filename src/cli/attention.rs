@@ -1,13 +1,12 @@
 //! `attention`.
 
 use super::common::{distinct, resolve_position};
-use super::maps::{MapArgs, MapCommand, Named, position_labels};
+use super::maps::{MadeMaps, MapArgs, MapCommand, Named, position_labels};
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
 use crate::engine::{Engine, Flops, Layout, PatchPositions};
 use crate::experiments::activation_maps::common_length;
 use crate::experiments::attention::{Head, attention_to, check_prompt, mean_patterns, prompt_patterns};
-use crate::experiments::chunks::MEMORY_BUDGET;
 use crate::experiments::logit_attribution::head_contributions;
 use crate::model::{Model, ModelConfig, Tokenizer};
 use crate::report::figure::{Axis, Class, Facet, Figure, HeatMap, Plot, Point, Scale};
@@ -219,11 +218,13 @@ impl MapCommand for Args {
         let pass = Flops::forward(&model.config, &layout, 0, 1);
         Ok(format!("{table}a pass over {} prompts for every map, {pass} each\n", prompts.sequences.len()))
     }
+}
 
+impl MadeMaps for Args {
     fn make<B: Backend>(&self, engine: &Engine<B>, prompts: &PairedPrompts, kinds: &[Kind]) -> Result<Vec<Named>> {
         let needed = |kind: &Kind| matches!(kind, Kind::To(_) | Kind::Over(OverPrompts::Contribution));
         let contributions = match matches!(self.heads, HeadsArg::Top(_)) || kinds.iter().any(needed) {
-            true => head_contributions(engine, prompts, MEMORY_BUDGET)?,
+            true => head_contributions(engine, prompts, engine.memory_budget())?,
             false => Vec::new(),
         };
         let heads = self.resolve(engine.config(), &contributions);
@@ -247,11 +248,11 @@ impl<B: Backend> Made<'_, B> {
         let (prompts, heads) = (self.prompts, &self.heads);
         match kind {
             Kind::Over(OverPrompts::Mean) => {
-                let mean = mean_patterns(self.engine, prompts, heads, MEMORY_BUDGET)?;
+                let mean = mean_patterns(self.engine, prompts, heads, self.engine.memory_budget())?;
                 Ok(self.patterns(kind, mean.length, mean.patterns, &position_labels(prompts)))
             }
             Kind::Over(OverPrompts::Weighted) => {
-                let mean = mean_patterns(self.engine, prompts, heads, MEMORY_BUDGET)?;
+                let mean = mean_patterns(self.engine, prompts, heads, self.engine.memory_budget())?;
                 Ok(self.patterns(kind, mean.length, mean.weighted(), &position_labels(prompts)))
             }
             Kind::Prompt(prompt) => {
@@ -266,7 +267,8 @@ impl<B: Backend> Made<'_, B> {
                 Ok(Named::new(self.stem(kind), map, &self.title("Contribution"), CONTRIBUTION, prompts))
             }
             Kind::To(name) => {
-                let to = attention_to(self.engine, prompts, heads, &position(prompts, name)?, MEMORY_BUDGET)?;
+                let to =
+                    attention_to(self.engine, prompts, heads, &position(prompts, name)?, self.engine.memory_budget())?;
                 let figure = Some(self.scatter(name, &to));
                 Ok(Named { figure, ..Named::bare(self.stem(kind), self.by_prompt("probability", to)) })
             }

@@ -2,13 +2,12 @@
 
 use super::activation_patching_maps::exact_maps;
 use super::common::{bar, distinct};
-use super::maps::{MapArgs, MapCommand, Named, check_defined, in_percent, names};
+use super::maps::{MadeMaps, MapArgs, MapCommand, Named, check_defined, in_percent, names};
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
 use crate::engine::{Engine, Metric, Plan};
 use crate::experiments::activation_maps::{ActivationMap, MapKind, map_cells};
 use crate::experiments::attribution_patching::{Agreement, Gradients, attribution_maps};
-use crate::experiments::chunks::MEMORY_BUDGET;
 use crate::model::Model;
 use crate::report::figure::{Axis, Class, Facet, Plot, Point};
 use crate::report::{ResultMap, Table};
@@ -99,7 +98,9 @@ impl MapCommand for Args {
         let all = self.gradients().flops(&model.config, prompts);
         Ok(format!("{table}all maps of a metric from gradients: {all} ({metrics} metrics)\n"))
     }
+}
 
+impl MadeMaps for Args {
     fn make<B: Backend>(
         &self,
         engine: &Engine<B>,
@@ -115,9 +116,9 @@ impl MapCommand for Args {
         };
         let gradients = self.gradients();
         let (baselines, mut maps) =
-            attribution_maps(engine, prompts, &kinds, &metrics, gradients, MEMORY_BUDGET, told)?;
+            attribution_maps(engine, prompts, &kinds, &metrics, gradients, engine.memory_budget(), told)?;
         progress.finish_and_clear();
-        check_defined(&baselines, &metrics, &prompts.name)?;
+        check_defined(&baselines, metrics, &prompts.name)?;
         let place = |map: &ActivationMap| wanted.iter().position(|kind| *kind == (map.kind, map.metric));
         maps.retain(|map| place(map).is_some());
         maps.sort_by_key(place);

@@ -5,15 +5,16 @@ use crate::backend::Dtype;
 use crate::compat::Compat;
 use crate::datasets::treebank::{Scaffold, Split};
 use crate::datasets::{BuildOptions, Catalogue, DatasetError, END, PairedPrompts};
-use crate::engine::{Layout, PatchPositions};
-use crate::experiments::chunks::MEMORY_BUDGET;
+use crate::engine::{Layout, MEMORY_BUDGET, PatchPositions};
 use crate::model::{LoadOptions, Model, ModelConfig, ModelError, WeightProcessing};
 use crate::report::{Manifest, ModelRecord, RunStart};
 use anyhow::{Context, Result, anyhow, bail};
+use bytesize::ByteSize;
 use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Serialize, Serializer};
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
@@ -149,6 +150,13 @@ pub fn lossy_path<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S:
     serializer.collect_str(&path.display())
 }
 
+fn as_text<T: Display, S: Serializer>(value: &Option<T>, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => serializer.collect_str(value),
+        None => serializer.serialize_none(),
+    }
+}
+
 fn lossy_paths<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(paths.iter().map(|path| path.display().to_string()))
 }
@@ -191,6 +199,11 @@ pub struct RunArgs {
     /// Most tokens of one batch.
     #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
     pub batch_tokens: u32,
+    /// Most memory for what is kept of prompts at once, such as 500MB or 8GB; a batch may take as much again, and the weights
+    /// come on top. By default a quarter of what the device has free behind the weights.
+    #[arg(long, value_name = "SIZE")]
+    #[serde(serialize_with = "as_text")]
+    pub memory: Option<ByteSize>,
     /// Seed of DAS starts, of sampled positions, and of `random:` models.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -252,6 +265,17 @@ impl RunArgs {
         let hashes = self.data_dir.join(KNOWN_HASHES);
         let record = |model: &Model| ModelRecord::new(model, processing_names(model.processing), &hashes);
         begin_manifest(command, options, folder, model.map(record).transpose()?)
+    }
+
+    /// The memory budget, if the user gives one, in bytes.
+    pub fn memory_budget(&self) -> Option<usize> {
+        self.memory.map(|size| usize::try_from(size.as_u64()).unwrap_or(usize::MAX))
+    }
+
+    /// Values that a run over `whole` keeps at most, as a dry run counts them.
+    pub fn planned_values(&self, config: &ModelConfig, whole: &Layout) -> usize {
+        let budget = self.memory_budget().unwrap_or(MEMORY_BUDGET);
+        (whole.n_tokens() * config.d_model * (3 * config.n_layers + 20)).min(budget / 4)
     }
 
     /// Expected memory of a run on a model, in bytes: packed weights, and `activations` values in f32.
@@ -334,11 +358,6 @@ pub fn planned_rows(prompts: &PairedPrompts, positions: PatchPositions) -> Layou
             PatchPositions::All => (0, len),
         }
     }))
-}
-
-/// Values that a run over `whole` keeps at most, as a dry run counts them.
-pub fn planned_values(config: &ModelConfig, whole: &Layout) -> usize {
-    (whole.n_tokens() * config.d_model * (3 * config.n_layers + 20)).min(MEMORY_BUDGET / 4)
 }
 
 /// Placeholders in the order in which they are a dataset's default position.

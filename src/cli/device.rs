@@ -114,7 +114,11 @@ impl RunArgs {
         let model = Arc::new(model);
         let engine = |backend: B| {
             tracing::info!(device = backend.describe(), "computing");
-            Ok(Engine::new(backend, model.clone())?.with_max_tokens(self.batch_tokens as usize))
+            let engine = Engine::new(backend, model.clone())?.with_max_tokens(self.batch_tokens as usize);
+            Ok(match self.memory_budget() {
+                Some(bytes) => engine.with_memory_budget(bytes),
+                None => engine,
+            })
         };
         let mut engines = backends.into_iter().map(engine).collect::<Result<Vec<_>>>()?;
         let first = engines.remove(0);

@@ -1,8 +1,8 @@
 //! `direction-patching-suite`.
 
 use super::common::{
-    CompatArgs, ModelArgs, RunArgs, bar, bytes, check_writable, distinct, planned_values, print, print_json,
-    processing_names, resolve_positions,
+    CompatArgs, ModelArgs, RunArgs, bar, bytes, check_writable, distinct, print, print_json, processing_names,
+    resolve_positions,
 };
 use super::device::DeviceWork;
 use super::suite_plan::{Divided, Job, SWEEP, SuitePlan};
@@ -13,7 +13,7 @@ use crate::datasets::treebank::Scaffold;
 use crate::datasets::{Catalogue, PairedPrompts};
 use crate::directions::{Direction, DirectionName, FitRecord, Method, list, select};
 use crate::engine::{Baselines, Cell, Engine, Flops, Layout, Metric, Mode, PatchPositions, Plan, Scores};
-use crate::experiments::chunks::{self, MEMORY_BUDGET};
+use crate::experiments::chunks;
 use crate::experiments::patching_suite::{Layers, head_results_cell, paper_heads, residual_cell};
 use crate::model::{Model, Source};
 use crate::report::{CellKey, Manifest, RunRecord, Table};
@@ -240,7 +240,7 @@ fn plan(args: &Args, catalogue: &Catalogue, model: &Model) -> Result<String> {
     for (prompts, jobs) in SuitePlan::new(args, catalogue, model)?.divide(args, &folder).work {
         let whole = Layout::new(prompts.sequences.iter().map(|s| (0, s.len())));
         total = total + Flops::forward(&model.config, &whole, 0, 10);
-        activations = activations.max(planned_values(&model.config, &whole));
+        activations = activations.max(args.run.planned_values(&model.config, &whole));
         for job in jobs {
             let flops = planned_flops(args, &job, model, &prompts)?;
             total = total + flops;
@@ -248,7 +248,7 @@ fn plan(args: &Args, catalogue: &Catalogue, model: &Model) -> Result<String> {
             table.push([label(&job.direction), job.set, job.position, metrics.join(" "), flops.to_string()]);
         }
     }
-    activations += args.run.batch_tokens as usize * (8 * model.config.d_model + 2 * model.config.d_mlp);
+    activations += args.run.batch_tokens as usize * model.config.passing_values();
     let memory = bytes(args.run.memory(&model.config, activations));
     Ok(format!("{}\n{table}total {total}, about {memory} of memory\n", model.name))
 }
@@ -299,6 +299,7 @@ impl DeviceWork for PatchModel<'_> {
 
     fn run<B: Backend>(self, engine: &Engine<B>) -> Result<()> {
         self.manifest.computed_on(engine);
+        self.recorder.begin();
         for (prompts, jobs) in self.work.iter().filter(|(_, jobs)| !jobs.is_empty()) {
             self.manifest.saw(prompts)?;
             patch_dataset(self.args, engine, prompts, jobs, self.recorder)?;
@@ -371,18 +372,18 @@ fn patch_dataset<B: Backend>(
     let progress = bar(1000, format!("patching {name}"));
     let told = |step: chunks::Progress<'_>| -> Result<()> {
         let mut batch = Vec::new();
-        for &finished in step.finished {
-            let (job, mode) = work[finished];
+        for (finished, scores) in &step.finished {
+            let (job, mode) = work[*finished];
             let of_mode = job.metrics.iter().filter(|(metric, _)| metric.mode() == mode);
-            let scores = &step.scores[finished];
             batch.extend(of_mode.map(|(metric, id)| (*id, percent(step.baselines, *metric, scores))));
         }
         recorder.record(batch)?;
         progress.set_position((1000.0 * step.share) as u64);
         Ok(())
     };
-    let (baselines, _) = chunks::patch_dataset(engine, prompts, &cells, &args.metrics, MEMORY_BUDGET, told)
-        .with_context(|| name.clone())?;
+    let budget = engine.memory_budget();
+    let baselines =
+        chunks::patch_dataset(engine, prompts, &cells, &args.metrics, budget, told).with_context(|| name.clone())?;
     tracing::info!(dataset = name, logit_differences = ?baselines.logit_differences(), accuracy = baselines.clean.accuracy());
     for metric in args.metrics.iter().filter(|metric| !baselines.defined(**metric)) {
         let warning = format!(

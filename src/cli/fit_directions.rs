@@ -1,8 +1,8 @@
 //! `fit-directions`.
 
 use super::common::{
-    CompatArgs, ModelArgs, RunArgs, bar, build_prompts, bytes, distinct, note_skipped, planned_rows, planned_values,
-    print, print_json, processing_names, resolve_layers, resolve_positions,
+    CompatArgs, ModelArgs, RunArgs, bar, build_prompts, bytes, distinct, note_skipped, planned_rows, print, print_json,
+    processing_names, resolve_layers, resolve_positions,
 };
 use super::device::DeviceWork;
 use super::fit_projections::{self, Embedded};
@@ -19,10 +19,11 @@ use crate::directions::{
     embedding_positions, fit,
 };
 use crate::engine::{Engine, Flops, Layout, PatchPositions};
-use crate::experiments::chunks::{MEMORY_BUDGET, embeddings_at};
+use crate::experiments::chunks::embeddings_at;
 use crate::experiments::das_fits::{DasJob, TrainPlan, train_all};
 use crate::model::{Model, Source};
 use crate::report::{FittingStats, Manifest, RunRecord, Table};
+use crate::sweep::{CellId, Configuration, Shard, deal};
 use crate::types::Matrix;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
@@ -75,6 +76,10 @@ pub struct Args {
     /// epochs, and keep the directions of the best epoch instead of the last.
     #[arg(long, value_name = "EPOCHS", value_parser = clap::value_parser!(u32).range(1..))]
     pub early_stop: Option<u32>,
+    /// Make only share I of N of the DAS fits, counted from 0 (share 0 also makes everything else); each is a file of its own
+    /// in DATA_DIR/<model>, whichever share makes it.
+    #[arg(long, value_name = "I/N")]
+    pub shard: Option<Shard>,
     #[command(flatten)]
     #[serde(flatten)]
     pub compat: CompatArgs,
@@ -200,8 +205,7 @@ fn check_kept(args: &Args, name: &DirectionName, set: &str, folder: &Path) -> Re
 fn jobs(args: &Args, model: &Model, prompts: &PairedPrompts, folder: &Path) -> Result<(Vec<Job>, usize)> {
     let layers = resolve_layers(&args.layers, model.config.n_layers)?;
     let stats = (!args.test_sets.is_empty()).then(|| FittingStats::read(folder)).transpose()?;
-    let mut jobs = Vec::new();
-    let mut kept = 0;
+    let mut all: Vec<Job> = Vec::new();
     for (position, positions) in resolve_positions(prompts, &args.positions)? {
         for method in methods(args) {
             for &layer in &layers {
@@ -209,20 +213,37 @@ fn jobs(args: &Args, model: &Model, prompts: &PairedPrompts, folder: &Path) -> R
                     Method::RandomDirection => DirectionName::random(layer),
                     _ => DirectionName::fitted(method, &prompts.name, &position, layer)?,
                 };
-                let exists = !args.run.overwrite && Direction::paths(folder, &name).0.exists();
-                if exists {
-                    check_kept(args, &name, &prompts.name, folder)?;
-                    kept += 1;
-                }
-                let untested = |stats| fit_statistics::untested(stats, &name, &args.test_sets);
-                let wanted = !exists || stats.as_ref().is_some_and(untested);
-                if wanted && !jobs.iter().any(|job: &Job| job.name == name) {
-                    jobs.push(Job { name, method, layer, positions, kept: exists });
+                let kept = !args.run.overwrite && Direction::paths(folder, &name).0.exists();
+                if !all.iter().any(|job| job.name == name) {
+                    all.push(Job { name, method, layer, positions, kept });
                 }
             }
         }
     }
+    let mut jobs = share(args, all);
+    let kept: Vec<&Job> = jobs.iter().filter(|job| job.kept).collect();
+    kept.iter().try_for_each(|job| check_kept(args, &job.name, &prompts.name, folder))?;
+    let kept = kept.len();
+    let untested = |stats: &FittingStats, job: &Job| fit_statistics::untested(stats, &job.name, &args.test_sets);
+    jobs.retain(|job| !job.kept || stats.as_ref().is_some_and(|stats| untested(stats, job)));
     Ok((jobs, kept))
+}
+
+/// The jobs of this process's shard: its share of the DAS fits, and in the first shard everything else, which takes seconds
+/// and shares a file of statistics.
+fn share(args: &Args, mut jobs: Vec<Job>) -> Vec<Job> {
+    let Some(shard) = args.shard else { return jobs };
+    let unit = |job: &Job| {
+        let name = [("direction".to_owned(), job.name.to_string())].into();
+        CellId::of("fit-directions", &Configuration::new(), &name)
+    };
+    let units: Vec<CellId> = jobs.iter().filter(|job| job.method.is_das()).map(unit).collect();
+    let mut shards = deal(&units, shard.count()).into_iter();
+    jobs.retain(|job| {
+        let own = if job.method.is_das() { shards.next() } else { Some(0) };
+        own == Some(shard.index())
+    });
+    jobs
 }
 
 /// The text of a dry run: what would be fitted, with the arithmetic of the DAS steps and the memory.
@@ -237,7 +258,7 @@ fn plan(args: &Args, catalogue: &Catalogue, model: &Model) -> Result<String> {
         note_skipped(kept, "directions", &folder);
         let whole = Layout::new(prompts.sequences.iter().map(|s| (0, s.len())));
         total = total + Flops::forward(&model.config, &whole, 0, 10);
-        activations = activations.max(planned_values(&model.config, &whole));
+        activations = activations.max(args.run.planned_values(&model.config, &whole));
         for job in jobs {
             let mut flops = Flops::default();
             if job.method.is_das() {
@@ -423,12 +444,13 @@ impl<B: Backend> Fitting<'_, B> {
         let places: BTreeSet<(String, PatchPositions, usize)> = jobs.iter().map(|(_, job)| place(job)).collect();
         let places: Vec<(String, PatchPositions, usize)> = places.into_iter().collect();
         let rows: usize = prompts.clean.len() + tests.iter().map(|test| test.clean.len()).sum::<usize>();
-        let at_once = (MEMORY_BUDGET / (4 * self.engine.config().d_model * rows.max(1))).max(1);
+        let at_once = (self.engine.memory_budget() / (4 * self.engine.config().d_model * rows.max(1))).max(1);
         for same_position in places.chunk_by(|a, b| a.0 == b.0) {
             for group in same_position.chunks(at_once) {
                 let layers: Vec<usize> = group.iter().map(|(_, _, layer)| *layer).collect();
-                let of =
-                    |set, positions, seed| embeddings_at(self.engine, set, &layers, positions, seed, MEMORY_BUDGET);
+                let of = |set, positions, seed| {
+                    embeddings_at(self.engine, set, &layers, positions, seed, self.engine.memory_budget())
+                };
                 let train = of(prompts, group[0].1, self.args.run.seed)?;
                 let mut tested = Vec::new();
                 for test in tests {
@@ -515,7 +537,7 @@ impl<B: Backend> Fitting<'_, B> {
             Ok(DasJob { method: job.method, layer: job.layer, positions: job.positions, test_positions })
         };
         let das = jobs.iter().map(as_das).collect::<Result<Vec<_>>>()?;
-        let plan = TrainPlan { settings: &settings, seed: args.run.seed, tests, budget: MEMORY_BUDGET };
+        let plan = TrainPlan { settings: &settings, seed: args.run.seed, tests, budget: self.engine.memory_budget() };
         train_all(self.engine, prompts, &das, &plan, |index, trained| -> Result<()> {
             let (number, job) = jobs[index];
             done(number, self.write_das(job, &plan, trained)?);

@@ -1,11 +1,10 @@
 //! `logit-attribution`.
 
-use super::maps::{MapArgs, MapCommand, Named, names};
+use super::maps::{MadeMaps, MapArgs, MapCommand, Named, names};
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
 use crate::engine::{Engine, Flops, Layout};
 use crate::experiments::activation_maps::common_length;
-use crate::experiments::chunks::MEMORY_BUDGET;
 use crate::experiments::logit_attribution::{Attributed, Attribution, LogitMap, logit_attribution};
 use crate::model::{Model, ModelConfig};
 use crate::report::figure::{Axis, Facet, Figure, Plot, Series};
@@ -68,10 +67,12 @@ impl MapCommand for Args {
         let pass = Flops::forward(&model.config, &layout, 0, 1);
         Ok(format!("{table}one pass over {} prompts, {pass}\n", prompts.sequences.len()))
     }
+}
 
+impl MadeMaps for Args {
     fn make<B: Backend>(&self, engine: &Engine<B>, prompts: &PairedPrompts, maps: &[LogitMap]) -> Result<Vec<Named>> {
         let config = engine.config();
-        let found = logit_attribution(engine, prompts, maps, self.of, MEMORY_BUDGET)?;
+        let found = logit_attribution(engine, prompts, maps, self.of, engine.memory_budget())?;
         let named = |Attribution { map, shape, values }: Attribution| {
             let title = format!("{} on {} ({}), {}", heading(map), prompts.name, self.of.name(), engine.model().name);
             let stem = self.stem(&map, &prompts.name);

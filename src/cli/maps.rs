@@ -62,8 +62,11 @@ pub trait MapCommand: Serialize + Sync {
     /// # Errors
     /// Whatever cannot be made of this model and dataset.
     fn plan(&self, model: &Model, prompts: &PairedPrompts, kinds: &[Self::Kind]) -> Result<String>;
+}
 
-    /// Makes the maps of a dataset.
+/// A command whose maps of a dataset are made together.
+pub trait MadeMaps: MapCommand {
+    /// Makes them.
     ///
     /// # Errors
     /// Those of the engine.
@@ -138,8 +141,8 @@ fn wanted<C: MapCommand>(command: &C, all: Vec<C::Kind>, folder: &Path, set: &st
 }
 
 /// A metric that is defined on the dataset, or an error that names both.
-pub fn check_defined(baselines: &Baselines, metrics: &[Metric], set: &str) -> Result<()> {
-    match metrics.iter().find(|metric| !baselines.defined(**metric)) {
+pub fn check_defined(baselines: &Baselines, metrics: impl IntoIterator<Item = Metric>, set: &str) -> Result<()> {
+    match metrics.into_iter().find(|metric| !baselines.defined(*metric)) {
         None => Ok(()),
         Some(metric) => bail!("{set}: {metric} is undefined: clean and corrupted runs do not differ in it"),
     }
@@ -151,15 +154,18 @@ pub fn in_percent(axes: Vec<&'static str>, shape: Vec<usize>, fractions: &[f64])
     ResultMap { axes, shape, components: Vec::new(), unit: "percent", values }
 }
 
-/// The work of a command on one model.
-struct Work<'a, C: MapCommand> {
+/// Datasets with the maps that are wanted of each.
+pub type Work<K> = Vec<(PairedPrompts, Vec<K>)>;
+
+/// The making of maps on one model.
+struct Making<'a, C: MadeMaps> {
     command: &'a C,
-    work: Vec<(PairedPrompts, Vec<C::Kind>)>,
+    work: Work<C::Kind>,
     folder: &'a Path,
     manifest: &'a mut Manifest,
 }
 
-impl<C: MapCommand> DeviceWork for Work<'_, C> {
+impl<C: MadeMaps> DeviceWork for Making<'_, C> {
     type Output = Vec<Named>;
 
     fn run<B: Backend>(self, engine: &Engine<B>) -> Result<Vec<Named>> {
@@ -176,7 +182,22 @@ impl<C: MapCommand> DeviceWork for Work<'_, C> {
 }
 
 /// Makes the maps that a command asks for, for every model.
-pub fn run<C: MapCommand>(command: &C) -> Result<()> {
+pub fn run<C: MadeMaps>(command: &C) -> Result<()> {
+    for_every_model(command, |model, folder, work| {
+        let run = &command.shared().run;
+        let mut manifest = run.manifest(C::NAME, command, folder, Some(&model))?;
+        let work = Making { command, work, folder, manifest: &mut manifest };
+        let maps = run.in_pool(|| run.on_device(model, work))?;
+        Ok((maps, manifest.finish()?))
+    })
+}
+
+/// Goes through the models of a command: says what is planned, or has the maps that are wanted of a model made, unless
+/// there are none, and shows them.
+pub fn for_every_model<C: MapCommand>(
+    command: &C,
+    make: impl Fn(Model, &Path, Work<C::Kind>) -> Result<(Vec<Named>, RunRecord)>,
+) -> Result<()> {
     let MapArgs { models, compat, run, .. } = command.shared();
     let catalogue = compat.catalogue(run)?;
     let mut all = Vec::new();
@@ -195,26 +216,23 @@ pub fn run<C: MapCommand>(command: &C) -> Result<()> {
             print(&format!("{name}\n{}\n", plans.collect::<Result<Vec<_>>>()?.join("\n")))?;
             continue;
         }
-        let (mut maps, mut record) = (Vec::new(), None);
-        if !work.is_empty() {
-            let mut manifest = run.manifest(C::NAME, command, &folder, Some(&model))?;
-            let work = Work { command, work, folder: &folder, manifest: &mut manifest };
-            maps = run.in_pool(|| run.on_device(model, work))?;
-            record = Some(manifest.finish()?);
-        }
+        let (maps, record) = match work.is_empty() {
+            true => (Vec::new(), None),
+            false => make(model, &folder, work).map(|(maps, record)| (maps, Some(record)))?,
+        };
         if !run.json {
             print(&summary(&name, &maps))?;
         }
         all.push(as_json(&name, &maps, &record));
     }
-    if run.json {
+    if run.json && !run.dry_run {
         print_json(&all)?;
     }
     Ok(())
 }
 
 /// Writes maps and their figures, and notes them in the manifest.
-fn write(maps: &[Named], folder: &Path, manifest: &mut Manifest) -> Result<()> {
+pub fn write(maps: &[Named], folder: &Path, manifest: &mut Manifest) -> Result<()> {
     for Named { stem, map, figure, weights, .. } in maps {
         if let Some(figure) = figure {
             figure.write(folder, stem)?.iter().for_each(|path| manifest.wrote(path, []));

@@ -15,6 +15,7 @@ mod fit_directions;
 mod fit_projections;
 mod fit_statistics;
 mod logit_attribution;
+mod map_sweep;
 mod maps;
 mod merge;
 mod path_patching;
@@ -135,8 +136,8 @@ fn execute(command: Command) -> Result<()> {
         Command::DirectionPatchingSuite(args) => direction_patching_suite::run(args),
         Command::Directions(args) => directions::run(args),
         Command::DirectionPatchingResults(args) => direction_patching_results::run(args),
-        Command::ActivationPatchingMaps(args) => maps::run(&args),
-        Command::PathPatching(args) => maps::run(&args),
+        Command::ActivationPatchingMaps(args) => map_sweep::run(&args),
+        Command::PathPatching(args) => map_sweep::run(&args),
         Command::Attention(args) => maps::run(&args),
         Command::Probing(args) => maps::run(&args),
         Command::Ccs(args) => maps::run(&args),

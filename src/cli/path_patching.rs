@@ -1,19 +1,19 @@
 //! `path-patching`.
 
-use super::common::{bar, resolve_position};
-use super::maps::{MapArgs, MapCommand, Named, check_defined, in_percent, names};
+use super::common::{distinct, resolve_position};
+use super::map_sweep::{Computed, Outline, SweptMaps};
+use super::maps::{MapArgs, MapCommand, Named, check_defined, names};
+use super::sweeping::SweepArgs;
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
-use crate::engine::{Engine, Metric, PatchPositions};
-use crate::experiments::chunks::MEMORY_BUDGET;
-use crate::experiments::path_patching::{
-    Method, Node, NodePattern, Nodes, PathFlops, PathMap, Paths, SenderPositions, path_patching,
-};
+use crate::engine::{Engine, EngineError, Metric, PatchPositions};
+use crate::experiments::path_patching::{Method, Node, NodePattern, Nodes, Paths, SenderPositions, path_values};
 use crate::model::Model;
-use anyhow::{Context, Result, bail};
+use crate::report::ResultMap;
+use anyhow::{Result, bail};
 use clap::ValueEnum;
 use serde::Serialize;
-use std::io::Write;
+use std::collections::BTreeSet;
 
 /// Arguments of `path-patching`.
 #[derive(Debug, Clone, clap::Args, Serialize)]
@@ -49,6 +49,8 @@ pub struct Args {
     /// Metrics, all of one patching direction: logit_diff_noising, or logit_diff, logit_flip, sign_flip, prob_diff.
     #[arg(long, value_delimiter = ',', default_value = "logit_diff_noising")]
     pub metrics: Vec<Metric>,
+    #[command(flatten)]
+    pub sweep: SweepArgs,
 }
 
 /// How a change travels.
@@ -137,38 +139,56 @@ impl MapCommand for Args {
     }
 
     fn plan(&self, model: &Model, prompts: &PairedPrompts, metrics: &[Metric]) -> Result<String> {
-        let shape = self.paths(prompts)?.shape(&model.config, prompts)?;
+        let (_, shape) = self.paths(prompts)?.axes(&model.config, prompts)?;
         let line = |metric: &Metric| format!("{}: {shape:?} values", self.stem(metric, &prompts.name));
         Ok(metrics.iter().map(line).collect::<Vec<_>>().join("\n"))
     }
-
-    fn make<B: Backend>(&self, engine: &Engine<B>, prompts: &PairedPrompts, metrics: &[Metric]) -> Result<Vec<Named>> {
-        let progress = bar(1000, format!("patching {}", prompts.name));
-        let paths = self.paths(prompts)?;
-        let (baselines, maps, flops) =
-            path_patching(engine, prompts, &paths, metrics, MEMORY_BUDGET, |share| -> Result<()> {
-                progress.set_position((1000.0 * share) as u64);
-                Ok(())
-            })?;
-        progress.finish_and_clear();
-        check_defined(&baselines, metrics, &prompts.name)?;
-        note_flops(&prompts.name, flops)?;
-        let title = self.title(&prompts.name, &engine.model().name);
-        let named = |map: PathMap| {
-            let percent = in_percent(map.axes, map.shape, &map.values);
-            Named::new(self.stem(&map.metric, &prompts.name), percent, &title, &format!("{} (%)", map.metric), prompts)
-        };
-        Ok(maps.into_iter().map(named).collect())
-    }
 }
 
-/// Says on stderr what the structure of path patching has saved.
-fn note_flops(set: &str, flops: PathFlops) -> Result<()> {
-    let ratio = flops.naive.0 as f64 / flops.done.0.max(1) as f64;
-    let (done, naive) = (flops.done, flops.naive);
-    writeln!(
-        std::io::stderr(),
-        "{set}: {done} done; whole passes for every node would be {naive}, {ratio:.0} times that"
-    )
-    .context("stderr")
+impl SweptMaps for Args {
+    const PORTION: usize = 512;
+
+    fn sweep(&self) -> &SweepArgs {
+        &self.sweep
+    }
+
+    fn outline(&self, model: &Model, prompts: &PairedPrompts, &metric: &Metric) -> Result<Outline> {
+        let (axes, shape) = self.paths(prompts)?.axes(&model.config, prompts)?;
+        let list = |nodes: &[NodePattern]| nodes.iter().map(NodePattern::to_string).collect::<Vec<_>>().join(",");
+        let settings = [
+            ("senders", list(&self.senders)),
+            ("receivers", list(&self.receivers)),
+            ("positions", format!("{:?}", self.paths(prompts)?.positions)),
+            ("method", format!("{:?}", self.method)),
+            ("layer_wide", self.layer_wide.to_string()),
+        ];
+        let settings = settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        Ok(Outline { axes, shape, metric, settings })
+    }
+
+    fn values<B: Backend>(
+        &self,
+        engine: &Engine<B>,
+        prompts: &PairedPrompts,
+        places: &[(Metric, usize)],
+    ) -> Result<Computed> {
+        let (metrics, indices): (Vec<_>, Vec<_>) = places.iter().copied().unzip();
+        let (metrics, indices) = (distinct(&metrics), indices.into_iter().collect::<BTreeSet<_>>());
+        let indices: Vec<usize> = indices.into_iter().collect();
+        let (paths, budget) = (self.paths(prompts)?, engine.memory_budget());
+        let told = |_| Ok::<(), EngineError>(());
+        let (baselines, found, flops) = path_values(engine, prompts, &paths, &metrics, &indices, budget, told)?;
+        check_defined(&baselines, metrics.iter().copied(), &prompts.name)?;
+        let value = |(metric, index): &(Metric, usize)| {
+            let of_metric = metrics.iter().position(|m| m == metric).and_then(|number| found.get(number));
+            let place = indices.binary_search(index).ok();
+            of_metric.zip(place).and_then(|(values, place)| values.get(place)).copied().unwrap_or(f64::NAN)
+        };
+        Ok(Computed { values: places.iter().map(value).collect(), flops: Some(flops) })
+    }
+
+    fn named(&self, model: &str, prompts: &PairedPrompts, metric: &Metric, map: ResultMap) -> Named {
+        let title = self.title(&prompts.name, model);
+        Named::new(self.stem(metric, &prompts.name), map, &title, &format!("{metric} (%)"), prompts)
+    }
 }

@@ -1,13 +1,12 @@
 //! `probing` and `ccs`.
 
 use super::common::{bar, distinct};
-use super::maps::{MapArgs, MapCommand, Named, in_percent, names};
+use super::maps::{MadeMaps, MapArgs, MapCommand, Named, in_percent, names};
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
 use crate::directions::CcsSettings;
 use crate::engine::{Engine, Flops, Layout};
 use crate::experiments::activation_maps::common_length;
-use crate::experiments::chunks::MEMORY_BUDGET;
 use crate::experiments::component::Component;
 use crate::experiments::probing::{ccs_layers, probes};
 use crate::model::Model;
@@ -92,7 +91,9 @@ impl MapCommand for ProbingArgs {
         let flops = passes(model, prompts, model.config.n_layers);
         Ok(format!("{lines}\n{flops} per component, and as many fits as values\n"))
     }
+}
 
+impl MadeMaps for ProbingArgs {
     fn make<B: Backend>(
         &self,
         engine: &Engine<B>,
@@ -106,11 +107,17 @@ impl MapCommand for ProbingArgs {
                 continue;
             }
             let progress = bar(1000, format!("probing {component} on {}", prompts.name));
-            let found =
-                probes(engine, prompts, component, self.shared.run.seed, MEMORY_BUDGET, |share| -> Result<()> {
+            let found = probes(
+                engine,
+                prompts,
+                component,
+                self.shared.run.seed,
+                engine.memory_budget(),
+                |share| -> Result<()> {
                     progress.set_position((1000.0 * share) as u64);
                     Ok(())
-                })?;
+                },
+            )?;
             progress.finish_and_clear();
             let width = component.site(0).width(engine.config());
             for kind in wanted {
@@ -153,7 +160,9 @@ impl MapCommand for CcsArgs {
         let fits = format!("{layers} x {} fits of {} epochs", self.tries, self.epochs);
         Ok(format!("{}: {fits}, {flops} for the passes\n", self.stem(&(), &prompts.name)))
     }
+}
 
+impl MadeMaps for CcsArgs {
     fn make<B: Backend>(&self, engine: &Engine<B>, prompts: &PairedPrompts, _: &[()]) -> Result<Vec<Named>> {
         let progress = bar(1000, format!("searching {}", prompts.name));
         let settings = CcsSettings {
@@ -162,7 +171,7 @@ impl MapCommand for CcsArgs {
             seed: self.shared.run.seed,
             ..CcsSettings::default()
         };
-        let found = ccs_layers(engine, prompts, &settings, MEMORY_BUDGET, |share| -> Result<()> {
+        let found = ccs_layers(engine, prompts, &settings, engine.memory_budget(), |share| -> Result<()> {
             progress.set_position((1000.0 * share) as u64);
             Ok(())
         })?;

@@ -152,6 +152,11 @@ impl Recorder {
         Ok(Self { ledger, running, stop, left, since: Instant::now() })
     }
 
+    /// What has gone by until now was preparation, not the first batch's work.
+    pub fn begin(&mut self) {
+        self.since = Instant::now();
+    }
+
     /// Records a batch: a value of each cell, or the reason why it has none.
     ///
     /// # Errors
@@ -227,10 +232,12 @@ impl Recorder {
 /// The result files of the ledger in `folder`, without the values of cells that are `hidden`.
 pub fn write_files(folder: &Path, state: &State, hidden: impl Fn(&Cell) -> bool) -> Result<()> {
     let mut files: BTreeMap<Arc<str>, BTreeMap<CellKey, f64>> = BTreeMap::new();
-    for (cell, _) in state.cells() {
+    // Maps are written by their commands.
+    let in_table = |cell: &Cell| cell.place.file.ends_with(".csv");
+    for (cell, _) in state.cells().filter(|(cell, _)| in_table(cell)) {
         files.entry(cell.place.file).or_default();
     }
-    for (cell, outcome) in state.fresh(folder).filter(|(cell, _)| !hidden(cell)) {
+    for (cell, outcome) in state.fresh(folder).filter(|(cell, _)| in_table(cell) && !hidden(cell)) {
         let Some(Outcome::Done { value, .. }) = outcome else { continue };
         let [direction, set, position] = &cell.place.at[..] else {
             bail!("{}: expected a direction, a dataset and a position, found {}", Ledger::FILE, cell.place);

@@ -35,9 +35,13 @@ pub use site::Site;
 use crate::backend::{Backend, BackendError, Heads, Norm};
 use crate::model::{LayerWeights, LinearWeights, Model, ModelConfig, ModelError, NormWeights};
 use crate::types::Activation;
+use bytesize::ByteSize;
 use rotary::RotaryTable;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+
+/// The memory budget where the device does not say what is free, in bytes.
+pub const MEMORY_BUDGET: usize = 2 << 30;
 
 /// What can go wrong between a model and its logits.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +59,16 @@ pub enum EngineError {
         site: String,
         /// Why it is not there.
         reason: String,
+    },
+    /// Prompts of which more has to be kept than the memory budget allows.
+    #[error("{what} need {} for what is kept of them, found a budget of {} (--memory)", ByteSize(*needed as u64), ByteSize(*budget as u64))]
+    Memory {
+        /// Dataset and prompts.
+        what: String,
+        /// Bytes.
+        needed: usize,
+        /// Bytes.
+        budget: usize,
     },
     /// An intervention that would change nothing: its position or layer is not part of the pass.
     #[error("intervention at {site} never fires: {reason}")]
@@ -129,6 +143,7 @@ pub struct Engine<B: Backend> {
     unembedding: OnceLock<B::Weight>,
     /// Most tokens of one batch; longer work is cut into several.
     max_tokens: AtomicUsize,
+    memory_budget: usize,
     /// The same model on further devices.
     peers: Vec<Engine<B>>,
 }
@@ -197,6 +212,7 @@ impl<B: Backend> Engine<B> {
         let final_norm = upload_norm(&backend, config, config.d_model, model.final_norm()?)?;
         let position_embedding = model.position_embedding()?.map(|table| backend.upload(&table.data)).transpose()?;
         let rotary = rotary::table(&backend, config)?;
+        let memory_budget = backend.free_memory().map_or(MEMORY_BUDGET, |free| free / 4);
         Ok(Self {
             backend,
             layers,
@@ -205,6 +221,7 @@ impl<B: Backend> Engine<B> {
             rotary,
             unembedding: OnceLock::new(),
             max_tokens: AtomicUsize::new(Self::DEFAULT_MAX_TOKENS),
+            memory_budget,
             peers: Vec::new(),
             model,
         })
@@ -216,9 +233,21 @@ impl<B: Backend> Engine<B> {
         self
     }
 
-    /// Most tokens of one batch; less than was asked for once a batch has found the device's memory full.
+    /// Most tokens of one batch: less than was asked for where the memory budget has no room for them, and once a batch
+    /// has found the device's memory full.
     pub fn max_tokens(&self) -> usize {
-        self.max_tokens.load(Ordering::Relaxed)
+        let room = self.memory_budget / (4 * self.config().passing_values());
+        self.max_tokens.load(Ordering::Relaxed).min(room.max(1))
+    }
+
+    /// Keeps at most `bytes` of a dataset's activations at once, and passes batches that need at most as much again.
+    pub fn with_memory_budget(self, bytes: usize) -> Self {
+        Self { memory_budget: bytes, ..self }
+    }
+
+    /// Bytes for what is kept of prompts at once: a quarter of what was free behind the weights, unless told otherwise.
+    pub fn memory_budget(&self) -> usize {
+        self.memory_budget
     }
 
     /// Engines of the same model on further devices, which take their share of a sweep's cells and fits.

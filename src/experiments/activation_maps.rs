@@ -9,6 +9,7 @@ use crate::backend::Backend;
 use crate::engine::{Baselines, Cell, Edit, Engine, EngineError, Metric, Mode, PatchPositions};
 use crate::model::ModelConfig;
 use crate::types::PairedPrompts;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -131,28 +132,102 @@ pub fn common_length(prompts: &PairedPrompts) -> Result<usize, EngineError> {
 /// Every map of `kinds` under every metric, on the whole dataset. `told` hears the share of the work that is done.
 ///
 /// # Errors
-/// Those of the engine and of `told`, prompts of unequal length for a map by position, a site that the model lacks.
+/// Those of [`map_values`].
 pub fn activation_maps<B: Backend, E: From<EngineError> + Send>(
     engine: &Engine<B>,
     prompts: &PairedPrompts,
     kinds: &[MapKind],
     metrics: &[Metric],
     budget: usize,
-    mut told: impl FnMut(f64) -> Result<(), E> + Send,
+    told: impl FnMut(f64) -> Result<(), E> + Send,
 ) -> Result<(Baselines, Vec<ActivationMap>), E> {
-    let config = engine.config();
-    let (cells, ranges) = map_cells(config, prompts, kinds, metrics)?;
-    let (baselines, scores) =
-        patch_dataset(engine, prompts, &cells, metrics, budget, |progress: Progress<'_>| told(progress.share))?;
-    let mut maps = Vec::new();
-    for (kind, mode, range) in ranges {
-        let shape = kind.shape(config, common_length(prompts).unwrap_or(0));
-        for &metric in metrics.iter().filter(|metric| metric.mode() == mode) {
-            let values = scores[range.clone()].iter().map(|scores| baselines.evaluate(metric, scores)).collect();
-            maps.push(ActivationMap { kind, metric, shape: shape.clone(), values });
+    let length = map_length(prompts, kinds)?;
+    let (mut maps, mut places) = (Vec::new(), Vec::new());
+    for &kind in kinds {
+        for &metric in metrics {
+            let shape = kind.shape(engine.config(), length);
+            let count: usize = shape.iter().product();
+            places.extend((0..count).map(|index| MapPlace { kind, metric, index }));
+            maps.push(ActivationMap { kind, metric, shape, values: Vec::with_capacity(count) });
         }
     }
+    let (baselines, values) = map_values(engine, prompts, &places, budget, told)?;
+    let mut values = values.into_iter();
+    for map in &mut maps {
+        map.values = values.by_ref().take(map.values.capacity()).collect();
+    }
     Ok((baselines, maps))
+}
+
+/// One value of a map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MapPlace {
+    /// Which map.
+    pub kind: MapKind,
+    /// What is measured.
+    pub metric: Metric,
+    /// The value's number in row-major order.
+    pub index: usize,
+}
+
+/// Some values of some maps, as fractions, in the order of `places`; metrics of one patching direction share their
+/// passes. `told` hears the share of the work that is done.
+///
+/// # Errors
+/// Those of the engine and of `told`, prompts of unequal length for a map by position, a site that the model lacks, a place
+/// outside its map.
+pub fn map_values<B: Backend, E: From<EngineError> + Send>(
+    engine: &Engine<B>,
+    prompts: &PairedPrompts,
+    places: &[MapPlace],
+    budget: usize,
+    mut told: impl FnMut(f64) -> Result<(), E> + Send,
+) -> Result<(Baselines, Vec<f64>), E> {
+    let kinds: BTreeSet<MapKind> = places.iter().map(|place| place.kind).collect();
+    let kinds: Vec<MapKind> = kinds.into_iter().collect();
+    let length = map_length(prompts, &kinds)?;
+    let mut metrics: Vec<Metric> = Vec::new();
+    // The places that a cell gives values to.
+    let (mut cells, mut served) = (Vec::new(), Vec::<Vec<usize>>::new());
+    for (kind, mode) in kinds.iter().flat_map(|&kind| [Mode::Denoising, Mode::Noising].map(|mode| (kind, mode))) {
+        let mut by_index: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (number, place) in places.iter().enumerate() {
+            if place.kind == kind && place.metric.mode() == mode {
+                by_index.entry(place.index).or_default().push(number);
+                if !metrics.contains(&place.metric) {
+                    metrics.push(place.metric);
+                }
+            }
+        }
+        if by_index.is_empty() {
+            continue;
+        }
+        let all = kind.cells(engine.config(), length, mode);
+        for (index, numbers) in by_index {
+            let cell = all.get(index).ok_or_else(|| EngineError::Mismatch {
+                what: format!("place in a map of {kind}"),
+                expected: format!("less than {}", all.len()),
+                found: index.to_string(),
+            });
+            cells.push(cell?.clone());
+            served.push(numbers);
+        }
+    }
+    let mut values = vec![f64::NAN; places.len()];
+    let baselines = patch_dataset(engine, prompts, &cells, &metrics, budget, |progress: Progress<'_>| {
+        for (cell, scores) in &progress.finished {
+            for &number in &served[*cell] {
+                values[number] = progress.baselines.evaluate(places[number].metric, scores);
+            }
+        }
+        told(progress.share)
+    })?;
+    Ok((baselines, values))
+}
+
+/// The length of the axis of positions, if one of the kinds has it.
+fn map_length(prompts: &PairedPrompts, kinds: &[MapKind]) -> Result<usize, EngineError> {
+    if kinds.iter().any(|kind| kind.by_position) { common_length(prompts) } else { Ok(0) }
 }
 
 /// The cells of maps, and which of them each kind has in each patching direction.
@@ -168,7 +243,7 @@ pub fn map_cells(
     kinds: &[MapKind],
     metrics: &[Metric],
 ) -> Result<MapCells, EngineError> {
-    let length = if kinds.iter().any(|kind| kind.by_position) { common_length(prompts)? } else { 0 };
+    let length = map_length(prompts, kinds)?;
     let wanted = |mode: &Mode| metrics.iter().any(|metric| metric.mode() == *mode);
     let (mut cells, mut ranges) = (Vec::new(), Vec::new());
     for mode in [Mode::Denoising, Mode::Noising].into_iter().filter(wanted) {

@@ -113,7 +113,7 @@ pub fn mean_patterns<B: Backend>(
     let sites: Vec<Site> = layers(heads).into_iter().flat_map(|layer| [Site::Pattern(layer), Site::V(layer)]).collect();
     let mut patterns = vec![0.0; heads.len() * length * length];
     let mut norms = vec![0.0; heads.len() * length];
-    for range in stretches(engine.config(), prompts, Kept { sites: &sites, positions: &[] }, 1, budget) {
+    for range in stretches(engine.config(), prompts, Kept { sites: &sites, positions: &[] }, 1, budget)? {
         let seen = Seen::new(engine, &clean(prompts, range.clone()), &sites)?;
         for layer in layers(heads) {
             let (all, values) = (seen.layer(layer)?, engine.backend().download(seen.run.site(Site::V(layer))?)?);
@@ -183,7 +183,7 @@ pub fn attention_to<B: Backend>(
     let sites: Vec<Site> = layers(heads).into_iter().map(Site::Pattern).collect();
     let n = prompts.clean.len();
     let mut found = vec![0.0; heads.len() * n];
-    for range in stretches(engine.config(), prompts, Kept { sites: &sites, positions: &[] }, 1, budget) {
+    for range in stretches(engine.config(), prompts, Kept { sites: &sites, positions: &[] }, 1, budget)? {
         let seen = Seen::new(engine, &clean(prompts, range.clone()), &sites)?;
         for layer in layers(heads) {
             let all = seen.layer(layer)?;

@@ -76,7 +76,7 @@ pub fn attribution_maps<B: Backend, E: From<EngineError>>(
     // A stretch's gradients and tapes take about as much again as what its run captures.
     let kept = [&sites[..], &sites[..]].concat();
     let positions = [PatchPositions::All];
-    let ranges = stretches(config, prompts, Kept { sites: &kept, positions: &positions }, 1, budget);
+    let ranges = stretches(config, prompts, Kept { sites: &kept, positions: &positions }, 1, budget)?;
     let (mut baselines, mut sums) = (Vec::new(), vec![Sums::new(kinds, config, length); metrics.len()]);
     for (number, range) in ranges.iter().enumerate() {
         let paired = PairedRun::new(engine, part(prompts, range.clone()), &sites, &positions, false)?;

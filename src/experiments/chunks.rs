@@ -7,6 +7,7 @@
 use super::devices::{locked, on_every_device};
 use crate::backend::Backend;
 use crate::directions::embedding_positions;
+pub use crate::engine::MEMORY_BUDGET;
 use crate::engine::{
     Baselines, Cell, Engine, EngineError, Metric, Needs, Output, PairedRun, PatchPositions, Plan, Scores, Site, Step,
 };
@@ -16,13 +17,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-/// Memory for what one stretch of a dataset keeps, in bytes.
-pub const MEMORY_BUDGET: usize = 2 << 30;
-
 /// Cells that go together through the stretches of a dataset that has several: few enough that the first of them are
 /// finished early, enough that capturing the stretches again for the next ones (which costs as much as one or two cells)
 /// hardly counts.
-const PORTION: usize = 64;
+const PORTION_OF_STRETCHES: usize = 64;
+
+/// Cells that are planned together on a dataset that is captured once: enough to fill batches at every layer, few enough
+/// that rows and scores of a hundred thousand cells are never in memory at once.
+const PORTION: usize = 4096;
 
 /// What is kept of every prompt while a stretch is in memory.
 #[derive(Debug, Clone, Copy)]
@@ -50,26 +52,33 @@ fn prompt_bytes(config: &ModelConfig, prompts: &PairedPrompts, prompt: usize, ke
         site => site.width(config),
     };
     let captured: usize = kept.sites.iter().map(width).sum();
-    let passing = 8 * config.d_model + 2 * config.d_mlp;
+    let passing = config.passing_values();
     let key_values = 2 * config.n_layers * config.n_kv_heads * config.d_head;
     4 * (clean.len() * (captured + passing) + prefix * key_values)
 }
 
 /// Consecutive prompts in stretches that keep at most `budget` bytes and hold a multiple of `multiple` prompts each (the
 /// last one the rest).
+///
+/// # Errors
+/// [`EngineError::Memory`] when `multiple` prompts need more than the budget.
 pub fn stretches(
     config: &ModelConfig,
     prompts: &PairedPrompts,
     kept: Kept<'_>,
     multiple: usize,
     budget: usize,
-) -> Vec<Range<usize>> {
+) -> Result<Vec<Range<usize>>, EngineError> {
     let n_prompts = prompts.clean.len();
     let mut all: Vec<Range<usize>> = Vec::new();
     let mut bytes = 0;
     for first in (0..n_prompts).step_by(multiple.max(1)) {
         let group = first..(first + multiple.max(1)).min(n_prompts);
         let needed: usize = group.clone().map(|prompt| prompt_bytes(config, prompts, prompt, kept)).sum();
+        if needed > budget {
+            let what = format!("prompts {} to {} of {}", group.start, group.end - 1, prompts.name);
+            return Err(EngineError::Memory { what, needed, budget });
+        }
         match all.last_mut() {
             Some(last) if bytes + needed <= budget => {
                 last.end = group.end;
@@ -81,7 +90,7 @@ pub fn stretches(
             }
         }
     }
-    all
+    Ok(all)
 }
 
 /// The prompts of a range as a dataset of their own.
@@ -137,7 +146,7 @@ pub fn baselines<B: Backend>(
 ) -> Result<Baselines, EngineError> {
     let kept = Kept { sites: &[], positions: &[] };
     let mut parts = Vec::new();
-    for range in stretches(engine.config(), prompts, kept, 1, budget) {
+    for range in stretches(engine.config(), prompts, kept, 1, budget)? {
         parts.push(PairedRun::new(engine, part(prompts, range), &[], &[], false)?.baselines().clone());
     }
     Ok(joined_baselines(parts))
@@ -147,20 +156,19 @@ pub fn baselines<B: Backend>(
 pub struct Progress<'a> {
     /// Share of the work that is done.
     pub share: f64,
-    /// Cells that have become complete, in the order of the cells.
-    pub finished: &'a [usize],
-    /// Scores of all cells over the whole dataset; whole for the finished ones.
-    pub scores: &'a [Scores],
+    /// Cells that have become complete, by their places in the list of cells, with their scores over the whole dataset.
+    pub finished: Vec<(usize, Scores)>,
     /// Baselines of the stretches that have been run; of the whole dataset as soon as a cell is finished.
     pub baselines: &'a Baselines,
 }
 
-/// Baselines of a dataset and the scores of every cell, in order. The dataset goes through the model in stretches that
-/// keep at most `budget` bytes (on each device); the engine's peers do their share of the cells. `told` hears of every
-/// finished batch, and its error ends the work.
+/// Patches every cell into a dataset and returns its baselines; the cells' scores go to `told`, which hears of every
+/// finished batch and whose error ends the work. The dataset goes through the model in stretches that keep at most
+/// `budget` bytes (on each device), and the cells in portions, so memory does not grow with either; the engine's peers do
+/// their share of the cells.
 ///
 /// # Errors
-/// Those of [`Plan::new`], [`Plan::run`], [`PairedRun::new`] and of `told`.
+/// Those of [`Plan::new`], [`Plan::run`], [`PairedRun::new`], [`stretches`] and of `told`.
 pub fn patch_dataset<B: Backend, E: From<EngineError> + Send>(
     engine: &Engine<B>,
     prompts: &PairedPrompts,
@@ -168,35 +176,34 @@ pub fn patch_dataset<B: Backend, E: From<EngineError> + Send>(
     metrics: &[Metric],
     budget: usize,
     told: impl FnMut(Progress<'_>) -> Result<(), E> + Send,
-) -> Result<(Baselines, Vec<Scores>), E> {
+) -> Result<Baselines, E> {
     if cells.is_empty() || engine.with_its_peers().len() == 1 {
         return patch_share(engine, prompts, cells, metrics, budget, told);
     }
-    let baselines = Baselines { clean: no_scores(), corrupted: no_scores(), positive: Vec::new() };
-    let all = Mutex::new((baselines, vec![no_scores(); cells.len()], 0.0, told));
+    let all = Mutex::new((no_baselines(), 0.0, told));
     on_every_device(engine, cells.len(), |engine, numbers| -> Result<(), E> {
         let own: Vec<Cell> = numbers.iter().map(|&number| cells[number].clone()).collect();
         let weight = own.len() as f64 / cells.len() as f64;
         let mut before = 0.0;
-        let (baselines, _) = patch_share(engine, prompts, &own, metrics, budget, |progress| {
-            let (_, scores, share, told) = &mut *locked(&all);
+        let baselines = patch_share(engine, prompts, &own, metrics, budget, |progress| {
+            let (_, share, told) = &mut *locked(&all);
             *share += weight * (progress.share - before);
             before = progress.share;
-            let finished: Vec<usize> = progress.finished.iter().map(|&cell| numbers[cell]).collect();
-            for (&cell, &number) in progress.finished.iter().zip(&finished) {
-                scores[number] = progress.scores[cell].clone();
-            }
-            told(Progress { share: *share, finished: &finished, scores, baselines: progress.baselines })
+            let finished = progress.finished.into_iter().map(|(cell, scores)| (numbers[cell], scores)).collect();
+            told(Progress { share: *share, finished, baselines: progress.baselines })
         })?;
         locked(&all).0 = baselines;
         Ok(())
     })?;
-    let (baselines, scores, ..) = all.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Ok((baselines, scores))
+    Ok(all.into_inner().unwrap_or_else(PoisonError::into_inner).0)
 }
 
 fn no_scores() -> Scores {
     joined_scores(Vec::new())
+}
+
+fn no_baselines() -> Baselines {
+    joined_baselines(Vec::new())
 }
 
 /// As [`patch_dataset`], on one device.
@@ -207,41 +214,49 @@ pub(super) fn patch_share<B: Backend, E: From<EngineError>>(
     metrics: &[Metric],
     budget: usize,
     mut told: impl FnMut(Progress<'_>) -> Result<(), E>,
-) -> Result<(Baselines, Vec<Scores>), E> {
+) -> Result<Baselines, E> {
     let Needs { sites, positions } = Needs::of(cells, engine.config().n_layers);
-    let ranges = stretches(engine.config(), prompts, Kept { sites: &sites, positions: &positions }, 1, budget);
-    let no_baselines = || Baselines { clean: no_scores(), corrupted: no_scores(), positive: Vec::new() };
-    let mut scores = vec![no_scores(); cells.len()];
-    let mut baselines = no_baselines();
-    let size = if ranges.len() == 1 { cells.len() } else { PORTION }.max(1);
+    let ranges = stretches(engine.config(), prompts, Kept { sites: &sites, positions: &positions }, 1, budget)?;
+    let size = if ranges.len() == 1 { PORTION } else { PORTION_OF_STRETCHES };
     let portions = cells.len().div_ceil(size).max(1);
+    let mut baselines = no_baselines();
+    let mut captured = None;
     for portion in 0..portions {
         let first = portion * size;
         let members = &cells[first..(first + size).min(cells.len())];
+        let mut scores = vec![no_scores(); members.len()];
         baselines = no_baselines();
         for (number, range) in ranges.iter().enumerate() {
-            let part = part(prompts, range.clone());
-            let members: Vec<Cell> = members.iter().map(|cell| cell.part(range)).collect();
-            let plan = Plan::new(engine.config(), &part, &members, engine.max_tokens())?;
-            let paired = PairedRun::new(engine, part, &sites, &positions, metrics.contains(&Metric::ProbDiff))?;
+            let paired = match captured.take() {
+                // The only stretch serves every portion.
+                Some(paired) if ranges.len() == 1 => paired,
+                _ => {
+                    let part = part(prompts, range.clone());
+                    PairedRun::new(engine, part, &sites, &positions, metrics.contains(&Metric::ProbDiff))?
+                }
+            };
             baselines = joined_baselines(vec![baselines, paired.baselines().clone()]);
+            let members: Vec<Cell> = members.iter().map(|cell| cell.part(range)).collect();
+            let plan = Plan::new(engine.config(), paired.prompts(), &members, engine.max_tokens())?;
             let last = number + 1 == ranges.len();
             let found = plan.run(engine, &paired, metrics, |step: Step<'_>| {
                 let share = (number as f64 + step.share) / ranges.len() as f64;
                 let share = (portion as f64 + share) / portions as f64;
-                let finished = if last { step.finished } else { &[] };
-                for &cell in finished {
-                    scores[first + cell].extend(&step.scores[cell]);
-                }
-                let finished: Vec<usize> = finished.iter().map(|cell| first + cell).collect();
-                told(Progress { share, finished: &finished, scores: &scores, baselines: &baselines })
+                let whole = |&cell: &usize| {
+                    let mut all = std::mem::replace(&mut scores[cell], no_scores());
+                    all.extend(&step.scores[cell]);
+                    (first + cell, all)
+                };
+                let finished = if last { step.finished.iter().map(whole).collect() } else { Vec::new() };
+                told(Progress { share, finished, baselines: &baselines })
             })?;
             if !last {
-                scores[first..].iter_mut().zip(&found).for_each(|(all, found)| all.extend(found));
+                scores.iter_mut().zip(&found).for_each(|(all, found)| all.extend(found));
             }
+            captured = Some(paired);
         }
     }
-    Ok((baselines, scores))
+    Ok(baselines)
 }
 
 /// One residual vector per clean prompt, `(prompts, d_model)`, from in front of each of `layers`, at the positions of
@@ -262,7 +277,7 @@ pub fn embeddings_at<B: Backend>(
     let sites: Vec<Site> = layers.iter().map(|&layer| Site::resid(layer, config.n_layers)).collect();
     let mut found: BTreeMap<usize, Vec<f32>> = layers.iter().map(|&layer| (layer, Vec::new())).collect();
     let kept = Kept { sites: &sites, positions: &[] };
-    for range in stretches(config, prompts, kept, 1, budget) {
+    for range in stretches(config, prompts, kept, 1, budget)? {
         let sequences: Vec<Vec<u32>> =
             prompts.clean[range.clone()].iter().map(|&sequence| prompts.sequences[sequence].clone()).collect();
         let run = engine.run(&sequences, &sites, &[], Output::None)?;

@@ -6,7 +6,7 @@ use super::test_sets::TestSets;
 use crate::backend::Backend;
 use crate::directions::Method;
 use crate::directions::das::{Rotation, TrainError, TrainSettings, Trained, Training, train};
-use crate::engine::{Engine, Needs, PairedRun, PatchPositions, Site};
+use crate::engine::{Engine, EngineError, Needs, PairedRun, PatchPositions, Site};
 use crate::model::ModelConfig;
 use crate::types::{Matrix, PairedPrompts};
 use std::collections::BTreeSet;
@@ -74,7 +74,11 @@ fn train_share<B: Backend, E: From<TrainError>>(
     let budget = plan.budget / (1 + plan.tests.len());
     let run = |range, jobs: &[DasJob]| captured(engine, part(prompts, range), jobs);
     let tests = TestSets::new(engine, plan.tests, jobs, budget).map_err(TrainError::from)?;
-    let whole = pieces(engine.config(), prompts, jobs, plan.settings.batch_size, budget);
+    let whole = match pieces(engine.config(), prompts, jobs, plan.settings.batch_size, budget) {
+        // Fewer jobs at a time need less.
+        Err(EngineError::Memory { .. }) => Vec::new(),
+        whole => whole.map_err(TrainError::from)?,
+    };
     if let [all] = &whole[..] {
         let paired = run(all.clone(), jobs)?;
         for (number, job) in jobs.iter().enumerate() {
@@ -97,7 +101,8 @@ fn train_share<B: Backend, E: From<TrainError>>(
         };
         let mut turns: Vec<Turn<B>> = members.iter().map(|job| Turn { training: begin(job), runs: true }).collect();
         for _ in 0..plan.settings.epochs {
-            for range in pieces(engine.config(), prompts, members, plan.settings.batch_size, budget) {
+            let pieces = pieces(engine.config(), prompts, members, plan.settings.batch_size, budget);
+            for range in pieces.map_err(TrainError::from)? {
                 let paired = run(range, members)?;
                 turns.iter_mut().for_each(|turn| turn.advance(engine, &paired));
             }
@@ -161,7 +166,7 @@ fn pieces(
     jobs: &[DasJob],
     batch_size: usize,
     budget: usize,
-) -> Vec<Range<usize>> {
+) -> Result<Vec<Range<usize>>, EngineError> {
     let Needs { sites, positions } = needs(jobs, config.n_layers);
     stretches(config, prompts, Kept { sites: &sites, positions: &positions }, batch_size, budget)
 }

@@ -202,7 +202,7 @@ pub fn logit_attribution<B: Backend>(
         })
         .collect();
     let norm = engine.frozen_norm()?;
-    for range in stretches(config, prompts, Kept { sites: &sites, positions: &[] }, 1, budget) {
+    for range in stretches(config, prompts, Kept { sites: &sites, positions: &[] }, 1, budget)? {
         let paired = PairedRun::new(engine, part(prompts, range), &sites, &[], false)?;
         for &(clean, sign) in of.runs() {
             let reader = Reader::new(engine, &paired, &norm, clean)?;
@@ -228,7 +228,7 @@ pub fn head_contributions<B: Backend>(
     let sites = [&heads[..], &[Site::resid(config.n_layers, config.n_layers)]].concat();
     let norm = engine.frozen_norm()?;
     let mut all = Vec::new();
-    for range in stretches(config, prompts, Kept { sites: &sites, positions: &[] }, 1, budget) {
+    for range in stretches(config, prompts, Kept { sites: &sites, positions: &[] }, 1, budget)? {
         let paired = PairedRun::new(engine, part(prompts, range), &sites, &[], false)?;
         all.extend(Reader::new(engine, &paired, &norm, true)?.parts(&heads, config.d_head)?);
     }

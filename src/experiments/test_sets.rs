@@ -1,6 +1,6 @@
 //! Test sets of a training: datasets it does not learn from, whose loss is noted after every epoch.
 
-use super::chunks::{Kept, patch_share, stretches};
+use super::chunks::{Kept, Progress, patch_share, stretches};
 use super::das_fits::DasJob;
 use super::patching_suite::{Layers, residual_cell};
 use crate::backend::Backend;
@@ -38,7 +38,7 @@ impl<'a, B: Backend> TestSets<'a, B> {
                 jobs.iter().filter_map(|job| job.test_positions.get(number).copied()).collect();
             let positions: Vec<PatchPositions> = positions.into_iter().collect();
             let kept = Kept { sites: &sites, positions: &positions };
-            let fits = stretches(engine.config(), test, kept, 1, budget).len() == 1;
+            let fits = stretches(engine.config(), test, kept, 1, budget)?.len() == 1;
             let run = || PairedRun::new(engine, test.clone(), &sites, &positions, false);
             Ok((test, fits.then(run).transpose()?))
         };
@@ -87,6 +87,12 @@ impl<'a, B: Backend> TestSets<'a, B> {
             let scores = plan.run(self.engine, paired, &metrics, |_| Ok::<(), EngineError>(()))?;
             return Ok((paired.baselines().clone(), scores));
         }
-        patch_share(self.engine, prompts, cells, &metrics, self.budget, |_| Ok(()))
+        let mut scores = vec![None; cells.len()];
+        let told = |progress: Progress<'_>| {
+            progress.finished.into_iter().for_each(|(cell, found)| scores[cell] = Some(found));
+            Ok::<(), EngineError>(())
+        };
+        let baselines = patch_share(self.engine, prompts, cells, &metrics, self.budget, told)?;
+        Ok((baselines, scores.into_iter().flatten().collect()))
     }
 }

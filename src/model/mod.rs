@@ -84,6 +84,11 @@ impl ModelConfig {
         let matrices = if self.gated_mlp { 3 } else { 2 };
         attention + matrices * self.d_model * self.d_mlp
     }
+
+    /// Values that a token has at any one time on its way through a block.
+    pub fn passing_values(&self) -> usize {
+        8 * self.d_model + 2 * self.d_mlp
+    }
 }
 
 /// Gain and bias of a norm that was not folded into the product behind it.

@@ -51,7 +51,7 @@ impl Ledger {
         let mut ledger = Self { file, read: Read::new(path.clone()) };
         ledger.locked(|ledger| {
             ledger.catch_up()?;
-            match &ledger.read.configuration {
+            match ledger.read.begun()? {
                 Some(found) => same_configuration(&path, configuration, found),
                 None => {
                     let version = env!("CARGO_PKG_VERSION").to_owned();
@@ -84,6 +84,7 @@ impl Ledger {
         let mut read = Read::new(path.clone());
         read.catch_up(&file)?;
         read.tell_damage();
+        read.begun()?;
         Ok(read.configuration.map(|configuration| (configuration, read.state)))
     }
 
@@ -200,6 +201,14 @@ impl Read {
 
     fn io(&self, source: io::Error) -> SweepError {
         SweepError::Io { path: self.path.clone(), source }
+    }
+
+    /// The configuration, unless nothing has been recorded yet. Records whose header is damaged could be anybody's.
+    fn begun(&self) -> Result<Option<&Configuration>, SweepError> {
+        match &self.configuration {
+            None if self.records > 0 => Err(self.wrong("header", "the sweep's configuration", "a damaged line")),
+            configuration => Ok(configuration.as_ref()),
+        }
     }
 
     fn wrong(&self, field: impl Into<String>, expected: impl Into<String>, found: impl Into<String>) -> SweepError {

@@ -40,8 +40,14 @@ impl Running {
         // As readable as the ledger is.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let file = builder.prefix(PREFIX).suffix(SUFFIX).tempfile_in(folder).map_err(io)?;
+        let builder = builder.prefix(PREFIX).suffix(SUFFIX);
+        let mut file = builder.tempfile_in(folder).map_err(io)?;
         file.as_file().lock().map_err(io)?;
+        // Until it was locked, somebody who looked may have taken it for that of a dead process, and taken it away.
+        while !file.path().exists() {
+            file = builder.tempfile_in(folder).map_err(io)?;
+            file.as_file().lock().map_err(io)?;
+        }
         Ok(Self { file, shard: shard.map(|shard| shard.to_string()) })
     }
 

@@ -2,8 +2,8 @@
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// SIGUSR1 is what batch systems can be told to send ahead of a preemption.
 #[cfg(unix)]
@@ -23,18 +23,22 @@ impl Stop {
     /// sysexits.h.
     pub const EXIT_CODE: u8 = 75;
 
-    /// Starts listening.
+    /// Listens from the first call on: what was asked for during one sweep of a process holds for those behind it.
     ///
     /// # Errors
     /// Those of the operating system.
     pub fn listen() -> io::Result<Self> {
+        static LISTENING: OnceLock<Stop> = OnceLock::new();
+        if let Some(stop) = LISTENING.get() {
+            return Ok(stop.clone());
+        }
         let asked = Arc::new(AtomicBool::new(false));
         for signal in SIGNALS {
             // In this order: the first signal finds the flag down, passes by, and raises it.
             signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, asked.clone())?;
             signal_hook::flag::register(signal, asked.clone())?;
         }
-        Ok(Self { asked })
+        Ok(LISTENING.get_or_init(|| Self { asked }).clone())
     }
 
     /// Was a stop asked for?

@@ -84,6 +84,21 @@ fn a_damaged_record_costs_its_own_cell_only() {
 }
 
 #[test]
+fn records_behind_a_damaged_header_could_be_anybodys() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(ledger(folder.path(), 2));
+    let path = folder.path().join(Ledger::FILE);
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replacen("f32", "f16", 1)).unwrap();
+    for error in [Ledger::open(folder.path(), &shared("f32")).unwrap_err(), Ledger::read(folder.path()).unwrap_err()] {
+        assert!(error.to_string().contains("ledger.jsonl: header: expected"), "{error}");
+    }
+    // Without a record there is nothing to be mistaken about.
+    std::fs::write(&path, "").unwrap();
+    assert!(Ledger::read(folder.path()).unwrap().is_none());
+}
+
+#[test]
 fn another_configuration_or_format_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     drop(ledger(folder.path(), 1));

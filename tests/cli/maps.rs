@@ -146,3 +146,49 @@ fn a_broken_analysis_is_named_before_it_begins() {
     run_in(data.path(), &other).fails(1, &["[groups.pythia-160m] is missing", "demo, gpt2-small"]);
     assert_eq!(files(data.path()).len(), 1, "nothing was run");
 }
+
+/// The arrays and tables of a run's maps.
+fn maps(data: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let table = |path: &Path| path.extension().is_some_and(|ending| ending == "npy" || ending == "csv");
+    files(data).into_iter().filter(|(path, _)| path.to_string_lossy().contains("_patching_") && table(path)).collect()
+}
+
+#[test]
+fn shards_of_maps_joined_are_the_whole_maps() {
+    let exact = ["activation-patching-maps", "--maps", "z,resid_pre", "--metrics", "logit_diff,prob_diff"];
+    let paths = ["path-patching", "--senders", "z", "--receivers", "v:2.2,v:2.3", "--positions", "EACH"];
+    for command in [&exact[..], &paths[..]] {
+        let whole = tempfile::tempdir().unwrap();
+        run_in(whole.path(), command).success();
+        let data = tempfile::tempdir().unwrap();
+        for shard in ["0/3", "1/3", "2/3"] {
+            run_in(data.path(), &[command, &["--shard", shard]].concat()).success();
+        }
+        assert!(maps(data.path()).is_empty(), "a shard has no maps");
+        let status = run_in(data.path(), &["status", "--json"]).success().json();
+        let done: Vec<u64> = (0..3).map(|shard| status[shard]["done"].as_u64().unwrap()).collect();
+        assert!(done.iter().all(|count| count.abs_diff(done[0]) <= 2), "metrics share a pass: {done:?}");
+        let merged = run_in(data.path(), &["merge"]).success();
+        assert!(merged.stdout.contains(" 0 missing"), "{}", merged.stdout);
+        let last = run_in(data.path(), command).success();
+        assert!(!last.stderr.contains("times that"), "nothing is computed again: {}", last.stderr);
+        assert!(maps(data.path()) == maps(whole.path()) && !maps(whole.path()).is_empty());
+    }
+}
+
+#[test]
+fn maps_go_on_where_they_were_killed() {
+    let command = ["activation-patching-maps", "--maps", "z_by_position,resid_pre"];
+    let whole = tempfile::tempdir().unwrap();
+    run_in(whole.path(), &command).success();
+    let data = tempfile::tempdir().unwrap();
+    let mut child = sweeps::spawn(data.path(), &[&command[..], &["--threads", "1"]].concat());
+    sweeps::wait_for_records(&sweeps::ledger(data.path()), 0);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let status = run_in(data.path(), &["status", "--json"]).success().json();
+    assert!(status[0]["done"].as_u64().unwrap() > 0 && status[0]["missing"].as_u64().unwrap() > 0, "{status}");
+    assert!(maps(data.path()).is_empty());
+    run_in(data.path(), &command).success();
+    assert!(maps(data.path()) == maps(whole.path()));
+}

@@ -33,7 +33,7 @@ fn undisturbed() -> &'static BTreeMap<PathBuf, Vec<u8>> {
     })
 }
 
-fn spawn(data: &Path, arguments: &[&str]) -> Child {
+pub fn spawn(data: &Path, arguments: &[&str]) -> Child {
     std::process::Command::new(env!("CARGO_BIN_EXE_actpatch"))
         .args(arguments)
         .arg("--data-dir")
@@ -45,7 +45,7 @@ fn spawn(data: &Path, arguments: &[&str]) -> Child {
         .unwrap()
 }
 
-fn ledger(data: &Path) -> PathBuf {
+pub fn ledger(data: &Path) -> PathBuf {
     data.join("demo").join(Ledger::FILE)
 }
 
@@ -54,10 +54,10 @@ fn outcomes(ledger: &Path) -> usize {
     std::fs::read_to_string(ledger).map_or(0, |text| text.matches("\"kind\":\"done\"").count())
 }
 
-/// Waits until a sweep has recorded something.
-fn wait_for_records(ledger: &Path) {
+/// Waits until a sweep has recorded something, beside the `before` outcomes that were there.
+pub fn wait_for_records(ledger: &Path, before: usize) {
     let started = Instant::now();
-    while outcomes(ledger) == 0 {
+    while outcomes(ledger) <= before {
         assert!(started.elapsed() < Duration::from_secs(120), "nothing was recorded");
         std::thread::sleep(Duration::from_millis(2));
     }
@@ -111,8 +111,9 @@ fn a_sweep_killed_fifty_times_ends_as_if_nothing_had_happened() {
 fn a_signal_stops_a_sweep_between_batches() {
     for signal in ["TERM", "INT", "USR1"] {
         let data = fitted();
+        let before = outcomes(&ledger(data.path()));
         let child = spawn(data.path(), &[&SWEEP[..], &["--threads", "1", "--batch-tokens", "64"]].concat());
-        wait_for_records(&ledger(data.path()));
+        wait_for_records(&ledger(data.path()), before);
         let kill = std::process::Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap();
         assert!(kill.success());
         let output = child.wait_with_output().unwrap();
@@ -275,7 +276,7 @@ fn failed_cells_keep_their_error_until_they_are_retried() {
 fn two_processes_share_a_folder() {
     let data = fitted();
     let both = [(); 2].map(|()| spawn(data.path(), &SWEEP));
-    wait_for_records(&ledger(data.path()));
+    wait_for_records(&ledger(data.path()), 0);
     for child in both {
         let output = child.wait_with_output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -304,4 +305,57 @@ fn a_full_disk_stops_a_sweep_and_costs_nothing_that_was_recorded() {
     let rest = run_in(data.path(), &SWEEP).success();
     assert!(!rest.stderr.contains("unfinished") && rest.stderr.contains("cells exist already"), "{}", rest.stderr);
     assert!(results(data.path()) == *undisturbed());
+}
+
+#[test]
+fn a_small_memory_budget_changes_no_value_and_one_that_is_too_small_says_what_is_needed() {
+    let data = fitted();
+    run_in(data.path(), &[&SWEEP[..], &["--memory", "1kB"]].concat())
+        .fails(1, &["prompts 0 to 0 of simple_test need", "--memory"]);
+    run_in(data.path(), &[&SWEEP[..], &["--memory", "lots"]].concat()).fails(2, &["--memory", "lots"]);
+    // A few prompts at a time, and batches of a few rows.
+    run_in(data.path(), &[&SWEEP[..], &["--memory", "400kB"]].concat()).success();
+    assert!(results(data.path()) == *undisturbed());
+}
+
+#[test]
+fn shards_of_fits_are_all_fits() {
+    let fit = ["fit-directions", "--methods", "das,kmeans", "--layers", "0..2", "--epochs", "2"];
+    let directions = |data: &Path| -> BTreeMap<PathBuf, Vec<u8>> {
+        files(data).into_iter().filter(|(path, _)| path.extension().is_some_and(|ending| ending == "npy")).collect()
+    };
+    let (whole, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    run_in(whole.path(), &fit).success();
+    run_in(data.path(), &[&fit[..], &["--shard", "1/2"]].concat()).success();
+    let second = directions(data.path()).len();
+    run_in(data.path(), &[&fit[..], &["--shard", "0/2"]].concat()).success();
+    assert!((1..=2).contains(&second), "one or two of three DAS fits, found {second}");
+    assert!(directions(data.path()) == directions(whole.path()) && directions(data.path()).len() == 6);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_keeps_the_next_model_from_being_begun() {
+    let (data, elsewhere) = (fitted(), tempfile::tempdir().unwrap());
+    let other = elsewhere.path().join("copy");
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/models/demo");
+    std::fs::create_dir(&other).unwrap();
+    for entry in std::fs::read_dir(demo).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), other.join(entry.file_name())).unwrap();
+    }
+    let models = format!("demo,{}", other.display());
+    run_in(data.path(), &["random-directions", "--models", other.to_str().unwrap()]).success();
+    // The copy has random directions alone.
+    let sweep = [&["direction-patching-suite", "--directions", "random*", "--models", &models], &SWEEP[3..]].concat();
+    let before = outcomes(&ledger(data.path()));
+    let child = spawn(data.path(), &[&sweep[..], &["--threads", "1", "--batch-tokens", "64"]].concat());
+    wait_for_records(&ledger(data.path()), before);
+    let kill = std::process::Command::new("kill").args(["-s", "TERM", &child.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(75), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!data.path().join("copy").join(Ledger::FILE).exists());
+    run_in(data.path(), &sweep).success();
+    assert!(data.path().join("copy").join(Ledger::FILE).exists());
 }

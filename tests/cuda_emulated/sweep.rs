@@ -38,14 +38,18 @@ fn cells(config: &actpatch::model::ModelConfig) -> Vec<Cell> {
 fn patched(engine: &Engine<CudaBackend>) -> (Result<Vec<Scores>, EngineError>, Vec<usize>) {
     let (prompts, cells) = (pairs(engine.config().d_vocab), cells(engine.config()));
     let (mut finished, mut share) = (Vec::new(), 0.0);
+    let mut scores = vec![None; cells.len()];
     let result = patch_dataset(engine, &prompts, &cells, &[Metric::LogitDiff], MEMORY_BUDGET, |progress| {
         assert!(progress.share >= share && progress.share < 1.0 + 1e-9, "{} behind {share}", progress.share);
         share = progress.share;
-        assert!(progress.finished.iter().all(|&cell| progress.scores[cell].logit_differences.len() == 4));
-        finished.extend_from_slice(progress.finished);
+        for (cell, found) in progress.finished {
+            assert_eq!(found.logit_differences.len(), 4);
+            finished.push(cell);
+            scores[cell] = Some(found);
+        }
         Ok(())
     });
-    (result.map(|(_, scores)| scores), finished)
+    (result.map(|_| scores.into_iter().flatten().collect()), finished)
 }
 
 fn trained(engine: &Engine<CudaBackend>, layers: Range<usize>) -> Result<BTreeMap<usize, Trained>, TrainError> {

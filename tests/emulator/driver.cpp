@@ -444,6 +444,13 @@ int cuMemAlloc_v2(Address* address, size_t bytes) {
     counters[BYTES_IN_USE] += long(bytes);
     return SUCCESS;
 }
+int cuMemGetInfo_v2(size_t* available, size_t* total) {
+    int device = current_device();
+    if (device < 0) return INVALID_CONTEXT;
+    *total = size_t(values[MEMORY]);
+    *available = *total - size_t(in_use[device]);
+    return SUCCESS;
+}
 int cuMemFree_v2(Address address) {
     if (capturing_streams) return STREAM_CAPTURE_UNSUPPORTED;
     std::lock_guard<std::mutex> guard(lock);

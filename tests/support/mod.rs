@@ -1,6 +1,7 @@
 //! Model folders for tests: the fixtures' tensors, changed and written again.
 #![allow(dead_code, reason = "every test binary uses another part")]
 
+use actpatch::engine::{EngineError, MEMORY_BUDGET};
 use actpatch::model::{HubSettings, LoadOptions, Model, ModelError, WeightProcessing};
 use actpatch::types::PairedPrompts;
 use half::{bf16, f16};
@@ -171,5 +172,16 @@ pub fn circuit_prompts(tensors: &Tensors) -> PairedPrompts {
         positive: (0..n).map(|row| row % 2 == 0).collect(),
         answers: answers.collect(),
         positions: BTreeMap::new(),
+    }
+}
+
+/// What `run` finds under the usual memory budget, or under the least with which it runs: one prompt at a time.
+pub fn within<T>(least: bool, run: impl Fn(usize) -> Result<T, EngineError>) -> T {
+    let mut budget = if least { 1 } else { MEMORY_BUDGET };
+    loop {
+        match run(budget) {
+            Err(EngineError::Memory { needed, .. }) if needed > budget => budget = needed,
+            result => return result.unwrap(),
+        }
     }
 }

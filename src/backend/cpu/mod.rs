@@ -88,6 +88,14 @@ impl Backend for CpuBackend {
         Some(peak::peak(self.isa, self.dtype))
     }
 
+    fn free_memory(&self) -> Option<usize> {
+        let mut system = sysinfo::System::new();
+        system.refresh_memory();
+        // A job may be allowed less than the machine has.
+        let allowed = system.cgroup_limits().map_or(u64::MAX, |limits| limits.free_memory);
+        usize::try_from(system.available_memory().min(allowed)).ok().filter(|bytes| *bytes > 0)
+    }
+
     fn tensor(&self, len: usize) -> Result<CpuTensor> {
         Ok(self.pool.take(len))
     }

@@ -239,6 +239,11 @@ impl Device {
         format!("cuda:{} ({}, compute capability {major}.{minor}", self.index, self.name)
     }
 
+    /// Bytes of the GPU's memory that nobody uses.
+    pub fn free_memory(&self) -> Option<usize> {
+        self.queue.free_memory()
+    }
+
     /// The stream that everything runs on.
     pub fn queue(&self) -> &Queue {
         &self.queue

@@ -109,6 +109,10 @@ impl Backend for CudaBackend {
         format!("{}, {})", self.device.describe(), self.dtype)
     }
 
+    fn free_memory(&self) -> Option<usize> {
+        self.device.free_memory()
+    }
+
     fn tensor(&self, len: usize) -> Result<CudaTensor> {
         self.device.take(len)
     }

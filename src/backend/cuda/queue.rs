@@ -167,6 +167,11 @@ impl Queue {
         self.stream.context().bind_to_thread().map_err(device_error("turning to the GPU"))
     }
 
+    /// Bytes of the GPU's memory that nobody uses.
+    pub fn free_memory(&self) -> Option<usize> {
+        self.stream.context().mem_get_info().ok().map(|(free, _)| free)
+    }
+
     /// Copies values to device memory at `to`.
     ///
     /// # Safety

@@ -10,7 +10,7 @@ use crate::datasets::{Catalogue, PairedPrompts};
 use crate::directions::{Direction, DirectionName, FitRecord, Method, similarity};
 use crate::engine::{Engine, Metric};
 use crate::experiments::activation_maps::{MapKind, activation_maps};
-use crate::experiments::chunks::{MEMORY_BUDGET, baselines};
+use crate::experiments::chunks::baselines;
 use crate::experiments::path_patching::{
     Method as PathMethod, NodePattern, Nodes, Paths, SenderPositions, path_patching,
 };
@@ -314,7 +314,7 @@ impl DeviceWork for Baselines {
     type Output = Values;
 
     fn run<B: Backend>(self, engine: &Engine<B>) -> Result<Values> {
-        let (clean, corrupted) = baselines(engine, &self.prompts, MEMORY_BUDGET)?.logit_differences();
+        let (clean, corrupted) = baselines(engine, &self.prompts, engine.memory_budget())?.logit_differences();
         Ok(Values::from([("clean".into(), clean), ("corrupted".into(), corrupted)]))
     }
 }
@@ -330,7 +330,7 @@ impl DeviceWork for ActivationMaps {
     fn run<B: Backend>(self, engine: &Engine<B>) -> Result<Values> {
         let told = |_| -> Result<()> { Ok(()) };
         let (kinds, metrics) = ([self.kind], [Metric::LogitDiff]);
-        let (_, maps) = activation_maps(engine, &self.prompts, &kinds, &metrics, MEMORY_BUDGET, told)?;
+        let (_, maps) = activation_maps(engine, &self.prompts, &kinds, &metrics, engine.memory_budget(), told)?;
         Ok(maps.iter().flat_map(|map| percentages(&map.shape, &map.values)).collect())
     }
 }
@@ -346,7 +346,7 @@ impl DeviceWork for PathMaps {
     fn run<B: Backend>(self, engine: &Engine<B>) -> Result<Values> {
         let told = |_| -> Result<()> { Ok(()) };
         let metrics = [Metric::LogitDiffNoising];
-        let (_, maps, _) = path_patching(engine, &self.prompts, &self.paths, &metrics, MEMORY_BUDGET, told)?;
+        let (_, maps, _) = path_patching(engine, &self.prompts, &self.paths, &metrics, engine.memory_budget(), told)?;
         Ok(maps.iter().flat_map(|map| percentages(&map.shape, &map.values)).collect())
     }
 }

@@ -99,6 +99,7 @@ pub struct PathFlops {
 }
 
 /// One number of a map: senders that act together, receivers that they reach, and where.
+#[derive(Clone)]
 struct Case {
     senders: Vec<Node>,
     receivers: Vec<Node>,
@@ -120,14 +121,35 @@ pub fn path_patching<B: Backend, E: From<EngineError>>(
     paths: &Paths,
     metrics: &[Metric],
     budget: usize,
-    mut told: impl FnMut(f64) -> Result<(), E>,
+    told: impl FnMut(f64) -> Result<(), E>,
 ) -> Result<(Baselines, Vec<PathMap>, PathFlops), E> {
+    paths.check(engine.config(), prompts)?;
+    let (axes, shape) = paths.axes(engine.config(), prompts)?;
+    let all: Vec<usize> = (0..shape.iter().product()).collect();
+    let (baselines, values, flops) = path_values(engine, prompts, paths, metrics, &all, budget, told)?;
+    let map = |(&metric, values)| PathMap { axes: axes.clone(), shape: shape.clone(), metric, values };
+    Ok((baselines, metrics.iter().zip(values).map(map).collect(), flops))
+}
+
+/// Some values of the maps of [`path_patching`]: per metric those at `places`, which are numbers in row-major order.
+///
+/// # Errors
+/// Those of [`path_patching`]; a place outside the map.
+pub fn path_values<B: Backend, E: From<EngineError>>(
+    engine: &Engine<B>,
+    prompts: &PairedPrompts,
+    paths: &Paths,
+    metrics: &[Metric],
+    places: &[usize],
+    budget: usize,
+    mut told: impl FnMut(f64) -> Result<(), E>,
+) -> Result<(Baselines, Vec<Vec<f64>>, PathFlops), E> {
     let config = engine.config();
     let mode = common_mode(metrics)?;
     paths.check(config, prompts)?;
     let sites = paths.captured(config);
     let positions = [PatchPositions::Last];
-    let ranges = stretches(config, prompts, Kept { sites: &sites, positions: &positions }, 1, budget);
+    let ranges = stretches(config, prompts, Kept { sites: &sites, positions: &positions }, 1, budget)?;
     let (mut baselines, mut scores, mut flops) = (Vec::new(), Vec::<Vec<Scores>>::new(), PathFlops::default());
     for (number, range) in ranges.iter().enumerate() {
         let paths = paths.part(range);
@@ -135,7 +157,7 @@ pub fn path_patching<B: Backend, E: From<EngineError>>(
         let probabilities = metrics.contains(&Metric::ProbDiff);
         let paired = PairedRun::new(engine, stretch, &sites, &positions, probabilities)?;
         let work = Work { engine, paired: &paired, mode, metrics, layer_wide: paths.layer_wide };
-        let cases = paths.cases(config, paired.prompts())?;
+        let cases = chosen_cases(paths.cases(config, paired.prompts())?, places)?;
         let share = |done: f64| (number as f64 + done) / ranges.len() as f64;
         let (found, done) = match paths.method {
             Method::ThreeSteps { mlps } => work.three_steps(&cases, mlps, |done| told(share(done)))?,
@@ -149,16 +171,25 @@ pub fn path_patching<B: Backend, E: From<EngineError>>(
         scores.push(found);
     }
     let baselines = joined_baselines(baselines);
-    let joined: Vec<Scores> = (0..scores.first().map_or(0, Vec::len))
+    let joined: Vec<Scores> = (0..places.len())
         .map(|case| joined_scores(scores.iter().map(|stretch| stretch[case].clone()).collect()))
         .collect();
-    let (axes, shape) = paths.axes(config, prompts)?;
-    let map = |&metric: &Metric| {
-        let values = joined.iter().map(|scores| baselines.evaluate(metric, scores)).collect();
-        PathMap { axes: axes.clone(), shape: shape.clone(), metric, values }
+    let of_metric =
+        |&metric: &Metric| joined.iter().map(|scores| baselines.evaluate(metric, scores)).collect::<Vec<f64>>();
+    let values = metrics.iter().map(of_metric).collect();
+    Ok((baselines, values, flops))
+}
+
+fn chosen_cases(all: Vec<Case>, places: &[usize]) -> Result<Vec<Case>, EngineError> {
+    let count = all.len();
+    let chosen = |&place: &usize| {
+        all.get(place).cloned().ok_or_else(|| EngineError::Mismatch {
+            what: "place in a map of paths".into(),
+            expected: format!("less than {count}"),
+            found: place.to_string(),
+        })
     };
-    let maps = metrics.iter().map(map).collect();
-    Ok((baselines, maps, flops))
+    places.iter().map(chosen).collect()
 }
 
 /// What both methods work on.
@@ -299,16 +330,11 @@ impl Paths {
         sites.into_iter().collect()
     }
 
-    /// The shape of the map.
+    /// Names and lengths of the map's axes.
     ///
     /// # Errors
     /// Prompts of unequal length, when there is an axis of positions.
-    pub fn shape(&self, config: &ModelConfig, prompts: &PairedPrompts) -> Result<Vec<usize>, EngineError> {
-        Ok(self.axes(config, prompts)?.1)
-    }
-
-    /// Names and lengths of a map's axes.
-    fn axes(
+    pub fn axes(
         &self,
         config: &ModelConfig,
         prompts: &PairedPrompts,
