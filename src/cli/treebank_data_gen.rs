@@ -5,11 +5,11 @@ use super::device::DeviceWork;
 use crate::backend::Backend;
 use crate::datasets::treebank::{
     Archive, Encoded, Loss, OFFICIAL_ARCHIVE, PairedSentence, Provenance, Scaffold, Split, Treebank, TreebankFiles,
-    answer_tokens, csv_text, dataset_text, encode, pair,
+    answer_tokens, dataset_text, encode, pair, table_of_pairs,
 };
 use crate::engine::Engine;
 use crate::experiments::logit_filter::logit_differences;
-use crate::files::{sha256_of_file, write_whole};
+use crate::files::{csv_bytes, sha256_of_file, write_whole};
 use crate::model::{HubSettings, Model};
 use crate::report::{Manifest, RunRecord, Table};
 use anyhow::{Context, Result};
@@ -172,13 +172,10 @@ fn count_losses(treebank: &Treebank) -> BTreeMap<Loss, usize> {
     counts
 }
 
-fn losses_csv(treebank: &Treebank) -> Result<Vec<u8>> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(["sentence_index", "reason", "text"])?;
-    for (index, text, loss) in &treebank.losses {
-        writer.write_record([index.to_string().as_str(), loss.name(), text])?;
-    }
-    Ok(writer.into_inner()?)
+fn losses_csv(treebank: &Treebank) -> std::io::Result<Vec<u8>> {
+    let row = |(index, text, loss): &(_, String, Loss)| [index.to_string(), loss.name().to_owned(), text.clone()];
+    let header = ["sentence_index", "reason", "text"].map(str::to_owned);
+    csv_bytes(std::iter::once(header).chain(treebank.losses.iter().map(row)))
 }
 
 fn table(outcomes: &[Outcome]) -> String {
@@ -307,7 +304,7 @@ impl Maker<'_> {
     fn write(&self, rows: &[PairedSentence], provenance: &Provenance, folder: &Path) -> Result<()> {
         let (split, scaffold) = (self.split, self.scaffold);
         let csv = scaffold.csv_file(folder, split);
-        write_whole(&csv, &csv_text(rows)?).with_context(|| csv.display().to_string())?;
+        write_whole(&csv, &csv_bytes(table_of_pairs(rows))?).with_context(|| csv.display().to_string())?;
         let file = scaffold.dataset_file(folder, split);
         let text = dataset_text(rows, split, scaffold, provenance);
         write_whole(&file, text.as_bytes()).with_context(|| file.display().to_string())

@@ -44,3 +44,12 @@ pub enum ReportError {
 pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
     crate::files::write_whole(path, bytes).map_err(|source| ReportError::Io { path: path.into(), source })
 }
+
+/// Writes rows as a CSV file, whole.
+pub(super) fn write_csv<R: serde::Serialize>(
+    path: &Path,
+    rows: impl IntoIterator<Item = R>,
+) -> Result<(), ReportError> {
+    let bytes = crate::files::csv_bytes(rows).map_err(|source| ReportError::Io { path: path.into(), source })?;
+    write_whole(path, &bytes)
+}

@@ -1,7 +1,7 @@
 //! `direction_fitting_stats.csv`: how well each fitted direction separates its own and other datasets.
 
 use super::ReportError;
-use super::error::write_whole;
+use super::error::write_csv;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -122,16 +122,7 @@ impl FittingStats {
     /// # Errors
     /// [`ReportError::Io`].
     pub fn write(&self) -> Result<(), ReportError> {
-        let io = |error: csv::Error| ReportError::Io { path: self.path.clone(), source: error.into() };
-        let mut writer = csv::Writer::from_writer(Vec::new());
-        for row in &self.rows {
-            writer.serialize(row).map_err(io)?;
-        }
-        let bytes = writer.into_inner().map_err(|error| ReportError::Io {
-            path: self.path.clone(),
-            source: std::io::Error::other(error.to_string()),
-        })?;
-        write_whole(&self.path, &bytes)
+        write_csv(&self.path, &self.rows)
     }
 }
 

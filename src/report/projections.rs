@@ -2,7 +2,7 @@
 //! its first two components.
 
 use super::ReportError;
-use super::error::write_whole;
+use super::error::write_csv;
 use crate::directions::DirectionName;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -74,13 +74,7 @@ impl Projections {
     /// [`ReportError::Io`].
     pub fn write(&self, folder: &Path, name: &DirectionName) -> Result<PathBuf, ReportError> {
         let path = Self::path(folder, name);
-        let failed = |message: String| ReportError::Io { path: path.clone(), source: std::io::Error::other(message) };
-        let mut writer = csv::Writer::from_writer(Vec::new());
-        for prompt in &self.prompts {
-            writer.serialize(prompt).map_err(|error| failed(error.to_string()))?;
-        }
-        let bytes = writer.into_inner().map_err(|error| failed(error.to_string()))?;
-        write_whole(&path, &bytes)?;
+        write_csv(&path, &self.prompts)?;
         Ok(path)
     }
 }

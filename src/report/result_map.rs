@@ -1,7 +1,7 @@
 //! Maps of results: an array for programs, a long table for people, and a figure.
 
 use super::ReportError;
-use super::error::write_whole;
+use super::error::{write_csv, write_whole};
 use super::figure::{Axis, Bars, Facet, Figure, HeatMap, Plot, Scale};
 use ndarray::ArrayViewD;
 use ndarray_npy::{WritableElement, WriteNpyExt};
@@ -128,16 +128,10 @@ impl ResultMap {
     /// [`ReportError::Io`].
     pub fn write(&self, folder: &Path, stem: &str) -> Result<(), ReportError> {
         let [npy, csv] = Self::paths(folder, stem);
-        let mut writer = csv::Writer::from_writer(Vec::new());
-        let header = self.axes.iter().copied().chain([self.unit]);
-        let mut rows = vec![header.map(str::to_owned).collect::<Vec<_>>()];
-        for (index, value) in self.values.iter().enumerate() {
-            rows.push(self.labels(index).into_iter().chain([value.to_string()]).collect());
-        }
-        rows.iter().try_for_each(|row| writer.write_record(row)).map_err(|error| failed(&csv, error.to_string()))?;
-        let table = writer.into_inner().map_err(|error| failed(&csv, error.to_string()))?;
+        let header = self.axes.iter().copied().chain([self.unit]).map(str::to_owned).collect::<Vec<_>>();
+        let row = |(index, value): (usize, &f64)| self.labels(index).into_iter().chain([value.to_string()]).collect();
         write_array(&npy, &self.shape, &self.values)?;
-        write_whole(&csv, &table)
+        write_csv(&csv, std::iter::once(header).chain(self.values.iter().enumerate().map(row)))
     }
 }
 

@@ -2,7 +2,7 @@
 //! and position under two header rows, values in percent.
 
 use super::ReportError;
-use super::error::write_whole;
+use super::error::write_csv;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -93,7 +93,6 @@ impl SuiteCsv {
     pub fn write(&self) -> Result<(), ReportError> {
         let columns: BTreeSet<(&str, &str)> = self.cells.keys().map(|(_, s, p)| (s.as_str(), p.as_str())).collect();
         let directions: BTreeSet<&str> = self.cells.keys().map(|(d, _, _)| d.as_str()).collect();
-        let mut writer = csv::Writer::from_writer(Vec::new());
         let mut rows = vec![
             std::iter::once("prompt").chain(columns.iter().map(|(set, _)| *set)).map(str::to_owned).collect::<Vec<_>>(),
             std::iter::once("position").chain(columns.iter().map(|(_, p)| *p)).map(str::to_owned).collect(),
@@ -105,13 +104,7 @@ impl SuiteCsv {
             };
             rows.push(std::iter::once(direction.to_owned()).chain(columns.iter().map(value)).collect());
         }
-        let failed =
-            |message: String| ReportError::Io { path: self.path.clone(), source: std::io::Error::other(message) };
-        for row in rows {
-            writer.write_record(&row).map_err(|error| failed(error.to_string()))?;
-        }
-        let bytes = writer.into_inner().map_err(|error| failed(error.to_string()))?;
-        write_whole(&self.path, &bytes)
+        write_csv(&self.path, rows)
     }
 }
 

@@ -3,6 +3,7 @@
 use super::StoredArgs;
 use crate::cli::common::{print, print_json};
 use crate::directions::{Direction, similarity};
+use crate::files::csv_bytes;
 use crate::report::Table;
 use anyhow::{Result, bail};
 use serde_json::json;
@@ -44,12 +45,10 @@ pub(super) fn run(args: &Args) -> Result<()> {
 }
 
 fn csv(names: &[String], cosines: &[Vec<f64>]) -> Result<String> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(["direction"].into_iter().chain(names.iter().map(String::as_str)))?;
-    for (name, row) in names.iter().zip(cosines) {
-        writer.write_record([name.clone()].into_iter().chain(row.iter().map(f64::to_string)))?;
-    }
-    Ok(String::from_utf8(writer.into_inner()?)?)
+    let header = ["direction".to_owned()].into_iter().chain(names.iter().cloned()).collect::<Vec<_>>();
+    let row =
+        |(name, row): (&String, &Vec<f64>)| [name.clone()].into_iter().chain(row.iter().map(f64::to_string)).collect();
+    Ok(String::from_utf8(csv_bytes(std::iter::once(header).chain(names.iter().zip(cosines).map(row)))?)?)
 }
 
 /// Columns carry the rows' numbers: names side by side would not fit on a screen.

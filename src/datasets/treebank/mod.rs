@@ -17,7 +17,7 @@ pub use error::TreebankError;
 pub use files::{FILES, TreebankFiles};
 pub use join::{Loss, Losses, Sentence, Treebank};
 pub use pair::{Encoded, PairedSentence, answer_tokens, encode, pair};
-pub use write::{Provenance, csv_text, dataset_text};
+pub use write::{Provenance, dataset_text, table_of_pairs};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};

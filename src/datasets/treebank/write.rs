@@ -68,16 +68,12 @@ fn toml_string(text: &str) -> String {
     quoted
 }
 
-/// The pairs as CSV: text, label (1 positive, 0 negative), corrupted text, token count.
-///
-/// # Errors
-/// Those of the CSV writer, which has memory alone to fail on.
-pub fn csv_text(rows: &[PairedSentence]) -> Result<Vec<u8>, csv::Error> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(["text", "label", "corrupted_text", "token_count"])?;
-    for row in rows {
+/// The pairs as a table: text, label (1 positive, 0 negative), corrupted text, token count, under a header.
+pub fn table_of_pairs(rows: &[PairedSentence]) -> impl Iterator<Item = [String; 4]> {
+    let row = |row: &PairedSentence| {
         let label = if row.positive { "1" } else { "0" };
-        writer.write_record([&row.text, label, &row.corrupted_text, &row.token_count.to_string()])?;
-    }
-    writer.into_inner().map_err(|error| csv::Error::from(std::io::Error::other(error.to_string())))
+        [row.text.clone(), label.to_owned(), row.corrupted_text.clone(), row.token_count.to_string()]
+    };
+    let header = ["text", "label", "corrupted_text", "token_count"].map(str::to_owned);
+    std::iter::once(header).chain(rows.iter().map(row))
 }

@@ -2,7 +2,7 @@
 
 use super::{Best, ResultFile};
 use crate::report::ReportError;
-use crate::report::error::write_whole;
+use crate::report::error::write_csv;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -54,13 +54,7 @@ impl BestLayers {
     /// [`ReportError::Io`].
     pub fn write(&self, folder: &Path) -> Result<PathBuf, ReportError> {
         let path = folder.join("direction_patching_results.csv");
-        let failed = |message: String| ReportError::Io { path: path.clone(), source: std::io::Error::other(message) };
-        let mut writer = csv::Writer::from_writer(Vec::new());
-        for row in &self.rows {
-            writer.serialize(row).map_err(|error| failed(error.to_string()))?;
-        }
-        let bytes = writer.into_inner().map_err(|error| failed(error.to_string()))?;
-        write_whole(&path, &bytes)?;
+        write_csv(&path, &self.rows)?;
         Ok(path)
     }
 }
