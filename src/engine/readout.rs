@@ -1,9 +1,17 @@
 //! The residual stream read along given vectors: what the last norm makes of it, and what heads and neurons write to it.
 
 use super::{Engine, EngineError, Run, Site};
-use crate::backend::Backend;
+use crate::backend::{Backend, Norm};
 use crate::model::NormWeights;
 use crate::types::{Matrix, NormKind};
+
+/// Directions on the device, to read residuals along.
+pub struct ReadDirections<B: Backend> {
+    columns: B::Tensor,
+    bias: B::Tensor,
+    n: usize,
+    cosines: bool,
+}
 
 /// The final norm with its scale frozen: a linear map of the residual stream.
 ///
@@ -81,17 +89,62 @@ impl<B: Backend> Engine<B> {
                 return Err(EngineError::NoSuchSite { site: site.to_string(), reason });
             }
         };
-        let (d_model, width) = (self.config().d_model, site.width(self.config()));
-        if directions.cols != d_model {
-            return Err(EngineError::Mismatch {
-                what: "width of the directions".into(),
-                expected: d_model.to_string(),
-                found: directions.cols.to_string(),
-            });
-        }
+        let (d_model, width) = (self.check_width(directions)?, site.width(self.config()));
         let directions = self.backend.upload(&directions.data)?;
         let along = self.linear_backward(&directions, weight, (d_model, width))?;
         let data = self.backend.download(&along)?;
         Ok(Matrix::new(data.len() / width, width, data))
+    }
+
+    /// `d_model`, unless the directions are of another width.
+    fn check_width(&self, directions: &Matrix) -> Result<usize, EngineError> {
+        let d_model = self.config().d_model;
+        if directions.cols == d_model {
+            return Ok(d_model);
+        }
+        let what = "width of the directions".into();
+        Err(EngineError::Mismatch { what, expected: d_model.to_string(), found: directions.cols.to_string() })
+    }
+
+    /// Uploads directions, `(n, d_model)` and of unit length, to read residuals along: as projections, or as cosines.
+    ///
+    /// # Errors
+    /// [`EngineError::Mismatch`] for directions of another width.
+    pub fn read_directions(&self, directions: &Matrix, cosines: bool) -> Result<ReadDirections<B>, EngineError> {
+        let d_model = self.check_width(directions)?;
+        // An RMS norm leaves vectors of length √d_model.
+        let scale = if cosines { 1.0 / (d_model as f32).sqrt() } else { 1.0 };
+        let scaled: Vec<f32> = directions.data.iter().map(|value| value * scale).collect();
+        Ok(ReadDirections {
+            columns: self.backend.upload(&scaled)?,
+            bias: self.backend.upload(&vec![0.0; directions.rows])?,
+            n: directions.rows,
+            cosines,
+        })
+    }
+
+    /// The products of every token's captured residual with each direction, `(tokens, n)`; for cosines divided by the
+    /// residual's length (a residual of zeros has cosines of zero).
+    ///
+    /// # Errors
+    /// [`EngineError::NotCaptured`], [`EngineError::NotFinite`].
+    pub fn read_along(&self, run: &Run<B>, site: Site, directions: &ReadDirections<B>) -> Result<Matrix, EngineError> {
+        let (backend, d_model) = (&self.backend, self.config().d_model);
+        let resid = run.site(site)?;
+        let rows = backend.len(resid) / d_model;
+        let mut values = backend.tensor(rows * directions.n)?;
+        let mut unit = None;
+        if directions.cosines {
+            let unit = unit.insert(backend.tensor(rows * d_model)?);
+            let norm = Norm { kind: NormKind::Rms, width: d_model, eps: f32::MIN_POSITIVE, gain: None, bias: None };
+            backend.layer_norm(resid, &norm, unit)?;
+        }
+        backend.answer_logits(unit.as_ref().unwrap_or(resid), &directions.columns, &directions.bias, &mut values)?;
+        let data = backend.download(&values)?;
+        if let Some(at) = data.iter().position(|value| !value.is_finite()) {
+            let row = run.layout().place(at / directions.n.max(1)).0;
+            return Err(EngineError::NotFinite { what: "a residual along a direction", row, value: data[at] });
+        }
+        Ok(Matrix::new(rows, directions.n, data))
     }
 }

@@ -1,0 +1,85 @@
+"""Writes tests/fixtures/reading: residuals, heads and neurons read along directions, from TransformerLens in f64.
+
+    python tests/reference/make_reading_fixtures.py [model ...]
+
+Models and prompts are those of make_circuit_fixtures.py: the clean prompts are `tokens`, the corrupted ones the next.
+Per model `<name>.safetensors`:
+- `directions` (3, d_model), of unit length.
+- `cosine`, `projection` (prompt, position behind BOS, layer, direction): of `blocks.0.hook_resid_pre` and every
+  `blocks.{l}.hook_resid_post`.
+- `neurons` (direction, layer, neuron): cosines of the rows of `W_out`.
+- `heads.<run>` (layer, head) and `heads_by_position.<run>` (layer, head, position): mean over the prompts of what heads
+  write along the first direction, turned round in every other prompt, through the final norm with its scale frozen
+  (`apply_ln_to_stack`), at the last position or at each.
+- `nodes` (n, 3): layer, head and position of some heads; `node_cosines` (n, n): cosines of their mean results of the clean
+  less the corrupted run, each scaled by its layer's ln1 at that position.
+"""
+
+import sys
+
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
+
+import tiny_models
+from make_circuit_fixtures import FIXTURES, LENGTH, MODELS, prompts
+
+FOLDER = FIXTURES / "reading"
+DIRECTIONS = 3
+
+
+def main():
+    torch.set_num_threads(1)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for seed, name in enumerate(MODELS):
+        if len(sys.argv) > 1 and name not in sys.argv[1:]:
+            continue
+        hf_model = AutoModelForCausalLM.from_pretrained(
+            FIXTURES / "engine" / name, dtype=torch.float32, attn_implementation="eager"
+        )
+        lens = tiny_models.transformer_lens(name, hf_model, True)
+        generator = torch.Generator().manual_seed(900 + seed)
+        directions = torch.randn((DIRECTIONS, lens.cfg.d_model), generator=generator)
+        directions = torch.nn.functional.normalize(directions, dim=1).double()
+        tokens = prompts(seed)
+        runs = {run: lens.run_with_cache(rows)[1] for run, rows in {"clean": tokens, "corrupted": tokens.roll(-1, 0)}.items()}
+        tensors = {"directions": directions, "tokens": tokens}
+        tensors |= tokens_along(lens, runs["clean"], directions)
+        tensors["neurons"] = torch.einsum("lnd,kd->kln", torch.nn.functional.normalize(lens.W_out, dim=-1), directions)
+        for run, cache in runs.items():
+            tensors |= {f"{map}.{run}": value for map, value in heads_along(lens, cache, directions[0]).items()}
+        tensors |= node_cosines(lens, runs)
+        stored = {key: value if value.dtype == torch.int64 else value.detach().float() for key, value in tensors.items()}
+        save_file({key: value.contiguous() for key, value in stored.items()}, FOLDER / f"{name}.safetensors")
+        print(name, {key: tuple(value.shape) for key, value in tensors.items()})
+
+
+def tokens_along(lens, cache, directions):
+    residuals = [cache["blocks.0.hook_resid_pre"]]
+    residuals += [cache["resid_post", layer] for layer in range(lens.cfg.n_layers)]
+    residuals = torch.stack(residuals, 2)[:, 1:]
+    unit = torch.nn.functional.normalize(residuals, dim=-1)
+    return {"cosine": unit @ directions.T, "projection": residuals @ directions.T}
+
+
+def heads_along(lens, cache, direction):
+    shape = (lens.cfg.n_layers, lens.cfg.n_heads)
+    results = cache.apply_ln_to_stack(cache.stack_head_results(layer=-1), layer=-1)
+    signs = torch.tensor([1.0, -1.0]).repeat(results.shape[1] // 2).double()
+    along = torch.einsum("cbpd,d,b->cp", results, direction, signs) / len(signs)
+    return {"heads": along[:, -1].reshape(shape), "heads_by_position": along.reshape(*shape, -1)}
+
+
+def node_cosines(lens, runs):
+    heads = range(lens.cfg.n_heads)
+    nodes = [(layer, head, position) for layer in range(lens.cfg.n_layers) for head in heads for position in (4, LENGTH - 1)]
+    means = []
+    for layer, head, position in nodes:
+        scaled = [cache["result", layer][:, position, head] / cache["scale", layer, "ln1"][:, position, :1].reshape(-1, 1) for cache in runs.values()]
+        means.append((scaled[0] - scaled[1]).mean(0))
+    unit = torch.nn.functional.normalize(torch.stack(means), dim=1)
+    return {"nodes": torch.tensor(nodes), "node_cosines": unit @ unit.T}
+
+
+if __name__ == "__main__":
+    main()
