@@ -11,16 +11,24 @@ use std::path::Path;
 /// # Errors
 /// Any of the file system; an existing file is unchanged then.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = temporary_beside(path)?;
+    file.write_all(bytes)?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+/// An empty file beside `path` that may be renamed to it, and is deleted otherwise; makes the folder if need be.
+///
+/// # Errors
+/// Any of the file system.
+pub fn temporary_beside(path: &Path) -> io::Result<tempfile::NamedTempFile> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;
     let mut builder = tempfile::Builder::new();
     // Temporary files are private by default; results are as readable as the user's umask says.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
+    builder.tempfile_in(folder)
 }
 
 /// Rows as CSV: structs under a header of their fields' names, lists of cells as they are.

@@ -7,10 +7,14 @@ mod support;
 use actpatch::backend::{CpuBackend, Dtype};
 use actpatch::engine::Engine;
 use actpatch::experiments::corpus::{RowShape, Rows};
+use actpatch::experiments::head_cosines::{HeadNode, head_cosines};
+use actpatch::experiments::logit_attribution::{Attributed, LogitMap, direction_attribution};
+use actpatch::experiments::neuron_cosines::neuron_cosines;
 use actpatch::experiments::neuroscope::{Channel, Channels, Measure, read_corpus};
 use actpatch::model::{LoadOptions, Model};
-use actpatch::types::Matrix;
+use actpatch::types::{Matrix, PairedPrompts};
 use std::fmt::Write;
+use support::within;
 
 const MODELS: [&str; 6] = ["gpt2-tiny", "neox-parallel", "neox-sequential", "llama-tiny", "mistral-tiny", "qwen3-tiny"];
 
@@ -37,6 +41,11 @@ impl Fixture {
     fn directions(&self) -> Matrix {
         let [n, width] = self.tensors["directions"].shape[..] else { panic!() };
         Matrix::new(n, width, self.tensors["directions"].values())
+    }
+
+    fn prompts(&self) -> PairedPrompts {
+        let file = support::fixture(&format!("../circuits/{}/results.safetensors", self.name));
+        support::circuit_prompts(&support::read_tensors(&file))
     }
 
     #[track_caller]
@@ -119,4 +128,66 @@ fn batches_of_any_size_read_the_same() {
         assert!((a.0, a.1, a.2) == (b.0, b.1, b.2) && (a.3 - b.3).abs() < 1e-5, "{a:?} {b:?}");
     }
     assert_eq!(whole.len(), small.len());
+}
+
+#[test]
+fn what_heads_write_along_a_direction_matches_transformer_lens() {
+    for fixture in fixtures() {
+        let prompts = fixture.prompts();
+        let (direction, maps) = (fixture.directions().row(0).to_vec(), [LogitMap::Heads, LogitMap::HeadsByPosition]);
+        let mut worst: f64 = 0.0;
+        for (of, run) in [(Attributed::Clean, "clean"), (Attributed::Corrupted, "corrupted")] {
+            for least in [false, true] {
+                let found = within(least, |budget| {
+                    direction_attribution(&fixture.engine, &prompts, &maps, of, &direction, budget)
+                });
+                for attribution in found {
+                    let name = format!("{}.{run}", attribution.map);
+                    assert_eq!(attribution.shape, fixture.tensors[&name].shape);
+                    worst = worst.max(fixture.compare(&name, attribution.values));
+                }
+            }
+        }
+        println!("{}: heads along a direction off by at most {worst:e}", fixture.name);
+        let narrow = direction_attribution(&fixture.engine, &prompts, &maps, Attributed::Clean, &direction[1..], 1);
+        assert!(narrow.unwrap_err().to_string().contains("width of the directions"));
+    }
+}
+
+#[test]
+fn neurons_match_the_weights_of_transformer_lens() {
+    for fixture in fixtures() {
+        let directions = fixture.directions();
+        let directions: Vec<Vec<f32>> = (0..directions.rows).map(|row| directions.row(row).to_vec()).collect();
+        let mut layers = 0;
+        let found = neuron_cosines(fixture.engine.model(), &directions, |done| {
+            layers = done;
+            anyhow::Ok(())
+        });
+        println!("{}: neurons off by at most {:e}", fixture.name, fixture.compare("neurons", found.unwrap().concat()));
+        assert_eq!(layers, fixture.engine.config().n_layers);
+    }
+}
+
+#[test]
+fn changes_that_heads_write_match_transformer_lens() {
+    for fixture in fixtures() {
+        let prompts = fixture.prompts();
+        let node = |node: &[u32]| {
+            let [layer, head, position] = [0, 1, 2].map(|number| node[number] as usize);
+            HeadNode { layer, head, positions: vec![position; prompts.clean.len()] }
+        };
+        let mut nodes: Vec<HeadNode> = support::integers(&fixture.tensors, "nodes").chunks(3).map(node).collect();
+        for least in [false, true] {
+            let found = within(least, |budget| head_cosines(&fixture.engine, &prompts, &nodes, budget));
+            println!("{}: head cosines off by at most {:e}", fixture.name, fixture.compare("node_cosines", found));
+        }
+        // In front of the first token that differs heads write the same.
+        nodes[0].positions = vec![1; prompts.clean.len()];
+        let error = head_cosines(&fixture.engine, &prompts, &nodes, usize::MAX).unwrap_err().to_string();
+        assert!(error.contains("expected a difference"), "{error}");
+        nodes[0].head = 9;
+        let error = head_cosines(&fixture.engine, &prompts, &nodes, usize::MAX).unwrap_err().to_string();
+        assert!(error.contains("head") && error.contains("found 9"), "{error}");
+    }
 }

@@ -1,10 +1,10 @@
 //! `attention`.
 
-use super::common::{distinct, resolve_position};
+use super::common::{distinct, prompt_positions};
 use super::maps::{MadeMaps, MapArgs, MapCommand, Named, position_labels};
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
-use crate::engine::{Engine, Flops, Layout, PatchPositions};
+use crate::engine::{Engine, Flops, Layout};
 use crate::experiments::activation_maps::common_length;
 use crate::experiments::attention::{Head, attention_to, check_prompt, mean_patterns, prompt_patterns};
 use crate::experiments::logit_attribution::head_contributions;
@@ -165,24 +165,7 @@ impl Args {
             }
         }
         self.prompts.iter().try_for_each(|&prompt| check_prompt(prompts, prompt))?;
-        self.to.iter().try_for_each(|name| position(prompts, name).map(|_| ()))
-    }
-}
-
-/// Every prompt's position of this name.
-fn position(prompts: &PairedPrompts, name: &str) -> Result<Vec<usize>> {
-    let lengths: Vec<usize> = prompts.clean.iter().map(|&sequence| prompts.sequences[sequence].len()).collect();
-    let found = match name.parse() {
-        Ok(position) => PatchPositions::One(position),
-        Err(_) => resolve_position(prompts, name)?.1,
-    };
-    match found {
-        PatchPositions::One(position) => match lengths.iter().find(|length| position >= **length) {
-            None => Ok(vec![position; lengths.len()]),
-            Some(length) => bail!("--to: {}: expected a position in 0..{length}, found {position}", prompts.name),
-        },
-        PatchPositions::Last => Ok(lengths.iter().map(|length| length - 1).collect()),
-        PatchPositions::All => bail!("--to: expected one position, found {name}"),
+        self.to.iter().try_for_each(|name| prompt_positions("--to", prompts, name).map(|_| ()))
     }
 }
 
@@ -267,8 +250,8 @@ impl<B: Backend> Made<'_, B> {
                 Ok(Named::new(self.stem(kind), map, &self.title("Contribution"), CONTRIBUTION, prompts))
             }
             Kind::To(name) => {
-                let to =
-                    attention_to(self.engine, prompts, heads, &position(prompts, name)?, self.engine.memory_budget())?;
+                let to = prompt_positions("--to", prompts, name)?;
+                let to = attention_to(self.engine, prompts, heads, &to, self.engine.memory_budget())?;
                 let figure = Some(self.scatter(name, &to));
                 Ok(Named { figure, ..Named::bare(self.stem(kind), self.by_prompt("probability", to)) })
             }

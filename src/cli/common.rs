@@ -150,6 +150,14 @@ pub fn lossy_path<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S:
     serializer.collect_str(&path.display())
 }
 
+/// The same, if there is one.
+pub fn optional_path<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    match path {
+        Some(path) => lossy_path(path, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
 fn as_text<T: Display, S: Serializer>(value: &Option<T>, serializer: S) -> std::result::Result<S::Ok, S::Error> {
     match value {
         Some(value) => serializer.collect_str(value),
@@ -391,6 +399,23 @@ pub fn resolve_position(prompts: &PairedPrompts, name: &str) -> Result<(String, 
 pub fn resolve_positions(prompts: &PairedPrompts, names: &[String]) -> Result<Vec<(String, PatchPositions)>> {
     let found = names.iter().map(|name| resolve_position(prompts, name)).collect::<Result<Vec<_>>>()?;
     Ok(distinct(&found))
+}
+
+/// Every prompt's position of this name, or number: one each. `option` is what they were asked for by.
+pub fn prompt_positions(option: &str, prompts: &PairedPrompts, name: &str) -> Result<Vec<usize>> {
+    let lengths: Vec<usize> = prompts.clean.iter().map(|&sequence| prompts.sequences[sequence].len()).collect();
+    let found = match name.parse() {
+        Ok(position) => PatchPositions::One(position),
+        Err(_) => resolve_position(prompts, name)?.1,
+    };
+    match found {
+        PatchPositions::One(position) => match lengths.iter().find(|length| position >= **length) {
+            None => Ok(vec![position; lengths.len()]),
+            Some(length) => bail!("{option}: {}: expected a position in 0..{length}, found {position}", prompts.name),
+        },
+        PatchPositions::Last => Ok(lengths.iter().map(|length| length - 1).collect()),
+        PatchPositions::All => bail!("{option}: expected one position, found {name}"),
+    }
 }
 
 /// The entries of a list in their order, each once.

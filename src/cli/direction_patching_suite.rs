@@ -220,8 +220,8 @@ fn summary(model: &str, results: &Results) -> String {
     format!("{model}\n{table}")
 }
 
-/// The directions that the patterns select.
-pub(super) fn selected(args: &Args, folder: &Path) -> Result<Vec<DirectionName>> {
+/// The stored directions that the patterns select.
+pub(super) fn selected(patterns: &[String], folder: &Path) -> Result<Vec<DirectionName>> {
     let names = match list(folder) {
         Ok(names) => names,
         Err(_) if !folder.exists() => {
@@ -229,7 +229,7 @@ pub(super) fn selected(args: &Args, folder: &Path) -> Result<Vec<DirectionName>>
         }
         Err(error) => return Err(error.into()),
     };
-    Ok(select(&args.directions, &names)?)
+    Ok(select(patterns, &names)?)
 }
 
 /// The text of a dry run.
@@ -317,8 +317,14 @@ impl DeviceWork for PatchModel<'_> {
 
 /// A direction needs a layer of the model, and lives in the basis of the weights it was fitted with: their processing,
 /// and a random model's seed.
-pub(super) fn check_records(args: &Args, folder: &Path, directions: &[DirectionName], model: &Model) -> Result<()> {
-    let (n_layers, seed) = (model.config.n_layers, args.run.seed);
+pub(super) fn check_records(
+    run: &RunArgs,
+    compat: &CompatArgs,
+    folder: &Path,
+    directions: &[DirectionName],
+    model: &Model,
+) -> Result<()> {
+    let (n_layers, seed) = (model.config.n_layers, run.seed);
     if let Some(name) = directions.iter().find(|name| name.layer() > n_layers) {
         bail!("{name}: layer: expected 0..{n_layers} for {}, found {}", model.name, name.layer());
     }
@@ -331,7 +337,7 @@ pub(super) fn check_records(args: &Args, folder: &Path, directions: &[DirectionN
             continue;
         }
         let record = FitRecord::read(folder, name)?;
-        if record.weight_processing != ours && !args.compat.has(Compat::UnprocessedFits) {
+        if record.weight_processing != ours && !compat.has(Compat::UnprocessedFits) {
             let show = |list: &[String]| if list.is_empty() { "none".to_owned() } else { list.join(",") };
             bail!(
                 "{}: weight_processing: expected {}, found {}; run with --weight-processing {}",

@@ -1,15 +1,18 @@
 //! `logit-attribution`.
 
 use super::maps::{MadeMaps, MapArgs, MapCommand, Named, names};
+use super::unit_directions::unit_directions;
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
 use crate::engine::{Engine, Flops, Layout};
 use crate::experiments::activation_maps::common_length;
-use crate::experiments::logit_attribution::{Attributed, Attribution, LogitMap, logit_attribution};
+use crate::experiments::logit_attribution::{
+    Attributed, Attribution, LogitMap, direction_attribution, logit_attribution,
+};
 use crate::model::{Model, ModelConfig};
 use crate::report::figure::{Axis, Facet, Figure, Plot, Series};
 use crate::report::{ResultMap, Table};
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
 /// Arguments of `logit-attribution`.
@@ -17,26 +20,44 @@ use serde::Serialize;
 #[command(after_help = "Examples:
   actpatch logit-attribution --models gpt2-small --eval-sets simple
   actpatch logit-attribution --models gpt2-small --maps heads,neurons --of difference
+  actpatch logit-attribution --models gpt2-small --along das_simple_train_ADJ_layer1 --maps heads,heads_by_position
 
 The final norm is frozen at its scale in the run, so that parts add up: `layers` to the logit difference, heads (without
 the bias they share) to their block's attention. Means over the prompts, at the last position.
 Files in DATA_DIR/<model>/: logit_attribution_<run>_<dataset>_<scaffold>_<map>.npy and .csv, in logits, and .svg, .png and
-.html.")]
+.html; along a direction, turned round in negative prompts, direction_attribution_<direction>_<run>_….")]
 pub struct Args {
     #[command(flatten)]
     pub shared: MapArgs,
     /// Maps: lens (the residual stream in front of every block, inside and at the end), lens_by_position, layers
-    /// (embeddings, attention, MLPs, biases), heads, neurons.
+    /// (embeddings, attention, MLPs, biases), heads, heads_by_position, neurons.
     #[arg(long, value_delimiter = ',', default_value = "lens,layers,heads,neurons")]
     #[serde(serialize_with = "names")]
     pub maps: Vec<LogitMap>,
     /// Whose: the clean prompts', the corrupted ones' (with the clean ones' answers), or clean less corrupted.
     #[arg(long, value_enum, default_value = "clean")]
     pub of: Attributed,
+    /// A stored direction to read along instead of the answers.
+    #[arg(long)]
+    pub along: Option<String>,
 }
 
-/// What the values are.
-const MEASURE: &str = "logit difference (logits)";
+impl Args {
+    /// The direction, of unit length, if there is one.
+    fn direction(&self, model: &Model) -> Result<Option<Vec<f32>>> {
+        let Some(name) = &self.along else { return Ok(None) };
+        let found = unit_directions((&self.shared.run, &self.shared.compat), model, std::slice::from_ref(name));
+        match &found.context("--along")?[..] {
+            [(_, direction)] => Ok(Some(direction.clone())),
+            several => bail!("--along: expected one direction, found {} that match {name}", several.len()),
+        }
+    }
+
+    /// What the values are.
+    fn measure(&self) -> String {
+        self.along.as_ref().map_or("logit difference (logits)".into(), |name| format!("along {name}"))
+    }
+}
 
 impl MapCommand for Args {
     const NAME: &'static str = "logit-attribution";
@@ -46,15 +67,20 @@ impl MapCommand for Args {
         &self.shared
     }
 
-    fn kinds(&self, _: &Model, prompts: &PairedPrompts) -> Result<Vec<LogitMap>> {
-        if self.maps.contains(&LogitMap::LensByPosition) {
+    fn kinds(&self, model: &Model, prompts: &PairedPrompts) -> Result<Vec<LogitMap>> {
+        if self.maps.iter().any(|map| map.by_position()) {
             common_length(prompts)?;
         }
+        self.direction(model)?;
         Ok(self.maps.clone())
     }
 
     fn stem(&self, map: &LogitMap, set: &str) -> String {
-        self.shared.stem("logit_attribution", map.name(), self.of.name(), set)
+        let experiment = match &self.along {
+            None => "logit_attribution".to_owned(),
+            Some(name) => format!("direction_attribution_{name}"),
+        };
+        self.shared.stem(&experiment, map.name(), self.of.name(), set)
     }
 
     fn plan(&self, model: &Model, prompts: &PairedPrompts, maps: &[LogitMap]) -> Result<String> {
@@ -72,17 +98,24 @@ impl MapCommand for Args {
 impl MadeMaps for Args {
     fn make<B: Backend>(&self, engine: &Engine<B>, prompts: &PairedPrompts, maps: &[LogitMap]) -> Result<Vec<Named>> {
         let config = engine.config();
-        let found = logit_attribution(engine, prompts, maps, self.of, engine.memory_budget())?;
+        let budget = engine.memory_budget();
+        let found = match self.direction(engine.model())? {
+            None => logit_attribution(engine, prompts, maps, self.of, budget)?,
+            Some(along) => direction_attribution(engine, prompts, maps, self.of, &along, budget)?,
+        };
+        let unit = if self.along.is_some() { "projection" } else { "logits" };
+        let measure = self.measure();
         let named = |Attribution { map, shape, values }: Attribution| {
-            let title = format!("{} on {} ({}), {}", heading(map), prompts.name, self.of.name(), engine.model().name);
+            let what = self.along.as_ref().map_or(heading(map).into(), |name| format!("{map} along {name}"));
+            let title = format!("{what} on {} ({}), {}", prompts.name, self.of.name(), engine.model().name);
             let stem = self.stem(&map, &prompts.name);
             let components = map.components(config);
-            let result = ResultMap { axes: map.axes(), shape, components, unit: "logits", values };
+            let result = ResultMap { axes: map.axes(), shape, components, unit, values };
             match map {
                 LogitMap::Lens => {
-                    Named { figure: Some(lens_figure(title, &result, config)), ..Named::bare(stem, result) }
+                    Named { figure: Some(lens_figure(title, &measure, &result, config)), ..Named::bare(stem, result) }
                 }
-                _ => Named::new(stem, result, &title, MEASURE, prompts),
+                _ => Named::new(stem, result, &title, &measure, prompts),
             }
         };
         Ok(found.into_iter().map(named).collect())
@@ -95,15 +128,16 @@ fn heading(map: LogitMap) -> &'static str {
         LogitMap::LensByPosition => "Logit lens by position",
         LogitMap::Layers => "Direct logit attribution of layers",
         LogitMap::Heads => "Direct logit attribution of heads",
+        LogitMap::HeadsByPosition => "Direct logit attribution of heads by position",
         LogitMap::Neurons => "Direct logit attribution of neurons",
     }
 }
 
 /// The lens along the layers; a block's middle lies half way to the next.
-fn lens_figure(title: String, map: &ResultMap, config: &ModelConfig) -> Figure {
+fn lens_figure(title: String, measure: &str, map: &ResultMap, config: &ModelConfig) -> Figure {
     let step = if config.parallel_residual { 1.0 } else { 0.5 };
     let points = map.values.iter().enumerate().map(|(number, value)| (step * number as f64, *value)).collect();
     let series = Series { name: "residual stream".into(), points, baseline: false };
     let x = Axis::whole("layer");
-    Figure::new(title, vec![Facet { title: String::new(), x, y: Axis::new(MEASURE), plot: Plot::Lines(vec![series]) }])
+    Figure::new(title, vec![Facet { title: String::new(), x, y: Axis::new(measure), plot: Plot::Lines(vec![series]) }])
 }

@@ -252,7 +252,7 @@ pub fn write(maps: &[Named], folder: &Path, manifest: &mut Manifest) -> Result<(
 const SHOWN: usize = 8;
 
 /// The largest values of every map; components all, in their order.
-fn summary(model: &str, maps: &[Named]) -> String {
+pub fn summary(model: &str, maps: &[Named]) -> String {
     let mut text = format!("{model}\n");
     for Named { stem, map, agreement, .. } in maps {
         let (shown, what) = match map.axes[..] {
@@ -278,7 +278,7 @@ fn summary(model: &str, maps: &[Named]) -> String {
 }
 
 /// Maps as JSON.
-fn as_json(model: &str, maps: &[Named], manifest: &Option<RunRecord>) -> serde_json::Value {
+pub fn as_json(model: &str, maps: &[Named], manifest: &Option<RunRecord>) -> serde_json::Value {
     let map = |Named { stem, map, agreement, .. }: &Named| {
         let mut value = json!({ "file": stem, "axes": map.axes, "shape": map.shape, (map.unit): map.values });
         if !map.components.is_empty() {

@@ -14,10 +14,16 @@ mod directions;
 mod fit_directions;
 mod fit_projections;
 mod fit_statistics;
+mod head_cosines;
+mod label_shares;
 mod logit_attribution;
 mod map_sweep;
 mod maps;
 mod merge;
+mod negation;
+mod neuron_cosines;
+mod neuroscope;
+mod neuroscope_files;
 mod path_patching;
 mod probing;
 mod random_directions;
@@ -26,6 +32,7 @@ mod status;
 mod suite_plan;
 mod sweeping;
 mod treebank_data_gen;
+mod unit_directions;
 mod verify;
 
 use crate::sweep::Stop;
@@ -87,6 +94,16 @@ enum Command {
     Probing(probing::ProbingArgs),
     /// Search every layer for a direction of truth without labels (contrast-consistent search).
     Ccs(probing::CcsArgs),
+    /// Read every token of texts along directions: values, extremes, samples to label.
+    Neuroscope(neuroscope::Args),
+    /// What people's labels say of values: shares along them, and the accuracy of both ends.
+    LabelShares(label_shares::Args),
+    /// How far negated words flip along directions between two layers.
+    Negation(negation::Args),
+    /// How alike the changes are that heads write when prompts are corrupted.
+    HeadCosines(head_cosines::Args),
+    /// Cosines of what neurons write with directions.
+    NeuronCosines(neuron_cosines::Args),
     /// Run a whole analysis from a file: steps that are commands of this program.
     Circuit(circuit::Args),
     /// Show how far sweeps are: done, running, failed and missing cells, and the time left.
@@ -145,6 +162,11 @@ fn execute(command: Command) -> Result<()> {
         Command::LogitAttribution(args) => maps::run(&args),
         Command::Status(args) => status::run(args),
         Command::Merge(args) => merge::run(args),
+        Command::Neuroscope(args) => neuroscope::run(args),
+        Command::LabelShares(args) => label_shares::run(args),
+        Command::Negation(args) => negation::run(args),
+        Command::HeadCosines(args) => maps::run(&args),
+        Command::NeuronCosines(args) => neuron_cosines::run(args),
         Command::SelfCheck(args) => self_check::run(args),
         Command::Circuit(args) => circuit::run(args),
         Command::Verify(args) => verify::run(args),

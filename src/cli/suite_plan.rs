@@ -78,8 +78,8 @@ pub(super) struct SuitePlan {
 impl SuitePlan {
     pub fn new(args: &Args, catalogue: &Catalogue, model: &Model) -> Result<Self> {
         let folder = args.run.folder(&model.name);
-        let directions = selected(args, &folder)?;
-        check_records(args, &folder, &directions, model)?;
+        let directions = selected(&args.directions, &folder)?;
+        check_records(&args.run, &args.compat, &folder, &directions, model)?;
         let heads = resolve_heads(args, model)?;
         let configuration = configuration(&args.run, model)?;
         let known = Known::read(&folder, &args.sweep, &configuration)?;

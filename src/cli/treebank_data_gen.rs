@@ -173,7 +173,7 @@ fn count_losses(treebank: &Treebank) -> BTreeMap<Loss, usize> {
 }
 
 fn losses_csv(treebank: &Treebank) -> std::io::Result<Vec<u8>> {
-    let row = |(index, text, loss): &(_, String, Loss)| [index.to_string(), loss.name().to_owned(), text.clone()];
+    let row = |(index, text, loss): &(u64, String, Loss)| [index.to_string(), loss.name().to_owned(), text.clone()];
     let header = ["sentence_index", "reason", "text"].map(str::to_owned);
     csv_bytes(std::iter::once(header).chain(treebank.losses.iter().map(row)))
 }

@@ -28,7 +28,7 @@ pub use layout::Layout;
 pub use metrics::{Baselines, Metric, Mode, Scores};
 pub use paired::{PairedRun, PatchPositions, PatchedRow};
 pub use plan::{Cell, Change, Edit, Needs, Places, Plan, Step, Values};
-pub use readout::{FrozenNorm, ReadDirections};
+pub use readout::{FrozenNorm, ReadDirections, norm_scale};
 pub use run::{Logits, Run};
 pub use site::Site;
 

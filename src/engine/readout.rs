@@ -31,17 +31,11 @@ impl FrozenNorm {
         let gain = self.weights.as_ref().map(|weights| &weights.gain);
         let mut w: Vec<f64> =
             d.iter().enumerate().map(|(i, d)| d * gain.map_or(1.0, |gain| f64::from(gain[i]))).collect();
-        let n = w.len() as f64;
-        let mean = match self.kind {
-            NormKind::Layer => resid.iter().map(|x| f64::from(*x)).sum::<f64>() / n,
-            NormKind::Rms => 0.0,
-        };
-        let variance = resid.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / n;
         let centre = match self.kind {
-            NormKind::Layer => w.iter().sum::<f64>() / n,
+            NormKind::Layer => w.iter().sum::<f64>() / w.len() as f64,
             NormKind::Rms => 0.0,
         };
-        let scale = (variance + self.eps).sqrt();
+        let scale = norm_scale(resid, self.kind, self.eps);
         w.iter_mut().for_each(|w| *w = (*w - centre) / scale);
         w
     }
@@ -51,6 +45,16 @@ impl FrozenNorm {
         let bias = self.weights.as_ref().and_then(|weights| weights.bias.as_ref());
         bias.map_or(0.0, |bias| bias.iter().zip(d).map(|(bias, d)| f64::from(*bias) * d).sum())
     }
+}
+
+/// What a norm divides a residual by: `sqrt(variance + eps)`, about zero in an RMS norm.
+pub fn norm_scale(resid: &[f32], kind: NormKind, eps: f64) -> f64 {
+    let n = resid.len() as f64;
+    let mean = match kind {
+        NormKind::Layer => resid.iter().map(|x| f64::from(*x)).sum::<f64>() / n,
+        NormKind::Rms => 0.0,
+    };
+    (resid.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / n + eps).sqrt()
 }
 
 impl<B: Backend> Engine<B> {
@@ -89,21 +93,24 @@ impl<B: Backend> Engine<B> {
                 return Err(EngineError::NoSuchSite { site: site.to_string(), reason });
             }
         };
-        let (d_model, width) = (self.check_width(directions)?, site.width(self.config()));
+        let (d_model, width) = (self.check_width(directions.cols)?, site.width(self.config()));
         let directions = self.backend.upload(&directions.data)?;
         let along = self.linear_backward(&directions, weight, (d_model, width))?;
         let data = self.backend.download(&along)?;
         Ok(Matrix::new(data.len() / width, width, data))
     }
 
-    /// `d_model`, unless the directions are of another width.
-    fn check_width(&self, directions: &Matrix) -> Result<usize, EngineError> {
+    /// `d_model`, unless directions have another width.
+    ///
+    /// # Errors
+    /// [`EngineError::Mismatch`].
+    pub fn check_width(&self, width: usize) -> Result<usize, EngineError> {
         let d_model = self.config().d_model;
-        if directions.cols == d_model {
+        if width == d_model {
             return Ok(d_model);
         }
         let what = "width of the directions".into();
-        Err(EngineError::Mismatch { what, expected: d_model.to_string(), found: directions.cols.to_string() })
+        Err(EngineError::Mismatch { what, expected: d_model.to_string(), found: width.to_string() })
     }
 
     /// Uploads directions, `(n, d_model)` and of unit length, to read residuals along: as projections, or as cosines.
@@ -111,7 +118,7 @@ impl<B: Backend> Engine<B> {
     /// # Errors
     /// [`EngineError::Mismatch`] for directions of another width.
     pub fn read_directions(&self, directions: &Matrix, cosines: bool) -> Result<ReadDirections<B>, EngineError> {
-        let d_model = self.check_width(directions)?;
+        let d_model = self.check_width(directions.cols)?;
         // An RMS norm leaves vectors of length √d_model.
         let scale = if cosines { 1.0 / (d_model as f32).sqrt() } else { 1.0 };
         let scaled: Vec<f32> = directions.data.iter().map(|value| value * scale).collect();

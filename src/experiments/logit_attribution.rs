@@ -25,15 +25,17 @@ pub enum LogitMap {
     Layers,
     /// Every head, without the bias that a block's heads share.
     Heads,
+    /// The same at every position, each with its own scale of the norm.
+    HeadsByPosition,
     /// Every neuron of every MLP, without the MLP's last bias.
     Neurons,
 }
 
 impl LogitMap {
     /// All of them.
-    pub const ALL: [LogitMap; 5] = {
+    pub const ALL: [LogitMap; 6] = {
         use LogitMap::*;
-        [Lens, LensByPosition, Layers, Heads, Neurons]
+        [Lens, LensByPosition, Layers, Heads, HeadsByPosition, Neurons]
     };
 
     /// Its name in files and on the command line.
@@ -43,8 +45,14 @@ impl LogitMap {
             LogitMap::LensByPosition => "lens_by_position",
             LogitMap::Layers => "layers",
             LogitMap::Heads => "heads",
+            LogitMap::HeadsByPosition => "heads_by_position",
             LogitMap::Neurons => "neurons",
         }
+    }
+
+    /// Does it need prompts of one length?
+    pub fn by_position(self) -> bool {
+        matches!(self, LogitMap::LensByPosition | LogitMap::HeadsByPosition)
     }
 
     /// The names of its axes, outermost first.
@@ -53,6 +61,7 @@ impl LogitMap {
             LogitMap::Lens | LogitMap::Layers => vec!["component"],
             LogitMap::LensByPosition => vec!["layer", "position"],
             LogitMap::Heads => vec!["layer", "head"],
+            LogitMap::HeadsByPosition => vec!["layer", "head", "position"],
             LogitMap::Neurons => vec!["layer", "neuron"],
         }
     }
@@ -64,6 +73,7 @@ impl LogitMap {
             LogitMap::Lens | LogitMap::Layers => vec![self.components(config).len()],
             LogitMap::LensByPosition => vec![layers + 1, length],
             LogitMap::Heads => vec![layers, config.n_heads],
+            LogitMap::HeadsByPosition => vec![layers, config.n_heads, length],
             LogitMap::Neurons => vec![layers, config.d_mlp],
         }
     }
@@ -88,7 +98,7 @@ impl LogitMap {
                 (0..=config.n_layers).map(|layer| Site::resid(layer, config.n_layers)).collect()
             }
             LogitMap::Layers => layer_sites(config).into_iter().map(|(_, site)| site).collect(),
-            LogitMap::Heads => each(Site::Z),
+            LogitMap::Heads | LogitMap::HeadsByPosition => each(Site::Z),
             LogitMap::Neurons => each(Site::MlpPost),
         }
     }
@@ -180,7 +190,7 @@ pub struct Attribution {
 /// Mean attribution of the logit difference at the last position, for every map.
 ///
 /// # Errors
-/// Those of the engine, prompts of unequal length for [`LogitMap::LensByPosition`].
+/// Those of the engine, prompts of unequal length for maps by position.
 pub fn logit_attribution<B: Backend>(
     engine: &Engine<B>,
     prompts: &PairedPrompts,
@@ -188,8 +198,35 @@ pub fn logit_attribution<B: Backend>(
     of: Attributed,
     budget: usize,
 ) -> Result<Vec<Attribution>, EngineError> {
+    attribution(engine, prompts, maps, (of, None), budget)
+}
+
+/// The same of what is written along a direction, `d_model` values, which is turned round in negative prompts: where a
+/// direction of sentiment has its values from.
+///
+/// # Errors
+/// As [`logit_attribution`], and a direction of another width.
+pub fn direction_attribution<B: Backend>(
+    engine: &Engine<B>,
+    prompts: &PairedPrompts,
+    maps: &[LogitMap],
+    of: Attributed,
+    direction: &[f32],
+    budget: usize,
+) -> Result<Vec<Attribution>, EngineError> {
+    engine.check_width(direction.len())?;
+    attribution(engine, prompts, maps, (of, Some(direction)), budget)
+}
+
+fn attribution<B: Backend>(
+    engine: &Engine<B>,
+    prompts: &PairedPrompts,
+    maps: &[LogitMap],
+    (of, along): (Attributed, Option<&[f32]>),
+    budget: usize,
+) -> Result<Vec<Attribution>, EngineError> {
     let config = engine.config();
-    let length = if maps.contains(&LogitMap::LensByPosition) { common_length(prompts)? } else { 0 };
+    let length = if maps.iter().any(|map| map.by_position()) { common_length(prompts)? } else { 0 };
     let mut sites: Vec<Site> = maps.iter().flat_map(|map| map.sites(config)).collect();
     sites.push(Site::resid(config.n_layers, config.n_layers));
     sites.sort_unstable();
@@ -205,7 +242,7 @@ pub fn logit_attribution<B: Backend>(
     for range in stretches(config, prompts, Kept { sites: &sites, positions: &[] }, 1, budget)? {
         let paired = PairedRun::new(engine, part(prompts, range), &sites, &[], false)?;
         for &(clean, sign) in of.runs() {
-            let reader = Reader::new(engine, &paired, &norm, clean)?;
+            let reader = Reader::new(engine, &paired, &norm, (clean, along))?;
             for attribution in &mut found {
                 reader.add(attribution, sign / prompts.clean.len() as f64)?;
             }
@@ -230,20 +267,20 @@ pub fn head_contributions<B: Backend>(
     let mut all = Vec::new();
     for range in stretches(config, prompts, Kept { sites: &sites, positions: &[] }, 1, budget)? {
         let paired = PairedRun::new(engine, part(prompts, range), &sites, &[], false)?;
-        all.extend(Reader::new(engine, &paired, &norm, true)?.parts(&heads, config.d_head)?);
+        all.extend(Reader::new(engine, &paired, &norm, (true, None))?.parts(&heads, config.d_head, None)?);
     }
     Ok(all)
 }
 
-/// One run of a stretch of prompts, and the answers' directions in it.
+/// One run of a stretch of prompts, and the directions that it is read along.
 struct Reader<'a, B: Backend> {
     engine: &'a Engine<B>,
     paired: &'a PairedRun<B>,
     norm: &'a FrozenNorm,
     /// Sequence of every prompt.
     sequences: &'a [usize],
-    /// Per prompt, the mean over its pairs of `W_U[correct] - W_U[incorrect]`.
-    answers: Vec<Vec<f64>>,
+    /// Per prompt, the mean over its pairs of `W_U[correct] - W_U[incorrect]`, or a direction of residuals.
+    along: Vec<Vec<f64>>,
     /// Per prompt, what the biases add.
     constants: Vec<f64>,
 }
@@ -253,27 +290,22 @@ impl<'a, B: Backend> Reader<'a, B> {
         engine: &'a Engine<B>,
         paired: &'a PairedRun<B>,
         norm: &'a FrozenNorm,
-        clean: bool,
+        (clean, along): (bool, Option<&[f32]>),
     ) -> Result<Self, EngineError> {
-        let (columns, bias) = engine.model().unembed_columns(paired.columns().tokens())?;
-        let (mut answers, mut constants) = (Vec::new(), Vec::new());
-        for pairs in paired.answers() {
-            let mut direction = vec![0.0; columns.cols];
-            let mut constant = 0.0;
-            for &(correct, incorrect) in pairs {
-                let (up, down) = (columns.row(correct), columns.row(incorrect));
-                let share = 1.0 / pairs.len() as f64;
-                direction.iter_mut().zip(up.iter().zip(down)).for_each(|(d, (up, down))| {
-                    *d += share * (f64::from(*up) - f64::from(*down));
-                });
-                constant += share * (f64::from(bias[correct]) - f64::from(bias[incorrect]));
+        let (along, constants): (Vec<Vec<f64>>, Vec<f64>) = match along {
+            None => answers(engine, paired)?.into_iter().unzip(),
+            Some(direction) => {
+                let turned = |positive: &bool| {
+                    let sign = if *positive { 1.0 } else { -1.0 };
+                    (direction.iter().map(|value| sign * f64::from(*value)).collect(), 0.0)
+                };
+                paired.prompts().positive.iter().map(turned).unzip()
             }
-            constants.push(constant + norm.constant(&direction));
-            answers.push(direction);
-        }
+        };
+        let constants = constants.into_iter().zip(&along).map(|(own, along)| own + norm.constant(along)).collect();
         let prompts = paired.prompts();
         let sequences = if clean { &prompts.clean } else { &prompts.corrupted };
-        Ok(Self { engine, paired, norm, sequences, answers, constants })
+        Ok(Self { engine, paired, norm, sequences, along, constants })
     }
 
     /// Every prompt's token at `position`, its last one without.
@@ -283,12 +315,12 @@ impl<'a, B: Backend> Reader<'a, B> {
         self.sequences.iter().map(token).collect()
     }
 
-    /// The answers' directions through the norm that is frozen at every prompt's token.
+    /// The directions through the norm that is frozen at every prompt's token.
     fn directions(&self, tokens: &[usize]) -> Result<Vec<Vec<f64>>, EngineError> {
         let n_layers = self.engine.config().n_layers;
         let last = self.engine.captured_rows(self.paired.run(), Site::resid(n_layers, n_layers), tokens)?;
-        let direction = |(prompt, answer): (usize, &Vec<f64>)| self.norm.direction(last.row(prompt), answer);
-        Ok(self.answers.iter().enumerate().map(direction).collect())
+        let direction = |(prompt, along): (usize, &Vec<f64>)| self.norm.direction(last.row(prompt), along);
+        Ok(self.along.iter().enumerate().map(direction).collect())
     }
 
     /// Adds the sum over the prompts, times `weight`.
@@ -311,8 +343,16 @@ impl<'a, B: Backend> Reader<'a, B> {
                     }
                 }
             }
-            LogitMap::Heads => self.add_parts(&sites, self.engine.config().d_head, values, weight)?,
-            LogitMap::Neurons => self.add_parts(&sites, 1, values, weight)?,
+            LogitMap::HeadsByPosition => {
+                let length = attribution.shape[2];
+                for position in 0..length {
+                    let mut here = vec![0.0; values.len() / length];
+                    self.add_parts(&sites, self.engine.config().d_head, &mut here, (weight, Some(position)))?;
+                    values.iter_mut().skip(position).step_by(length).zip(here).for_each(|(value, part)| *value += part);
+                }
+            }
+            LogitMap::Heads => self.add_parts(&sites, self.engine.config().d_head, values, (weight, None))?,
+            LogitMap::Neurons => self.add_parts(&sites, 1, values, (weight, None))?,
         }
         Ok(())
     }
@@ -331,18 +371,24 @@ impl<'a, B: Backend> Reader<'a, B> {
         sites.iter().map(along).collect()
     }
 
-    /// Adds the sum over the prompts of [`Reader::parts`], times `weight`.
-    fn add_parts(&self, sites: &[Site], width: usize, values: &mut [f64], weight: f64) -> Result<(), EngineError> {
-        let parts = self.parts(sites, width)?;
+    /// Adds the sum over the prompts of [`Reader::parts`] at a position, times `weight`.
+    fn add_parts(
+        &self,
+        sites: &[Site],
+        width: usize,
+        values: &mut [f64],
+        (weight, position): (f64, Option<usize>),
+    ) -> Result<(), EngineError> {
+        let parts = self.parts(sites, width, position)?;
         for prompt in parts.chunks(values.len().max(1)) {
             values.iter_mut().zip(prompt).for_each(|(value, part)| *value += weight * part);
         }
         Ok(())
     }
 
-    /// What parts of `width` values each write along the answers: per prompt, one site after the other.
-    fn parts(&self, sites: &[Site], width: usize) -> Result<Vec<f64>, EngineError> {
-        let tokens = self.tokens(None)?;
+    /// What parts of `width` values each write along the directions: per prompt, one site after the other.
+    fn parts(&self, sites: &[Site], width: usize, position: Option<usize>) -> Result<Vec<f64>, EngineError> {
+        let tokens = self.tokens(position)?;
         let directions = self.directions(&tokens)?;
         let flat: Vec<f32> = directions.iter().flatten().map(|value| *value as f32).collect();
         let directions = Matrix::new(directions.len(), self.engine.config().d_model, flat);
@@ -359,4 +405,23 @@ impl<'a, B: Backend> Reader<'a, B> {
         }
         Ok(prompts.concat())
     }
+}
+
+/// Per prompt, the mean over its pairs of `W_U[correct] - W_U[incorrect]`, and of the biases' difference.
+fn answers<B: Backend>(engine: &Engine<B>, paired: &PairedRun<B>) -> Result<Vec<(Vec<f64>, f64)>, EngineError> {
+    let (columns, bias) = engine.model().unembed_columns(paired.columns().tokens())?;
+    let mean = |pairs: &Vec<(usize, usize)>| {
+        let mut direction = vec![0.0; columns.cols];
+        let mut constant = 0.0;
+        let share = 1.0 / pairs.len() as f64;
+        for &(correct, incorrect) in pairs {
+            let (up, down) = (columns.row(correct), columns.row(incorrect));
+            direction.iter_mut().zip(up.iter().zip(down)).for_each(|(d, (up, down))| {
+                *d += share * (f64::from(*up) - f64::from(*down));
+            });
+            constant += share * (f64::from(bias[correct]) - f64::from(bias[incorrect]));
+        }
+        (direction, constant)
+    };
+    Ok(paired.answers().iter().map(mean).collect())
 }

@@ -45,11 +45,11 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), ReportError> 
     crate::files::write_whole(path, bytes).map_err(|source| ReportError::Io { path: path.into(), source })
 }
 
-/// Writes rows as a CSV file, whole.
-pub(super) fn write_csv<R: serde::Serialize>(
-    path: &Path,
-    rows: impl IntoIterator<Item = R>,
-) -> Result<(), ReportError> {
+/// Writes rows as a CSV file, whole: structs under a header of their fields' names, lists of cells as they are.
+///
+/// # Errors
+/// [`ReportError::Io`].
+pub fn write_csv<R: serde::Serialize>(path: &Path, rows: impl IntoIterator<Item = R>) -> Result<(), ReportError> {
     let bytes = crate::files::csv_bytes(rows).map_err(|source| ReportError::Io { path: path.into(), source })?;
     write_whole(path, &bytes)
 }

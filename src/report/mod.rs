@@ -1,17 +1,20 @@
 //! What a run leaves on disk and on the terminal: CSV files, manifests, tables and figures.
 
+mod csv_file;
 mod error;
 pub mod figure;
 mod fitting_stats;
 mod golden;
 mod manifest;
+pub mod neuroscope;
 mod projections;
 mod result_map;
 pub mod results;
 mod suite_csv;
 mod table;
 
-pub use error::ReportError;
+pub use csv_file::CsvFile;
+pub use error::{ReportError, write_csv};
 pub use fitting_stats::{FittingStats, StatsRow};
 pub use golden::{GOLDEN_DATASETS, Golden, GoldenFile};
 pub use manifest::{Manifest, ModelRecord, PromptsRecord, RunRecord, RunStart};

@@ -14,7 +14,8 @@ pub struct ResultMap {
     pub axes: Vec<&'static str>,
     /// Their lengths.
     pub shape: Vec<usize>,
-    /// What the numbers along the first axis stand for; empty where they are just numbers.
+    /// What the numbers along the first axis stand for, and along one that is called like it with `other_` in front; empty
+    /// where they are just numbers.
     pub components: Vec<String>,
     /// Unit of the values, as the table's column and the JSON name it: `percent`, `logits`.
     pub unit: &'static str,
@@ -43,11 +44,16 @@ impl ResultMap {
         place
     }
 
+    /// What a number along an axis stands for, if it has a name.
+    fn component(&self, axis: usize, number: usize) -> Option<&String> {
+        let named = axis == 0 || self.axes[axis].strip_prefix("other_") == Some(self.axes[0]);
+        self.components.get(number).filter(|_| named)
+    }
+
     /// The place of value `index` as a table names it.
     pub fn labels(&self, index: usize) -> Vec<String> {
-        let label = |(axis, number): (usize, usize)| match self.components.get(number) {
-            Some(name) if axis == 0 => name.clone(),
-            _ => number.to_string(),
+        let label = |(axis, number): (usize, usize)| {
+            self.component(axis, number).cloned().unwrap_or_else(|| number.to_string())
         };
         self.place(index).into_iter().enumerate().map(label).collect()
     }
@@ -76,8 +82,7 @@ impl ResultMap {
         }
         let label = |axis: usize, number: usize| match self.axes[axis] {
             "position" => positions.get(number).cloned().unwrap_or_else(|| number.to_string()),
-            _ if axis == 0 && number < self.components.len() => self.components[number].clone(),
-            _ => number.to_string(),
+            _ => self.component(axis, number).cloned().unwrap_or_else(|| number.to_string()),
         };
         let labels = |axis: usize| (0..self.shape[axis]).map(|number| label(axis, number)).collect::<Vec<_>>();
         let facet = |number: usize| {
@@ -195,5 +200,7 @@ mod tests {
         let [Facet { plot: Plot::Bars(bars), .. }] = &figure.facets[..] else { panic!() };
         assert_eq!(bars.labels, parts.components);
         assert_eq!(parts.labels(1), ["0_attn_out"]);
+        let square = ResultMap { axes: vec!["component", "other_component"], shape: vec![2, 2], ..parts };
+        assert_eq!(square.labels(1), ["embed", "0_attn_out"]);
     }
 }

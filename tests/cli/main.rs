@@ -9,6 +9,7 @@ mod directions;
 mod journey;
 mod manifest;
 mod maps;
+mod reading;
 mod results;
 mod same_numbers;
 mod science;

@@ -12,7 +12,7 @@ Per model `<name>.safetensors`:
   write along the first direction, turned round in every other prompt, through the final norm with its scale frozen
   (`apply_ln_to_stack`), at the last position or at each.
 - `nodes` (n, 3): layer, head and position of some heads; `node_cosines` (n, n): cosines of their mean results of the clean
-  less the corrupted run, each scaled by its layer's ln1 at that position.
+  less the corrupted run, turned round in every other prompt, each scaled by its layer's ln1 at that position.
 """
 
 import sys
@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 import tiny_models
-from make_circuit_fixtures import FIXTURES, LENGTH, MODELS, prompts
+from make_circuit_fixtures import FIXTURES, LENGTH, MODELS, prompts, stored
 
 FOLDER = FIXTURES / "reading"
 DIRECTIONS = 3
@@ -42,15 +42,14 @@ def main():
         directions = torch.randn((DIRECTIONS, lens.cfg.d_model), generator=generator)
         directions = torch.nn.functional.normalize(directions, dim=1).double()
         tokens = prompts(seed)
-        runs = {run: lens.run_with_cache(rows)[1] for run, rows in {"clean": tokens, "corrupted": tokens.roll(-1, 0)}.items()}
+        clean, corrupted = (lens.run_with_cache(rows)[1] for rows in (tokens, tokens.roll(-1, 0)))
         tensors = {"directions": directions, "tokens": tokens}
-        tensors |= tokens_along(lens, runs["clean"], directions)
+        tensors |= tokens_along(lens, clean, directions)
         tensors["neurons"] = torch.einsum("lnd,kd->kln", torch.nn.functional.normalize(lens.W_out, dim=-1), directions)
-        for run, cache in runs.items():
+        for run, cache in {"clean": clean, "corrupted": corrupted}.items():
             tensors |= {f"{map}.{run}": value for map, value in heads_along(lens, cache, directions[0]).items()}
-        tensors |= node_cosines(lens, runs)
-        stored = {key: value if value.dtype == torch.int64 else value.detach().float() for key, value in tensors.items()}
-        save_file({key: value.contiguous() for key, value in stored.items()}, FOLDER / f"{name}.safetensors")
+        tensors |= node_cosines(lens, clean, corrupted)
+        save_file({key: stored(value) for key, value in tensors.items()}, FOLDER / f"{name}.safetensors")
         print(name, {key: tuple(value.shape) for key, value in tensors.items()})
 
 
@@ -70,13 +69,19 @@ def heads_along(lens, cache, direction):
     return {"heads": along[:, -1].reshape(shape), "heads_by_position": along.reshape(*shape, -1)}
 
 
-def node_cosines(lens, runs):
-    heads = range(lens.cfg.n_heads)
-    nodes = [(layer, head, position) for layer in range(lens.cfg.n_layers) for head in heads for position in (4, LENGTH - 1)]
+def node_cosines(lens, clean, corrupted):
+    heads = [(layer, head) for layer in range(lens.cfg.n_layers) for head in range(lens.cfg.n_heads)]
+    nodes = [(layer, head, position) for layer, head in heads for position in (4, LENGTH - 1)]
+
+    def scaled(cache, layer, head, position):
+        scale = cache["scale", layer, "ln1"][:, position].reshape(-1, 1)
+        return cache["result", layer][:, position, head] / scale
+
     means = []
-    for layer, head, position in nodes:
-        scaled = [cache["result", layer][:, position, head] / cache["scale", layer, "ln1"][:, position, :1].reshape(-1, 1) for cache in runs.values()]
-        means.append((scaled[0] - scaled[1]).mean(0))
+    for node in nodes:
+        changes = scaled(clean, *node) - scaled(corrupted, *node)
+        signs = torch.tensor([1.0, -1.0]).repeat(len(changes) // 2).double()
+        means.append((signs[:, None] * changes).mean(0))
     unit = torch.nn.functional.normalize(torch.stack(means), dim=1)
     return {"nodes": torch.tensor(nodes), "node_cosines": unit @ unit.T}
 

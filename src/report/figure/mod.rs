@@ -42,12 +42,14 @@ mod palette;
 mod png;
 mod points;
 mod series;
+mod texts;
 
 use super::ReportError;
 use super::error::write_whole;
 pub use canvas::FONT_FAMILY;
 pub use palette::Scale;
 use std::path::{Path, PathBuf};
+pub use texts::{ColouredText, TextGroup, TextPage};
 
 /// One picture: a title and facets side by side.
 #[derive(Debug, Clone, PartialEq)]
