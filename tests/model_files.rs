@@ -200,6 +200,7 @@ fn configurations_that_cannot_be_honoured_are_refused() {
         ("add_cross_attention", json!(true), "expected false"),
         ("tie_word_embeddings", json!("no"), "true or false"),
         ("bos_token_id", json!(-3), "a token id"),
+        ("eos_token_id", json!([0, "x"]), "a token id or a list of them"),
         ("bos_token_id", json!(111), "token id 111 is out of range"),
     ];
     let neox = [
@@ -270,16 +271,21 @@ fn what_a_model_cannot_be_asked_for() {
 fn tokenizers() {
     let copy = Copy::of("gpt2-tiny");
     let model = copy.load().unwrap();
-    assert_eq!(model.tokenizer.bos(), Some(0));
+    assert_eq!((model.tokenizer.bos(), model.tokenizer.ends()), (Some(0), &[0][..]));
     assert_eq!(model.tokenizer.encode(" good bad").unwrap().len(), 2);
     assert_eq!(model.tokenizer.decode(&model.tokenizer.encode("It was\n good").unwrap()).unwrap(), "It was\n good");
     // Without an id in config.json, tokenizer_config.json names the token, else its usual name does.
-    copy.config("bos_token_id", Value::Null);
-    assert_eq!(copy.load().unwrap().tokenizer.bos(), Some(0));
+    copy.config("bos_token_id", Value::Null).config("eos_token_id", json!([3, 0]));
+    let tokenizer = copy.load().unwrap().tokenizer;
+    assert_eq!((tokenizer.bos(), tokenizer.ends()), (Some(0), &[3, 0][..]));
+    copy.config("eos_token_id", Value::Null);
+    assert_eq!(copy.load().unwrap().tokenizer.ends(), [0]);
     let good = model.tokenizer.id("Ġgood");
-    for text in [json!({ "bos_token": "Ġgood" }), json!({ "bos_token": { "content": "Ġgood" } })] {
+    for name in [json!("Ġgood"), json!({ "content": "Ġgood" })] {
+        let text = json!({ "bos_token": name, "eos_token": name });
         std::fs::write(copy.file("tokenizer_config.json"), text.to_string()).unwrap();
-        assert_eq!(copy.load().unwrap().tokenizer.bos(), good);
+        let tokenizer = copy.load().unwrap().tokenizer;
+        assert_eq!((tokenizer.bos(), tokenizer.ends().first().copied()), (good, good));
     }
     std::fs::write(copy.file("tokenizer.json"), "{}").unwrap();
     assert!(copy.complaint().contains("tokenizer.json"));

@@ -29,6 +29,7 @@ mod probing;
 mod random_directions;
 mod self_check;
 mod status;
+mod steering;
 mod suite_plan;
 mod sweeping;
 mod treebank_data_gen;
@@ -104,6 +105,8 @@ enum Command {
     HeadCosines(head_cosines::Args),
     /// Cosines of what neurons write with directions.
     NeuronCosines(neuron_cosines::Args),
+    /// Write texts while a direction is added: model x direction x prompt x coefficient x sample.
+    Steering(steering::Args),
     /// Run a whole analysis from a file: steps that are commands of this program.
     Circuit(circuit::Args),
     /// Show how far sweeps are: done, running, failed and missing cells, and the time left.
@@ -160,6 +163,7 @@ fn execute(command: Command) -> Result<()> {
         Command::Ccs(args) => maps::run(&args),
         Command::AttributionPatching(args) => maps::run(&args),
         Command::LogitAttribution(args) => maps::run(&args),
+        Command::Steering(args) => steering::run(args),
         Command::Status(args) => status::run(args),
         Command::Merge(args) => merge::run(args),
         Command::Neuroscope(args) => neuroscope::run(args),

@@ -143,7 +143,7 @@ impl<B: Backend> Engine<B> {
         self.resume_pass(resume, interventions, &[], output, ResumeKind::WithTape)
     }
 
-    fn check_sequences(&self, sequences: &[Vec<u32>]) -> Result<(), EngineError> {
+    pub(super) fn check_sequences(&self, sequences: &[Vec<u32>]) -> Result<(), EngineError> {
         for (index, sequence) in sequences.iter().enumerate() {
             if sequence.is_empty() {
                 return Err(EngineError::Sequence { index, reason: "it is empty".into() });
@@ -156,7 +156,7 @@ impl<B: Backend> Engine<B> {
         Ok(())
     }
 
-    fn pass_over(
+    pub(super) fn pass_over(
         &self,
         sequences: &[Vec<u32>],
         capture: &[Site],

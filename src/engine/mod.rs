@@ -2,9 +2,11 @@
 //!
 //! A [`Run`] is one pass over a ragged batch: [`Engine::run`] starts from tokens and captures activations,
 //! [`Engine::resume`] starts rows in the middle of the stack, from the captured residual of an earlier run, patches
-//! them in place and goes on to the answer logits.
+//! them in place and goes on to the answer logits. [`Engine::begin_texts`] and [`Engine::extend_texts`] let texts grow by a
+//! token at a time.
 
 mod backward;
+mod continuation;
 mod flops;
 mod forward;
 mod frozen;
@@ -21,6 +23,7 @@ mod run;
 mod site;
 
 pub use backward::Tape;
+pub use continuation::Texts;
 pub use flops::Flops;
 pub use forward::{Output, Resume};
 pub use intervention::{Intervention, Op, Part, Patch, Source};

@@ -6,7 +6,7 @@ use super::intervention::Compiled;
 use super::mlp::MlpTape;
 use super::run::Prefix;
 use super::{Engine, EngineError, Intervention, Layer, Layout, Logits, Part, Patch, Run, Site};
-use crate::backend::{Backend, Columns, Epilogue, KeyValues, Norm};
+use crate::backend::{AttentionRow, Backend, Columns, Epilogue, KeyValues, Norm, PatchRows};
 use crate::types::Matrix;
 use std::collections::{HashMap, HashSet};
 
@@ -15,6 +15,15 @@ pub(super) struct PrefixOf<'a, B: Backend> {
     pub(super) prefix: Option<&'a Prefix<B>>,
     /// Per row of the batch: where its prefix starts.
     pub(super) offsets: Vec<usize>,
+}
+
+/// Where a pass over the next tokens of growing texts keeps their keys and values.
+struct Grown<'a, B: Backend> {
+    /// Per layer: those of all tokens of the texts.
+    key_values: &'a mut [B::Tensor],
+    /// Row of each new token among them, and its row in the batch.
+    rows: B::Indices,
+    every: B::Indices,
 }
 
 /// One pass under way.
@@ -43,6 +52,7 @@ pub(super) struct Pass<'a, B: Backend> {
     pub(super) z: Option<B::Tensor>,
     /// The run that all heads' outputs are taken from, and which of its tokens this pass computes.
     pub(super) frozen: Option<(&'a Run<B>, B::Indices)>,
+    grown: Option<Grown<'a, B>>,
 }
 
 /// Every intervention at a head's input starts from the residual as it is, so that two of them at one place would not add
@@ -124,7 +134,26 @@ impl<'a, B: Backend> Pass<'a, B> {
             tape: None,
             z: None,
             frozen: None,
+            grown: None,
         })
+    }
+
+    /// Makes this a pass over the next tokens of growing texts, one per row: their keys and values join `key_values` at
+    /// `rows`, and the attention reads there.
+    pub(super) fn grow(
+        &mut self,
+        key_values: &'a mut [B::Tensor],
+        attention: &[AttentionRow],
+        rows: &[u32],
+    ) -> Result<(), EngineError> {
+        let backend = &self.engine.backend;
+        self.attention = backend.upload_attention_rows(attention)?;
+        // Every token is the last of its row.
+        self.last_only = false;
+        let every: Vec<u32> = (0..rows.len() as u32).collect();
+        let (rows, every) = (backend.upload_indices(rows)?, backend.upload_indices(&every)?);
+        self.grown = Some(Grown { key_values, rows, every });
+        Ok(())
     }
 
     /// Asks for the keys and values of every row's first `lens` positions.
@@ -204,7 +233,7 @@ impl<'a, B: Backend> Pass<'a, B> {
     /// Is nothing left to do from block `layer` on, when no output is wanted?
     pub(super) fn done_before(&self, layer: usize) -> bool {
         let later = |site: &Site| !self.captured.contains_key(site) && site.layer().is_none_or(|l| l >= layer);
-        self.keep.is_none() && self.tape.is_none() && !self.wanted.iter().any(later)
+        self.keep.is_none() && self.grown.is_none() && self.tape.is_none() && !self.wanted.iter().any(later)
     }
 
     pub(super) fn copy(&self, x: &B::Tensor) -> Result<B::Tensor, EngineError> {
@@ -325,6 +354,11 @@ impl<'a, B: Backend> Pass<'a, B> {
             engine.backend.gather_rows(&kv, 2 * d_kv, rows, &mut kept)?;
             self.kept.push(kept);
         }
+        if let Some(Grown { key_values, rows, every }) = &mut self.grown {
+            let all = Columns::all(2 * d_kv);
+            let joining = PatchRows { target: rows, source: every };
+            engine.backend.patch_replace(&mut key_values[layer], all, &kv, all, joining)?;
+        }
         let mut log_sum_exp = match self.tape {
             Some(_) => Some(engine.backend.tensor(engine.backend.len(&q) / config.d_head)?),
             None => None,
@@ -368,7 +402,8 @@ impl<'a, B: Backend> Pass<'a, B> {
         let engine = self.engine;
         let (backend, heads) = (&engine.backend, engine.heads());
         let rows = if only_last { &self.attention_last } else { &self.attention };
-        let key_values = || KeyValues { own: kv, prefix: self.prefix.prefix.map(|prefix| &prefix.key_values[layer]) };
+        let own = self.grown.as_ref().map_or(kv, |grown| &grown.key_values[layer]);
+        let key_values = || KeyValues { own, prefix: self.prefix.prefix.map(|prefix| &prefix.key_values[layer]) };
         let mut z = backend.tensor(backend.len(q))?;
         let site = Site::Pattern(layer);
         if self.touches(site) {

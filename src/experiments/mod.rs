@@ -19,5 +19,7 @@ pub mod neuroscope;
 pub mod patching_suite;
 pub mod path_patching;
 pub mod probing;
+pub mod sampling;
 pub mod self_check;
+pub mod steering;
 mod test_sets;

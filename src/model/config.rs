@@ -150,4 +150,15 @@ impl ConfigFile {
         let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
         id.map(Some).ok_or_else(|| self.error("bos_token_id", "a token id"))
     }
+
+    /// The ids that end a text, if the file has any: one, or a list of them.
+    pub fn ends(&self) -> Result<Vec<u32>, ModelError> {
+        let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+        let ids = match self.get("eos_token_id") {
+            None => Some(Vec::new()),
+            Some(Value::Array(list)) => list.iter().map(id).collect(),
+            Some(one) => id(one).map(|id| vec![id]),
+        };
+        ids.ok_or_else(|| self.error("eos_token_id", "a token id or a list of them"))
+    }
 }

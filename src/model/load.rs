@@ -23,6 +23,9 @@ mod demo {
 /// Names that tokenizers of the supported families give their BOS token, for a `tokenizer.json` that stands alone.
 const USUAL_BOS: [&str; 3] = ["<|endoftext|>", "<|begin_of_text|>", "<s>"];
 
+/// The same of the token that ends a text.
+const USUAL_ENDS: [&str; 3] = ["<|endoftext|>", "<|end_of_text|>", "</s>"];
+
 /// How to load a model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadOptions {
@@ -193,14 +196,14 @@ fn demo_tokenizer() -> Result<RecordedTokenizer, ModelError> {
     let path = Path::new(demo::FOLDER).join("tokenizer.json");
     let config = ConfigFile::parse(&Path::new(demo::FOLDER).join("config.json"), demo::CONFIG)?;
     let record = FileRecord::of_bytes(&path, demo::TOKENIZER);
-    Ok((Tokenizer::from_bytes(&path, demo::TOKENIZER, config.bos()?)?, record))
+    Ok((Tokenizer::from_bytes(&path, demo::TOKENIZER, config.bos()?)?.with_ends(config.ends()?), record))
 }
 
 /// The tokenizer that the user asked for in place of the model's own.
 fn tokenizer_elsewhere(spec: &str, settings: &HubSettings) -> Result<RecordedTokenizer, ModelError> {
     let path = Path::new(spec);
     if path.is_file() {
-        return tokenizer_file(path, None);
+        return tokenizer_file(path, None, Vec::new());
     }
     if spec == "demo" {
         return demo_tokenizer();
@@ -222,35 +225,39 @@ fn tokenizer_elsewhere(spec: &str, settings: &HubSettings) -> Result<RecordedTok
 /// The tokenizer of a model folder.
 fn tokenizer_in(folder: &Path) -> Result<RecordedTokenizer, ModelError> {
     let config_path = folder.join("config.json");
-    let bos = if config_path.is_file() { read_config(&config_path)?.bos()? } else { None };
-    tokenizer_file(&folder.join("tokenizer.json"), bos)
+    let (bos, ends) = match config_path.is_file() {
+        true => read_config(&config_path).and_then(|config| Ok((config.bos()?, config.ends()?)))?,
+        false => (None, Vec::new()),
+    };
+    tokenizer_file(&folder.join("tokenizer.json"), bos, ends)
 }
 
-/// Reads a `tokenizer.json`. Without an id for BOS, the folder's `tokenizer_config.json` or the usual names of the
-/// token decide.
-fn tokenizer_file(path: &Path, bos: Option<u32>) -> Result<RecordedTokenizer, ModelError> {
+/// Reads a `tokenizer.json`. Without ids for BOS or for ends, the folder's `tokenizer_config.json` or the usual names of the
+/// tokens decide.
+fn tokenizer_file(path: &Path, bos: Option<u32>, ends: Vec<u32>) -> Result<RecordedTokenizer, ModelError> {
     let bytes =
         read(path, "the model's tokenizer in the format of the tokenizers library; another one can be given by name")?;
     let record = FileRecord::of_bytes(path, &bytes);
     let tokenizer = Tokenizer::from_bytes(path, &bytes, bos)?;
-    if bos.is_some() {
-        return Ok((tokenizer, record));
-    }
-    let named = match bos_name(&path.with_file_name("tokenizer_config.json"))? {
-        Some(name) => tokenizer.id(&name),
-        None => USUAL_BOS.iter().find_map(|name| tokenizer.id(name)),
+    let named = |field: &str, usual: &[&str]| -> Result<Option<u32>, ModelError> {
+        Ok(match token_name(&path.with_file_name("tokenizer_config.json"), field)? {
+            Some(name) => tokenizer.id(&name),
+            None => usual.iter().find_map(|name| tokenizer.id(name)),
+        })
     };
-    Ok((tokenizer.with_bos(named), record))
+    let bos = if bos.is_some() { bos } else { named("bos_token", &USUAL_BOS)? };
+    let ends = if ends.is_empty() { named("eos_token", &USUAL_ENDS)?.into_iter().collect() } else { ends };
+    Ok((tokenizer.with_bos(bos).with_ends(ends), record))
 }
 
-/// `bos_token` of a `tokenizer_config.json`, a string or an object with `content`.
-fn bos_name(path: &PathBuf) -> Result<Option<String>, ModelError> {
+/// A token of a `tokenizer_config.json`, a string or an object with `content`.
+fn token_name(path: &PathBuf, field: &str) -> Result<Option<String>, ModelError> {
     if !path.is_file() {
         return Ok(None);
     }
     let bytes = std::fs::read(path).map_err(|source| ModelError::Io { path: path.clone(), source })?;
     let file = ConfigFile::parse(path, &bytes)?;
-    let value = file.get("bos_token");
+    let value = file.get(field);
     let text = value.and_then(|value| value.as_str().or_else(|| value.get("content")?.as_str()));
     Ok(text.map(str::to_owned))
 }

@@ -3,7 +3,7 @@
 use super::ModelError;
 use std::path::{Path, PathBuf};
 
-/// A Hugging Face `tokenizer.json` together with the model's beginning-of-sequence (BOS) token.
+/// A Hugging Face `tokenizer.json` together with the model's beginning-of-sequence (BOS) token and those that end a text.
 ///
 /// Encoding never adds special tokens by itself: whoever wants BOS says so, so that what the model sees is what
 /// the caller wrote.
@@ -12,6 +12,7 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     path: PathBuf,
     bos: Option<u32>,
+    ends: Vec<u32>,
 }
 
 impl Tokenizer {
@@ -19,7 +20,7 @@ impl Tokenizer {
     pub fn from_bytes(path: &Path, bytes: &[u8], bos: Option<u32>) -> Result<Self, ModelError> {
         let inner = tokenizers::Tokenizer::from_bytes(bytes)
             .map_err(|error| ModelError::Tokenizer { path: path.into(), message: error.to_string() })?;
-        Ok(Self { inner, path: path.into(), bos })
+        Ok(Self { inner, path: path.into(), bos, ends: Vec::new() })
     }
 
     /// Reads a `tokenizer.json`.
@@ -36,6 +37,16 @@ impl Tokenizer {
     /// The same tokenizer with another BOS token.
     pub fn with_bos(self, bos: Option<u32>) -> Self {
         Self { bos, ..self }
+    }
+
+    /// Ids of the tokens that end a text; none when the model's files name none.
+    pub fn ends(&self) -> &[u32] {
+        &self.ends
+    }
+
+    /// The same tokenizer with other tokens that end a text.
+    pub fn with_ends(self, ends: Vec<u32>) -> Self {
+        Self { ends, ..self }
     }
 
     /// The id of the token that is spelled exactly `token`, special tokens included.

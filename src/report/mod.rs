@@ -10,6 +10,7 @@ pub mod neuroscope;
 mod projections;
 mod result_map;
 pub mod results;
+mod steered_texts;
 mod suite_csv;
 mod table;
 
@@ -20,5 +21,6 @@ pub use golden::{GOLDEN_DATASETS, Golden, GoldenFile};
 pub use manifest::{Manifest, ModelRecord, PromptsRecord, RunRecord, RunStart};
 pub use projections::{ProjectedPrompt, Projections};
 pub use result_map::{ResultMap, write_array};
+pub use steered_texts::{SteeredText, SteeredTexts};
 pub use suite_csv::{CellKey, SuiteCsv};
 pub use table::Table;

@@ -12,7 +12,7 @@ fn list(seed: usize) -> String {
 }
 
 /// An `.npy` file of f32 values.
-fn npy(values: &[f32], shape: &str) -> Vec<u8> {
+pub fn npy(values: &[f32], shape: &str) -> Vec<u8> {
     let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n");
     let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
     bytes.extend((header.len() as u16).to_le_bytes());

@@ -13,6 +13,7 @@ mod reading;
 mod results;
 mod same_numbers;
 mod science;
+mod steering;
 mod sweeps;
 mod verify;
 

@@ -159,6 +159,32 @@ fn attributed<B: Backend>(engine: &Engine<B>) -> Values {
     values
 }
 
+/// Logits of texts that grow, of which one stops, with something added and a head's pattern patched at every new token.
+fn continued<B: Backend>(engine: &Engine<B>) -> Values {
+    let row = engine.backend().upload(&random(engine.config().d_model, 11)).unwrap();
+    let at = |places: &[(usize, usize)]| {
+        let patches: Vec<Patch> =
+            places.iter().map(|&(row, position)| Patch { row, position, source: 0, basis: 0 }).collect();
+        let add = Op::Add { source: Source::Rows(&row), scale: 0.5 };
+        let zero = Op::Replace(Source::Zero);
+        [
+            Intervention { site: Site::ResidPre(1), part: Part::All, patches: patches.clone(), op: add },
+            Intervention { site: Site::Pattern(0), part: Part::Head(1), patches, op: zero },
+        ]
+    };
+    let sequences = prompts(&[5, 3], engine.config().d_vocab);
+    let everywhere: Vec<(usize, usize)> =
+        sequences.iter().enumerate().flat_map(|(row, tokens)| (0..tokens.len()).map(move |at| (row, at))).collect();
+    let (mut texts, first) = engine.begin_texts(&sequences, &at(&everywhere), &[0, 1, 0], 3).unwrap();
+    let mut values: Values = vec![("prompts".into(), first.values.data)];
+    for next in [&[(0, 7), (1, 2), (2, 30)][..], &[(2, 4), (0, 1)], &[(2, 9)]] {
+        let places: Vec<_> = next.iter().enumerate().map(|(row, next)| (row, texts.next_position(next.0))).collect();
+        let run = engine.extend_texts(&mut texts, next, &at(&places), &[], Output::Last).unwrap();
+        values.push((format!("{next:?}"), run.logits().unwrap().values.data.clone()));
+    }
+    values
+}
+
 fn compare(what: &str, found: &Values, expected: &Values) {
     assert_eq!(found.len(), expected.len());
     let mut worst = 0.0f32;
@@ -183,6 +209,7 @@ struct Whole;
 struct Resumed;
 struct Fitted;
 struct AttributedTo;
+struct Continued;
 
 impl Computation for Whole {
     fn values<B: Backend>(engine: &Engine<B>) -> Values {
@@ -205,6 +232,12 @@ impl Computation for Fitted {
 impl Computation for AttributedTo {
     fn values<B: Backend>(engine: &Engine<B>) -> Values {
         attributed(engine)
+    }
+}
+
+impl Computation for Continued {
+    fn values<B: Backend>(engine: &Engine<B>) -> Values {
+        continued(engine)
     }
 }
 
@@ -240,4 +273,9 @@ fn das_fits_equal_those_of_the_cpu() {
 #[test]
 fn attributions_and_attention_equal_those_of_the_cpu() {
     check::<AttributedTo>("attribution");
+}
+
+#[test]
+fn growing_texts_equal_those_of_the_cpu() {
+    check::<Continued>("texts");
 }
