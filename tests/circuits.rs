@@ -46,9 +46,13 @@ fn metric(mode: &str) -> Metric {
     if mode == "noising" { Metric::LogitDiffNoising } else { Metric::LogitDiff }
 }
 
-/// The patched logit difference that a normalised metric stands for.
+/// The patched logit difference, or log probability, that a normalised metric stands for.
 fn unnormalised(baselines: &Baselines, metric: Metric, value: f64) -> f64 {
-    let (clean, corrupted) = baselines.logit_differences();
+    let level = |scores: &Scores| {
+        let values = if metric.needs_probabilities() { &scores.log_probabilities } else { &scores.logit_differences };
+        values.iter().sum::<f64>() / values.len() as f64
+    };
+    let (clean, corrupted) = (level(&baselines.clean), level(&baselines.corrupted));
     value * (clean - corrupted) + if metric.mode() == Mode::Denoising { corrupted } else { clean }
 }
 
@@ -85,6 +89,37 @@ fn activation_maps_match_transformer_lens() {
             }
         }
         println!("{}: maps off by at most {worst:e}", fixture.name);
+    }
+}
+
+#[test]
+fn log_probabilities_match_transformer_lens() {
+    for fixture in fixtures() {
+        let folder = support::fixture(&format!("../circuits/{}", fixture.name));
+        let tensors = support::read_tensors(&folder.join("log_prob.safetensors"));
+        let kinds: Vec<MapKind> = ["z", "resid_pre"].map(|name| name.parse().unwrap()).to_vec();
+        let end =
+            Node { component: Component::ResidPost, layer: fixture.engine.config().n_layers - 1, part: Part::All };
+        let paths = Paths {
+            senders: Nodes::Every(Component::Z),
+            receivers: Nodes::Together(vec![end]),
+            positions: SenderPositions::All,
+            method: Method::ThreeSteps { mlps: true },
+            layer_wide: false,
+        };
+        let mut worst: f64 = 0.0;
+        for (metric, mode) in [(Metric::LogProb, "denoising"), (Metric::LogProbNoising, "noising")] {
+            let (engine, prompts, metrics) = (&fixture.engine, &fixture.prompts, [metric]);
+            let (baselines, maps) = activation_maps(engine, prompts, &kinds, &metrics, MEMORY_BUDGET, go_on).unwrap();
+            let maps = maps.into_iter().map(|map| (format!("map.{mode}.{}", map.kind), map.values));
+            let (_, found, _) = path_patching(engine, prompts, &paths, &metrics, MEMORY_BUDGET, go_on).unwrap();
+            let found = found.into_iter().map(|map| (format!("path.{mode}"), map.values));
+            for (name, values) in maps.chain(found) {
+                let values: Vec<f64> = values.iter().map(|v| unnormalised(&baselines, metric, *v)).collect();
+                worst = worst.max(compare(&format!("{} {name}", fixture.name), &values, &tensors[&name].values()));
+            }
+        }
+        println!("{}: log probabilities off by at most {worst:e}", fixture.name);
     }
 }
 

@@ -31,7 +31,7 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', default_value = "z,q,k,v,pattern,resid_pre,attn_out,mlp_out")]
     #[serde(serialize_with = "names")]
     pub maps: Vec<MapKind>,
-    /// Metrics: logit_diff, logit_diff_noising, logit_flip, sign_flip, prob_diff.
+    /// Metrics: logit_diff, logit_diff_noising, logit_flip, sign_flip, prob_diff, log_prob, log_prob_noising.
     #[arg(long, value_delimiter = ',', default_value = "logit_diff")]
     pub metrics: Vec<Metric>,
     #[command(flatten)]

@@ -51,7 +51,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "plain")]
     pub scaffold: Scaffold,
     /// Metrics: logit_diff, logit_diff_noising, logit_flip (normalised, as in the paper), sign_flip (the literal share of
-    /// prompts whose logit difference changes sign), prob_diff.
+    /// prompts whose logit difference changes sign), prob_diff, log_prob, log_prob_noising.
     #[arg(long, value_delimiter = ',', default_value = "logit_diff")]
     pub metrics: Vec<Metric>,
     /// Positions: placeholders, ALL, or auto for the main placeholder.

@@ -46,7 +46,8 @@ pub struct Args {
     /// Patch a receiver's whole layer, whichever head or neuron is named, as the paper's code does.
     #[arg(long)]
     pub layer_wide: bool,
-    /// Metrics, all of one patching direction: logit_diff_noising, or logit_diff, logit_flip, sign_flip, prob_diff.
+    /// Metrics, all of one patching direction: logit_diff_noising, log_prob_noising; or logit_diff, logit_flip, sign_flip,
+    /// prob_diff, log_prob.
     #[arg(long, value_delimiter = ',', default_value = "logit_diff_noising")]
     pub metrics: Vec<Metric>,
     #[command(flatten)]

@@ -36,16 +36,35 @@ pub enum Metric {
     SignFlip,
     /// Normalised difference of the answers' probabilities, denoising.
     ProbDiff,
+    /// Normalised log probability of the right answers, denoising: for prompts of one sentiment beside neutral ones.
+    LogProb,
+    /// The same, noising.
+    LogProbNoising,
 }
 
 impl Metric {
     /// All metrics.
-    pub const ALL: [Metric; 5] =
-        [Metric::LogitDiff, Metric::LogitDiffNoising, Metric::LogitFlip, Metric::SignFlip, Metric::ProbDiff];
+    pub const ALL: [Metric; 7] = [
+        Metric::LogitDiff,
+        Metric::LogitDiffNoising,
+        Metric::LogitFlip,
+        Metric::SignFlip,
+        Metric::ProbDiff,
+        Metric::LogProb,
+        Metric::LogProbNoising,
+    ];
 
     /// Which run is patched.
     pub fn mode(self) -> Mode {
-        if self == Metric::LogitDiffNoising { Mode::Noising } else { Mode::Denoising }
+        match self {
+            Metric::LogitDiffNoising | Metric::LogProbNoising => Mode::Noising,
+            _ => Mode::Denoising,
+        }
+    }
+
+    /// Does it need probabilities, and with them the logits of the whole vocabulary?
+    pub fn needs_probabilities(self) -> bool {
+        matches!(self, Metric::ProbDiff | Metric::LogProb | Metric::LogProbNoising)
     }
 
     /// Name in files and on the command line.
@@ -56,6 +75,8 @@ impl Metric {
             Metric::LogitFlip => "logit_flip",
             Metric::SignFlip => "sign_flip",
             Metric::ProbDiff => "prob_diff",
+            Metric::LogProb => "log_prob",
+            Metric::LogProbNoising => "log_prob_noising",
         }
     }
 }
@@ -80,41 +101,42 @@ impl FromStr for Metric {
 pub type AnswerIndices = Vec<Vec<(usize, usize)>>;
 
 /// What the metrics need of one run over all prompts.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Scores {
     /// Logit difference per prompt.
     pub logit_differences: Vec<f64>,
     /// Difference of the answers' probabilities per prompt; empty when the run had no sums of exponentials.
     pub probability_differences: Vec<f64>,
+    /// Log probability per prompt, the mean over its right answers; empty as well then.
+    pub log_probabilities: Vec<f64>,
 }
 
 impl Scores {
     /// Reads the scores of prompts `0..answers.len()` off consecutive rows of `logits`, from row `first` on.
     pub fn new(logits: &Logits, first: usize, answers: &AnswerIndices) -> Self {
-        let over_pairs = |pairs: &[(usize, usize)], value: &dyn Fn(usize) -> f64| {
-            pairs.iter().map(|&(correct, incorrect)| value(correct) - value(incorrect)).sum::<f64>()
-                / pairs.len() as f64
+        let rows = || answers.iter().enumerate().map(|(prompt, pairs)| (logits.values.row(first + prompt), pairs));
+        let difference = |values: &[f32], pairs: &[(usize, usize)], value: &dyn Fn(f32) -> f64| {
+            mean_over(pairs, |&(correct, incorrect)| value(values[correct]) - value(values[incorrect]))
         };
-        let row = |prompt: usize| logits.values.row(first + prompt);
-        let logit_differences = answers
-            .iter()
-            .enumerate()
-            .map(|(prompt, pairs)| over_pairs(pairs, &|answer| f64::from(row(prompt)[answer])))
-            .collect();
-        let probability = |prompt: usize, sums: &[f32], answer: usize| {
-            (f64::from(row(prompt)[answer]) - f64::from(sums[first + prompt])).exp()
-        };
-        let probability_differences = logits.log_sum_exp.as_deref().map_or(Vec::new(), |sums| {
-            let prompts = answers.iter().enumerate();
-            prompts.map(|(prompt, pairs)| over_pairs(pairs, &|answer| probability(prompt, sums, answer))).collect()
-        });
-        Self { logit_differences, probability_differences }
+        let logit_differences =
+            rows().map(|(values, pairs)| difference(values, pairs, &|logit| logit.into())).collect();
+        let mut scores = Self { logit_differences, ..Self::default() };
+        if let Some(sums) = &logits.log_sum_exp {
+            for ((values, pairs), sum) in rows().zip(sums.iter().skip(first)) {
+                let log_probability = |logit: f32| f64::from(logit) - f64::from(*sum);
+                let probability = |logit: f32| log_probability(logit).exp();
+                scores.probability_differences.push(difference(values, pairs, &probability));
+                scores.log_probabilities.push(mean_over(pairs, |&(correct, _)| log_probability(values[correct])));
+            }
+        }
+        scores
     }
 
     /// Puts the scores of further prompts behind these.
     pub fn extend(&mut self, others: &Self) {
         self.logit_differences.extend_from_slice(&others.logit_differences);
         self.probability_differences.extend_from_slice(&others.probability_differences);
+        self.log_probabilities.extend_from_slice(&others.log_probabilities);
     }
 
     /// Sets a prompt's scores to those of entry `entry` of others.
@@ -126,6 +148,7 @@ impl Scores {
         };
         copy(&mut self.logit_differences, &others.logit_differences);
         copy(&mut self.probability_differences, &others.probability_differences);
+        copy(&mut self.log_probabilities, &others.log_probabilities);
     }
 
     /// Takes the scores of prompt `i` from entry `prompts[i]`.
@@ -136,6 +159,7 @@ impl Scores {
         Self {
             logit_differences: pick(&self.logit_differences),
             probability_differences: pick(&self.probability_differences),
+            log_probabilities: pick(&self.log_probabilities),
         }
     }
 
@@ -151,7 +175,11 @@ impl Scores {
 }
 
 fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len() as f64
+    mean_over(values, |value| *value)
+}
+
+fn mean_over<T>(items: &[T], value: impl Fn(&T) -> f64) -> f64 {
+    items.iter().map(value).sum::<f64>() / items.len() as f64
 }
 
 fn share_positive(values: &[f64]) -> f64 {
@@ -218,6 +246,7 @@ impl Baselines {
             Metric::LogitFlip => share_positive(&centred(&scores.logit_differences, &self.positive)),
             Metric::SignFlip => self.flipped(scores),
             Metric::ProbDiff => mean(&scores.probability_differences),
+            Metric::LogProb | Metric::LogProbNoising => mean(&scores.log_probabilities),
         }
     }
 
@@ -247,7 +276,8 @@ mod tests {
     use super::*;
 
     fn scores(values: &[f64]) -> Scores {
-        Scores { logit_differences: values.to_vec(), probability_differences: values.to_vec() }
+        let values = values.to_vec();
+        Scores { logit_differences: values.clone(), probability_differences: values.clone(), log_probabilities: values }
     }
 
     fn baselines() -> Baselines {
@@ -296,12 +326,12 @@ mod tests {
     fn a_metric_is_undefined_where_its_ends_meet() {
         // Right answers stay right in the corrupted run, by less.
         let b = Baselines { corrupted: scores(&[1.5, 0.5, 1.5, 0.5]), ..baselines() };
-        assert_eq!(Metric::ALL.map(|metric| b.defined(metric)), [true, true, false, true, true]);
+        assert_eq!(Metric::ALL.map(|metric| b.defined(metric)), [true, true, false, true, true, true, true]);
         assert!(!b.evaluate(Metric::LogitFlip, &b.clean).is_finite());
         let one_sided = Baselines { positive: vec![true; 4], ..baselines() };
-        assert_eq!(Metric::ALL.map(|metric| one_sided.defined(metric)), [true, true, false, true, true]);
+        assert_eq!(Metric::ALL.map(|metric| one_sided.defined(metric)), [true, true, false, true, true, true, true]);
         let same = Baselines { corrupted: b.clean.clone(), ..baselines() };
-        assert_eq!(Metric::ALL.map(|metric| same.defined(metric)), [false, false, false, true, false]);
+        assert_eq!(Metric::ALL.map(|metric| same.defined(metric)), [false, false, false, true, false, false, false]);
     }
 
     #[test]
@@ -323,6 +353,9 @@ mod tests {
         assert_eq!(found.logit_differences, [-0.5]);
         // 1e-5: the published value has five digits.
         assert!((found.probability_differences[0] + 0.19928).abs() < 1e-5);
+        let found = Scores::new(&logits, 0, &vec![vec![(0, 1), (2, 1)]]);
+        let expected = (0.30720f64.ln() + 0.18632f64.ln()) / 2.0;
+        assert!((found.log_probabilities[0] - expected).abs() < 1e-4, "the right answers alone count");
     }
 
     #[test]

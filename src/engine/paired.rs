@@ -137,7 +137,7 @@ impl<B: Backend> PairedRun<B> {
 
     /// The output of a patched pass that `metrics` can be computed from.
     pub fn output(&self, metrics: &[Metric]) -> Output<'_, B> {
-        answer_output(&self.columns, metrics.contains(&Metric::ProbDiff))
+        answer_output(&self.columns, metrics.iter().any(|metric| metric.needs_probabilities()))
     }
 
     /// Every prompt's answer pairs as columns of the answer logits.

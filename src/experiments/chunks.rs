@@ -123,7 +123,7 @@ pub fn part(prompts: &PairedPrompts, range: Range<usize>) -> PairedPrompts {
 
 /// Scores of consecutive stretches as one.
 pub fn joined_scores(parts: Vec<Scores>) -> Scores {
-    let mut all = Scores { logit_differences: Vec::new(), probability_differences: Vec::new() };
+    let mut all = Scores::default();
     parts.iter().for_each(|part| all.extend(part));
     all
 }
@@ -198,10 +198,6 @@ pub fn patch_dataset<B: Backend, E: From<EngineError> + Send>(
     Ok(all.into_inner().unwrap_or_else(PoisonError::into_inner).0)
 }
 
-fn no_scores() -> Scores {
-    joined_scores(Vec::new())
-}
-
 fn no_baselines() -> Baselines {
     joined_baselines(Vec::new())
 }
@@ -224,7 +220,7 @@ pub(super) fn patch_share<B: Backend, E: From<EngineError>>(
     for portion in 0..portions {
         let first = portion * size;
         let members = &cells[first..(first + size).min(cells.len())];
-        let mut scores = vec![no_scores(); members.len()];
+        let mut scores = vec![Scores::default(); members.len()];
         baselines = no_baselines();
         for (number, range) in ranges.iter().enumerate() {
             let paired = match captured.take() {
@@ -232,7 +228,7 @@ pub(super) fn patch_share<B: Backend, E: From<EngineError>>(
                 Some(paired) if ranges.len() == 1 => paired,
                 _ => {
                     let part = part(prompts, range.clone());
-                    PairedRun::new(engine, part, &sites, &positions, metrics.contains(&Metric::ProbDiff))?
+                    PairedRun::new(engine, part, &sites, &positions, metrics.iter().any(|m| m.needs_probabilities()))?
                 }
             };
             baselines = joined_baselines(vec![baselines, paired.baselines().clone()]);
@@ -243,7 +239,7 @@ pub(super) fn patch_share<B: Backend, E: From<EngineError>>(
                 let share = (number as f64 + step.share) / ranges.len() as f64;
                 let share = (portion as f64 + share) / portions as f64;
                 let whole = |&cell: &usize| {
-                    let mut all = std::mem::replace(&mut scores[cell], no_scores());
+                    let mut all = std::mem::take(&mut scores[cell]);
                     all.extend(&step.scores[cell]);
                     (first + cell, all)
                 };

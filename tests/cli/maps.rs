@@ -112,15 +112,47 @@ fn the_shipped_circuit_analysis_runs_on_the_demo_model() {
     assert!(plan.stdout.contains("z_to_v7.1-v10.1-v10.4-v11.9_EACH: [19, 12, 12] values"), "{}", plan.stdout);
 }
 
+/// A config of this name.
+fn shipped(name: &str) -> String {
+    format!("{}/data/experiments/{name}.toml", env!("CARGO_MANIFEST_DIR"))
+}
+
 #[test]
 fn the_other_shipped_analyses_are_planned_for_the_demo_model_and_for_their_own() {
     let data = tempfile::tempdir().unwrap();
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/data/experiments/sentiment_classification.toml");
-    for (model, paths) in [("demo", "z_to_v2.3_EACH"), ("random:pythia-1.4b", "z_to_v21.0_EACH")] {
-        let plan = run_in(data.path(), &["circuit", "--config", file, "--model", model, "--", "--dry-run"]).success();
-        assert_eq!(plan.stderr.lines().filter(|line| line.starts_with("step ")).count(), 9, "{}", plan.stderr);
-        assert!(plan.stdout.contains(paths), "{}", plan.stdout);
+    for (name, steps, plans) in [
+        ("sentiment_classification", 9, [("demo", "z_to_v2.3_EACH"), ("random:pythia-1.4b", "z_to_v21.0_EACH")]),
+        ("sentiment_continuation", 9, [("demo", "completion_plain_z"), ("random:pythia-1.4b", "completion_plain_z")]),
+        ("contrastive_sentiment", 5, [("demo", "v2.3_ALL_two_steps"), ("random:gpt2-small", "v7.1_ALL_two_steps")]),
+        ("one_sided_sentiment", 8, [("demo", "z_to_v1.0_EACH"), ("random:gpt2-small", "z_to_v9.2_SBJ2")]),
+    ] {
+        for (model, paths) in plans {
+            let plan = ["circuit", "--config", &shipped(name), "--model", model, "--", "--dry-run"];
+            let plan = run_in(data.path(), &plan).success();
+            let found = plan.stderr.lines().filter(|line| line.starts_with("step ")).count();
+            assert_eq!(found, steps, "{name}: {}", plan.stderr);
+            assert!(plan.stdout.contains(paths), "{name}: {}", plan.stdout);
+        }
     }
+}
+
+#[test]
+fn one_sided_and_contrastive_analyses_run_on_the_demo_model() {
+    let data = tempfile::tempdir().unwrap();
+    for name in ["one_sided_sentiment", "contrastive_sentiment"] {
+        run_in(data.path(), &["circuit", "--config", &shipped(name), "--"]).success();
+    }
+    let read = |name: &str| std::fs::read_to_string(data.path().join("demo").join(format!("{name}.csv"))).unwrap();
+    for set in ["positive", "negative"] {
+        // All of the effect is in the residual stream at the adjective in front of the first block, or where it went.
+        let table = read(&format!("activation_patching_log_prob_simple_{set}_plain_resid_pre"));
+        let percent = |line: &str| line.rsplit(',').next().unwrap().parse::<f64>().unwrap();
+        let first: f64 = table.lines().skip(1).filter(|line| line.starts_with("0,")).map(percent).sum();
+        assert!(first > 50.0, "{set}: {first}");
+    }
+    assert!(
+        read("path_patching_logit_diff_noising_contrastive_plain_z_to_v2.2-v2.3_ALL_two_steps").lines().count() > 1
+    );
 }
 
 #[test]

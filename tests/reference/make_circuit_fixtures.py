@@ -8,7 +8,9 @@ The models are those of tests/fixtures/engine, with processed weights. Per model
 - `map.<mode>.<name>`: results of `transformer_lens.patching`, as shaped there.
 - `heads.<mode>`: `subspace` of the results of several heads swapped at once.
 - `path.<number>`: path patching as `path_patching_reference.py` does it, see `cases.json`.
-All values are logit differences at the last position, averaged over pairs and prompts.
+All values are logit differences at the last position, averaged over pairs and prompts. `log_prob.safetensors` has mean log
+probabilities of the correct tokens: `map.<mode>.<name>` as above, and `path.<mode>` (layer, head) from every head's `z` to the
+end of the residual stream.
 """
 
 import json
@@ -22,7 +24,7 @@ from transformers import AutoModelForCausalLM
 
 import tiny_models
 from engine_patches import orthonormal
-from path_patching_reference import path_cases
+from path_patching_reference import Node, PathPatching, path_cases
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 MODELS = ("gpt2-tiny", "neox-parallel", "neox-sequential", "llama-tiny", "mistral-tiny", "qwen3-tiny")
@@ -54,6 +56,8 @@ def main():
         folder = FIXTURES / "circuits" / name
         folder.mkdir(parents=True, exist_ok=True)
         save_file({key: stored(value) for key, value in tensors.items()}, folder / "results.safetensors")
+        found = log_probabilities(lens, seed)
+        save_file({key: stored(value) for key, value in found.items()}, folder / "log_prob.safetensors")
         lines = ",\n".join(json.dumps(case) for case in cases)
         (folder / "cases.json").write_text(f"[\n{lines}\n]\n")
         print(name, len(tensors), "tensors,", len(cases), "paths")
@@ -76,6 +80,23 @@ def results(lens, seed):
             tensors[f"map.{mode}.{name}"] = function(lens, own, cache, metric)
         tensors[f"heads.{mode}"] = metric(swapped_heads(lens, own, cache, tensors["subspace"])).reshape(1)
     return tensors, path_cases(lens, clean, metric, tensors)
+
+
+def log_probabilities(lens, seed):
+    clean = prompts(seed)
+    right = answer_pairs(lens, clean)[..., 0]
+    metric = lambda logits: logits[:, -1].log_softmax(-1).gather(1, right).mean()
+    end = [Node("resid_post", lens.cfg.n_layers - 1)]
+    tensors = {}
+    for mode, (own, other) in {"denoising": (clean.roll(-1, 0), clean), "noising": (clean, clean.roll(-1, 0))}.items():
+        cache = lens.run_with_cache(other)[1]
+        for name in ("z", "resid_pre"):
+            tensors[f"map.{mode}.{name}"] = MAPS[name](lens, own, cache, metric)
+        paths = PathPatching(lens, own, other, metric)
+        through = lambda layer, head: paths.three_steps([Node("z", layer, head)], end, paths.all_positions)
+        heads = [[through(layer, head) for head in range(lens.cfg.n_heads)] for layer in range(lens.cfg.n_layers)]
+        tensors[f"path.{mode}"] = torch.tensor(heads)
+    return tensors
 
 
 def prompts(seed):

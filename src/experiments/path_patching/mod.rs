@@ -154,7 +154,7 @@ pub fn path_values<B: Backend, E: From<EngineError>>(
     for (number, range) in ranges.iter().enumerate() {
         let paths = paths.part(range);
         let stretch = part(prompts, range.clone());
-        let probabilities = metrics.contains(&Metric::ProbDiff);
+        let probabilities = metrics.iter().any(|metric| metric.needs_probabilities());
         let paired = PairedRun::new(engine, stretch, &sites, &positions, probabilities)?;
         let work = Work { engine, paired: &paired, mode, metrics, layer_wide: paths.layer_wide };
         let cases = chosen_cases(paths.cases(config, paired.prompts())?, places)?;

@@ -14,6 +14,8 @@ fn measure(metric: Metric) -> &'static str {
         Metric::LogitFlip => "logit flips (%)",
         Metric::SignFlip => "sign flips (%)",
         Metric::ProbDiff => "probability difference recovered (%)",
+        Metric::LogProb => "log probability recovered (%)",
+        Metric::LogProbNoising => "log probability, noising (%)",
     }
 }
 
