@@ -15,12 +15,9 @@ use actpatch::experiments::logit_attribution::{
 };
 use actpatch::model::{LoadOptions, Model, WeightProcessing};
 use actpatch::types::{Matrix, PairedPrompts};
-use support::within;
+use support::{ABSOLUTE, compare, within};
 
 const MODELS: [&str; 6] = ["gpt2-tiny", "neox-parallel", "neox-sequential", "llama-tiny", "mistral-tiny", "qwen3-tiny"];
-
-/// Logits of order 1 in f32, through up to three blocks.
-const ABSOLUTE: f64 = 1e-4;
 
 struct Fixture {
     name: &'static str,
@@ -43,14 +40,6 @@ impl Fixture {
         let model = Model::load(folder.to_str().unwrap(), &options).unwrap();
         Engine::new(CpuBackend::new(Dtype::F32).unwrap(), model).unwrap()
     }
-}
-
-#[track_caller]
-fn compare(what: &str, found: &[f64], expected: &[f32]) -> f64 {
-    assert_eq!(found.len(), expected.len(), "{what}");
-    let worst = found.iter().zip(expected).map(|(f, e)| (f - f64::from(*e)).abs()).fold(0.0, f64::max);
-    assert!(worst <= ABSOLUTE, "{what}: off by {worst:e}: {found:?} {expected:?}");
-    worst
 }
 
 #[test]

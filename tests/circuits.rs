@@ -14,12 +14,9 @@ use actpatch::experiments::path_patching::*;
 use actpatch::model::{LoadOptions, Model};
 use actpatch::types::{Matrix, PairedPrompts};
 use serde_json::Value;
-use support::within;
+use support::{compare, within};
 
 const MODELS: [&str; 6] = ["gpt2-tiny", "neox-parallel", "neox-sequential", "llama-tiny", "mistral-tiny", "qwen3-tiny"];
-
-/// Logit differences of order 1 to 10 in f32, through up to three blocks: 1e-4 absolute.
-const ABSOLUTE: f64 = 1e-4;
 
 struct Fixture {
     name: &'static str,
@@ -54,14 +51,6 @@ fn unnormalised(baselines: &Baselines, metric: Metric, value: f64) -> f64 {
     };
     let (clean, corrupted) = (level(&baselines.clean), level(&baselines.corrupted));
     value * (clean - corrupted) + if metric.mode() == Mode::Denoising { corrupted } else { clean }
-}
-
-#[track_caller]
-fn compare(what: &str, found: &[f64], expected: &[f32]) -> f64 {
-    assert_eq!(found.len(), expected.len(), "{what}");
-    let worst = found.iter().zip(expected).map(|(f, e)| (f - f64::from(*e)).abs()).fold(0.0, f64::max);
-    assert!(worst <= ABSOLUTE, "{what}: off by {worst:e}: {found:?} {expected:?}");
-    worst
 }
 
 fn go_on(_: f64) -> std::result::Result<(), EngineError> {

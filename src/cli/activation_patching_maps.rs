@@ -2,16 +2,16 @@
 
 use super::common::{bar, distinct};
 use super::map_sweep::{Computed, Outline, SweptMaps};
-use super::maps::{MapArgs, MapCommand, Named, check_defined, in_percent, names};
+use super::maps::{MapArgs, MapCommand, Named, check_defined, exact_plan, in_percent, names};
 use super::sweeping::SweepArgs;
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
-use crate::engine::{Engine, EngineError, Metric, Plan};
+use crate::engine::{Engine, EngineError, Metric};
 use crate::experiments::activation_maps::{
-    ActivationMap, MapKind, MapPlace, activation_maps, common_length, map_cells, map_values,
+    ActivationMap, MapKind, MapPlace, activation_maps, common_length, map_values,
 };
 use crate::model::Model;
-use crate::report::{ResultMap, Table};
+use crate::report::ResultMap;
 use anyhow::Result;
 use serde::Serialize;
 
@@ -56,15 +56,7 @@ impl MapCommand for Args {
     }
 
     fn plan(&self, model: &Model, prompts: &PairedPrompts, kinds: &[Self::Kind]) -> Result<String> {
-        let mut table = Table::new(["prompt", "map", "metric", "values", "arithmetic"]);
-        for &(kind, metric) in kinds {
-            let (cells, _) = map_cells(&model.config, prompts, &[kind], &[metric])?;
-            let batch = self.shared.run.batch_tokens as usize;
-            let flops = Plan::new(&model.config, prompts, &cells, batch)?.flops();
-            let count = cells.len().to_string();
-            table.push([prompts.name.clone(), kind.to_string(), metric.to_string(), count, flops.to_string()]);
-        }
-        Ok(table.to_string())
+        Ok(exact_plan(&self.shared, model, prompts, kinds, "arithmetic")?.to_string())
     }
 }
 

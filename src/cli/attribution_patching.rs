@@ -2,15 +2,15 @@
 
 use super::activation_patching_maps::exact_maps;
 use super::common::{bar, distinct};
-use super::maps::{MadeMaps, MapArgs, MapCommand, Named, check_defined, in_percent, names};
+use super::maps::{MadeMaps, MapArgs, MapCommand, Named, check_defined, exact_plan, in_percent, names};
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
-use crate::engine::{Engine, Metric, Plan};
-use crate::experiments::activation_maps::{ActivationMap, MapKind, map_cells};
+use crate::engine::{Engine, Metric};
+use crate::experiments::activation_maps::{ActivationMap, MapKind};
 use crate::experiments::attribution_patching::{Agreement, Gradients, attribution_maps};
 use crate::model::Model;
+use crate::report::ResultMap;
 use crate::report::figure::{Axis, Class, Facet, Plot, Point};
-use crate::report::{ResultMap, Table};
 use anyhow::{Result, bail};
 use serde::Serialize;
 
@@ -86,14 +86,7 @@ impl MapCommand for Args {
     }
 
     fn plan(&self, model: &Model, prompts: &PairedPrompts, kinds: &[Self::Kind]) -> Result<String> {
-        let mut table = Table::new(["prompt", "map", "metric", "values", "exactly"]);
-        for &(kind, metric) in kinds {
-            let (cells, _) = map_cells(&model.config, prompts, &[kind], &[metric])?;
-            let batch = self.shared.run.batch_tokens as usize;
-            let flops = Plan::new(&model.config, prompts, &cells, batch)?.flops();
-            let count = cells.len().to_string();
-            table.push([prompts.name.clone(), kind.to_string(), metric.to_string(), count, flops.to_string()]);
-        }
+        let table = exact_plan(&self.shared, model, prompts, kinds, "exactly")?;
         let metrics = distinct(&kinds.iter().map(|kind| kind.1).collect::<Vec<_>>()).len();
         let all = self.gradients().flops(&model.config, prompts);
         Ok(format!("{table}all maps of a metric from gradients: {all} ({metrics} metrics)\n"))

@@ -376,6 +376,11 @@ const USUAL_POSITIONS: [&str; 8] = ["ADJ", "ADJ1", "ADV", "FEEL", "NOUN", "MED",
 ///
 /// Returns the name it goes by in files, and the position.
 pub fn resolve_position(prompts: &PairedPrompts, name: &str) -> Result<(String, PatchPositions)> {
+    position_for("--positions", prompts, name)
+}
+
+/// The same for the option `flag`.
+pub fn position_for(flag: &str, prompts: &PairedPrompts, name: &str) -> Result<(String, PatchPositions)> {
     let ragged = !prompts.positions.contains_key(END);
     if name == "ALL" || (name == "auto" && prompts.positions.is_empty()) {
         return Ok(("ALL".into(), PatchPositions::All));
@@ -390,7 +395,7 @@ pub fn resolve_position(prompts: &PairedPrompts, name: &str) -> Result<(String, 
     let position = prompts.positions.get(chosen).ok_or_else(|| {
         let known: Vec<&str> = prompts.positions.keys().map(String::as_str).collect();
         let known = if ragged { [&known[..], &[END]].concat() } else { known };
-        anyhow!("--positions: dataset {} has no position {chosen:?}, it has {} and ALL", prompts.name, known.join(", "))
+        anyhow!("{flag}: dataset {} has no position {chosen:?}, it has {} and ALL", prompts.name, known.join(", "))
     })?;
     Ok((chosen.into(), PatchPositions::One(*position)))
 }

@@ -1,21 +1,19 @@
 //! `direction-patching-suite`.
 
 use super::common::{
-    CompatArgs, ModelArgs, RunArgs, bar, bytes, check_writable, distinct, print, print_json, processing_names,
-    resolve_positions,
+    CompatArgs, ModelArgs, RunArgs, bar, bytes, check_writable, distinct, print, print_json, resolve_positions,
 };
 use super::device::DeviceWork;
 use super::suite_plan::{Divided, Job, SWEEP, SuitePlan};
 use super::sweeping::{Recorder, SweepArgs};
 use crate::backend::Backend;
-use crate::compat::Compat;
 use crate::datasets::treebank::Scaffold;
 use crate::datasets::{Catalogue, PairedPrompts};
-use crate::directions::{Direction, DirectionName, FitRecord, Method, list, select};
+use crate::directions::{DirectionName, list, select};
 use crate::engine::{Baselines, Cell, Engine, Flops, Layout, Metric, Mode, PatchPositions, Plan, Scores};
 use crate::experiments::chunks;
 use crate::experiments::patching_suite::{Layers, head_results_cell, paper_heads, residual_cell};
-use crate::model::{Model, Source};
+use crate::model::Model;
 use crate::report::{CellKey, Manifest, RunRecord, Table};
 use crate::types::Matrix;
 use anyhow::{Context, Result, bail};
@@ -313,53 +311,6 @@ impl DeviceWork for PatchModel<'_> {
         }
         Ok(())
     }
-}
-
-/// A direction needs a layer of the model, and lives in the basis of the weights it was fitted with: their processing,
-/// and a random model's seed.
-pub(super) fn check_records(
-    run: &RunArgs,
-    compat: &CompatArgs,
-    folder: &Path,
-    directions: &[DirectionName],
-    model: &Model,
-) -> Result<()> {
-    let (n_layers, seed) = (model.config.n_layers, run.seed);
-    if let Some(name) = directions.iter().find(|name| name.layer() > n_layers) {
-        bail!("{name}: layer: expected 0..{n_layers} for {}, found {}", model.name, name.layer());
-    }
-    let ours = processing_names(model.processing);
-    let mut without_record = 0;
-    for name in directions.iter().filter(|name| name.method() != Method::RandomDirection) {
-        let path = Direction::paths(folder, name).1;
-        if !path.exists() {
-            without_record += 1;
-            continue;
-        }
-        let record = FitRecord::read(folder, name)?;
-        if record.weight_processing != ours && !compat.has(Compat::UnprocessedFits) {
-            let show = |list: &[String]| if list.is_empty() { "none".to_owned() } else { list.join(",") };
-            bail!(
-                "{}: weight_processing: expected {}, found {}; run with --weight-processing {}",
-                path.display(),
-                show(&ours),
-                show(&record.weight_processing),
-                show(&record.weight_processing)
-            );
-        }
-        if matches!(model.provenance.source, Source::Random { .. }) && record.seed != seed {
-            bail!(
-                "{}: seed: expected {seed}, the seed of the random weights, found {}; run with --seed {}",
-                path.display(),
-                record.seed,
-                record.seed
-            );
-        }
-    }
-    if without_record > 0 {
-        tracing::warn!("{without_record} directions have no record of their fit: their weight processing is unknown");
-    }
-    Ok(())
 }
 
 fn patch_dataset<B: Backend>(

@@ -5,7 +5,8 @@ use super::device::DeviceWork;
 use crate::backend::Backend;
 use crate::datasets::treebank::Scaffold;
 use crate::datasets::{Catalogue, PairedPrompts};
-use crate::engine::{Baselines, Engine, Metric};
+use crate::engine::{Baselines, Engine, Metric, Plan};
+use crate::experiments::activation_maps::{MapKind, map_cells};
 use crate::experiments::attribution_patching::Agreement;
 use crate::model::Model;
 use crate::report::figure::Figure;
@@ -118,7 +119,7 @@ pub fn position_labels(prompts: &PairedPrompts) -> Vec<String> {
 
 impl MapArgs {
     /// Every dataset of a model.
-    fn prompts(&self, catalogue: &Catalogue, model: &Model) -> Result<Vec<PairedPrompts>> {
+    pub fn prompts(&self, catalogue: &Catalogue, model: &Model) -> Result<Vec<PairedPrompts>> {
         let build = |set: &String| build_prompts(&self.run, catalogue, set, self.scaffold, model);
         distinct(&self.eval_sets).iter().map(build).collect()
     }
@@ -146,6 +147,24 @@ pub fn check_defined(baselines: &Baselines, metrics: impl IntoIterator<Item = Me
         None => Ok(()),
         Some(metric) => bail!("{set}: {metric} is undefined: clean and corrupted runs do not differ in it"),
     }
+}
+
+/// The values of activation-patching maps, and their arithmetic when every one is patched, under the head `exactly`.
+pub fn exact_plan(
+    shared: &MapArgs,
+    model: &Model,
+    prompts: &PairedPrompts,
+    kinds: &[(MapKind, Metric)],
+    exactly: &'static str,
+) -> Result<Table> {
+    let mut table = Table::new(["prompt", "map", "metric", "values", exactly]);
+    for &(kind, metric) in kinds {
+        let (cells, _) = map_cells(&model.config, prompts, &[kind], &[metric])?;
+        let flops = Plan::new(&model.config, prompts, &cells, shared.run.batch_tokens as usize)?.flops();
+        let count = cells.len().to_string();
+        table.push([prompts.name.clone(), kind.to_string(), metric.to_string(), count, flops.to_string()]);
+    }
+    Ok(table)
 }
 
 /// A map of fractions, in percent.

@@ -1,5 +1,7 @@
 //! The command line: arguments become a resolved configuration, which a library call carries out.
 
+mod ablation;
+mod ablation_maps;
 mod activation_patching_maps;
 mod attention;
 mod attribution_patching;
@@ -11,6 +13,7 @@ mod device;
 mod direction_patching_results;
 mod direction_patching_suite;
 mod directions;
+mod faithfulness;
 mod fit_directions;
 mod fit_projections;
 mod fit_statistics;
@@ -25,13 +28,16 @@ mod neuron_cosines;
 mod neuroscope;
 mod neuroscope_files;
 mod path_patching;
+mod places;
 mod probing;
 mod random_directions;
 mod self_check;
 mod status;
 mod steering;
+mod stored_directions;
 mod suite_plan;
 mod sweeping;
+mod tables;
 mod treebank_data_gen;
 mod unit_directions;
 mod verify;
@@ -85,6 +91,12 @@ enum Command {
     ActivationPatchingMaps(activation_patching_maps::Args),
     /// Patch the paths from senders to receivers.
     PathPatching(path_patching::Args),
+    /// Ablate every head, neuron or place on its own: model x map x replacement x dataset.
+    AblationMaps(ablation_maps::Args),
+    /// Ablate nodes or directions together: zero, mean, resample; logit difference, accuracy, counts.
+    Ablation(ablation::Args),
+    /// How much of the clean run a circuit's heads restore, and how much all others do.
+    Faithfulness(faithfulness::Args),
     /// What layers, heads and neurons write along the answers: logit lens and direct logit attribution.
     LogitAttribution(logit_attribution::Args),
     /// Estimate activation-patching maps from gradients, and compare them with exact ones.
@@ -161,6 +173,9 @@ fn execute(command: Command) -> Result<()> {
         Command::Attention(args) => maps::run(&args),
         Command::Probing(args) => maps::run(&args),
         Command::Ccs(args) => maps::run(&args),
+        Command::AblationMaps(args) => maps::run(&args),
+        Command::Ablation(args) => tables::run(&args),
+        Command::Faithfulness(args) => tables::run(&args),
         Command::AttributionPatching(args) => maps::run(&args),
         Command::LogitAttribution(args) => maps::run(&args),
         Command::Steering(args) => steering::run(args),

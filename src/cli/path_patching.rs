@@ -67,7 +67,7 @@ pub enum MethodArg {
 }
 
 /// One component, or a list of single nodes.
-fn resolve_nodes(flag: &str, patterns: &[NodePattern]) -> Result<Nodes> {
+pub(super) fn resolve_nodes(flag: &str, patterns: &[NodePattern]) -> Result<Nodes> {
     if let [NodePattern::Every(component)] = patterns {
         return Ok(Nodes::Every(*component));
     }

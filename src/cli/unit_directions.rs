@@ -1,7 +1,8 @@
 //! Stored directions of one dimension, as commands that read along them name them.
 
 use super::common::{CompatArgs, RunArgs};
-use super::direction_patching_suite::{check_records, selected};
+use super::direction_patching_suite::selected;
+use super::stored_directions::check_records;
 use crate::directions::{Direction, DirectionName};
 use crate::model::Model;
 use anyhow::{Result, bail};

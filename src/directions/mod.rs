@@ -34,7 +34,7 @@ pub use method::Method;
 pub use name::{DirectionName, model_folder, select};
 pub use pca::fit_pca;
 pub use projection::{projected, similarity};
-pub use random_direction::{RANDOM_DIRECTION_SEED, random_direction};
+pub use random_direction::{RANDOM_DIRECTION_SEED, random_direction, random_subspace};
 pub use storage::{Direction, FitRecord, list};
 pub use svd::fit_svd;
 

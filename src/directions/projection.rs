@@ -42,7 +42,7 @@ fn column(matrix: &Matrix, c: usize) -> Vec<f64> {
 }
 
 /// An orthonormal basis of the span of the columns.
-fn orthonormal(columns: &Matrix) -> Vec<Vec<f64>> {
+pub(super) fn orthonormal(columns: &Matrix) -> Vec<Vec<f64>> {
     let mut basis: Vec<Vec<f64>> = Vec::new();
     for c in 0..columns.cols {
         let vector = column(columns, c);

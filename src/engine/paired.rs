@@ -19,7 +19,7 @@ pub enum PatchPositions {
 
 impl PatchPositions {
     /// The positions in a prompt of `len` tokens.
-    pub(super) fn range(self, len: usize) -> Range<usize> {
+    pub(crate) fn range(self, len: usize) -> Range<usize> {
         match self {
             PatchPositions::One(position) => position..position + 1,
             PatchPositions::Last => len.saturating_sub(1)..len,

@@ -6,7 +6,7 @@
 use super::chunks::{Progress, patch_dataset};
 use super::component::Component;
 use crate::backend::Backend;
-use crate::engine::{Baselines, Cell, Edit, Engine, EngineError, Metric, Mode, PatchPositions};
+use crate::engine::{Baselines, Cell, Edit, Engine, EngineError, Metric, Mode, Part, PatchPositions, Site};
 use crate::model::ModelConfig;
 use crate::types::PairedPrompts;
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,22 +80,26 @@ impl MapKind {
         self.axes().iter().map(len).collect()
     }
 
-    /// One cell per value, in the order of the shape.
-    fn cells(self, config: &ModelConfig, length: usize, mode: Mode) -> Vec<Cell> {
+    /// What each value patches, in the order of the shape.
+    pub(super) fn places(self, config: &ModelConfig, length: usize) -> Vec<(Site, Part, PatchPositions)> {
         let parts = self.component.parts(config);
         let positions: Vec<PatchPositions> = match self.by_position {
             true => (0..length).map(PatchPositions::One).collect(),
             false => vec![PatchPositions::All],
         };
-        let mut cells = Vec::with_capacity(config.n_layers * positions.len() * parts.len());
+        let mut places = Vec::with_capacity(config.n_layers * positions.len() * parts.len());
         for layer in 0..config.n_layers {
             for &position in &positions {
-                for &part in &parts {
-                    cells.push(Cell { mode, edits: vec![Edit::replace(self.component.site(layer), part, position)] });
-                }
+                places.extend(parts.iter().map(|&part| (self.component.site(layer), part, position)));
             }
         }
-        cells
+        places
+    }
+
+    /// One cell per value, in the order of the shape.
+    fn cells(self, config: &ModelConfig, length: usize, mode: Mode) -> Vec<Cell> {
+        let cell = |(site, part, position)| Cell { mode, edits: vec![Edit::replace(site, part, position)] };
+        self.places(config, length).into_iter().map(cell).collect()
     }
 }
 

@@ -95,6 +95,11 @@ pub fn stretches(
 
 /// The prompts of a range as a dataset of their own.
 pub fn part(prompts: &PairedPrompts, range: Range<usize>) -> PairedPrompts {
+    chosen(prompts, &range.collect::<Vec<_>>())
+}
+
+/// Some prompts, by number, as a dataset of their own.
+pub fn chosen(prompts: &PairedPrompts, numbers: &[usize]) -> PairedPrompts {
     let mut place: HashMap<usize, usize> = HashMap::new();
     let (mut texts, mut sequences) = (Vec::new(), Vec::new());
     let mut move_in = |&sequence: &usize| {
@@ -105,7 +110,7 @@ pub fn part(prompts: &PairedPrompts, range: Range<usize>) -> PairedPrompts {
         })
     };
     let (mut clean, mut corrupted) = (Vec::new(), Vec::new());
-    for prompt in range.clone() {
+    for &prompt in numbers {
         clean.push(move_in(&prompts.clean[prompt]));
         corrupted.push(move_in(&prompts.corrupted[prompt]));
     }
@@ -115,8 +120,8 @@ pub fn part(prompts: &PairedPrompts, range: Range<usize>) -> PairedPrompts {
         sequences,
         clean,
         corrupted,
-        positive: prompts.positive[range.clone()].to_vec(),
-        answers: prompts.answers[range].to_vec(),
+        positive: numbers.iter().map(|&prompt| prompts.positive[prompt]).collect(),
+        answers: numbers.iter().map(|&prompt| prompts.answers[prompt].clone()).collect(),
         positions: prompts.positions.clone(),
     }
 }
@@ -196,6 +201,27 @@ pub fn patch_dataset<B: Backend, E: From<EngineError> + Send>(
         Ok(())
     })?;
     Ok(all.into_inner().unwrap_or_else(PoisonError::into_inner).0)
+}
+
+/// As [`patch_dataset`], for cells whose scores are all wanted at once: they are returned in the order of the cells, and
+/// `told` hears the share of the work that is done.
+///
+/// # Errors
+/// Those of [`patch_dataset`].
+pub fn patched_scores<B: Backend, E: From<EngineError> + Send>(
+    engine: &Engine<B>,
+    prompts: &PairedPrompts,
+    cells: &[Cell],
+    metrics: &[Metric],
+    budget: usize,
+    mut told: impl FnMut(f64) -> Result<(), E> + Send,
+) -> Result<(Baselines, Vec<Scores>), E> {
+    let mut scores = vec![Scores::default(); cells.len()];
+    let baselines = patch_dataset(engine, prompts, cells, metrics, budget, |progress: Progress<'_>| {
+        progress.finished.into_iter().for_each(|(cell, found)| scores[cell] = found);
+        told(progress.share)
+    })?;
+    Ok((baselines, scores))
 }
 
 fn no_baselines() -> Baselines {

@@ -1,5 +1,6 @@
 //! Experiments on an engine: each file one question.
 
+pub mod ablation;
 pub mod activation_maps;
 pub mod attention;
 pub mod attribution_patching;
@@ -9,6 +10,7 @@ pub mod component;
 pub mod corpus;
 pub mod das_fits;
 pub mod devices;
+pub mod faithfulness;
 pub mod head_cosines;
 pub mod label_shares;
 pub mod logit_attribution;

@@ -1,5 +1,6 @@
 //! The command line through its binary, and the numbers behind it through the library.
 
+mod ablation;
 mod attribution;
 mod bad_files;
 mod bad_input;

@@ -185,3 +185,15 @@ pub fn within<T>(least: bool, run: impl Fn(usize) -> Result<T, EngineError>) -> 
         }
     }
 }
+
+/// Logits and logit differences of order 1 to 10 in f32, through up to three blocks, beside f64.
+pub const ABSOLUTE: f64 = 1e-4;
+
+/// Checks values against a reference within [`ABSOLUTE`]; returns the largest difference.
+#[track_caller]
+pub fn compare(what: &str, found: &[f64], expected: &[f32]) -> f64 {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let worst = found.iter().zip(expected).map(|(f, e)| (f - f64::from(*e)).abs()).fold(0.0, f64::max);
+    assert!(worst <= ABSOLUTE, "{what}: off by {worst:e}: {found:?} {expected:?}");
+    worst
+}

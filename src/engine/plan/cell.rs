@@ -49,7 +49,7 @@ impl From<PatchPositions> for Places {
 
 impl Places {
     /// The positions in a prompt of `len` tokens.
-    fn of(&self, prompt: usize, len: usize) -> Vec<usize> {
+    pub(crate) fn of(&self, prompt: usize, len: usize) -> Vec<usize> {
         match self {
             Places::Of(positions) => positions.range(len).collect(),
             Places::PerPrompt(lists) => lists.get(prompt).cloned().unwrap_or_default(),

@@ -97,6 +97,12 @@ impl<'a> Plan<'a> {
         Ok(Self { cells, batches, flops })
     }
 
+    /// The prompts whose logits a cell can change.
+    pub fn reached(&self, cell: usize) -> Vec<usize> {
+        let rows = self.batches.iter().flat_map(|batch| &batch.rows);
+        rows.filter(|row| row.cell == cell).map(|row| row.prompt).collect()
+    }
+
     /// The arithmetic of all batches.
     pub fn flops(&self) -> Flops {
         self.flops

@@ -1,0 +1,64 @@
+//! Positions as commands that edit several of them together name them.
+
+use super::common::position_for;
+use crate::datasets::PairedPrompts;
+use crate::engine::{PatchPositions, Places};
+use crate::model::Tokenizer;
+use anyhow::{Context, Result, bail};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// Positions that are found by their token: the name, and the token's text without spaces.
+const BY_TOKEN: [(&str, &str); 2] = [("COMMA", ","), ("PERIOD", ".")];
+
+/// Places of the clean prompts by name, for the option `flag`: a placeholder, END, ALL, a number, COMMA or PERIOD (every
+/// such token), or several of them joined by `+`, which are edited together.
+///
+/// # Errors
+/// A name that the dataset does not have, a number behind the end of a prompt, a token that no prompt has.
+pub fn resolve_places(flag: &str, prompts: &PairedPrompts, tokenizer: &Tokenizer, text: &str) -> Result<Places> {
+    let mut lists: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); prompts.clean.len()];
+    for name in text.split('+') {
+        let by_name = BY_TOKEN.iter().find(|(own, _)| *own == name && !prompts.positions.contains_key(name));
+        let places: Places = match (by_name, name.parse()) {
+            (Some((_, token)), _) => by_token(prompts, tokenizer, token).with_context(|| format!("{flag}: {name}"))?,
+            (None, Ok(position)) => PatchPositions::One(position).into(),
+            (None, Err(_)) => position_for(flag, prompts, name)?.1.into(),
+        };
+        if let Places::Of(positions) = places {
+            for (prompt, &sequence) in prompts.clean.iter().enumerate() {
+                let length = prompts.sequences[sequence].len();
+                positions.check(&prompts.name, prompt, length).context(flag.to_owned())?;
+            }
+        }
+        if name == text {
+            return Ok(places);
+        }
+        for (prompt, (list, &sequence)) in lists.iter_mut().zip(&prompts.clean).enumerate() {
+            list.extend(places.of(prompt, prompts.sequences[sequence].len()));
+        }
+    }
+    Ok(Places::PerPrompt(Arc::new(lists.into_iter().map(Vec::from_iter).collect())))
+}
+
+/// The positions of every clean prompt whose token is `wanted`, with or without spaces around it.
+fn by_token(prompts: &PairedPrompts, tokenizer: &Tokenizer, wanted: &str) -> Result<Places> {
+    let mut known: HashMap<u32, bool> = HashMap::new();
+    let mut lists = vec![Vec::new(); prompts.clean.len()];
+    for (list, &sequence) in lists.iter_mut().zip(&prompts.clean) {
+        for (position, token) in prompts.sequences[sequence].iter().enumerate() {
+            let is_wanted = match known.get(token) {
+                Some(&is_wanted) => is_wanted,
+                None => tokenizer.decode(&[*token])?.trim() == wanted,
+            };
+            known.insert(*token, is_wanted);
+            if is_wanted {
+                list.push(position);
+            }
+        }
+    }
+    if lists.iter().all(Vec::is_empty) {
+        bail!("no prompt of {} has a token {wanted:?}", prompts.name);
+    }
+    Ok(Places::PerPrompt(Arc::new(lists)))
+}

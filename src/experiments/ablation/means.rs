@@ -1,0 +1,121 @@
+//! Means of activations over the clean prompts, which take their place in mean ablation.
+
+use super::{Condition, Replacement};
+use crate::backend::Backend;
+use crate::engine::{Engine, EngineError, Output, PatchPositions, Places, Site, Values};
+use crate::experiments::chunks::{Kept, stretches};
+use crate::types::{Matrix, PairedPrompts};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// What a mean is taken of.
+#[derive(Clone, PartialEq)]
+struct Wanted {
+    site: Site,
+    /// One mean over these places; without them one per position.
+    places: Option<Places>,
+}
+
+impl Wanted {
+    fn new(site: Site, condition: &Condition) -> Option<Self> {
+        match condition.replacement {
+            Replacement::Mean => Some(Self { site, places: None }),
+            Replacement::MeanOverPlaces => Some(Self { site, places: Some(condition.places.clone()) }),
+            Replacement::Zero | Replacement::Resample | Replacement::Corrupted => None,
+        }
+    }
+}
+
+/// Every mean that some conditions need, as wide as its site.
+pub(super) struct Means(Vec<(Wanted, Vec<Arc<Matrix>>)>);
+
+impl Means {
+    /// Takes them all in one pass over the clean prompts.
+    pub(super) fn new<B: Backend>(
+        engine: &Engine<B>,
+        prompts: &PairedPrompts,
+        conditions: &[Condition],
+        budget: usize,
+    ) -> Result<Self, EngineError> {
+        let mut sums: Vec<(Wanted, Vec<Sum>)> = Vec::new();
+        for condition in conditions {
+            let wanted = condition.ablated.iter().filter_map(|ablated| Wanted::new(ablated.site, condition));
+            for wanted in wanted {
+                if sums.iter().all(|(own, _)| *own != wanted) {
+                    sums.push((wanted, Vec::new()));
+                }
+            }
+        }
+        let sites: BTreeSet<Site> = sums.iter().map(|(wanted, _)| wanted.site).collect();
+        let sites: Vec<Site> = sites.into_iter().collect();
+        if sites.is_empty() {
+            return Ok(Self(Vec::new()));
+        }
+        for range in stretches(engine.config(), prompts, Kept { sites: &sites, positions: &[] }, 1, budget)? {
+            add_stretch(engine, prompts, &range.collect::<Vec<_>>(), &sites, &mut sums)?;
+        }
+        let means = |sums: Vec<Sum>| sums.into_iter().map(Sum::mean).collect();
+        Ok(Self(sums.into_iter().map(|(wanted, sums)| (wanted, means(sums))).collect()))
+    }
+
+    /// What takes the place of a site's values at `position`.
+    pub(super) fn of(&self, site: Site, condition: &Condition, position: usize) -> Values {
+        let wanted = Wanted::new(site, condition);
+        let rows = self.0.iter().find(|(own, _)| Some(own) == wanted.as_ref()).map(|(_, rows)| rows);
+        let number = if condition.replacement == Replacement::Mean { position } else { 0 };
+        // Places that no prompt has are never written.
+        rows.and_then(|rows| rows.get(number)).map_or(Values::Zero, |row| Values::Rows(row.clone()))
+    }
+}
+
+/// Adds the activations of some prompts to the sums.
+fn add_stretch<B: Backend>(
+    engine: &Engine<B>,
+    prompts: &PairedPrompts,
+    numbers: &[usize],
+    sites: &[Site],
+    sums: &mut [(Wanted, Vec<Sum>)],
+) -> Result<(), EngineError> {
+    let sequences: Vec<Vec<u32>> =
+        numbers.iter().map(|&prompt| prompts.sequences[prompts.clean[prompt]].clone()).collect();
+    let run = engine.run(&sequences, sites, &[], Output::None)?;
+    let everywhere = Places::from(PatchPositions::All);
+    for &site in sites {
+        let values = engine.backend().download(run.site(site)?)?;
+        let width = site.width(engine.config());
+        for (Wanted { places, .. }, sums) in sums.iter_mut().filter(|(wanted, _)| wanted.site == site) {
+            for (row, (&prompt, sequence)) in numbers.iter().zip(&sequences).enumerate() {
+                for position in places.as_ref().unwrap_or(&everywhere).of(prompt, sequence.len()) {
+                    let token = run.token(row, position)?;
+                    let number = if places.is_some() { 0 } else { position };
+                    sums.resize(sums.len().max(number + 1), Sum::new(width));
+                    sums[number].add(&values[token * width..(token + 1) * width]);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A sum of vectors.
+#[derive(Clone)]
+struct Sum {
+    values: Vec<f64>,
+    count: usize,
+}
+
+impl Sum {
+    fn new(width: usize) -> Self {
+        Self { values: vec![0.0; width], count: 0 }
+    }
+
+    fn add(&mut self, values: &[f32]) {
+        self.values.iter_mut().zip(values).for_each(|(sum, value)| *sum += f64::from(*value));
+        self.count += 1;
+    }
+
+    fn mean(self) -> Arc<Matrix> {
+        let mean: Vec<f32> = self.values.iter().map(|sum| (sum / self.count.max(1) as f64) as f32).collect();
+        Arc::new(Matrix::new(1, mean.len(), mean))
+    }
+}

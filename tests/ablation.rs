@@ -1,0 +1,208 @@
+//! Ablations and circuit faithfulness against TransformerLens hooks in f64, on tiny random models.
+//!
+//! Fixtures and the script that made them: `tests/fixtures/ablation`, `tests/reference/make_ablation_fixtures.py`.
+
+mod support;
+
+use actpatch::backend::{CpuBackend, Dtype};
+use actpatch::engine::*;
+use actpatch::experiments::ablation::*;
+use actpatch::experiments::chunks::patched_scores;
+use actpatch::experiments::component::Component;
+use actpatch::experiments::faithfulness::*;
+use actpatch::model::{LoadOptions, Model};
+use actpatch::types::{Matrix, PairedPrompts};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use support::{compare, within};
+
+const MODELS: [&str; 6] = ["gpt2-tiny", "neox-parallel", "neox-sequential", "llama-tiny", "mistral-tiny", "qwen3-tiny"];
+
+struct Fixture {
+    name: &'static str,
+    engine: Engine<CpuBackend>,
+    prompts: PairedPrompts,
+    tensors: support::Tensors,
+    cases: Value,
+}
+
+fn fixtures() -> impl Iterator<Item = Fixture> {
+    MODELS.into_iter().map(|name| {
+        let folder = support::fixture(&format!("../ablation/{name}"));
+        let tensors = support::read_tensors(&folder.join("results.safetensors"));
+        let model = support::fixture(&format!("../engine/{name}"));
+        let model = Model::load(model.to_str().unwrap(), &LoadOptions::default()).unwrap();
+        let cases = serde_json::from_slice(&std::fs::read(folder.join("cases.json")).unwrap()).unwrap();
+        let engine = Engine::new(CpuBackend::new(Dtype::F32).unwrap(), model).unwrap();
+        Fixture { name, engine, prompts: support::circuit_prompts(&tensors), tensors, cases }
+    })
+}
+
+impl Fixture {
+    fn direction(&self, layer: usize) -> Arc<Matrix> {
+        let stored = &self.tensors[&format!("direction.{layer}")];
+        Arc::new(Matrix::new(stored.shape[0], stored.shape[1], stored.values()))
+    }
+
+    fn condition(&self, case: &Value) -> Condition {
+        let along = case["along"].as_bool().unwrap();
+        let ablated = |node: &Value| {
+            let component: Component = node[0].as_str().unwrap().parse().unwrap();
+            let layer = node[1].as_u64().unwrap() as usize;
+            let part = node[2].as_u64().map_or(Part::All, |number| component.part(number as usize));
+            let site = if along && component == Component::Z { Site::Result(layer) } else { component.site(layer) };
+            let subspace = along.then(|| self.direction(layer + usize::from(component == Component::ResidPost)));
+            Ablated { site, part, subspace }
+        };
+        Condition {
+            ablated: case["nodes"].as_array().unwrap().iter().map(ablated).collect(),
+            replacement: case["method"].as_str().unwrap().parse().unwrap(),
+            places: places(&case["positions"]),
+            kept: (!case["kept"].is_null()).then(|| places(&case["kept"])),
+            frozen_attention: case["frozen"].as_bool().unwrap(),
+        }
+    }
+
+    /// Conditions on the whole dataset.
+    fn outcome(&self, conditions: &[Condition], least: bool) -> Outcome {
+        let told = |_: f64| Ok::<(), EngineError>(());
+        within(least, |budget| ablation(&self.engine, &self.prompts, conditions, 3, budget, told))
+    }
+}
+
+fn places(lists: &Value) -> Places {
+    let list = |list: &Value| list.as_array().unwrap().iter().map(|p| p.as_u64().unwrap() as usize).collect();
+    let lists: Vec<Vec<usize>> = lists.as_array().unwrap().iter().map(list).collect();
+    match &lists[0][..] {
+        // The same places by their names.
+        everywhere if everywhere.len() == 9 => PatchPositions::All.into(),
+        &[8] if lists.iter().all(|list| list == &[8]) => PatchPositions::Last.into(),
+        _ => Places::PerPrompt(Arc::new(lists)),
+    }
+}
+
+/// Does something differ by more than what rounding does?
+fn differ(a: &[f32], b: &[f32]) -> bool {
+    a.iter().zip(b).any(|(a, b)| (a - b).abs() > 1e-3)
+}
+
+#[test]
+fn ablations_match_hooks() {
+    for fixture in fixtures() {
+        let cases = fixture.cases.as_array().unwrap();
+        let conditions: Vec<Condition> = cases.iter().map(|case| fixture.condition(case)).collect();
+        let clean = fixture.tensors["clean"].values();
+        let mut worst: f64 = 0.0;
+        for least in [false, true] {
+            let outcome = fixture.outcome(&conditions, least);
+            compare(fixture.name, &outcome.clean.logit_differences, &clean);
+            for (number, scores) in outcome.ablated.iter().enumerate() {
+                let expected = fixture.tensors[&format!("ablation.{number}")].values();
+                assert!(differ(&expected, &clean), "{} case {number}: the reference must move", fixture.name);
+                let what = format!("{} case {number}: {}", fixture.name, cases[number]);
+                worst = worst.max(compare(&what, &scores.logit_differences, &expected));
+            }
+        }
+        println!("{}: {} ablations off by at most {worst:e}", fixture.name, conditions.len());
+    }
+}
+
+/// Resampling is what `corrupted` is on the pairs that are drawn.
+#[test]
+fn resampling_takes_the_drawn_prompts_values() {
+    for mut fixture in fixtures().take(2) {
+        let mut condition = fixture.condition(&fixture.cases[6]);
+        condition.replacement = Replacement::Resample;
+        let drawn = fixture.outcome(std::slice::from_ref(&condition), false);
+        fixture.prompts = resampled(&fixture.prompts, 3).unwrap();
+        condition.replacement = Replacement::Corrupted;
+        assert_eq!(fixture.outcome(&[condition], false), drawn);
+    }
+}
+
+#[test]
+fn what_a_condition_reaches_is_planned() {
+    let fixture = fixtures().next().unwrap();
+    let (config, prompts) = (fixture.engine.config(), &fixture.prompts);
+    let reached = |condition: &Condition| condition.plan(config, prompts, 3, 4096).map(|planned| planned.reached);
+    let refused = |condition: &Condition| condition.plan_that_fires(config, prompts, 3, 4096).unwrap_err().to_string();
+    let on_lists = fixture.condition(&fixture.cases[5]);
+    assert_eq!(reached(&on_lists).unwrap(), [0, 1, 3]);
+    // What keeps its value is not ablated.
+    let kept = Condition { kept: Some(places(&serde_json::json!([[4], [3], [], [5, 6, 8]]))), ..on_lists.clone() };
+    assert_eq!(reached(&kept).unwrap(), [1]);
+    // Before the first position at which the runs differ there is nothing to take from the other one.
+    let early = |replacement| Condition {
+        replacement,
+        places: PatchPositions::One(0).into(),
+        ..fixture.condition(&fixture.cases[6])
+    };
+    let same_start = |other: usize| prompts.sequences[other][0] == prompts.sequences[0][0];
+    assert!((0..4).all(same_start), "the fixture's prompts begin with the same token");
+    for replacement in [Replacement::Corrupted, Replacement::Resample] {
+        assert_eq!(reached(&early(replacement)).unwrap(), [] as [usize; 0]);
+        assert!(refused(&early(replacement)).contains("never fires"), "{}", refused(&early(replacement)));
+    }
+    assert_eq!(reached(&early(Replacement::Zero)).unwrap(), [0, 1, 2, 3]);
+    let outside = Condition { places: PatchPositions::One(99).into(), ..on_lists };
+    assert!(refused(&outside).contains("found 99"), "{}", refused(&outside));
+    let last_layer = Ablated { site: Site::Z(config.n_layers - 1), part: Part::Head(0), subspace: None };
+    let late = Condition { ablated: vec![last_layer], ..fixture.condition(&fixture.cases[1]) };
+    assert!(refused(&late).contains("reaches the logits"), "{}", refused(&late));
+    let mut pattern = fixture.condition(&fixture.cases[2]);
+    pattern.replacement = Replacement::Mean;
+    assert!(refused(&pattern).contains("expected zero, resample or corrupted, found mean"), "{}", refused(&pattern));
+    pattern.replacement = Replacement::Zero;
+    pattern.frozen_attention = true;
+    assert!(refused(&pattern).contains("attention is frozen"), "{}", refused(&pattern));
+}
+
+#[test]
+fn faithfulness_matches_hooks() {
+    for fixture in fixtures() {
+        let config = fixture.engine.config();
+        let along: BTreeMap<usize, Arc<Matrix>> = (0..config.n_layers).map(|l| (l, fixture.direction(l))).collect();
+        let at = |positions: &[usize]| Places::PerPrompt(Arc::new(vec![positions.to_vec(); 4]));
+        let circuit = |places: [Places; 2]| {
+            let heads = [(0, 1), (1, 0)].into_iter().zip(places);
+            heads.map(|((layer, head), places)| CircuitHead { layer, head, places }).collect::<Vec<_>>()
+        };
+        let everywhere = || circuit([PatchPositions::All.into(), PatchPositions::All.into()]);
+        let settings = [
+            ("heads", everywhere(), None),
+            ("heads_positions", circuit([at(&[3, 4]), PatchPositions::Last.into()]), None),
+            ("heads_direction", everywhere(), Some(&along)),
+        ];
+        let mut worst: f64 = 0.0;
+        for (setting, circuit, along) in &settings {
+            for patched in Patched::ALL {
+                let cell = faithfulness_cell(config, &fixture.prompts, circuit, *along, patched).unwrap();
+                for least in [false, true] {
+                    let cells = [cell.clone()];
+                    let told = |_: f64| Ok::<(), EngineError>(());
+                    let (_, scores) = within(least, |budget| {
+                        patched_scores(&fixture.engine, &fixture.prompts, &cells, &[Metric::LogitDiff], budget, told)
+                    });
+                    let name = format!("faithfulness.{setting}.{}", patched.name());
+                    let expected = fixture.tensors[&name].values();
+                    assert!(
+                        differ(&expected, &fixture.tensors["corrupted"].values()),
+                        "{name}: the reference must move"
+                    );
+                    let what = format!("{} {name}", fixture.name);
+                    worst = worst.max(compare(&what, &scores[0].logit_differences, &expected));
+                }
+            }
+        }
+        println!("{}: faithfulness off by at most {worst:e}", fixture.name);
+        let wrong = |heads: &[(usize, usize)]| {
+            let head = |&(layer, head): &_| CircuitHead { layer, head, places: PatchPositions::All.into() };
+            let circuit: Vec<CircuitHead> = heads.iter().map(head).collect();
+            let cell = faithfulness_cell(config, &fixture.prompts, &circuit, None, Patched::Circuit);
+            cell.unwrap_err().to_string()
+        };
+        assert!(wrong(&[(0, 9)]).contains("found 0.9"));
+        assert!(wrong(&[(0, 1), (0, 1)]).contains("0.1 twice"));
+    }
+}

@@ -1,0 +1,187 @@
+//! Ablations and circuit faithfulness by the command line, on the demo model.
+
+use super::*;
+use serde_json::Value;
+
+fn rows(found: &Value) -> &Vec<Value> {
+    found[0]["tables"][0]["rows"].as_array().unwrap()
+}
+
+/// The number in `column` of the only row with these keys.
+#[track_caller]
+fn number(found: &Value, keys: &[(&str, &str)], column: &str) -> f64 {
+    let wanted: Vec<&Value> = rows(found).iter().filter(|row| keys.iter().all(|(key, is)| row[key] == *is)).collect();
+    let [row] = wanted[..] else { panic!("{} rows with {keys:?}", wanted.len()) };
+    row[column].as_f64().unwrap()
+}
+
+#[test]
+fn maps_of_ablations_are_written_and_kept() {
+    let data = tempfile::tempdir().unwrap();
+    let arguments =
+        ["ablation-maps", "--maps", "z,mlp_out", "--methods", "zero,resample", "--measures", "logit_diff,accuracy"];
+    let found = run_in(data.path(), &[&arguments[..], &["--json"]].concat()).success().json();
+    let maps = found[0]["maps"].as_array().unwrap();
+    assert_eq!(maps.len(), 8);
+    // A value of a map is the same ablation by itself.
+    for (method, measure) in [("zero", "logit_diff"), ("resample", "logit_diff"), ("zero", "accuracy")] {
+        let file = format!("ablation_{method}_{measure}_simple_plain_z");
+        let map = maps.iter().find(|map| map["file"] == *file).unwrap();
+        assert_eq!(map["axes"], serde_json::json!(["layer", "head"]));
+        let heads = map["shape"][1].as_u64().unwrap() as usize;
+        let value = map["percent"][heads + 2].as_f64().unwrap();
+        let one = ["ablation", "--nodes", "z:1.2", "--methods", method, "--json"];
+        let one = run_in(data.path(), &one).success().json();
+        let of_all = |column: &str| number(&one, &[("prompts", "all"), ("method", method)], column);
+        let expected = match measure {
+            "logit_diff" => of_all("logit_diff_change_percent"),
+            _ => 100.0 * (of_all("accuracy") - of_all("accuracy_clean")),
+        };
+        assert!((value - expected).abs() < 1e-4, "{file}: {value} {expected}");
+        let largest = map["percent"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap().abs()).fold(0.0, f64::max);
+        assert!(measure == "accuracy" || largest > 0.0, "{file}");
+    }
+    let again = run_in(data.path(), &arguments).success();
+    assert!(again.stderr.contains("8 maps exist already"), "{}", again.stderr);
+    let plan = run_in(data.path(), &["ablation-maps", "--maps", "post", "--dry-run"]).success();
+    assert!(plan.stdout.contains("mean") && plan.stdout.contains("FLOP"), "{}", plan.stdout);
+}
+
+#[test]
+fn directions_and_their_random_companions_are_ablated() {
+    let data = fitted();
+    let arguments = [
+        "ablation",
+        "--directions",
+        "mean_diff_simple_train_ADJ",
+        "--positions",
+        "ALL,ADJ",
+        "--attention",
+        "live,frozen",
+        "--eval-sets",
+        "simple_test",
+        "--random",
+        "2",
+    ];
+    let found = run_in(data.path(), &[&arguments[..], &["--json"]].concat()).success().json();
+    // 3 directions, 2 positions, 2 kinds of attention, 3 sets of prompts.
+    assert_eq!(rows(&found).len(), 36);
+    let change = |ablated: &str, positions: &str| {
+        let keys = [("ablated", ablated), ("positions", positions), ("attention", "live"), ("prompts", "all")];
+        number(&found, &keys, "logit_diff_change_percent")
+    };
+    for random in ["random_1", "random_2"] {
+        assert!(change("mean_diff_simple_train_ADJ", "ALL") < -change(random, "ALL").abs());
+    }
+    assert_ne!(change("random_1", "ALL"), change("random_2", "ALL"));
+    let [all, positive, negative] = &rows(&found)[..3] else { panic!() };
+    assert_eq!(all["n"].as_f64().unwrap(), positive["n"].as_f64().unwrap() + negative["n"].as_f64().unwrap());
+    assert_eq!(all["reached"], all["n"]);
+    let table = data.path().join("demo/ablation_simple_test_plain.csv");
+    assert_eq!(std::fs::read_to_string(&table).unwrap().lines().count(), 37);
+    assert!(table.with_extension("png").is_file());
+    // Further conditions are added, those that are there are kept.
+    let more = [&arguments[..], &["--methods", "zero,mean"]].concat();
+    let more = run_in(data.path(), &more).success();
+    assert!(more.stderr.contains("12 conditions exist already"), "{}", more.stderr);
+    assert_eq!(std::fs::read_to_string(&table).unwrap().lines().count(), 73);
+    // One direction everywhere, some layers, and the part of nodes along it.
+    let some = ["--directions", "das_simple_train_ADJ_layer1", "--layers", "1..2", "--json"];
+    let some = run_in(data.path(), &[&["ablation"], &some[..]].concat()).success().json();
+    assert_eq!(rows(&some)[0]["ablated"], "das_simple_train_ADJ_layer1 at layers 1 2");
+    let nodes = ["--directions", "das2d_simple_train_ADJ", "--nodes", "z:1.0,resid_post:3", "--json"];
+    let nodes = run_in(data.path(), &[&["ablation"], &nodes[..]].concat()).success().json();
+    assert_eq!(rows(&nodes)[0]["ablated"], "das2d_simple_train_ADJ in z:1.0 resid_post:3");
+    assert_eq!(rows(&nodes)[3]["ablated"], "random2d_1 in z:1.0 resid_post:3");
+}
+
+#[test]
+fn only_the_wanted_prompts_are_ablated() {
+    let data = fitted();
+    let arguments = [
+        "ablation",
+        "--nodes",
+        "z:1.0,mlp_out:0",
+        "--positions",
+        "COMMA,7+END",
+        "--require",
+        "COMMA",
+        "--correct-only",
+        "--balance",
+        "--json",
+    ];
+    let found = run_in(data.path(), &arguments).success().json();
+    assert_eq!(found[0]["tables"][0]["file"], "ablation_simple_plain_with_COMMA_correct_balanced");
+    for row in rows(&found) {
+        assert_eq!((&row["accuracy_clean"], &row["ablated"]), (&1.0.into(), &"z:1.0 mlp_out:0".into()), "{row}");
+    }
+    let classes =
+        ["positive", "negative"].map(|class| number(&found, &[("positions", "COMMA"), ("prompts", class)], "n"));
+    assert_eq!(classes[0], classes[1]);
+    let kept = ["--methods", "corrupted", "--positions", "ADJ+VRB", "--keep-at", "COMMA", "--attention", "frozen"];
+    let kept = run_in(data.path(), &[&["ablation", "--nodes", "v:1", "--json"], &kept[..]].concat()).success().json();
+    assert_eq!(rows(&kept)[0]["positions"], "ADJ+VRB (kept: COMMA)");
+}
+
+#[test]
+fn circuits_are_tested_against_all_other_heads() {
+    let data = fitted();
+    let faithfulness = |arguments: &[&str]| run_in(data.path(), &[&["faithfulness"], arguments].concat()).success();
+    let arguments = ["--heads", "1.0@ADJ,2.2@END,2.3@SBJ2+END", "--directions", "das_simple_train_ADJ_layer1"];
+    let plan = faithfulness(&[&arguments[..], &["--dry-run"]].concat());
+    assert!(plan.stdout.contains("complement") && plan.stdout.contains("FLOP"), "{}", plan.stdout);
+    let found = faithfulness(&[&arguments[..], &["--json"]].concat()).json();
+    let settings = ["heads", "heads at positions", "heads along das_simple_train_ADJ_layer1", "heads along random_1"];
+    assert_eq!(rows(&found).len(), 3 * settings.len());
+    let percent = |found: &Value, setting: &str, patched: &str| {
+        number(found, &[("setting", setting), ("patched", patched)], "logit_diff_percent")
+    };
+    // All heads along a random direction do less than the circuit's along the fitted one.
+    let random = percent(&found, "heads along random_1", "full");
+    assert!(percent(&found, "heads along das_simple_train_ADJ_layer1", "circuit") > random.abs(), "{random}");
+    assert!(data.path().join("demo/faithfulness_simple_plain.png").is_file());
+    // A circuit of all heads is the full one, and nothing is left over.
+    let every: Vec<String> = (0..16).map(|number| format!("{}.{}", number / 4, number % 4)).collect();
+    let found = faithfulness(&["--heads", &every.join(","), "--json"]).json();
+    let [complement, circuit, full] =
+        ["complement", "circuit", "full"].map(|patched| percent(&found, "heads", patched));
+    assert_eq!((complement, circuit), (0.0, full));
+}
+
+#[test]
+fn what_cannot_be_ablated_is_named() {
+    let data = fitted();
+    let run = |arguments: &[&str]| run_in(data.path(), arguments);
+    let ablation = |arguments: &[&str]| run(&[&["ablation"], arguments].concat());
+    ablation(&[]).fails(1, &["--nodes or --directions"]);
+    ablation(&["--nodes", "z"]).fails(1, &["ablation-maps --maps z"]);
+    ablation(&["--nodes", "z:1.99"]).fails(1, &["blocks.1.attn.hook_z", "found 99"]);
+    ablation(&["--nodes", "z:9.0"]).fails(1, &["blocks.9.attn.hook_z", "layers 0..4"]);
+    ablation(&["--nodes", "z:3.0", "--positions", "ADJ"]).fails(1, &["never fires", "reaches the logits"]);
+    ablation(&["--nodes", "z:1.0", "--positions", "XYZ"]).fails(1, &["--positions: ", "XYZ"]);
+    ablation(&["--nodes", "z:1.0", "--positions", "99"]).fails(1, &["--positions: ", "found 99"]);
+    ablation(&["--nodes", "z:1.0", "--positions", "ADJ+"]).fails(1, &["--positions: ", "no position \"\""]);
+    ablation(&["--nodes", "z:1.0", "--keep-at", "XYZ"]).fails(1, &["--keep-at: ", "XYZ"]);
+    ablation(&["--nodes", "z:1.0", "--keep-at", "ALL"]).fails(1, &["never fires"]);
+    ablation(&["--nodes", "z:1.0", "--require", "99"]).fails(1, &["--require: ", "found 99"]);
+    ablation(&["--nodes", "q:1.0", "--attention", "frozen"]).fails(1, &["never fires", "attention is frozen"]);
+    ablation(&["--nodes", "z:1.0", "--methods", "median"]).fails(2, &["expected one of zero, mean"]);
+    ablation(&["--nodes", "z:1.0", "--eval-sets", "absent"]).fails(1, &["absent"]);
+    ablation(&["--nodes", "z:1.0", "--shard", "1/2"]).fails(2, &["--shard"]);
+    ablation(&["--nodes", "z:1.0", "--layers", "1"]).fails(2, &["--directions"]);
+    ablation(&["--nodes", "post:1", "--directions", "das_simple_train_ADJ"]).fails(1, &["post is not as wide"]);
+    ablation(&["--directions", "das_absent_ADJ"]).fails(1, &["das_absent_ADJ is not in", "mean_diff_simple_train_ADJ"]);
+    ablation(&["--directions", "das_simple_train_ADJ_layer9"]).fails(1, &["das_simple_train_ADJ_layer9"]);
+    ablation(&["--directions", "mean_diff_simple_train_ADJ", "--layers", "9"]).fails(1, &["--layers: 9"]);
+    let empty = tempfile::tempdir().unwrap();
+    run_in(empty.path(), &["ablation", "--directions", "das_simple_train_ADJ"]).fails(1, &["fit-directions"]);
+    run(&["ablation-maps", "--maps", "pattern", "--methods", "mean"]).fails(1, &["replacement at", "found mean"]);
+    run(&["faithfulness", "--heads", "1"]).fails(2, &["layer.head"]);
+    run(&["faithfulness", "--heads", "1.9"]).fails(1, &["head of a circuit", "found 1.9"]);
+    run(&["faithfulness", "--heads", "1.0,1.0@END"]).fails(1, &["1.0 twice"]);
+    run(&["faithfulness", "--heads", "1.0@XYZ"]).fails(1, &["--heads: ", "XYZ"]);
+    run(&["faithfulness", "--heads", "3.0@ADJ"]).fails(1, &["--heads: 3.0@ADJ never fires"]);
+    let table = data.path().join("demo/faithfulness_simple_plain.csv");
+    std::fs::write(&table, "circuit,setting\n1.0,heads\n").unwrap();
+    run(&["faithfulness", "--heads", "1.0"]).fails(1, &["faithfulness_simple_plain.csv", "header"]);
+}

@@ -1,0 +1,180 @@
+"""Writes tests/fixtures/ablation: ablations and circuit faithfulness, with TransformerLens hooks in f64.
+
+    python tests/reference/make_ablation_fixtures.py [model ...]
+
+Models, prompts and answers are those of tests/fixtures/circuits. Per model `results.safetensors` and `cases.json`:
+- `direction.<layer>` (d_model, 1): a unit vector for the residual stream in front of every block and behind the last.
+- `clean`, `corrupted` (prompts): logit differences at the last position, averaged over pairs.
+- `ablation.<number>` (prompts): the same under case <number> of `cases.json`. A case has `nodes` (component, layer, head), what
+  they hold instead (`method`), at which `positions`, perhaps only along the layer's direction, and perhaps with places
+  that keep their clean values (`kept`) and frozen attention.
+- `faithfulness.<setting>.<circuit|complement|full>` (prompts): the corrupted run with heads of the clean one.
+"""
+
+import json
+import sys
+
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
+
+import tiny_models
+from make_circuit_fixtures import FIXTURES, LENGTH, MODELS, PROMPTS, answer_pairs, prompts, stored
+
+EVERYWHERE = [list(range(LENGTH))] * PROMPTS
+LISTS = [[4], [3, 6], [], [5, 6, 8]]
+CIRCUIT = ((0, 1), (1, 0))
+CIRCUIT_POSITIONS = {(0, 1): [3, 4], (1, 0): [LENGTH - 1]}
+
+
+def cases(layers):
+    heads = [["z", 0, 1], ["z", 1, 0]]
+    values = [["v", layer, None] for layer in range(layers)]
+    every = [["resid_pre", layer, None] for layer in range(layers)] + [["resid_post", layers - 1, None]]
+    case = lambda nodes, method, positions=EVERYWHERE, along=False, kept=None, frozen=False: dict(
+        nodes=nodes, method=method, positions=positions, along=along, kept=kept, frozen=frozen
+    )
+    return [
+        case(heads, "zero"),
+        case([["mlp_out", 0, None], ["z", 1, 1]], "zero", [[5]] * PROMPTS),
+        case([["pattern", 1, 0]], "zero", [[LENGTH - 1]] * PROMPTS),
+        case(heads, "mean"),
+        case([["post", 0, None], ["attn_out", 1, None]], "mean", LISTS),
+        case([["resid_pre", 1, None]], "mean_over_places", LISTS),
+        case(heads, "corrupted"),
+        case(values, "corrupted", [[3, 4, 6]] * PROMPTS, kept=[[5, 7]] * PROMPTS, frozen=True),
+        case(values, "corrupted", [[5, 7]] * PROMPTS, frozen=True),
+        case(every, "zero", along=True),
+        case(every, "zero", LISTS, along=True),
+        case(every, "zero", along=True, frozen=True),
+        case(every, "mean", along=True),
+        case(every, "mean_over_places", LISTS, along=True),
+        case(heads, "zero", along=True),
+        case([["mlp_out", 1, None]], "corrupted", along=True),
+    ]
+
+
+def main():
+    torch.set_num_threads(1)
+    for seed, name in enumerate(MODELS):
+        if len(sys.argv) > 1 and name not in sys.argv[1:]:
+            continue
+        hf_model = AutoModelForCausalLM.from_pretrained(
+            FIXTURES / "engine" / name, dtype=torch.float32, attn_implementation="eager"
+        )
+        lens = tiny_models.transformer_lens(name, hf_model, True)
+        tensors, listed = results(lens, seed)
+        folder = FIXTURES / "ablation" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({key: stored(value) for key, value in tensors.items()}, folder / "results.safetensors")
+        lines = ",\n".join(json.dumps(case) for case in listed)
+        (folder / "cases.json").write_text(f"[\n{lines}\n]\n")
+        print(name, len(tensors), "tensors,", len(listed), "cases")
+
+
+def results(lens, seed):
+    clean = prompts(seed)
+    answers = answer_pairs(lens, clean)
+    generator = torch.Generator().manual_seed(900 + seed)
+    tensors = {"tokens": clean, "answers": answers}
+    for layer in range(lens.cfg.n_layers + 1):
+        direction = torch.randn(lens.cfg.d_model, 1, generator=generator)
+        tensors[f"direction.{layer}"] = (direction / direction.norm()).double()
+    run = Runs(lens, clean, answers, tensors)
+    tensors["clean"] = run.differences(clean, [])
+    tensors["corrupted"] = run.differences(clean.roll(-1, 0), [])
+    listed = cases(lens.cfg.n_layers)
+    for number, case in enumerate(listed):
+        tensors[f"ablation.{number}"] = run.ablated(case)
+    for setting in ("heads", "heads_positions", "heads_direction"):
+        for part in ("circuit", "complement", "full"):
+            tensors[f"faithfulness.{setting}.{part}"] = run.faithfulness(setting, part)
+    return tensors, listed
+
+
+class Runs:
+    """The clean prompts with everything that ablations need of them and of their corrupted prompts."""
+
+    def __init__(self, lens, clean, answers, tensors):
+        self.lens, self.tokens, self.answers, self.tensors = lens, clean, answers, tensors
+        self.clean = lens.run_with_cache(clean)[1]
+        self.corrupted = lens.run_with_cache(clean.roll(-1, 0))[1]
+
+    def differences(self, tokens, hooks):
+        logits = self.lens.run_with_hooks(tokens, fwd_hooks=hooks)[:, -1]
+        picked = logits.gather(1, self.answers.flatten(1)).reshape(self.answers.shape)
+        return (picked[..., 0] - picked[..., 1]).mean(1)
+
+    def direction(self, component, layer):
+        return self.tensors[f"direction.{layer + (component == 'resid_post')}"]
+
+    def ablated(self, case):
+        hooks = []
+        for component, layer, head in case["nodes"]:
+            along = self.direction(component, layer) if case["along"] else None
+            name = hook_name("result" if case["along"] and component == "z" else component, layer)
+            value = self.replacement(name, case["method"], case["positions"])
+            hooks.append((name, write(case["positions"], head, value, along)))
+            if case["kept"] is not None:
+                hooks.append((name, write(case["kept"], head, self.clean[name], None)))
+        if case["frozen"]:
+            for layer in range(self.lens.cfg.n_layers):
+                name = hook_name("pattern", layer)
+                hooks.append((name, lambda value, hook: self.clean[hook.name]))
+        return self.differences(self.tokens, hooks)
+
+    def replacement(self, name, method, positions):
+        clean = self.clean[name]
+        if method == "zero":
+            return torch.zeros_like(clean)
+        if method == "corrupted":
+            return self.corrupted[name]
+        if method == "mean":
+            return clean.mean(0, keepdim=True).expand_as(clean)
+        places = [clean[prompt, position] for prompt, list_ in enumerate(positions) for position in list_]
+        return torch.stack(places).mean(0).expand_as(clean)
+
+    def faithfulness(self, setting, part):
+        """The corrupted run in which circuit heads (or all others, or all) have the clean run's values, or those of the
+        corrupted run moved along the direction in front of their layer."""
+        hooks = []
+        for layer in range(self.lens.cfg.n_layers):
+            for head in range(self.lens.cfg.n_heads):
+                inside = list(range(LENGTH)) if (layer, head) in CIRCUIT else []
+                if setting == "heads_positions":
+                    inside = CIRCUIT_POSITIONS.get((layer, head), [])
+                outside = [position for position in range(LENGTH) if position not in inside]
+                chosen = {"circuit": inside, "complement": outside, "full": list(range(LENGTH))}[part]
+                name = hook_name("result", layer)
+                value = self.clean[name]
+                if setting == "heads_direction":
+                    along = self.direction("result", layer)
+                    value = self.corrupted[name] + (value - self.corrupted[name]) @ along @ along.T
+                hooks.append((name, write([chosen] * PROMPTS, head, value, None)))
+        return self.differences(self.tokens.roll(-1, 0), hooks)
+
+
+def hook_name(component, layer):
+    inside = {"z": "attn", "v": "attn", "pattern": "attn", "result": "attn", "post": "mlp"}.get(component)
+    return f"blocks.{layer}.{inside + '.' if inside else ''}hook_{component}"
+
+
+def write(positions, head, source, along):
+    """A hook that writes `source` at positions of every prompt; only its part along a direction if there is one."""
+
+    def apply(value, hook):
+        value = value.clone()
+        pattern = hook.name.endswith("pattern")
+        for prompt, places in enumerate(positions):
+            for place in places:
+                part = slice(None) if head is None else head
+                at = (prompt, part, place) if pattern else (prompt, place, part) if value.dim() == 4 else (prompt, place)
+                change = source[at] - value[at]
+                value[at] += change if along is None else change @ along @ along.T
+        return value
+
+    return apply
+
+
+if __name__ == "__main__":
+    main()
