@@ -1,7 +1,7 @@
 //! `ablation-maps`.
 
 use super::common::{RunArgs, bar, distinct};
-use super::maps::{MapArgs, MapCommand, Named, names};
+use super::maps::{MadeMaps, MapArgs, MapCommand, Named, names};
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
 use crate::engine::{Engine, Flops};
@@ -126,7 +126,9 @@ impl MapCommand for Args {
         }
         Ok(table.to_string())
     }
+}
 
+impl MadeMaps for Args {
     fn make<B: Backend>(&self, engine: &Engine<B>, prompts: &PairedPrompts, kinds: &[Kind]) -> Result<Vec<Named>> {
         let sweeps = Self::sweeps(engine.config(), prompts, kinds)?;
         let all: Vec<Condition> = sweeps.iter().flat_map(|(_, conditions)| conditions.iter().cloned()).collect();
