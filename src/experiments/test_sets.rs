@@ -1,6 +1,6 @@
 //! Test sets of a training: datasets it does not learn from, whose loss is noted after every epoch.
 
-use super::chunks::{Kept, Progress, joined_scores, patch_share, stretches};
+use super::chunks::{Kept, Progress, patch_share, stretches};
 use super::das_fits::DasJob;
 use super::patching_suite::{Layers, residual_cell};
 use crate::backend::Backend;
@@ -87,7 +87,7 @@ impl<'a, B: Backend> TestSets<'a, B> {
             let scores = plan.run(self.engine, paired, &metrics, |_| Ok::<(), EngineError>(()))?;
             return Ok((paired.baselines().clone(), scores));
         }
-        let mut scores = vec![joined_scores(Vec::new()); cells.len()];
+        let mut scores = vec![Scores::default(); cells.len()];
         // On this device alone: the others have fits of their own.
         let baselines = patch_share(self.engine, prompts, cells, &metrics, self.budget, |progress: Progress<'_>| {
             progress.finished.into_iter().for_each(|(cell, found)| scores[cell] = found);

@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     fn scores(values: &[f64]) -> Scores {
-        Scores { logit_differences: values.to_vec(), probability_differences: Vec::new() }
+        Scores { logit_differences: values.to_vec(), ..Scores::default() }
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod means;
 pub use effect::Effect;
 
 use super::activation_maps::{MapKind, common_length};
-use super::chunks::{joined_scores, patched_scores};
+use super::chunks::patched_scores;
 use crate::backend::Backend;
 use crate::engine::{
     Cell, Change, Edit, Engine, EngineError, Flops, Metric, Mode, Part, PatchPositions, Places, Plan, Scores, Site,
@@ -337,8 +337,7 @@ pub fn ablation<B: Backend, E: From<EngineError> + Send>(
     };
     let groups = [others, drawn].into_iter().filter_map(with_pairs).collect::<Result<Vec<_>, EngineError>>()?;
     let means = Means::new(engine, prompts, conditions, budget)?;
-    let no_scores = || joined_scores(Vec::new());
-    let mut outcome = Outcome { clean: no_scores(), ablated: vec![no_scores(); conditions.len()] };
+    let mut outcome = Outcome { clean: Scores::default(), ablated: vec![Scores::default(); conditions.len()] };
     let mut before = 0.0;
     for (numbers, pairs) in groups {
         let mut cells = Vec::with_capacity(numbers.len());
