@@ -9,7 +9,9 @@ use actpatch::engine::*;
 use actpatch::experiments::ablation::*;
 use actpatch::experiments::chunks::patched_scores;
 use actpatch::experiments::component::Component;
+use actpatch::experiments::corpus::{CorpusError, Row};
 use actpatch::experiments::faithfulness::*;
+use actpatch::experiments::text_loss::{TextCondition, batch_losses, text_losses};
 use actpatch::model::{LoadOptions, Model};
 use actpatch::types::{Matrix, PairedPrompts};
 use serde_json::Value;
@@ -204,5 +206,60 @@ fn faithfulness_matches_hooks() {
         };
         assert!(wrong(&[(0, 9)]).contains("found 0.9"));
         assert!(wrong(&[(0, 1), (0, 1)]).contains("0.1 twice"));
+    }
+}
+
+#[test]
+fn losses_on_text_match_hooks() {
+    for fixture in fixtures() {
+        let rows = &fixture.prompts.sequences;
+        let columns: BTreeMap<usize, Arc<Matrix>> =
+            (0..=fixture.engine.config().n_layers).map(|layer| (layer, fixture.direction(layer))).collect();
+        let of = |replacement| TextCondition { columns: columns.clone(), replacement };
+        let conditions = [of(Replacement::Zero), of(Replacement::Resample)];
+        let others: Vec<usize> = (0..rows.len()).map(|row| (row + rows.len() - 1) % rows.len()).collect();
+        let sums = batch_losses(&fixture.engine, rows, &others, &conditions).unwrap();
+        let predicted: usize = rows.iter().map(|row| row.len() - 1).sum();
+        let means: Vec<f64> = sums.iter().map(|sum| sum / predicted as f64).collect();
+        let expected = ["clean", "zero", "resample"].map(|name| fixture.tensors[&format!("loss.{name}")].values()[0]);
+        assert!(differ(&expected[..1], &expected[1..2]) && differ(&expected[..1], &expected[2..]), "{expected:?}");
+        let worst = compare(fixture.name, &means, &expected);
+        println!("{}: losses off by at most {worst:e}", fixture.name);
+        // The same rows as a corpus, in batches of two and three.
+        let corpus = |count: usize| {
+            let row =
+                |(document, tokens): (usize, &Vec<u32>)| Ok(Row { document, start: 0, tokens: tokens.clone(), bos: 0 });
+            rows.iter().chain(rows).take(count).enumerate().map(row).collect::<Vec<Result<Row, CorpusError>>>()
+        };
+        let told = |_| Ok::<(), Failure>(());
+        for count in [2, rows.len() + 1, 2 * rows.len()] {
+            let found = text_losses(&fixture.engine, corpus(count).into_iter(), &conditions[..1], 1, told).unwrap();
+            let expected = batch_losses(&fixture.engine, &tokens_of(&corpus(count)), &vec![0; count], &conditions[..1]);
+            let expected: Vec<f64> = expected.unwrap().iter().map(|sum| sum / found.tokens as f64).collect();
+            // Only the order of sums differs.
+            assert!((found.clean - expected[0]).abs() < 1e-6 && (found.ablated[0] - expected[1]).abs() < 1e-6);
+        }
+        let alone = text_losses(&fixture.engine, corpus(1).into_iter(), &conditions, 1, told).unwrap_err();
+        assert!(alone.0.contains("texts to resample from: expected at least 2"), "{}", alone.0);
+    }
+}
+
+fn tokens_of(rows: &[Result<Row, CorpusError>]) -> Vec<Vec<u32>> {
+    rows.iter().map(|row| row.as_ref().unwrap().tokens.clone()).collect()
+}
+
+/// What keeps a corpus from being read.
+#[derive(Debug)]
+struct Failure(String);
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<CorpusError> for Failure {
+    fn from(error: CorpusError) -> Self {
+        Self(error.to_string())
     }
 }

@@ -8,6 +8,7 @@ mod attribution_patching;
 mod bench;
 mod circuit;
 mod common;
+mod corpus;
 mod demo;
 mod device;
 mod direction_patching_results;
@@ -38,6 +39,7 @@ mod stored_directions;
 mod suite_plan;
 mod sweeping;
 mod tables;
+mod text_loss;
 mod treebank_data_gen;
 mod unit_directions;
 mod verify;
@@ -111,6 +113,8 @@ enum Command {
     Neuroscope(neuroscope::Args),
     /// What people's labels say of values: shares along them, and the accuracy of both ends.
     LabelShares(label_shares::Args),
+    /// What taking directions away costs on plain text: the change of the loss of the next token.
+    TextLoss(text_loss::Args),
     /// How far negated words flip along directions between two layers.
     Negation(negation::Args),
     /// How alike the changes are that heads write when prompts are corrupted.
@@ -183,6 +187,7 @@ fn execute(command: Command) -> Result<()> {
         Command::Merge(args) => merge::run(args),
         Command::Neuroscope(args) => neuroscope::run(args),
         Command::LabelShares(args) => label_shares::run(args),
+        Command::TextLoss(args) => text_loss::run(args),
         Command::Negation(args) => negation::run(args),
         Command::HeadCosines(args) => maps::run(&args),
         Command::NeuronCosines(args) => neuron_cosines::run(args),

@@ -1,21 +1,21 @@
 //! `neuroscope`.
 
 use super::common::{
-    CompatArgs, ModelArgs, RunArgs, distinct, note_skipped, optional_path, print, print_json, resolve_layers, spinner,
+    CompatArgs, ModelArgs, RunArgs, distinct, note_skipped, print, print_json, resolve_layers, spinner,
 };
+use super::corpus::CorpusArgs;
 use super::device::DeviceWork;
 use super::neuroscope_files::{Files, Outcome};
 use super::unit_directions::unit_directions;
 use crate::backend::Backend;
 use crate::engine::{Engine, Flops, Layout};
-use crate::experiments::corpus::{CorpusError, RowShape, Rows};
 use crate::experiments::neuroscope::{Channel, Channels, Measure, Settings, read_corpus};
-use crate::model::{Model, ModelConfig, Tokenizer};
+use crate::model::Model;
 use crate::report::{Manifest, RunRecord, Table};
-use anyhow::{Result, bail};
+use anyhow::Result;
 use serde::Serialize;
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Arguments of `neuroscope`.
 #[derive(Debug, Clone, clap::Args, Serialize)]
@@ -32,13 +32,9 @@ be labelled), _token_means.csv (the vocabulary's extreme means and deviations); 
 pub struct Args {
     #[command(flatten)]
     pub models: ModelArgs,
-    /// A file of texts.
-    #[arg(long, required_unless_present = "text", conflicts_with = "text")]
-    #[serde(serialize_with = "optional_path")]
-    pub corpus: Option<PathBuf>,
-    /// A text; may be given again.
-    #[arg(long)]
-    pub text: Vec<String>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub corpus: CorpusArgs,
     /// Directions by name, `*` and `?` match anything.
     #[arg(long, value_delimiter = ',', required = true)]
     pub directions: Vec<String>,
@@ -48,12 +44,6 @@ pub struct Args {
     /// Values: cosines of residual and direction, or their products (no samples and no quantiles then).
     #[arg(long, value_enum, default_value = "cosine")]
     pub measure: Measure,
-    /// Name of the files; that of the corpus, or `text`, without it.
-    #[arg(long)]
-    pub name: Option<String>,
-    /// Most tokens of a row, BOS included; longer texts are cut.
-    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(2..))]
-    pub row_tokens: u32,
     /// How many largest and smallest values.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
     pub top: u16,
@@ -92,30 +82,9 @@ fn tail(text: &str) -> std::result::Result<f64, String> {
 }
 
 impl Args {
-    /// The corpus as rows for a model.
-    fn rows<'a>(&self, tokenizer: &'a Tokenizer, config: &ModelConfig) -> Result<Rows<'a>, CorpusError> {
-        let length = config.n_ctx.min(self.row_tokens as usize);
-        let shape = RowShape { tokenizer, length, d_vocab: config.d_vocab };
-        match &self.corpus {
-            Some(path) => Rows::of_file(path, shape),
-            None => Ok(Rows::of_texts(self.text.clone(), shape)),
-        }
-    }
-
-    /// What the files are named after.
-    fn name(&self) -> Result<String> {
-        let of_file = || Some(self.corpus.as_ref()?.file_stem()?.to_string_lossy().into_owned());
-        let name = self.name.clone().or_else(of_file).unwrap_or_else(|| "text".into());
-        let plain = |letter: char| letter.is_alphanumeric() || "_-.".contains(letter);
-        if name.is_empty() || !name.chars().all(plain) {
-            bail!("--name: expected letters, digits, `_`, `-` and `.`, found {name:?}");
-        }
-        Ok(name)
-    }
-
     /// Does every token get a line?
     pub fn writes_values(&self) -> bool {
-        self.every_token || self.corpus.is_none()
+        self.every_token || self.corpus.corpus.is_none()
     }
 
     /// How much is kept.
@@ -159,7 +128,7 @@ impl DeviceWork for Pass<'_> {
     fn run<B: Backend>(self, engine: &Engine<B>) -> Result<Outcome> {
         let Self { args, channels, name, folder, manifest } = self;
         manifest.computed_on(engine);
-        let rows = args.rows(&engine.model().tokenizer, engine.config())?;
+        let rows = args.corpus.rows(&engine.model().tokenizer, engine.config())?;
         let mut files = Files::new(args, &channels, engine.model(), folder.join(format!("neuroscope_{name}")))?;
         let progress = spinner(format!("reading {name}"));
         let count = read_corpus(engine, rows, &channels, args.measure, |reading| files.add(&reading))?;
@@ -171,7 +140,7 @@ impl DeviceWork for Pass<'_> {
 
 /// Reads a corpus along directions, for every model.
 pub fn run(args: Args) -> Result<()> {
-    let name = args.name()?;
+    let name = args.corpus.name()?;
     let mut all = Vec::new();
     for spec in &distinct(&args.models.models) {
         let model = args.models.load(spec, args.run.seed)?;
@@ -202,7 +171,7 @@ pub fn run(args: Args) -> Result<()> {
 /// The text of a dry run: the corpus is counted, not read by the model.
 fn plan(args: &Args, model: &Model, channels: &Channels) -> Result<String> {
     let (mut rows, mut tokens, mut flops) = (0usize, 0usize, Flops::default());
-    for row in args.rows(&model.tokenizer, &model.config)? {
+    for row in args.corpus.rows(&model.tokenizer, &model.config)? {
         let row = row?;
         rows += 1;
         tokens += row.tokens.len() - row.bos;

@@ -25,3 +25,4 @@ pub mod sampling;
 pub mod self_check;
 pub mod steering;
 mod test_sets;
+pub mod text_loss;

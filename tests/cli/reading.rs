@@ -322,3 +322,42 @@ fn heads_that_write_alike_are_found() {
     run(&["--nodes", "2.3@99"]).fails(1, &["--nodes: simple: expected a position in 0..19, found 99"]);
     run(&["--nodes", "2.3@1"]).fails(1, &["head 2.3", "expected a difference"]);
 }
+
+#[test]
+fn directions_are_taken_away_from_texts() {
+    let data = fitted();
+    let texts =
+        ["--text", "I thought this movie was great, I loved it.", "--text", "The plot was awful and the cast was bad."];
+    let command =
+        [&["text-loss", "--directions", "mean_diff_simple_train_ADJ_layer1", "--random", "1"], &texts[..]].concat();
+    let both = [&command[..], &["--methods", "zero,resample"]].concat();
+    let found = run_in(data.path(), &[&both[..], &["--json"]].concat()).success().json();
+    let rows = found[0]["rows"].as_array().unwrap();
+    let names: Vec<_> =
+        rows.iter().map(|row| (row["ablated"].as_str().unwrap(), row["method"].as_str().unwrap())).collect();
+    let own = "mean_diff_simple_train_ADJ_layer1";
+    assert_eq!(names, [(own, "zero"), (own, "resample"), ("random_1", "zero"), ("random_1", "resample")]);
+    for row in rows {
+        let number = |name: &str| row[name].as_f64().unwrap();
+        assert_eq!(
+            (row["tokens"].clone(), row["clean_loss"].clone()),
+            (rows[0]["tokens"].clone(), rows[0]["clean_loss"].clone())
+        );
+        assert!(
+            (number("loss") - number("clean_loss") - number("change")).abs() < 1e-9 && number("change") != 0.0,
+            "{row}"
+        );
+    }
+    let folder = data.path().join("demo");
+    assert!(
+        ["csv", "svg", "png", "html"].iter().all(|ending| folder.join(format!("text_loss_text.{ending}")).is_file())
+    );
+    let again = run_in(data.path(), &both).success();
+    assert!(again.stderr.contains("4 conditions exist already") && again.stdout.contains(own), "{}", again.stderr);
+    let plan = run_in(data.path(), &[&both[..], &["--overwrite", "--dry-run"]].concat()).success();
+    assert!(plan.stdout.contains("5 passes over"), "{}", plan.stdout);
+    let alone = ["text-loss", "--directions", own, "--text", "It was great.", "--name", "one"];
+    run_in(data.path(), &alone).fails(1, &["texts to resample from", "at least 2"]);
+    let wrong = ["text-loss", "--directions", "pca_nowhere", "--text", "It was great."];
+    run_in(data.path(), &wrong).fails(1, &["--directions", "pca_nowhere"]);
+}

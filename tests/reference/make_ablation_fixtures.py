@@ -8,6 +8,8 @@ Models, prompts and answers are those of tests/fixtures/circuits. Per model `res
 - `ablation.<number>` (prompts): the same under case <number> of `cases.json`. A case has `nodes` (component, layer, head), what
   they hold instead (`method`), at which `positions`, perhaps only along the layer's direction, and perhaps with places
   that keep their clean values (`kept`) and frozen attention.
+- `loss.clean`, `loss.zero`, `loss.resample` (1): mean loss of the next token, as it is, and with every layer's direction taken
+  away at every position, or as it is in the prompt before (the last one for the first).
 - `faithfulness.<setting>.<circuit|complement|full>` (prompts): the corrupted run with heads of the clean one.
 """
 
@@ -86,6 +88,8 @@ def results(lens, seed):
     listed = cases(lens.cfg.n_layers)
     for number, case in enumerate(listed):
         tensors[f"ablation.{number}"] = run.ablated(case)
+    for method in ("clean", "zero", "resample"):
+        tensors[f"loss.{method}"] = run.loss(method)
     for setting in ("heads", "heads_positions", "heads_direction"):
         for part in ("circuit", "complement", "full"):
             tensors[f"faithfulness.{setting}.{part}"] = run.faithfulness(setting, part)
@@ -122,6 +126,18 @@ class Runs:
                 name = hook_name("pattern", layer)
                 hooks.append((name, lambda value, hook: self.clean[hook.name]))
         return self.differences(self.tokens, hooks)
+
+    def loss(self, method):
+        """With directions in front of every block and behind the last."""
+        last = self.lens.cfg.n_layers - 1
+        places = [] if method == "clean" else [("resid_pre", layer) for layer in range(last + 1)] + [("resid_post", last)]
+        hooks = []
+        for component, layer in places:
+            name, along = hook_name(component, layer), self.direction(component, layer)
+            source = self.clean[name].roll(1, 0) if method == "resample" else torch.zeros_like(self.clean[name])
+            hooks.append((name, write(EVERYWHERE, None, source, along)))
+        logits = self.lens.run_with_hooks(self.tokens, fwd_hooks=hooks)
+        return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), self.tokens[:, 1:].flatten())[None]
 
     def replacement(self, name, method, positions):
         clean = self.clean[name]
