@@ -100,6 +100,9 @@ impl Attention {
     }
 }
 
+/// The column of the change of the logit difference.
+const CHANGE: &str = "logit_diff_change_percent";
+
 /// The key of the rows that tell of all prompts.
 const ALL_PROMPTS: &str = "all";
 
@@ -268,7 +271,7 @@ impl TableCommand for Args {
             "reached",
             "logit_diff_clean",
             "logit_diff",
-            "logit_diff_change_percent",
+            CHANGE,
             "accuracy_clean",
             "accuracy",
             "above_chance_lost_percent",
@@ -357,11 +360,16 @@ impl TableCommand for Args {
     }
 
     fn figure(&self, title: String, table: &KeyedTable) -> Figure {
+        let change = table.columns().numbers.iter().position(|name| *name == CHANGE);
+        let defined = |row: &&KeyedRow| change.and_then(|number| row.numbers.get(number)).is_some_and(Option::is_some);
         let of_all = |row: &&KeyedRow| row.keys.last().is_some_and(|prompts| prompts == ALL_PROMPTS);
-        let shown: Vec<&KeyedRow> = table.rows().iter().filter(of_all).collect();
-        let label = |row: &KeyedRow| row.keys[..row.keys.len() - 1].join(" ");
+        let (all, classes): (Vec<&KeyedRow>, Vec<&KeyedRow>) = table.rows().iter().partition(of_all);
+        // Where the classes cancel, each of them is shown.
+        let cancelled = !all.iter().any(defined);
+        let shown = if cancelled { classes } else { all };
+        let label = |row: &KeyedRow| row.keys[..row.keys.len() - usize::from(!cancelled)].join(" ");
         let measures = [
-            ("logit_diff_change_percent", "change of the logit difference (%)"),
+            (CHANGE, "change of the logit difference (%)"),
             ("above_chance_lost_percent", "accuracy lost, of that above chance (%)"),
         ];
         bar_figure(title, table.columns(), &shown, label, &measures)

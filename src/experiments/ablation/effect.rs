@@ -13,7 +13,12 @@ pub struct Effect {
     pub accuracy: (f64, f64),
     /// How many have another sign than before.
     pub flipped: usize,
+    /// The mean size of their logit differences without the ablation, whatever their sign.
+    pub size: f64,
 }
+
+/// A mean logit difference is zero below this share of their size: classes that cancel leave nothing but rounding.
+const ZERO: f64 = 1e-4;
 
 impl Effect {
     /// The effect on the prompts that `among` keeps; none if it keeps none.
@@ -28,6 +33,7 @@ impl Effect {
             prompts: numbers.len(),
             logit_difference: (clean.logit_difference(), ablated.logit_difference()),
             accuracy: (clean.accuracy(), ablated.accuracy()),
+            size: clean.logit_differences.iter().map(|difference| difference.abs()).sum::<f64>() / numbers.len() as f64,
             flipped: pairs.filter(|(before, after)| (**before > 0.0) != (**after > 0.0)).count(),
         })
     }
@@ -35,7 +41,7 @@ impl Effect {
     /// Change of the logit difference in percent of what it was; none where it was zero.
     pub fn change(&self) -> Option<f64> {
         let (before, after) = self.logit_difference;
-        (before != 0.0).then(|| 100.0 * (after - before) / before)
+        (before.abs() > ZERO * self.size).then(|| 100.0 * (after - before) / before)
     }
 
     /// Accuracy lost in percent of what it was above chance (one half); none where it was not above it.
@@ -62,5 +68,8 @@ mod tests {
         let one = Effect::new(&clean, &ablated, |prompt| prompt == 2).unwrap();
         assert_eq!((one.change(), one.lost_above_chance()), (Some(0.0), None));
         assert_eq!(Effect::new(&clean, &ablated, |_| false), None);
+        // Classes that cancel.
+        let cancelled = Effect::new(&scores(&[2.0, -2.0 + 1e-6]), &scores(&[1.0, -2.0]), |_| true).unwrap();
+        assert_eq!((cancelled.change(), cancelled.size > 1.9), (None, true));
     }
 }
