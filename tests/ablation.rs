@@ -110,6 +110,16 @@ fn ablations_match_hooks() {
     }
 }
 
+#[test]
+fn a_mean_of_the_other_class_needs_both() {
+    let mut fixture = fixtures().next().unwrap();
+    let case = fixture.cases.as_array().unwrap().iter().find(|case| case["method"] == "mean_of_other_class").unwrap();
+    let condition = fixture.condition(case);
+    fixture.prompts.positive = vec![true; 4];
+    let error = condition.plan(fixture.engine.config(), &fixture.prompts, 3, 4096).unwrap_err().to_string();
+    assert!(error.contains("expected positive and negative prompts, found no negative ones"), "{error}");
+}
+
 /// Resampling is what `corrupted` is on the pairs that are drawn.
 #[test]
 fn resampling_takes_the_drawn_prompts_values() {

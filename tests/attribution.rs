@@ -9,7 +9,7 @@ use actpatch::engine::*;
 use actpatch::experiments::activation_maps::{ActivationMap, MapKind, activation_maps};
 use actpatch::experiments::attention::{attention_to, mean_patterns, prompt_patterns};
 use actpatch::experiments::attribution_patching::{Gradients, attribution_maps};
-use actpatch::experiments::chunks::{MEMORY_BUDGET, baselines};
+use actpatch::experiments::chunks::baselines;
 use actpatch::experiments::logit_attribution::{
     Attributed, Attribution, LogitMap, head_contributions, logit_attribution,
 };

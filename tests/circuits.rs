@@ -7,7 +7,7 @@ mod support;
 use actpatch::backend::{CpuBackend, Dtype};
 use actpatch::engine::*;
 use actpatch::experiments::activation_maps::{MapKind, activation_maps};
-use actpatch::experiments::chunks::{MEMORY_BUDGET, Progress, patch_dataset};
+use actpatch::experiments::chunks::{Progress, patch_dataset};
 use actpatch::experiments::component::Component;
 use actpatch::experiments::patching_suite::head_results_cell;
 use actpatch::experiments::path_patching::*;

@@ -6,10 +6,8 @@ use actpatch::datasets::treebank::{Scaffold, Split, Treebank, TreebankFiles, ans
 use actpatch::datasets::{BuildOptions, Catalogue, PairedPrompts};
 use actpatch::directions::Method;
 use actpatch::directions::das::{AdamSettings, TrainError, TrainSettings, Trained};
-use actpatch::engine::{Cell, Engine, EngineError, Metric, Mode, PatchPositions, Scores, Site};
-use actpatch::experiments::chunks::{
-    Kept, MEMORY_BUDGET, Progress, baselines, embeddings_at, part, patch_dataset, stretches,
-};
+use actpatch::engine::{Cell, Engine, EngineError, MEMORY_BUDGET, Metric, Mode, PatchPositions, Scores, Site};
+use actpatch::experiments::chunks::{Kept, Progress, baselines, embeddings_at, part, patch_dataset, stretches};
 use actpatch::experiments::das_fits::{DasJob, TrainPlan, train_all};
 use actpatch::experiments::logit_filter::logit_differences;
 use actpatch::experiments::patching_suite::{Layers, residual_cell};

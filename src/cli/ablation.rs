@@ -57,7 +57,8 @@ pub struct Args {
     #[arg(long, default_value_t = 1)]
     pub random: u32,
     /// What takes an activation's place: zero, mean (over the prompts, at each position), mean_over_places (one mean),
-    /// resample (another clean prompt), corrupted (the prompt's own corrupted one).
+    /// mean_of_other_class (one of the negative prompts for positive ones, and the other way round), resample (another clean
+    /// prompt), corrupted (the prompt's own corrupted one).
     #[arg(long, value_delimiter = ',', default_value = "zero")]
     #[serde(serialize_with = "names")]
     pub methods: Vec<Replacement>,

@@ -30,8 +30,8 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', default_value = "z")]
     #[serde(serialize_with = "names")]
     pub maps: Vec<MapKind>,
-    /// What takes an activation's place: zero, mean (over the prompts, at each position), mean_over_places, resample
-    /// (another clean prompt), corrupted (the prompt's own corrupted one).
+    /// What takes an activation's place: zero, mean (over the prompts, at each position), mean_over_places,
+    /// mean_of_other_class, resample (another clean prompt), corrupted (the prompt's own corrupted one).
     #[arg(long, value_delimiter = ',', default_value = "mean")]
     #[serde(serialize_with = "names")]
     pub methods: Vec<Replacement>,

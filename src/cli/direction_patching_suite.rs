@@ -5,11 +5,11 @@ use super::common::{
 };
 use super::device::DeviceWork;
 use super::suite_plan::{Divided, Job, SWEEP, SuitePlan};
-use super::sweeping::{Recorder, SweepArgs};
+use super::sweeping::{Recorder, SweepArgs, finite};
 use crate::backend::Backend;
 use crate::datasets::treebank::Scaffold;
 use crate::datasets::{Catalogue, PairedPrompts};
-use crate::directions::{DirectionName, list, select};
+use crate::directions::DirectionName;
 use crate::engine::{Baselines, Cell, Engine, Flops, Layout, Metric, Mode, PatchPositions, Plan, Scores};
 use crate::experiments::chunks;
 use crate::experiments::patching_suite::{Layers, head_results_cell, paper_heads, residual_cell};
@@ -218,18 +218,6 @@ fn summary(model: &str, results: &Results) -> String {
     format!("{model}\n{table}")
 }
 
-/// The stored directions that the patterns select.
-pub(super) fn selected(patterns: &[String], folder: &Path) -> Result<Vec<DirectionName>> {
-    let names = match list(folder) {
-        Ok(names) => names,
-        Err(_) if !folder.exists() => {
-            bail!("{}: no such folder; fit directions first (actpatch fit-directions)", folder.display())
-        }
-        Err(error) => return Err(error.into()),
-    };
-    Ok(select(patterns, &names)?)
-}
-
 /// The text of a dry run.
 fn plan(args: &Args, catalogue: &Catalogue, model: &Model) -> Result<String> {
     let folder = args.run.folder(&model.name);
@@ -358,11 +346,7 @@ fn percent(baselines: &Baselines, metric: Metric, scores: &Scores) -> Result<Val
     if !baselines.defined(metric) {
         return Ok(Value::Null);
     }
-    let value = 100.0 * baselines.evaluate(metric, scores);
-    if !value.is_finite() {
-        return Err(format!("expected a finite number, found {value}"));
-    }
-    Ok(json!(value))
+    finite(100.0 * baselines.evaluate(metric, scores))
 }
 
 /// The cell of a job in one patching direction, along `columns`, `(d_model, k)`.

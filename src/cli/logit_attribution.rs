@@ -1,7 +1,7 @@
 //! `logit-attribution`.
 
 use super::maps::{MadeMaps, MapArgs, MapCommand, Named, names};
-use super::unit_directions::unit_directions;
+use super::stored_directions::unit_directions;
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
 use crate::engine::{Engine, Flops, Layout};

@@ -3,7 +3,7 @@
 use super::common::{bar, check_writable};
 use super::device::DeviceWork;
 use super::maps::{MapCommand, Named, Work, for_every_model, write};
-use super::sweeping::{Known, Recorder, SweepArgs, configuration, fingerprint};
+use super::sweeping::{Known, Recorder, SweepArgs, configuration, fingerprint, finite};
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
 use crate::engine::{Engine, Metric};
@@ -13,7 +13,6 @@ use crate::report::{Manifest, ResultMap, RunRecord};
 use crate::sweep::{Cell, CellId, Configuration, Inputs, Ledger, Place, deal};
 use anyhow::{Context, Result};
 use indicatif::ProgressBar;
-use serde_json::{Value, json};
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -92,8 +91,9 @@ impl<K: Clone> Swept<K> {
         let mut own = outline.settings.clone();
         own.insert("dataset".into(), fingerprint(prompts)?);
         let (mut passes, mut ids) = (Vec::new(), Vec::new());
+        let map = outline.map(Vec::new());
         for index in 0..outline.shape.iter().product() {
-            own.insert("place".into(), outline.map(Vec::new()).labels(index).join("."));
+            own.insert("place".into(), map.labels(index).join("."));
             passes.push(CellId::of(C::NAME, shared, &own));
             own.insert("metric".into(), outline.metric.to_string());
             ids.push(CellId::of(C::NAME, shared, &own));
@@ -144,7 +144,7 @@ fn make<C: SweptMaps>(
     let mut sets = work.into_iter().map(swept).collect::<Result<Vec<_>>>()?;
     if let Some(shard) = sweep.shard {
         let units: Vec<CellId> = sets.iter().flat_map(|(_, maps)| maps).flat_map(|map| map.passes.clone()).collect();
-        let mut shards = deal_once(&units, shard.count()).into_iter().map(Some);
+        let mut shards = deal(&units, shard.count()).into_iter().map(Some);
         sets.iter_mut()
             .flat_map(|(_, maps)| maps)
             .for_each(|map| map.shards = shards.by_ref().take(map.ids.len()).collect());
@@ -193,15 +193,6 @@ fn make<C: SweptMaps>(
         write(&all, folder, &mut manifest)?;
     }
     Ok((all, manifest.finish()?))
-}
-
-/// Deals units that may stand in the list several times (metrics share a pass): equal ones go to the same shard.
-fn deal_once(units: &[CellId], count: usize) -> Vec<usize> {
-    let mut distinct = units.to_vec();
-    distinct.sort_unstable();
-    distinct.dedup();
-    let shards = deal(&distinct, count);
-    units.iter().map(|unit| distinct.binary_search(unit).map_or(0, |place| shards[place])).collect()
 }
 
 /// A value that has to be computed.
@@ -253,11 +244,4 @@ fn note_flops(set: &str, PathFlops { done, naive }: PathFlops) -> Result<()> {
         "{set}: {done} done; whole passes for every node would be {naive}, {ratio:.0} times that"
     )
     .context("stderr")
-}
-
-fn finite(value: f64) -> std::result::Result<Value, String> {
-    match value.is_finite() {
-        true => Ok(json!(value)),
-        false => Err(format!("expected a finite number, found {value}")),
-    }
 }

@@ -41,7 +41,6 @@ mod sweeping;
 mod tables;
 mod text_loss;
 mod treebank_data_gen;
-mod unit_directions;
 mod verify;
 
 use crate::sweep::Stop;

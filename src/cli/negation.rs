@@ -2,7 +2,7 @@
 
 use super::common::{CompatArgs, ModelArgs, RunArgs, distinct, note_skipped, optional_path, print, print_json};
 use super::device::DeviceWork;
-use super::unit_directions::unit_directions;
+use super::stored_directions::unit_directions;
 use crate::backend::Backend;
 use crate::engine::Engine;
 use crate::experiments::corpus::{RowShape, Rows};

@@ -2,7 +2,7 @@
 
 use super::common::{CompatArgs, ModelArgs, RunArgs, bar, distinct, note_skipped, print, print_json};
 use super::maps::{Named, as_json, summary, write};
-use super::unit_directions::unit_directions;
+use super::stored_directions::unit_directions;
 use crate::experiments::neuron_cosines::neuron_cosines;
 use crate::model::Model;
 use crate::report::ResultMap;

@@ -6,7 +6,7 @@ use super::common::{
 use super::corpus::CorpusArgs;
 use super::device::DeviceWork;
 use super::neuroscope_files::{Files, Outcome};
-use super::unit_directions::unit_directions;
+use super::stored_directions::unit_directions;
 use crate::backend::Backend;
 use crate::engine::{Engine, Flops, Layout};
 use crate::experiments::neuroscope::{Channel, Channels, Measure, Settings, read_corpus};

@@ -5,7 +5,7 @@ use super::common::{
 };
 use super::device::DeviceWork;
 use super::maps::names;
-use super::unit_directions::unit_directions;
+use super::stored_directions::unit_directions;
 use crate::backend::Backend;
 use crate::directions::DirectionName;
 use crate::engine::{Engine, Flops, Layout, Site};

@@ -2,7 +2,7 @@
 
 use super::common::{CompatArgs, RunArgs, distinct, processing_names};
 use crate::compat::Compat;
-use crate::directions::{Direction, DirectionName, FitRecord, Method, list, random_subspace};
+use crate::directions::{Direction, DirectionName, FitRecord, Method, list, random_subspace, select};
 use crate::model::{Model, Source};
 use crate::types::Matrix;
 use anyhow::{Context, Result, bail};
@@ -41,6 +41,43 @@ pub fn with_random(
 pub fn at_layers(columns: &ByLayer, n_layers: usize) -> String {
     let layers: Vec<String> = columns.keys().map(usize::to_string).collect();
     if layers.len() == n_layers + 1 { String::new() } else { format!(" at layers {}", layers.join(" ")) }
+}
+
+/// The stored directions that any of `patterns` (`*`, `?`) matches.
+///
+/// # Errors
+/// A folder that is not there, and a pattern that matches nothing.
+pub fn selected(patterns: &[String], folder: &Path) -> Result<Vec<DirectionName>> {
+    let names = match list(folder) {
+        Ok(names) => names,
+        Err(_) if !folder.exists() => {
+            bail!("{}: no such folder; fit directions first (actpatch fit-directions)", folder.display())
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Ok(select(patterns, &names)?)
+}
+
+/// The stored directions that any of `patterns` matches, of unit length.
+///
+/// # Errors
+/// A subspace of several dimensions, and those of [`selected`] and [`check_records`].
+pub fn unit_directions(
+    (run, compat): (&RunArgs, &CompatArgs),
+    model: &Model,
+    patterns: &[String],
+) -> Result<Vec<(DirectionName, Vec<f32>)>> {
+    let folder = run.folder(&model.name);
+    let names = selected(patterns, &folder)?;
+    check_records(run, compat, &folder, &names, model)?;
+    let read = |name: DirectionName| {
+        let columns = Direction::read(&folder, &name, model.config.d_model)?.unit_columns();
+        match columns.cols {
+            1 => Ok((name, columns.data)),
+            found => bail!("--directions: {name}: expected a direction, found a subspace of {found} dimensions"),
+        }
+    };
+    names.into_iter().map(read).collect()
 }
 
 /// What one name stands for.

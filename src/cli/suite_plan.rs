@@ -2,9 +2,9 @@
 
 use super::common::{build_prompts, distinct, note_skipped};
 use super::direction_patching_suite::{
-    Args, LayerChoice, Projection, file_name, label, resolve_heads, selected, wanted_positions,
+    Args, LayerChoice, Projection, file_name, label, resolve_heads, wanted_positions,
 };
-use super::stored_directions::check_records;
+use super::stored_directions::{check_records, selected};
 use super::sweeping::{Known, configuration, fingerprint};
 use crate::datasets::{Catalogue, PairedPrompts};
 use crate::directions::{Direction, DirectionName, Method, projected};

@@ -125,6 +125,17 @@ impl Known {
     }
 }
 
+/// The value that a cell is recorded with.
+///
+/// # Errors
+/// A value that is not finite, as the reason why the cell has failed.
+pub fn finite(value: f64) -> std::result::Result<Value, String> {
+    match value.is_finite() {
+        true => Ok(value.into()),
+        false => Err(format!("expected a finite number, found {value}")),
+    }
+}
+
 /// Writes down what becomes of the cells of a sweep, batch by batch.
 pub struct Recorder {
     ledger: Ledger,

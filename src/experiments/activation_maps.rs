@@ -95,12 +95,11 @@ impl MapKind {
         }
         places
     }
+}
 
-    /// One cell per value, in the order of the shape.
-    fn cells(self, config: &ModelConfig, length: usize, mode: Mode) -> Vec<Cell> {
-        let cell = |(site, part, position)| Cell { mode, edits: vec![Edit::replace(site, part, position)] };
-        self.places(config, length).into_iter().map(cell).collect()
-    }
+/// The cell that patches one place.
+fn cell((site, part, position): (Site, Part, PatchPositions), mode: Mode) -> Cell {
+    Cell { mode, edits: vec![Edit::replace(site, part, position)] }
 }
 
 /// A finished map.
@@ -152,13 +151,13 @@ pub fn activation_maps<B: Backend, E: From<EngineError> + Send>(
             let shape = kind.shape(engine.config(), length);
             let count: usize = shape.iter().product();
             places.extend((0..count).map(|index| MapPlace { kind, metric, index }));
-            maps.push(ActivationMap { kind, metric, shape, values: Vec::with_capacity(count) });
+            maps.push(ActivationMap { kind, metric, shape, values: Vec::new() });
         }
     }
     let (baselines, values) = map_values(engine, prompts, &places, budget, told)?;
     let mut values = values.into_iter();
     for map in &mut maps {
-        map.values = values.by_ref().take(map.values.capacity()).collect();
+        map.values = values.by_ref().take(map.shape.iter().product()).collect();
     }
     Ok((baselines, maps))
 }
@@ -206,14 +205,14 @@ pub fn map_values<B: Backend, E: From<EngineError> + Send>(
         if by_index.is_empty() {
             continue;
         }
-        let all = kind.cells(engine.config(), length, mode);
+        let all = kind.places(engine.config(), length);
         for (index, numbers) in by_index {
-            let cell = all.get(index).ok_or_else(|| EngineError::Mismatch {
+            let place = all.get(index).ok_or_else(|| EngineError::Mismatch {
                 what: format!("place in a map of {kind}"),
                 expected: format!("less than {}", all.len()),
                 found: index.to_string(),
             });
-            cells.push(cell?.clone());
+            cells.push(cell(*place?, mode));
             served.push(numbers);
         }
     }
@@ -253,7 +252,7 @@ pub fn map_cells(
     for mode in [Mode::Denoising, Mode::Noising].into_iter().filter(wanted) {
         for &kind in kinds {
             let first = cells.len();
-            cells.extend(kind.cells(config, length, mode));
+            cells.extend(kind.places(config, length).into_iter().map(|place| cell(place, mode)));
             ranges.push((kind, mode, first..cells.len()));
         }
     }

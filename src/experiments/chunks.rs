@@ -7,7 +7,6 @@
 use super::devices::{locked, on_every_device};
 use crate::backend::Backend;
 use crate::directions::embedding_positions;
-pub use crate::engine::MEMORY_BUDGET;
 use crate::engine::{
     Baselines, Cell, Engine, EngineError, Metric, Needs, Output, PairedRun, PatchPositions, Plan, Scores, Site, Step,
 };

@@ -1,7 +1,7 @@
 //! Tables of results: a CSV file whose first columns say what a row is about, and whose other columns are numbers.
 
 use super::ReportError;
-use super::error::write_whole;
+use super::error::write_csv;
 use std::path::{Path, PathBuf};
 
 /// The columns of a table.
@@ -16,10 +16,6 @@ pub struct Columns {
 impl Columns {
     fn all(self) -> impl Iterator<Item = &'static str> {
         self.keys.iter().chain(self.numbers).copied()
-    }
-
-    fn len(self) -> usize {
-        self.keys.len() + self.numbers.len()
     }
 }
 
@@ -125,18 +121,12 @@ impl KeyedTable {
     /// # Errors
     /// [`ReportError::Io`].
     pub fn write(&self) -> Result<(), ReportError> {
-        let failed =
-            |message: String| ReportError::Io { path: self.path.clone(), source: std::io::Error::other(message) };
-        let mut writer = csv::Writer::from_writer(Vec::new());
-        writer.write_record(self.columns.all()).map_err(|error| failed(error.to_string()))?;
-        for row in &self.rows {
+        let header = self.columns.all().map(str::to_owned).collect();
+        let cells = |row: &KeyedRow| -> Vec<String> {
             let numbers = row.numbers.iter().map(|number| number.map_or(String::new(), |number| number.to_string()));
-            let cells: Vec<String> = row.keys.iter().cloned().chain(numbers).collect();
-            debug_assert_eq!(cells.len(), self.columns.len());
-            writer.write_record(cells).map_err(|error| failed(error.to_string()))?;
-        }
-        let bytes = writer.into_inner().map_err(|error| failed(error.to_string()))?;
-        write_whole(&self.path, &bytes)
+            row.keys.iter().cloned().chain(numbers).collect()
+        };
+        write_csv(&self.path, std::iter::once(header).chain(self.rows.iter().map(cells)))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::CellId;
 use serde::{Serialize, Serializer};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -54,16 +55,16 @@ impl FromStr for Shard {
     }
 }
 
-/// The number of the shard, of `count`, that computes each of `units`: pieces of work that cannot be divided further.
+/// The number of the shard, of `count`, that computes each of `units`: pieces of work that cannot be divided further. A unit
+/// that stands in the list several times goes to one shard.
 ///
 /// The units are dealt in the order of their ids, which has nothing to do with what they cost: every shard gets as many
 /// (give or take one), of all layers and datasets, and the same ones whenever the sweep is the same.
 pub fn deal(units: &[CellId], count: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..units.len()).collect();
-    order.sort_unstable_by_key(|&unit| units[unit]);
-    let mut shards = vec![0; units.len()];
-    order.into_iter().enumerate().for_each(|(place, unit)| shards[unit] = place % count.max(1));
-    shards
+    let distinct: BTreeSet<CellId> = units.iter().copied().collect();
+    let shards: BTreeMap<CellId, usize> =
+        distinct.into_iter().enumerate().map(|(place, unit)| (unit, place % count.max(1))).collect();
+    units.iter().map(|unit| shards[unit]).collect()
 }
 
 #[cfg(test)]
@@ -90,6 +91,9 @@ mod tests {
         assert_eq!(sizes, [21, 21, 21, 20, 20]);
         // In another order every unit stays where it was.
         let reversed: Vec<CellId> = units.iter().rev().copied().collect();
-        assert!(deal(&reversed, 5).into_iter().rev().eq(shards));
+        assert!(deal(&reversed, 5).into_iter().rev().eq(shards.iter().copied()));
+        // Units that are there twice count once.
+        let twice = deal(&[units.as_slice(), &units].concat(), 5);
+        assert_eq!(twice, [shards.as_slice(), &shards].concat());
     }
 }

@@ -2,8 +2,8 @@
 
 use actpatch::backend::{CpuBackend, Dtype};
 use actpatch::datasets::{BuildOptions, Catalogue};
-use actpatch::engine::Engine;
-use actpatch::experiments::chunks::{MEMORY_BUDGET, baselines};
+use actpatch::engine::{Engine, MEMORY_BUDGET};
+use actpatch::experiments::chunks::baselines;
 use actpatch::model::{LoadOptions, Model};
 
 #[test]

@@ -9,7 +9,6 @@ use actpatch::engine::*;
 use actpatch::experiments::activation_maps::MapKind;
 use actpatch::experiments::attention::mean_patterns;
 use actpatch::experiments::attribution_patching::{Gradients, attribution_maps};
-use actpatch::experiments::chunks::MEMORY_BUDGET;
 use actpatch::experiments::component::Component;
 use actpatch::experiments::logit_attribution::{Attributed, LogitMap, head_contributions, logit_attribution};
 use actpatch::model::{LoadOptions, Model, WeightProcessing};

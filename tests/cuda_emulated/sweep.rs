@@ -6,7 +6,7 @@ use actpatch::backend::{BackendError, CudaBackend, Dtype};
 use actpatch::directions::Method;
 use actpatch::directions::das::{TrainError, TrainSettings, Trained};
 use actpatch::engine::*;
-use actpatch::experiments::chunks::{MEMORY_BUDGET, patch_dataset};
+use actpatch::experiments::chunks::patch_dataset;
 use actpatch::experiments::das_fits::{DasJob, TrainPlan, train_all};
 use actpatch::experiments::patching_suite::{Layers, residual_cell};
 use actpatch::model::WeightProcessing;

@@ -14,14 +14,13 @@ Models, prompts and answers are those of tests/fixtures/circuits. Per model `res
 """
 
 import json
-import sys
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM
 
 import tiny_models
-from make_circuit_fixtures import FIXTURES, LENGTH, MODELS, PROMPTS, answer_pairs, prompts, stored
+from make_circuit_fixtures import LENGTH, MODELS, PROMPTS, answer_pairs, prompts, stored
+from tiny_models import FIXTURES
 
 EVERYWHERE = [list(range(LENGTH))] * PROMPTS
 LISTS = [[4], [3, 6], [], [5, 6, 8]]
@@ -53,18 +52,13 @@ def cases(layers):
         case(every, "mean_over_places", LISTS, along=True),
         case(heads, "zero", along=True),
         case([["mlp_out", 1, None]], "corrupted", along=True),
+        case([["resid_pre", 1, None], ["v", 1, 0]], "mean_of_other_class", LISTS),
+        case(every, "mean_of_other_class", along=True, frozen=True),
     ]
 
 
 def main():
-    torch.set_num_threads(1)
-    for seed, name in enumerate(MODELS):
-        if len(sys.argv) > 1 and name not in sys.argv[1:]:
-            continue
-        hf_model = AutoModelForCausalLM.from_pretrained(
-            FIXTURES / "engine" / name, dtype=torch.float32, attn_implementation="eager"
-        )
-        lens = tiny_models.transformer_lens(name, hf_model, True)
+    for seed, name, _, lens in tiny_models.committed(MODELS):
         tensors, listed = results(lens, seed)
         folder = FIXTURES / "ablation" / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -147,8 +141,11 @@ class Runs:
             return self.corrupted[name]
         if method == "mean":
             return clean.mean(0, keepdim=True).expand_as(clean)
-        places = [clean[prompt, position] for prompt, list_ in enumerate(positions) for position in list_]
-        return torch.stack(places).mean(0).expand_as(clean)
+        places = [(prompt, clean[prompt, position]) for prompt, list_ in enumerate(positions) for position in list_]
+        if method == "mean_of_other_class":  # Every second prompt is positive.
+            means = [torch.stack([value for prompt, value in places if prompt % 2 != own]).mean(0) for own in (0, 1)]
+            return torch.stack([means[prompt % 2].expand_as(clean[0]) for prompt in range(PROMPTS)])
+        return torch.stack([value for _, value in places]).mean(0).expand_as(clean)
 
     def faithfulness(self, setting, part):
         """The corrupted run in which circuit heads (or all others, or all) have the clean run's values, or those of the

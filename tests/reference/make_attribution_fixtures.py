@@ -16,30 +16,20 @@ Models, prompts and answers are those of make_circuit_fixtures.py. Per model `<n
   activation that has no heads or neurons.
 """
 
-import sys
-from pathlib import Path
-
 import torch
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM
 
 import tiny_models
-from make_circuit_fixtures import FIXTURES, MODELS, answer_pairs, logit_difference, prompts
+from make_circuit_fixtures import MODELS, answer_pairs, logit_difference, prompts
+from tiny_models import FIXTURES
 
 FOLDER = FIXTURES / "attribution"
 STEPS = 3
 
 
 def main():
-    torch.set_num_threads(1)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for seed, name in enumerate(MODELS):
-        if len(sys.argv) > 1 and name not in sys.argv[1:]:
-            continue
-        hf_model = AutoModelForCausalLM.from_pretrained(
-            FIXTURES / "engine" / name, dtype=torch.float32, attn_implementation="eager"
-        )
-        lens = tiny_models.transformer_lens(name, hf_model, True)
+    for seed, name, _, lens in tiny_models.committed(MODELS):
         clean = prompts(seed)
         answers = answer_pairs(lens, clean)
         tensors = {}

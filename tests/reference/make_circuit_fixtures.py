@@ -14,19 +14,16 @@ end of the residual stream.
 """
 
 import json
-import sys
-from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from transformer_lens import patching
-from transformers import AutoModelForCausalLM
 
 import tiny_models
 from engine_patches import orthonormal
 from path_patching_reference import Node, PathPatching, path_cases
+from tiny_models import FIXTURES
 
-FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 MODELS = ("gpt2-tiny", "neox-parallel", "neox-sequential", "llama-tiny", "mistral-tiny", "qwen3-tiny")
 SHARED, LENGTH, PROMPTS, PAIRS = 3, 9, 4, 2
 MAPS = {
@@ -44,14 +41,7 @@ HEADS = ((0, 1), (1, 0), (1, 1))
 
 
 def main():
-    torch.set_num_threads(1)
-    for seed, name in enumerate(MODELS):
-        if len(sys.argv) > 1 and name not in sys.argv[1:]:
-            continue
-        hf_model = AutoModelForCausalLM.from_pretrained(
-            FIXTURES / "engine" / name, dtype=torch.float32, attn_implementation="eager"
-        )
-        lens = tiny_models.transformer_lens(name, hf_model, True)
+    for seed, name, _, lens in tiny_models.committed(MODELS):
         tensors, cases = results(lens, seed)
         folder = FIXTURES / "circuits" / name
         folder.mkdir(parents=True, exist_ok=True)

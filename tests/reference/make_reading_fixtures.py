@@ -15,29 +15,20 @@ Per model `<name>.safetensors`:
   less the corrupted run, turned round in every other prompt, each scaled by its layer's ln1 at that position.
 """
 
-import sys
-
 import torch
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM
 
 import tiny_models
-from make_circuit_fixtures import FIXTURES, LENGTH, MODELS, prompts, stored
+from make_circuit_fixtures import LENGTH, MODELS, prompts, stored
+from tiny_models import FIXTURES
 
 FOLDER = FIXTURES / "reading"
 DIRECTIONS = 3
 
 
 def main():
-    torch.set_num_threads(1)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for seed, name in enumerate(MODELS):
-        if len(sys.argv) > 1 and name not in sys.argv[1:]:
-            continue
-        hf_model = AutoModelForCausalLM.from_pretrained(
-            FIXTURES / "engine" / name, dtype=torch.float32, attn_implementation="eager"
-        )
-        lens = tiny_models.transformer_lens(name, hf_model, True)
+    for seed, name, _, lens in tiny_models.committed(MODELS):
         generator = torch.Generator().manual_seed(900 + seed)
         directions = torch.randn((DIRECTIONS, lens.cfg.d_model), generator=generator)
         directions = torch.nn.functional.normalize(directions, dim=1).double()

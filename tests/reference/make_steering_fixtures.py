@@ -12,16 +12,12 @@ The models are those of tests/fixtures/engine. Per model `<name>.safetensors`:
 The likeliest token of every step leads by MARGIN at least, so that rounding cannot change a text.
 """
 
-import sys
-from pathlib import Path
-
 import torch
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM
 
 import tiny_models
+from tiny_models import FIXTURES
 
-FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 LENGTHS, STEPS = (5, 9), 10
 COEFFICIENTS = (-4.0, 6.0)
 CASES = {
@@ -32,17 +28,10 @@ MARGIN = 2e-3
 
 
 def main():
-    torch.set_num_threads(1)
     folder = FIXTURES / "steering"
     folder.mkdir(parents=True, exist_ok=True)
-    for seed, name in enumerate(tiny_models.CONFIGS):
-        if len(sys.argv) > 1 and name not in sys.argv[1:]:
-            continue
-        hf_model = AutoModelForCausalLM.from_pretrained(
-            FIXTURES / "engine" / name, dtype=torch.float32, attn_implementation="eager"
-        )
+    for seed, name, hf_model, lens in tiny_models.committed(tiny_models.CONFIGS):
         hf_model.generation_config.eos_token_id = None
-        lens = tiny_models.transformer_lens(name, hf_model, True)
         generator = torch.Generator().manual_seed(800 + seed)
         direction = torch.randn(lens.cfg.d_model, generator=generator, dtype=torch.float64)
         direction = (direction / direction.norm()).float()

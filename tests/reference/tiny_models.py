@@ -6,6 +6,8 @@ rounded to f16, in which they are stored; all references compute on the rounded 
 """
 
 import json
+import sys
+from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
@@ -19,6 +21,7 @@ from transformers import (
     AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config,
 )  # fmt: skip
 
+FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 # Unlike any width: TransformerLens tells the axes of an unembedding apart by their size.
 VOCABULARY = 50
 CONTEXT = 24
@@ -100,6 +103,19 @@ def hugging_face(name, seed):
                 (shift(parameter_name, parameter) + scale(parameter_name, parameter) * values).half().float()
             )
     return model.requires_grad_(False)
+
+
+def committed(names):
+    """Seed, name, Hugging Face model in f32 and TransformerLens model in f64 (processed) of the models under
+    tests/fixtures/engine: of those that the command line names, if it names any."""
+    torch.set_num_threads(1)
+    for seed, name in enumerate(names):
+        if len(sys.argv) > 1 and name not in sys.argv[1:]:
+            continue
+        hf_model = AutoModelForCausalLM.from_pretrained(
+            FIXTURES / "engine" / name, dtype=torch.float32, attn_implementation="eager"
+        )
+        yield seed, name, hf_model, transformer_lens(name, hf_model, True)
 
 
 def is_norm(name):

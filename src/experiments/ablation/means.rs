@@ -14,15 +14,19 @@ struct Wanted {
     site: Site,
     /// One mean over these places; without them one per position.
     places: Option<Places>,
+    /// One per class of prompts: of the negative ones, then of the positive ones.
+    by_class: bool,
 }
 
 impl Wanted {
     fn new(site: Site, condition: &Condition) -> Option<Self> {
-        match condition.replacement {
-            Replacement::Mean => Some(Self { site, places: None }),
-            Replacement::MeanOverPlaces => Some(Self { site, places: Some(condition.places.clone()) }),
-            Replacement::Zero | Replacement::Resample | Replacement::Corrupted => None,
-        }
+        let (places, by_class) = match condition.replacement {
+            Replacement::Mean => (None, false),
+            Replacement::MeanOverPlaces => (Some(condition.places.clone()), false),
+            Replacement::MeanOfOtherClass => (Some(condition.places.clone()), true),
+            Replacement::Zero | Replacement::Resample | Replacement::Corrupted => return None,
+        };
+        Some(Self { site, places, by_class })
     }
 }
 
@@ -58,11 +62,10 @@ impl Means {
         Ok(Self(sums.into_iter().map(|(wanted, sums)| (wanted, means(sums))).collect()))
     }
 
-    /// What takes the place of a site's values at `position`.
-    pub(super) fn of(&self, site: Site, condition: &Condition, position: usize) -> Values {
+    /// A mean of a site's values, by its number: the position, the class, or 0 for the only one.
+    pub(super) fn of(&self, site: Site, condition: &Condition, number: usize) -> Values {
         let wanted = Wanted::new(site, condition);
         let rows = self.0.iter().find(|(own, _)| Some(own) == wanted.as_ref()).map(|(_, rows)| rows);
-        let number = if condition.replacement == Replacement::Mean { position } else { 0 };
         // Places that no prompt has are never written.
         rows.and_then(|rows| rows.get(number)).map_or(Values::Zero, |row| Values::Rows(row.clone()))
     }
@@ -83,11 +86,15 @@ fn add_stretch<B: Backend>(
     for &site in sites {
         let values = engine.backend().download(run.site(site)?)?;
         let width = site.width(engine.config());
-        for (Wanted { places, .. }, sums) in sums.iter_mut().filter(|(wanted, _)| wanted.site == site) {
+        for (Wanted { places, by_class, .. }, sums) in sums.iter_mut().filter(|(wanted, _)| wanted.site == site) {
             for (row, (&prompt, sequence)) in numbers.iter().zip(&sequences).enumerate() {
                 for position in places.as_ref().unwrap_or(&everywhere).of(prompt, sequence.len()) {
                     let token = run.token(row, position)?;
-                    let number = if places.is_some() { 0 } else { position };
+                    let number = match (places.is_some(), *by_class) {
+                        (false, _) => position,
+                        (_, true) => usize::from(prompts.positive[prompt]),
+                        _ => 0,
+                    };
                     sums.resize(sums.len().max(number + 1), Sum::new(width));
                     sums[number].add(&values[token * width..(token + 1) * width]);
                 }

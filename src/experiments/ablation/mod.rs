@@ -36,6 +36,8 @@ pub enum Replacement {
     Mean,
     /// One mean over all ablated places of all clean prompts.
     MeanOverPlaces,
+    /// One mean over all ablated places of the clean prompts of the other class: of the negative ones for a positive one.
+    MeanOfOtherClass,
     /// The value in another clean prompt of the same length, drawn for every prompt.
     Resample,
     /// The value in the prompt's own corrupted prompt.
@@ -44,10 +46,11 @@ pub enum Replacement {
 
 impl Replacement {
     /// All of them.
-    pub const ALL: [Replacement; 5] = [
+    pub const ALL: [Replacement; 6] = [
         Replacement::Zero,
         Replacement::Mean,
         Replacement::MeanOverPlaces,
+        Replacement::MeanOfOtherClass,
         Replacement::Resample,
         Replacement::Corrupted,
     ];
@@ -58,6 +61,7 @@ impl Replacement {
             Replacement::Zero => "zero",
             Replacement::Mean => "mean",
             Replacement::MeanOverPlaces => "mean_over_places",
+            Replacement::MeanOfOtherClass => "mean_of_other_class",
             Replacement::Resample => "resample",
             Replacement::Corrupted => "corrupted",
         }
@@ -124,9 +128,22 @@ pub struct Planned {
 }
 
 impl Condition {
-    /// The condition as edits of the clean run of prompts of `length` tokens (which only a mean by position asks for);
-    /// `mean` gives what takes a site's place at a position.
-    fn cell(&self, config: &ModelConfig, length: usize, mean: impl Fn(Site, usize) -> Values) -> Cell {
+    /// The condition as edits of the clean run. `mean` gives what takes a site's place, by number: of the position, or of the
+    /// class that the mean is taken of (0 negative, 1 positive), or 0.
+    ///
+    /// # Errors
+    /// Prompts of several lengths for a mean by position; places of one class alone for a mean of the other one.
+    fn cell(
+        &self,
+        config: &ModelConfig,
+        prompts: &PairedPrompts,
+        mean: impl Fn(Site, usize) -> Values,
+    ) -> Result<Cell, EngineError> {
+        let length = self.length(prompts)?;
+        let classes = match self.replacement {
+            Replacement::MeanOfOtherClass => self.by_class(prompts)?,
+            _ => Vec::new(),
+        };
         let mut edits = Vec::new();
         for Ablated { site, part, subspace } in &self.ablated {
             let mut edit = |places: Places, values: Values| {
@@ -140,6 +157,9 @@ impl Condition {
                 Replacement::Zero => edit(self.places.clone(), Values::Zero),
                 Replacement::Resample | Replacement::Corrupted => edit(self.places.clone(), Values::OtherRun),
                 Replacement::MeanOverPlaces => edit(self.places.clone(), mean(*site, 0)),
+                Replacement::MeanOfOtherClass => classes
+                    .iter()
+                    .for_each(|(positive, places)| edit(places.clone(), mean(*site, usize::from(!positive)))),
                 // One edit per position, which has one row for all prompts.
                 Replacement::Mean => by_position(&self.places, length)
                     .into_iter()
@@ -158,7 +178,27 @@ impl Condition {
             let everywhere = Places::from(PatchPositions::All);
             edits.extend((first..config.n_layers).map(|layer| freeze(Site::Pattern(layer), Part::All, &everywhere)));
         }
-        Cell { mode: Mode::Noising, edits }
+        Ok(Cell { mode: Mode::Noising, edits })
+    }
+
+    /// The places of positive prompts, and those of negative ones.
+    fn by_class(&self, prompts: &PairedPrompts) -> Result<Vec<(bool, Places)>, EngineError> {
+        let of = |class: bool| {
+            let own = |(prompt, &positive): (usize, &bool)| match positive == class {
+                true => self.places.of(prompt, prompts.sequences[prompts.clean[prompt]].len()),
+                false => Vec::new(),
+            };
+            let lists: Vec<Vec<usize>> = prompts.positive.iter().enumerate().map(own).collect();
+            if lists.iter().all(Vec::is_empty) {
+                return Err(EngineError::Mismatch {
+                    what: format!("{}: classes with places to take {} of", prompts.name, self.replacement),
+                    expected: "positive and negative prompts".into(),
+                    found: format!("no {} ones", if class { "positive" } else { "negative" }),
+                });
+            }
+            Ok((class, Places::PerPrompt(Arc::new(lists))))
+        };
+        [true, false].into_iter().map(of).collect()
     }
 
     /// In which prompts can the ablation change the logits (none, where it acts behind the last token that they come
@@ -176,7 +216,7 @@ impl Condition {
     ) -> Result<Planned, EngineError> {
         self.check(config)?;
         let pairs = self.replacement.pairs(prompts, seed)?;
-        let cells = [self.cell(config, self.length(prompts)?, |_, _| Values::Zero)];
+        let cells = [self.cell(config, prompts, |_, _| Values::Zero)?];
         let plan = Plan::new(config, &pairs, &cells, max_tokens)?;
         let mut reached = plan.reached(0);
         reached.retain(|&prompt| self.changes(prompt, prompts.sequences[prompts.clean[prompt]].len()));
@@ -211,10 +251,10 @@ impl Condition {
 
     /// Can the engine replace this, and would it make a difference?
     fn check(&self, config: &ModelConfig) -> Result<(), EngineError> {
-        let means = matches!(self.replacement, Replacement::Mean | Replacement::MeanOverPlaces);
+        let means = [Replacement::Mean, Replacement::MeanOverPlaces, Replacement::MeanOfOtherClass];
         for Ablated { site, .. } in &self.ablated {
             site.check(config)?;
-            if means && matches!(site, Site::Pattern(_) | Site::Result(_)) {
+            if means.contains(&self.replacement) && matches!(site, Site::Pattern(_) | Site::Result(_)) {
                 return Err(EngineError::Mismatch {
                     what: format!("replacement at {site}"),
                     expected: "zero, resample or corrupted".into(),
@@ -342,8 +382,7 @@ pub fn ablation<B: Backend, E: From<EngineError> + Send>(
     for (numbers, pairs) in groups {
         let mut cells = Vec::with_capacity(numbers.len());
         for condition in numbers.iter().map(|&number| &conditions[number]) {
-            let mean = |site, position| means.of(site, condition, position);
-            cells.push(condition.cell(config, condition.length(prompts)?, mean));
+            cells.push(condition.cell(config, prompts, |site, number| means.of(site, condition, number))?);
         }
         let weight = numbers.len() as f64 / conditions.len() as f64;
         let metrics = [Metric::LogitDiffNoising];
