@@ -22,7 +22,7 @@ BOS = {"gpt2": 50256, "gpt-neox": 0, "mistral-like": 1}
 # Tokens that a word with its leading space has more when it stands alone than inside a text.
 EXTRA = {"gpt2": 0, "gpt-neox": 0, "mistral-like": 1}
 # Too many of these words are in pieces there.
-NOT_FOR = {"gpt2": [], "gpt-neox": [], "mistral-like": ["simple_adverb", "simple_french"]}
+NOT_FOR = {"gpt2": [], "gpt-neox": [], "mistral-like": ["simple_adverb", "simple_french", "two_token_adjectives"]}
 
 SIMPLE = "I thought this{SBJ1} was{ADJ}, I{VRB} it. \nConclusion:{DTR}{SBJ2} is"
 SIMPLE_FIXED = {"SBJ1": " movie", "DTR": " This", "SBJ2": " movie"}
@@ -93,6 +93,13 @@ PLAIN = {
     ),
     "medical": (
         "I heard the doctor use the word{MED} and I felt very", {"MED": "medical"}, ["medical"], "answer_tokens", 1,
+    ),
+    "two_token_adjectives": (
+        "The movie was{ADJ}. I thought it was",
+        {"ADJ": "two_token_adjectives"},
+        ["two_token_adjectives"],
+        "great or terrible",
+        2,
     ),
 }  # fmt: skip
 THREE_ADJECTIVES = {
@@ -254,6 +261,8 @@ def answers_of(name, answers, words, compat):
         return [words.first_tokens(f"{sign}_{answers}") for sign in signs]
     if name == "mood_stories":
         return [words.answers("excited"), words.answers("nervous")]
+    if name == "two_token_adjectives":
+        return [words.answers("great"), words.answers("terrible")]
     single = words.bare_answers if compat == "trailing-space" else words.answers
     return [single(f"{sign}_{answers}") for sign in signs]
 
