@@ -5,6 +5,7 @@ Versions: tests/reference/requirements.txt. Everything is f64; directions are fi
 activations, patched with TransformerLens' hooks, and the metrics are written out below.
 """
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -130,6 +131,36 @@ class Experiments:
         low, high = self.corrupted_scores.mean(), self.clean_scores.mean()
         return 100 * ((scores.mean() - high) / (high - low)).item()
 
+    def written(self, kind):
+        """What parts of the clean run write along the answers at the last position, the final norm frozen, in logits."""
+        stack = {
+            "lens": lambda: self.clean.accumulated_resid(layer=-1, incl_mid=True, pos_slice=-1, return_labels=True),
+            "layers": lambda: self.clean.decompose_resid(layer=-1, pos_slice=-1, return_labels=True),
+            "heads": lambda: self.clean.stack_head_results(layer=-1, pos_slice=-1, return_labels=True),
+        }
+        parts, labels = stack[kind]()
+        parts = self.clean.apply_ln_to_stack(parts, layer=-1, pos_slice=-1)
+        answers = self.lens.W_U.T[self.prompts.answers]
+        along = (answers[:, :, 0] - answers[:, :, 1]).mean(1)
+        values = torch.einsum("cpd,pd->cp", parts, along).mean(1)
+        named = {re.sub(r"^L(\d+)H(\d+)$", r"\1.\2", label): value.item() for label, value in zip(labels, values)}
+        assert len(named) == len(labels), labels
+        return named
+
+    def values_patched(self, layers, position, kept):
+        """Mean logit difference with values of layers taken from the corrupted run at one position, clean at another,
+        attention as it was."""
+
+        def value(activation, hook):
+            activation = activation.clone()
+            activation[:, position] = self.corrupted[hook.name][:, position]
+            activation[:, kept] = self.clean[hook.name][:, kept]
+            return activation
+
+        hooks = [(f"blocks.{layer}.attn.hook_v", value) for layer in layers]
+        hooks += [(lambda name: name.endswith("hook_pattern"), lambda pattern, hook: self.clean[hook.name])]
+        return self.scores(self.lens.run_with_hooks(self.prompts.tokens, fwd_hooks=hooks)).mean().item()
+
 
 def fits(x, positive):
     """Directions by method, from positive to negative or of arbitrary sign."""
@@ -153,7 +184,7 @@ def adjective_position(template, tokenizer):
 
 def entry(name, experiment, tolerance, values, **settings):
     lines = ["[[golden]]", f'name = "{name}"', f'source = "{SOURCE}"', f'experiment = "{experiment}"']
-    lines += [f'{key} = "{value}"' if isinstance(value, str) else f"{key} = {value}" for key, value in settings.items()]
+    lines += [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
     lines += [f"tolerance = {tolerance}", "[golden.values]"]
     return "\n".join(lines + [f'"{key}" = {value:.6f}' for key, value in values.items()]) + "\n"
 
@@ -202,6 +233,18 @@ def main():
     receivers = [f"resid_post:{lens.cfg.n_layers - 1}"]
     name = "simple_test: path patching to the logits (percent)"
     entries.append(entry(name, "path_patching", 0.001, values, **dataset, receivers=receivers))
+    for kind in ("lens", "layers", "heads"):
+        name = f"simple_test: direct logit attribution, {kind} (logits)"
+        entries.append(entry(name, "logit_attribution", 0.0001, test.written(kind), **dataset, map=kind))
+    some = [0, 3, 4]
+    values = {"clean": test.clean_scores[some].mean().item(), "corrupted": test.corrupted_scores[some].mean().item()}
+    name = "simple_test: logit difference of three prompts"
+    entries.append(entry(name, "baselines", 0.0001, values, **dataset, prompts=some))
+    clean, ablated = test.clean_scores.mean().item(), test.values_patched((1, 2), 6, 9)
+    values = {"clean": clean, "ablated": ablated, "change": 100 * (ablated - clean) / clean}
+    settings = dict(nodes=["v:1", "v:2"], method="corrupted", positions="ADJ", keep_at="VRB", frozen_attention=True)
+    name = "simple_test: values patched, attention frozen (logits; percent)"
+    entries.append(entry(name, "ablation", 0.001, values, **dataset, **settings))
     head = "# Made by tests/reference/make_golden_fixtures.py. Tolerances: our f32 against its f64.\n"
     OUT.write_text(head + 'model = "demo"\n\n' + "\n".join(entries))
 

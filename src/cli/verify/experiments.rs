@@ -4,19 +4,23 @@ use super::Values;
 use crate::backend::Backend;
 use crate::cli::common::{ModelArgs, RunArgs, build_prompts, defaults, distinct};
 use crate::cli::device::DeviceWork;
+use crate::cli::maps::in_percent;
+use crate::cli::places::resolve_places;
 use crate::cli::{direction_patching_suite, fit_directions};
 use crate::datasets::treebank::{Scaffold, Split};
 use crate::datasets::{Catalogue, PairedPrompts};
 use crate::directions::{Direction, DirectionName, FitRecord, Method, similarity};
 use crate::engine::{Engine, Metric};
+use crate::experiments::ablation::{Ablated, Condition, Effect, Outcome, Replacement, ablation};
 use crate::experiments::activation_maps::{MapKind, activation_maps};
-use crate::experiments::chunks::baselines;
+use crate::experiments::chunks::{baselines, chosen};
+use crate::experiments::logit_attribution::{Attributed, Attribution, LogitMap, logit_attribution};
 use crate::experiments::path_patching::{
-    Method as PathMethod, NodePattern, Nodes, Paths, SenderPositions, path_patching,
+    Method as PathMethod, Node, NodePattern, Nodes, Paths, SenderPositions, path_patching,
 };
 use crate::model::Model;
-use crate::report::{GOLDEN_DATASETS, Golden};
-use anyhow::{Context, Result, anyhow};
+use crate::report::{GOLDEN_DATASETS, Golden, ResultMap};
+use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -30,6 +34,33 @@ enum Experiment {
         dataset: String,
         #[serde(default = "plain")]
         scaffold: Scaffold,
+        /// The prompts that count, by number; all without them.
+        prompts: Option<Vec<usize>>,
+    },
+    /// What parts of the model write along the answers, the final norm frozen, in logits; numbers such as `0_pre` or
+    /// `0_attn_out` (components) or `10.4` (layer.head).
+    LogitAttribution {
+        dataset: String,
+        #[serde(default = "plain")]
+        scaffold: Scaffold,
+        /// A map of `logit-attribution`.
+        map: String,
+    },
+    /// Logit differences without and with nodes ablated together; numbers `clean`, `ablated`, and their `change` in percent.
+    Ablation {
+        dataset: String,
+        #[serde(default = "plain")]
+        scaffold: Scaffold,
+        /// Nodes as `ablation` names them.
+        nodes: Vec<String>,
+        /// One of its methods.
+        method: String,
+        /// Positions as it names them.
+        #[serde(default = "everywhere")]
+        positions: String,
+        keep_at: Option<String>,
+        #[serde(default)]
+        frozen_attention: bool,
     },
     /// Directions fitted on one dataset and patched on another, in percent; a number's name is a method (its best layer)
     /// or a method and a layer, such as `das 6`.
@@ -73,11 +104,22 @@ enum Experiment {
 }
 
 /// The names of [`Experiment`]'s variants.
-const KINDS: [&str; 5] =
-    ["baselines", "directional_patching", "direction_cosines", "activation_patching", "path_patching"];
+const KINDS: [&str; 7] = [
+    "baselines",
+    "logit_attribution",
+    "ablation",
+    "directional_patching",
+    "activation_patching",
+    "path_patching",
+    "direction_cosines",
+];
 
 fn plain() -> Scaffold {
     Scaffold::Plain
+}
+
+fn everywhere() -> String {
+    "ALL".into()
 }
 
 /// What came of an experiment.
@@ -131,8 +173,24 @@ impl<'a> Verifier<'a> {
         let mut settings = golden.settings.clone();
         settings.insert("experiment".into(), golden.experiment.clone().into());
         let ran = match settings.try_into().with_context(|| golden.name.clone())? {
-            Experiment::Baselines { dataset, scaffold } => {
-                self.on_prompts((&dataset, scaffold), |prompts| Baselines { prompts })
+            Experiment::Baselines { dataset, scaffold, prompts: numbers } => {
+                self.on_prompts((&dataset, scaffold), |prompts| Baselines { prompts, numbers })
+            }
+            Experiment::LogitAttribution { dataset, scaffold, map } => {
+                let map: LogitMap = map.parse().map_err(|error| anyhow!("{}: map: {error}", golden.name))?;
+                self.on_prompts((&dataset, scaffold), |prompts| LogitMaps { prompts, map })
+            }
+            Experiment::Ablation { dataset, scaffold, nodes, method, positions, keep_at, frozen_attention } => {
+                let nodes = nodes_of("nodes", &nodes).with_context(|| golden.name.clone())?;
+                let replacement = method.parse().map_err(|error| anyhow!("{}: method: {error}", golden.name))?;
+                let places = (positions, keep_at);
+                self.on_prompts((&dataset, scaffold), |prompts| Ablation {
+                    prompts,
+                    nodes,
+                    replacement,
+                    places,
+                    frozen_attention,
+                })
             }
             Experiment::DirectionalPatching { train_set, eval_set, scaffold, metric } => {
                 self.directional_patching(golden, &train_set, (&eval_set, scaffold), metric)
@@ -145,7 +203,7 @@ impl<'a> Verifier<'a> {
             Experiment::PathPatching { dataset, scaffold, receivers, layer_wide, position, two_steps } => {
                 let paths = Paths {
                     senders: Nodes::Every("z".parse().map_err(|error| anyhow!("senders: {error}"))?),
-                    receivers: receivers_of(&receivers).with_context(|| golden.name.clone())?,
+                    receivers: Nodes::Together(nodes_of("receivers", &receivers).with_context(|| golden.name.clone())?),
                     positions: position.map_or(SenderPositions::All, SenderPositions::One),
                     method: if two_steps { PathMethod::TwoSteps } else { PathMethod::ThreeSteps { mlps: true } },
                     layer_wide,
@@ -297,25 +355,92 @@ fn only_golden(golden: &Golden, mut values: Values) -> Result<Values> {
     golden.values.keys().map(take).collect()
 }
 
-fn receivers_of(names: &[String]) -> Result<Nodes> {
+fn nodes_of(field: &str, names: &[String]) -> Result<Vec<Node>> {
     let node = |name: &String| match name.parse() {
         Ok(NodePattern::One(node)) => Ok(node),
-        Ok(NodePattern::Every(_)) => Err(anyhow!("receivers: expected a layer, such as {name}:0, found {name:?}")),
-        Err(error) => Err(anyhow!("receivers: {error}")),
+        Ok(NodePattern::Every(_)) => Err(anyhow!("{field}: expected a layer, such as {name}:0, found {name:?}")),
+        Err(error) => Err(anyhow!("{field}: {error}")),
     };
-    Ok(Nodes::Together(names.iter().map(node).collect::<Result<_>>()?))
+    names.iter().map(node).collect()
 }
 
 struct Baselines {
     prompts: PairedPrompts,
+    /// Those that count.
+    numbers: Option<Vec<usize>>,
 }
 
 impl DeviceWork for Baselines {
     type Output = Values;
 
     fn run<B: Backend>(self, engine: &Engine<B>) -> Result<Values> {
-        let (clean, corrupted) = baselines(engine, &self.prompts, engine.memory_budget())?.logit_differences();
+        let prompts = match self.numbers {
+            None => self.prompts,
+            Some(numbers) => {
+                let total = self.prompts.clean.len();
+                match numbers.iter().find(|&&number| number >= total) {
+                    Some(beyond) => bail!("prompts: there is no prompt {beyond} of {total}"),
+                    None if numbers.is_empty() => bail!("prompts: expected at least one"),
+                    None => chosen(&self.prompts, &numbers),
+                }
+            }
+        };
+        let (clean, corrupted) = baselines(engine, &prompts, engine.memory_budget())?.logit_differences();
         Ok(Values::from([("clean".into(), clean), ("corrupted".into(), corrupted)]))
+    }
+}
+
+struct LogitMaps {
+    prompts: PairedPrompts,
+    map: LogitMap,
+}
+
+impl DeviceWork for LogitMaps {
+    type Output = Values;
+
+    fn run<B: Backend>(self, engine: &Engine<B>) -> Result<Values> {
+        let found = logit_attribution(engine, &self.prompts, &[self.map], Attributed::Clean, engine.memory_budget())?;
+        let named = |Attribution { map, shape, values }: Attribution| {
+            let components = map.components(engine.config());
+            by_place(&ResultMap { axes: map.axes(), shape, components, unit: "logits", values })
+        };
+        Ok(found.into_iter().flat_map(named).collect())
+    }
+}
+
+struct Ablation {
+    prompts: PairedPrompts,
+    nodes: Vec<Node>,
+    replacement: Replacement,
+    /// Where, and where not.
+    places: (String, Option<String>),
+    frozen_attention: bool,
+}
+
+impl DeviceWork for Ablation {
+    type Output = Values;
+
+    fn run<B: Backend>(self, engine: &Engine<B>) -> Result<Values> {
+        let (prompts, budget) = (&self.prompts, engine.memory_budget());
+        let resolved = |field, text: &str| resolve_places(field, prompts, &engine.model().tokenizer, text);
+        let whole = |node: &Node| Ablated { site: node.site(), part: node.part, subspace: None };
+        let condition = Condition {
+            ablated: self.nodes.iter().map(whole).collect(),
+            replacement: self.replacement,
+            places: resolved("positions", &self.places.0)?,
+            kept: self.places.1.map(|kept| resolved("keep_at", &kept)).transpose()?,
+            frozen_attention: self.frozen_attention,
+        };
+        condition.plan_that_fires(engine.config(), prompts, 0, engine.max_tokens())?;
+        let told = |_| -> Result<()> { Ok(()) };
+        let Outcome { clean, ablated } = ablation(engine, prompts, &[condition], 0, budget, told)?;
+        let mut values = Values::new();
+        if let Some(effect) = ablated.first().and_then(|ablated| Effect::new(&clean, ablated, |_| true)) {
+            let (clean, ablated) = effect.logit_difference;
+            values.extend([("clean".into(), clean), ("ablated".into(), ablated)]);
+            values.extend(effect.change().map(|change| ("change".into(), change)));
+        }
+        Ok(values)
     }
 }
 
@@ -331,7 +456,7 @@ impl DeviceWork for ActivationMaps {
         let told = |_| -> Result<()> { Ok(()) };
         let (kinds, metrics) = ([self.kind], [Metric::LogitDiff]);
         let (_, maps) = activation_maps(engine, &self.prompts, &kinds, &metrics, engine.memory_budget(), told)?;
-        Ok(maps.iter().flat_map(|map| percentages(&map.shape, &map.values)).collect())
+        Ok(maps.into_iter().flat_map(|map| by_place(&in_percent(map.kind.axes(), map.shape, &map.values))).collect())
     }
 }
 
@@ -347,12 +472,11 @@ impl DeviceWork for PathMaps {
         let told = |_| -> Result<()> { Ok(()) };
         let metrics = [Metric::LogitDiffNoising];
         let (_, maps, _) = path_patching(engine, &self.prompts, &self.paths, &metrics, engine.memory_budget(), told)?;
-        Ok(maps.iter().flat_map(|map| percentages(&map.shape, &map.values)).collect())
+        Ok(maps.into_iter().flat_map(|map| by_place(&in_percent(map.axes, map.shape, &map.values))).collect())
     }
 }
 
-/// The values of a map of two axes by their places, `3.1` for row 3, column 1.
-fn percentages(shape: &[usize], values: &[f64]) -> Values {
-    let columns = shape.last().copied().unwrap_or(1).max(1);
-    values.iter().enumerate().map(|(i, value)| (format!("{}.{}", i / columns, i % columns), 100.0 * value)).collect()
+/// The values of a map by their places: `3.1` for row 3, column 1; components by their names.
+fn by_place(map: &ResultMap) -> Values {
+    map.values.iter().enumerate().map(|(index, value)| (map.labels(index).join("."), *value)).collect()
 }
