@@ -31,6 +31,7 @@ pub mod engine;
 pub mod experiments;
 pub mod files;
 pub mod model;
+mod npy;
 pub mod report;
 mod strided;
 pub mod sweep;

@@ -10,7 +10,8 @@ use std::path::PathBuf;
 /// Arguments of every command that reads a corpus.
 #[derive(Debug, Clone, clap::Args, Serialize)]
 pub struct CorpusArgs {
-    /// A file of texts.
+    /// A file of texts, one a line; .jsonl with {"text": …} or {"tokens": […]} a line; or .npy, an array (rows, tokens) of
+    /// token ids.
     #[arg(long, required_unless_present = "text", conflicts_with = "text")]
     #[serde(serialize_with = "optional_path")]
     pub corpus: Option<PathBuf>,

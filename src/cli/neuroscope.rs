@@ -1,7 +1,7 @@
 //! `neuroscope`.
 
 use super::common::{
-    CompatArgs, ModelArgs, RunArgs, distinct, note_skipped, print, print_json, resolve_layers, spinner,
+    CompatArgs, ModelArgs, RunArgs, distinct, note_skipped, optional_path, print, print_json, resolve_layers, spinner,
 };
 use super::corpus::CorpusArgs;
 use super::device::DeviceWork;
@@ -9,26 +9,29 @@ use super::neuroscope_files::{Files, Outcome};
 use super::stored_directions::unit_directions;
 use crate::backend::Backend;
 use crate::engine::{Engine, Flops, Layout};
-use crate::experiments::neuroscope::{Channel, Channels, Measure, Settings, read_corpus};
+use crate::experiments::neuroscope::{Channel, Channels, Measure, Settings, Words, read_corpus};
 use crate::model::Model;
 use crate::report::{Manifest, RunRecord, Table};
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use serde_json::json;
-use std::path::Path;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
 /// Arguments of `neuroscope`.
 #[derive(Debug, Clone, clap::Args, Serialize)]
 #[command(after_help = "Examples:
   actpatch neuroscope --text 'I loved it. The plot was awful.' --directions 'das_*' --layers all
   actpatch neuroscope --models gpt2-small --corpus openwebtext.jsonl --directions 'das_*layer1,kmeans_*layer1'
+  actpatch neuroscope --models gpt2-small --corpus openwebtext.npy --directions 'das_*layer1' --exclude plain_words.txt
 
-A corpus is a file of texts, one per line, or .jsonl with {\"text\": …} or {\"tokens\": […]} per line. It goes through the
-model once, piece by piece, whatever the number of directions and layers. BOS is not counted.
+A corpus is a file of texts, one per line, .jsonl with {\"text\": …} or {\"tokens\": […]} per line, or .npy with an array
+(rows, tokens) of uint16, uint32, int32 or int64. It goes through the model once, piece by piece, whatever the number of
+directions and layers. BOS is not counted; every row begins with it, whether or not given tokens do.
 Files in DATA_DIR/<model>/, all named neuroscope_<name>: _summary.csv (tokens, mean, deviation, ends and quantiles),
 _top.csv and .html (the largest and smallest values with their surroundings), _samples.csv (random tokens of every bin, to
-be labelled), _token_means.csv (the vocabulary's extreme means and deviations); for --text and --every-token _values.csv
-(every token), _texts.html (the texts in colour), and of short texts a heat map.")]
+be labelled), _token_means.csv, .svg, .png and .html (the vocabulary's extreme means and deviations); for --text and
+--every-token _values.csv (every token), _texts.html (the texts in colour), and of short texts a heat map.")]
 pub struct Args {
     #[command(flatten)]
     pub models: ModelArgs,
@@ -59,6 +62,11 @@ pub struct Args {
     /// Least occurrences of a token in _token_means.csv.
     #[arg(long, default_value_t = 10)]
     pub min_count: u64,
+    /// A file of words, one a line, that _top, _samples and _token_means leave out: each in lower case, Capitalised and in
+    /// UPPER CASE, with and without a space in front or behind.
+    #[arg(long, value_name = "FILE")]
+    #[serde(serialize_with = "optional_path")]
+    pub exclude: Option<PathBuf>,
     /// Share of the tokens beyond either quantile of the summary.
     #[arg(long, default_value_t = 0.001, value_parser = tail)]
     pub tail: f64,
@@ -99,6 +107,26 @@ impl Args {
         }
     }
 
+    /// The tokens of the vocabulary that lists leave out.
+    fn excluded(&self, model: &Model) -> Result<HashSet<u32>> {
+        let Some(path) = &self.exclude else { return Ok(HashSet::new()) };
+        let file = format!("--exclude: {}", path.display());
+        let words = Words::of_lines(&std::fs::read_to_string(path).with_context(|| file.clone())?);
+        if words.is_empty() {
+            bail!("{file}: expected a word a line, found none");
+        }
+        let mut excluded = HashSet::new();
+        for token in 0..model.config.d_vocab as u32 {
+            if words.contains(&model.tokenizer.decode(&[token])?) {
+                excluded.insert(token);
+            }
+        }
+        if excluded.is_empty() {
+            bail!("{file}: expected a word that is one token of {}, found none", model.name);
+        }
+        Ok(excluded)
+    }
+
     /// The directions that are asked for, at their layers.
     fn channels(&self, model: &Model) -> Result<Channels> {
         let own = self.layers == ["own"];
@@ -117,6 +145,7 @@ impl Args {
 struct Pass<'a> {
     args: &'a Args,
     channels: Channels,
+    excluded: HashSet<u32>,
     name: &'a str,
     folder: &'a Path,
     manifest: &'a mut Manifest,
@@ -126,10 +155,11 @@ impl DeviceWork for Pass<'_> {
     type Output = Outcome;
 
     fn run<B: Backend>(self, engine: &Engine<B>) -> Result<Outcome> {
-        let Self { args, channels, name, folder, manifest } = self;
+        let Self { args, channels, excluded, name, folder, manifest } = self;
         manifest.computed_on(engine);
         let rows = args.corpus.rows(&engine.model().tokenizer, engine.config())?;
-        let mut files = Files::new(args, &channels, engine.model(), folder.join(format!("neuroscope_{name}")))?;
+        let stem = folder.join(format!("neuroscope_{name}"));
+        let mut files = Files::new(args, &channels, excluded, engine.model(), stem)?;
         let progress = spinner(format!("reading {name}"));
         let count = read_corpus(engine, rows, &channels, args.measure, |reading| files.add(&reading))?;
         progress.finish_and_clear();
@@ -145,7 +175,7 @@ pub fn run(args: Args) -> Result<()> {
     for spec in &distinct(&args.models.models) {
         let model = args.models.load(spec, args.run.seed)?;
         let (model_name, folder) = (model.name.clone(), args.run.folder(&model.name));
-        let channels = args.channels(&model)?;
+        let (channels, excluded) = (args.channels(&model)?, args.excluded(&model)?);
         if args.run.dry_run {
             print(&plan(&args, &model, &channels)?)?;
             continue;
@@ -156,7 +186,7 @@ pub fn run(args: Args) -> Result<()> {
             continue;
         }
         let mut manifest = args.run.manifest("neuroscope", &args, &folder, Some(&model))?;
-        let work = Pass { args: &args, channels, name: &name, folder: &folder, manifest: &mut manifest };
+        let work = Pass { args: &args, channels, excluded, name: &name, folder: &folder, manifest: &mut manifest };
         let outcome = args.run.in_pool(|| args.run.on_device(model, work))?;
         let record: RunRecord = manifest.finish()?;
         if !args.run.json {

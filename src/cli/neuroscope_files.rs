@@ -3,11 +3,12 @@
 use super::neuroscope::Args;
 use crate::experiments::neuroscope::{Channel, Channels, Findings, Found, OfChannel, Reading, TokenMean};
 use crate::model::{Model, ModelError, Tokenizer};
-use crate::report::figure::{Axis, ColouredText, Facet, Figure, HeatMap, Plot, Scale, TextGroup, TextPage};
+use crate::report::figure::{Axis, Bars, ColouredText, Facet, Figure, HeatMap, Plot, Scale, TextGroup, TextPage};
 use crate::report::neuroscope::{ChannelSummary, SampleRow, TokenMeanRow, TopRow};
 use crate::report::{CsvFile, Manifest, Table, write_csv};
-use anyhow::Result;
-use std::path::PathBuf;
+use anyhow::{Result, bail};
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
 /// Most tokens of a page of texts.
 const PAGE_TOKENS: usize = 5000;
@@ -15,6 +16,8 @@ const PAGE_TOKENS: usize = 5000;
 const MAP_TOKENS: usize = 60;
 /// Most directions of a heat map, one below the other.
 const MAP_DIRECTIONS: usize = 12;
+/// Most directions and layers whose tokens are shown as bars.
+const BAR_CHANNELS: usize = 6;
 /// Decimals that hide what is rounded away in the ends of bins.
 const BIN_DECIMALS: f64 = 1e6;
 
@@ -72,8 +75,14 @@ impl<'a> Files<'a> {
     ///
     /// # Errors
     /// A table that cannot be begun.
-    pub fn new(args: &'a Args, channels: &Channels, model: &'a Model, stem: PathBuf) -> Result<Self> {
-        let findings = Findings::new(channels, model.config.d_vocab, &args.settings());
+    pub fn new(
+        args: &'a Args,
+        channels: &Channels,
+        excluded: HashSet<u32>,
+        model: &'a Model,
+        stem: PathBuf,
+    ) -> Result<Self> {
+        let findings = Findings::new(channels, model.config.d_vocab, &args.settings(), excluded);
         let mut files = Self { args, model, stem, findings, values: None, shown: Vec::new() };
         if args.writes_values() {
             let heads = channels.list().iter().map(|Channel { direction, layer }| format!("{direction}@{layer}"));
@@ -109,19 +118,22 @@ impl<'a> Files<'a> {
     /// Writes every table, page and figure, the summary last: it says that the others are there.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// A corpus of nothing but excluded words; those of the file system.
     pub fn write(mut self, manifest: &mut Manifest) -> Result<Outcome> {
-        let mut written = Vec::new();
+        let (mut written, top) = (Vec::new(), self.top()?);
+        if let (true, Some(words)) = (top.is_empty(), &self.args.exclude) {
+            bail!(
+                "--exclude: {}: expected words that leave something of the corpus, found nothing left",
+                words.display()
+            );
+        }
         if let Some(values) = self.values.take() {
             written.push(values.finish()?);
             written.push(self.texts().write(&self.path("texts.html"))?);
         }
-        if let (Some(figure), Some(folder)) = (self.heat_map(), self.stem.parent()) {
-            let name = self.path("values");
-            let stem = name.file_name().unwrap_or_default().to_string_lossy();
-            written.extend(figure.write(folder, &stem)?);
+        if let Some(figure) = self.heat_map() {
+            written.extend(self.write_figure("values", &figure)?);
         }
-        let top = self.top()?;
         written.push(self.write_rows("top.csv", &top)?);
         written.push(self.top_page()?.write(&self.path("top.html"))?);
         let (samples, means) = (self.samples()?, self.token_means()?);
@@ -131,12 +143,19 @@ impl<'a> Files<'a> {
         }
         if !means.is_empty() {
             written.push(self.write_rows("token_means.csv", &means)?);
+            written.extend(self.write_figure("token_means", &self.extremes(&means))?);
         }
         let summaries: Vec<ChannelSummary> =
             self.findings.channels.iter().map(|of| summary(of, self.args.tail)).collect();
         written.push(self.write_rows("summary.csv", &summaries)?);
         written.iter().for_each(|path| manifest.wrote(path, []));
         Ok(Outcome { summaries, top })
+    }
+
+    fn write_figure(&self, ending: &str, figure: &Figure) -> Result<Vec<PathBuf>> {
+        let path = self.path(ending);
+        let stem = path.file_name().unwrap_or_default().to_string_lossy();
+        Ok(figure.write(path.parent().unwrap_or(Path::new("")), &stem)?)
     }
 
     fn write_rows(&self, ending: &str, rows: &[impl serde::Serialize]) -> Result<PathBuf> {
@@ -189,10 +208,11 @@ impl<'a> Files<'a> {
     }
 
     fn token_means(&self) -> Result<Vec<TokenMeanRow>> {
-        let lists: [(&str, Order); 3] = [
+        let lists: [(&str, Order); 4] = [
             ("largest_mean", |token| -token.mean),
             ("smallest_mean", |token| token.mean),
             ("largest_std", |token| -token.std),
+            ("smallest_std", |token| token.std),
         ];
         let mut rows = Vec::new();
         for (number, OfChannel { channel, .. }) in self.findings.channels.iter().enumerate() {
@@ -201,13 +221,27 @@ impl<'a> Files<'a> {
                 all.sort_by(|a, b| order(a).total_cmp(&order(b)));
                 for (rank, one) in all.iter().take(self.args.top.into()).enumerate() {
                     let Channel { direction, layer } = channel.clone();
-                    let token = self.model.tokenizer.decode(&[one.token])?;
-                    let TokenMean { count, mean, std, .. } = *one;
-                    rows.push(TokenMeanRow { direction, layer, list, rank: rank + 1, token, count, mean, std });
+                    let TokenMean { token: id, count, mean, std } = *one;
+                    let token = self.model.tokenizer.decode(&[id])?;
+                    rows.push(TokenMeanRow { direction, layer, list, rank: rank + 1, token, id, count, mean, std });
                 }
             }
         }
         Ok(rows)
+    }
+
+    /// The rows of [`Files::token_means`] as bars: means on the left, deviations on the right, the largest on top.
+    fn extremes(&self, rows: &[TokenMeanRow]) -> Figure {
+        let measure = self.args.measure.name();
+        let channels = rows.chunk_by(|a, b| (&a.direction, a.layer) == (&b.direction, b.layer));
+        let facets = channels.take(BAR_CHANNELS).flat_map(|own| EXTREMES.map(|extremes| extremes.facet(own, measure)));
+        let mut figure = Figure::new(format!("Tokens of the vocabulary, {}", self.model.name), facets.collect());
+        figure.columns = EXTREMES.len();
+        let all = self.findings.channels.len();
+        if all > BAR_CHANNELS {
+            figure.caption = format!("The first {BAR_CHANNELS} of {all} directions and layers; the table has all.");
+        }
+        figure
     }
 
     /// The ends of every channel in colour.
@@ -277,6 +311,55 @@ impl<'a> Files<'a> {
         );
         figure.columns = 1;
         Some(figure)
+    }
+}
+
+/// Tokens at both ends of a statistic.
+#[derive(Clone, Copy)]
+struct Extremes {
+    /// Of the facet.
+    title: &'static str,
+    /// The statistic.
+    what: &'static str,
+    /// Lists of the table: the largest, the smallest.
+    lists: [&'static str; 2],
+    value: fn(&TokenMeanRow) -> f64,
+}
+
+const EXTREMES: [Extremes; 2] = [
+    Extremes {
+        title: "Most extreme means",
+        what: "mean",
+        lists: ["largest_mean", "smallest_mean"],
+        value: |row| row.mean,
+    },
+    Extremes {
+        title: "Most extreme standard deviations",
+        what: "standard deviation of",
+        lists: ["largest_std", "smallest_std"],
+        value: |row| row.std,
+    },
+];
+
+impl Extremes {
+    /// The tokens of one channel, from the largest to the smallest.
+    fn facet(&self, own: &[TokenMeanRow], measure: &str) -> Facet {
+        let [largest, smallest] = self.lists.map(|list| own.iter().filter(move |row| row.list == list));
+        let mut shown: Vec<&TokenMeanRow> = largest.collect();
+        // Of few tokens the largest are also among the smallest.
+        let others: Vec<&TokenMeanRow> = smallest.filter(|row| shown.iter().all(|one| one.id != row.id)).collect();
+        shown.extend(others.into_iter().rev());
+        let of = own.first().map_or(String::new(), |row| format!("{} at layer {}", row.direction, row.layer));
+        let bars = Bars {
+            labels: shown.iter().map(|row| format!("{:?}", row.token)).collect(),
+            series: vec![(measure.to_owned(), shown.iter().map(|row| Some((self.value)(row))).collect())],
+        };
+        Facet {
+            title: self.title.into(),
+            x: Axis::new(format!("{} {measure}", self.what)),
+            y: Axis::new(of),
+            plot: Plot::Bars(bars),
+        }
     }
 }
 

@@ -23,8 +23,9 @@ use serde_json::json;
   actpatch text-loss --models gpt2-small --corpus openwebtext.jsonl --directions kmeans_simple_train_ADJ_layer1
   actpatch text-loss --corpus reviews.txt --directions das_simple_train_ADJ --methods zero,resample --random 4
 
-A corpus is a file of texts, one per line, or .jsonl with {\"text\": …} or {\"tokens\": […]} per line. Directions are taken
-away at every position, in front of every block and at the end (--layers chooses).
+A corpus is a file of texts, one per line, .jsonl with {\"text\": …} or {\"tokens\": […]} per line, or .npy with an array
+(rows, tokens) of token ids. Directions are taken away at every position, in front of every block and at the end (--layers
+chooses).
 Files in DATA_DIR/<model>/: text_loss_<name>.csv (mean loss of the next token in nats, and its change), .svg, .png, .html.")]
 pub struct Args {
     #[command(flatten)]

@@ -2,14 +2,13 @@
 
 use super::{DirectionError, DirectionName, ImportSource};
 use crate::compat::Compat;
+use crate::npy::{NpyFault, NpyHead};
 use crate::types::Matrix;
 use ndarray::{ArrayView1, ArrayView2};
 use ndarray_npy::WriteNpyExt;
-use regex::bytes::Regex;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
 
 /// Values of a direction file: far above any model's `3 d_model`, far below what would exhaust the memory.
 const LARGEST_FILE: u64 = 1 << 28;
@@ -207,59 +206,35 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, DirectionError> {
     std::fs::read(path).map_err(io)
 }
 
-/// The array of an `.npy` file (NumPy enhancement proposal 1). Parsed here, not by the library that writes: a message
-/// has to say which type and shape were found, and a shape that lies must not be allocated.
+/// The array of an `.npy` file.
 fn parse_npy(path: &Path, bytes: &[u8]) -> Result<Matrix, DirectionError> {
-    static DESCR: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"'descr':\s*'([^']*)'").ok());
-    static ORDER: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"'fortran_order':\s*(True|False)").ok());
-    static SHAPE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"'shape':\s*\(([0-9, ]*)\)").ok());
-    let (header, data) = split_header(bytes)
-        .ok_or_else(|| file_error(path, "header", "an .npy file".into(), format!("{} other bytes", bytes.len())))?;
-    let field = |regex: &LazyLock<Option<Regex>>, name| {
-        let found = regex.as_ref().and_then(|regex| Some(regex.captures(header)?.get(1)?.as_bytes()));
-        let text = found.map(|text| String::from_utf8_lossy(text).into_owned());
-        text.ok_or_else(|| file_error(path, "header", format!("a field '{name}'"), "none".into()))
-    };
-    let (descr, fortran, shape) = (field(&DESCR, "descr")?, field(&ORDER, "fortran_order")?, field(&SHAPE, "shape")?);
-    let wrong_shape = || file_error(path, "shape", "(d_model,) or (d_model, k)".into(), format!("({shape})"));
-    let sides: Result<Vec<usize>, _> =
-        shape.split(',').map(str::trim).filter(|side| !side.is_empty()).map(str::parse).collect();
-    let (rows, cols) = match sides.as_deref() {
-        Ok([rows]) => (*rows, 1),
-        Ok([rows, cols]) => (*rows, *cols),
+    let mut data = bytes;
+    let head = NpyHead::read(&mut data)
+        .map_err(|NpyFault { field, expected, found }| file_error(path, field, expected, found))?;
+    let shape = head.shape_text();
+    let wrong_shape = || file_error(path, "shape", "(d_model,) or (d_model, k)".into(), shape.clone());
+    let (rows, cols) = match head.shape[..] {
+        [rows] => (rows, 1),
+        [rows, cols] => (rows, cols),
         _ => return Err(wrong_shape()),
     };
-    let width = match descr.as_str() {
+    let width = match head.dtype.as_str() {
         "<f4" => 4,
         "<f8" => 8,
-        _ => return Err(file_error(path, "dtype", "float32 or float64, little-endian".into(), descr)),
+        _ => return Err(file_error(path, "dtype", "float32 or float64, little-endian".into(), head.dtype)),
     };
-    let size = rows.checked_mul(cols).and_then(|count| count.checked_mul(width)).ok_or_else(wrong_shape)?;
+    let size = head.data_len(width).ok_or_else(wrong_shape)?;
     if data.len() != size {
-        return Err(file_error(path, "data", format!("{size} bytes for ({shape})"), format!("{} bytes", data.len())));
+        return Err(file_error(path, "data", format!("{size} bytes for {shape}"), format!("{} bytes", data.len())));
     }
     let mut values: Vec<f32> = match width {
         4 => data.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
         _ => data.as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes) as f32).collect(),
     };
-    if fortran == "True" {
+    if head.fortran {
         values = (0..rows * cols).map(|index| values[index % cols * rows + index / cols]).collect();
     }
     Ok(Matrix::new(rows, cols, values))
-}
-
-/// The header's dictionary and the data behind it.
-fn split_header(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let rest = bytes.strip_prefix(b"\x93NUMPY")?;
-    let (version, rest) = rest.split_first_chunk::<2>()?;
-    let (length, rest) = if version[0] == 1 {
-        let (length, rest) = rest.split_first_chunk::<2>()?;
-        (usize::from(u16::from_le_bytes(*length)), rest)
-    } else {
-        let (length, rest) = rest.split_first_chunk::<4>()?;
-        (u32::from_le_bytes(*length) as usize, rest)
-    };
-    rest.split_at_checked(length)
 }
 
 /// What every direction must satisfy to be patched along.
@@ -385,7 +360,7 @@ mod tests {
             (npy("<f4", "False", "(2,)", &floats(&[f32::INFINITY, 0.0])), "found inf at row 0"),
             (npy("<f4", "False", "(2,)", &floats(&[0.0, -0.0])), "found only zeros in column 0"),
             (b"\x93NUMPY\x01\x00\xff\xff{}".to_vec(), "header: expected an .npy file"),
-            (b"[1, 2]".to_vec(), "header: expected an .npy file, found 6 other bytes"),
+            (b"[1, 2]".to_vec(), "header: expected an .npy file, found other bytes"),
             (npy("<f4", "Maybe", "(2,)", &good), "a field 'fortran_order'"),
         ] {
             std::fs::write(&path, bytes).unwrap();

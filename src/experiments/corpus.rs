@@ -1,9 +1,11 @@
 //! Texts of any number as rows of tokens, read from a file piece by piece.
 //!
 //! Every line of a file that is not blank is a document; in a file whose name ends in `.jsonl` it is `{"text": "…"}` or
-//! `{"tokens": [1, 2]}` (other fields are skipped). Documents do not run together: each is cut into rows of its own, and
-//! every row begins with BOS where the model has one.
+//! `{"tokens": [1, 2]}` (other fields are skipped), and in an `.npy` file every row of an array of token ids is one.
+//! Documents do not run together: each is cut into rows of its own, and every row begins with BOS where the model has one;
+//! where given tokens begin with it already it is that one.
 
+use super::token_array::TokenArray;
 use crate::model::{ModelError, Tokenizer};
 use serde::Deserialize;
 use std::collections::VecDeque;
@@ -33,6 +35,18 @@ pub enum CorpusError {
         path: PathBuf,
         /// Its number, from 1.
         line: usize,
+        /// What would fit.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// An array that holds no tokens of the model.
+    #[error("{path}: {field}: expected {expected}, found {found}")]
+    Array {
+        /// The file.
+        path: PathBuf,
+        /// A field of its head, or a place in the array, from 0.
+        field: String,
         /// What would fit.
         expected: String,
         /// What is there.
@@ -73,6 +87,17 @@ pub struct RowShape<'a> {
     pub d_vocab: usize,
 }
 
+impl RowShape<'_> {
+    /// Given tokens without the BOS in front of them, if it is there: every row has one of its own.
+    fn behind_bos(&self, mut tokens: Vec<u32>) -> Vec<u32> {
+        let begins = self.tokenizer.bos().is_some_and(|bos| tokens.first() == Some(&bos));
+        if begins {
+            tokens.remove(0);
+        }
+        tokens
+    }
+}
+
 /// The rows of a corpus, one after the other; a corpus without any token ends in [`CorpusError::Empty`].
 pub struct Rows<'a> {
     name: String,
@@ -96,8 +121,13 @@ impl<'a> Rows<'a> {
     /// The rows of a file.
     ///
     /// # Errors
-    /// [`CorpusError::Io`].
+    /// [`CorpusError::Io`], [`CorpusError::Array`].
     pub fn of_file(path: &Path, shape: RowShape<'a>) -> Result<Self, CorpusError> {
+        let name = path.display().to_string();
+        if path.extension().is_some_and(|ending| ending == "npy") {
+            let documents = TokenArray::open(path, shape.d_vocab)?.map(move |row| Ok(shape.behind_bos(row?)));
+            return Ok(Self::new(name, Box::new(documents), shape));
+        }
         let file = File::open(path).map_err(|source| CorpusError::Io { path: path.into(), source })?;
         let json = path.extension().is_some_and(|ending| ending == "jsonl");
         let mut lines = Lines { path: path.into(), reader: BufReader::new(file), number: 0 };
@@ -109,7 +139,7 @@ impl<'a> Rows<'a> {
             let text = lines.next_text().transpose()?;
             Some(text.and_then(|text| tokens(text, &lines)))
         });
-        Ok(Self::new(path.display().to_string(), Box::new(documents), shape))
+        Ok(Self::new(name, Box::new(documents), shape))
     }
 
     fn new(
@@ -202,7 +232,7 @@ fn tokens_of_json(line: &str, shape: &RowShape<'_>, lines: &Lines) -> Result<Vec
     match serde_json::from_str(line) {
         Ok(Document::Text { text }) => Ok(shape.tokenizer.encode(&text)?),
         Ok(Document::Tokens { tokens }) => match tokens.iter().find(|token| **token as usize >= shape.d_vocab) {
-            None => Ok(tokens),
+            None => Ok(shape.behind_bos(tokens)),
             Some(token) => Err(lines.wrong(format!("tokens 0..{}", shape.d_vocab), token.to_string())),
         },
         Err(_) => {
@@ -235,6 +265,19 @@ mod tests {
         let last = [&[bos], &great[..]].concat();
         assert_eq!(found, [row(0, 0, &[bos, 5, 6, 7]), row(0, 3, &[bos, 8]), row(1, 0, &last)]);
         assert_eq!(rows("a.txt", b" great\r\n\n great").unwrap(), [row(0, 0, &last), row(1, 0, &last)]);
+        // The BOS of given tokens is a row's own; an array has a document in every row.
+        let array = ndarray::array![[bos as i64, 5, 6, 7, 8], [9, 10, 11, 12, 13]];
+        let mut bytes = Vec::new();
+        ndarray_npy::WriteNpyExt::write_npy(&array, &mut bytes).unwrap();
+        let cut =
+            [row(0, 0, &[bos, 5, 6, 7]), row(0, 3, &[bos, 8]), row(1, 0, &[bos, 9, 10, 11]), row(1, 3, &[bos, 12, 13])];
+        assert_eq!(rows("a.npy", &bytes).unwrap(), cut);
+        let lines = format!("{{\"tokens\": [{bos}, 5, 6, 7, 8]}}\n{{\"tokens\": [9, 10, 11, 12, 13]}}\n");
+        assert_eq!(rows("b.jsonl", lines.as_bytes()).unwrap(), cut);
+        let array = ndarray::Array2::<i64>::zeros((0, 5));
+        let mut none = Vec::new();
+        ndarray_npy::WriteNpyExt::write_npy(&array, &mut none).unwrap();
+        assert!(rows("n.npy", &none).unwrap_err().to_string().contains("n.npy: expected a text, found none"));
         let long = vec![b'a'; LONGEST_LINE as usize + 1];
         for (name, content, words) in [
             ("e.txt", &b"\n \n"[..], "e.txt: expected a text, found none"),

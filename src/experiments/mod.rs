@@ -26,3 +26,4 @@ pub mod self_check;
 pub mod steering;
 mod test_sets;
 pub mod text_loss;
+mod token_array;

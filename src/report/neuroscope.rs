@@ -100,12 +100,15 @@ pub struct TokenMeanRow {
     pub direction: String,
     /// Where residuals were read.
     pub layer: usize,
-    /// `largest_mean`, `smallest_mean` or `largest_std`.
+    /// `largest_mean`, `smallest_mean`, `largest_std` or `smallest_std`.
     pub list: &'static str,
     /// From 1, the outermost.
     pub rank: usize,
     /// The token.
     pub token: String,
+    /// Its id.
+    #[serde(skip)]
+    pub id: u32,
     /// How often it occurred.
     pub count: u64,
     /// Mean of its values.

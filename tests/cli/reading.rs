@@ -108,6 +108,138 @@ fn a_corpus_gives_samples_means_and_ends_whatever_the_batches() {
     assert!(!rows.success().stdout.contains("in 100 rows"));
 }
 
+/// Reviews of some words, of which `great` is there in other writings.
+fn reviews(folder: &Path) -> String {
+    let words = ["great", "awful", "lovely", "bad", "superb", "the", "Great", "is", "was"];
+    let line = |n: usize| (0..8).map(|word| words[(n * (word + 3) + word * word) % words.len()]).collect::<Vec<_>>();
+    let path = folder.join("reviews.txt");
+    std::fs::write(&path, (0..100).map(|n| line(n).join(" ") + "\n").collect::<String>()).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn the_vocabularys_ends_are_those_of_its_means_and_deviations() {
+    let data = fitted();
+    let corpus = reviews(data.path());
+    let arguments = ["neuroscope", "--corpus", &corpus, "--directions", "das_*layer1", "--top", "3", "--every-token"];
+    run_in(data.path(), &arguments).success();
+    let file = |ending: &str| data.path().join(format!("demo/neuroscope_reviews_{ending}"));
+    let mut of_token: std::collections::BTreeMap<String, Vec<f64>> = Default::default();
+    for row in &table(&file("values.csv"))[1..] {
+        of_token.entry(row[2].clone()).or_default().push(row[3].parse().unwrap());
+    }
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let std = |values: &[f64]| {
+        (values.iter().map(|value| (value - mean(values)).powi(2)).sum::<f64>() / values.len() as f64).sqrt()
+    };
+    let frequent = of_token.iter().filter(|(_, values)| values.len() >= 10);
+    let statistics: Vec<(&String, [f64; 2])> = frequent.map(|(token, v)| (token, [mean(v), std(v)])).collect();
+    assert!(statistics.len() > 6, "{statistics:?}");
+    let means = table(&file("token_means.csv"));
+    for (list, which, sign) in
+        [("largest_mean", 0, -1.0), ("smallest_mean", 0, 1.0), ("largest_std", 1, -1.0), ("smallest_std", 1, 1.0)]
+    {
+        let mut expected = statistics.clone();
+        expected.sort_by(|a, b| (sign * a.1[which]).total_cmp(&(sign * b.1[which])));
+        let found: Vec<_> = means.iter().filter(|row| row[2] == list).collect();
+        assert_eq!(found.len(), 3, "{list}");
+        for ((_, numbers), row) in expected.iter().zip(found) {
+            let shown = [6, 7].map(|column| row[column].parse::<f64>().unwrap());
+            let own = [mean(&of_token[&row[4]]), std(&of_token[&row[4]])];
+            // Tokens that are always the same have no deviation but rounding.
+            assert!((shown[which] - numbers[which]).abs() < 1e-7, "{list} {row:?} {numbers:?}");
+            assert!((shown[0] - own[0]).abs() < 1e-7 && (shown[1] - own[1]).abs() < 1e-7, "{list} {row:?} {own:?}");
+        }
+    }
+    let page = std::fs::read_to_string(file("token_means.html")).unwrap();
+    assert!(page.contains("Most extreme means") && page.contains("Most extreme standard deviations"));
+    assert!(file("token_means.svg").is_file() && file("token_means.png").is_file());
+}
+
+#[test]
+fn excluded_words_are_in_no_list_but_count() {
+    let data = fitted();
+    let corpus = reviews(data.path());
+    let words = data.path().join("words.txt");
+    std::fs::write(&words, "GREAT\nbad\nphilately\n").unwrap();
+    let arguments = [
+        "neuroscope",
+        "--corpus",
+        &corpus,
+        "--directions",
+        "das_*layer1",
+        "--top",
+        "500",
+        "--min-count",
+        "1",
+        "--name",
+    ];
+    run_in(data.path(), &[&arguments[..], &["all"]].concat()).success();
+    run_in(data.path(), &[&arguments[..], &["some", "--exclude", words.to_str().unwrap()]].concat()).success();
+    let file = |name: &str, ending: &str| data.path().join(format!("demo/neuroscope_{name}_{ending}"));
+    let excluded = |token: &str| ["great", "bad"].contains(&token.trim().to_lowercase().as_str());
+    for (ending, column) in [("top.csv", 7), ("samples.csv", 8), ("token_means.csv", 4)] {
+        let [all, some] = ["all", "some"].map(|name| table(&file(name, ending)));
+        assert!(all.iter().any(|row| excluded(&row[column])), "{ending}");
+        assert!(some.len() > 4 && !some.iter().any(|row| excluded(&row[column])), "{ending}: {some:?}");
+    }
+    // Those that are left have the same statistics, and all values are in the summary.
+    let statistics = |name: &str| {
+        let rows = table(&file(name, "token_means.csv")).into_iter().filter(|row| row[2] == "largest_mean");
+        let left = rows.filter(|row| !excluded(&row[4])).map(|row| row[4..].to_vec());
+        left.collect::<Vec<_>>()
+    };
+    assert_eq!(statistics("all"), statistics("some"));
+    let summary = |name: &str| std::fs::read(file(name, "summary.csv")).unwrap();
+    assert_eq!(summary("all"), summary("some"));
+
+    let exclude = |name: &str, text: &str| {
+        let path = data.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        run_in(data.path(), &[&arguments[..], &["new", "--exclude", path.to_str().unwrap()]].concat())
+    };
+    exclude("blank.txt", " \n\n").fails(1, &["--exclude", "blank.txt: expected a word a line, found none"]);
+    exclude("rare.txt", "philately\n").fails(1, &["rare.txt: expected a word that is one token of demo"]);
+    let text = ["neuroscope", "--text", " great great", "--directions", "das_*layer1", "--name", "new", "--exclude"];
+    run_in(data.path(), &[&text[..], &[words.to_str().unwrap()]].concat())
+        .fails(1, &["words.txt", "found nothing left"]);
+    let missing = [&arguments[..], &["new", "--exclude", "nowhere.txt"]].concat();
+    run_in(data.path(), &missing).fails(1, &["--exclude", "nowhere.txt"]);
+    assert!(!file("new", "summary.csv").exists() && !file("new", "top.csv").exists());
+}
+
+#[test]
+fn arrays_of_tokens_are_read_as_lines_of_them() {
+    let data = fitted();
+    let tokens = ndarray::Array2::from_shape_fn((40, 9), |(row, column)| (7 * row + 11 * column) as u16 % 90 + 3);
+    let (array, lines) = (data.path().join("array.npy"), data.path().join("lines.jsonl"));
+    ndarray_npy::write_npy(&array, &tokens).unwrap();
+    let line = |row: ndarray::ArrayView1<u16>| format!("{{\"tokens\": {:?}}}\n", row.to_vec());
+    std::fs::write(&lines, tokens.rows().into_iter().map(line).collect::<String>()).unwrap();
+    let read = |path: &Path| {
+        let arguments = ["neuroscope", "--corpus", path.to_str().unwrap(), "--directions", "das_*layer1"];
+        let arguments = [&arguments[..], &["--every-token", "--name", "tokens", "--overwrite"]].concat();
+        run_in(data.path(), &arguments).success();
+        std::fs::read(data.path().join("demo/neuroscope_tokens_values.csv")).unwrap()
+    };
+    let found = read(&array);
+    assert_eq!(found.iter().filter(|byte| **byte == b'\n').count(), 1 + 40 * 9);
+    assert_eq!(found, read(&lines));
+
+    let of = |name: &str| {
+        let corpus = data.path().join(name).display().to_string();
+        run_in(data.path(), &["neuroscope", "--corpus", &corpus, "--directions", "das_*layer1"])
+    };
+    ndarray_npy::write_npy(data.path().join("floats.npy"), &ndarray::array![[1.0f32]]).unwrap();
+    of("floats.npy").fails(1, &["floats.npy: dtype: expected uint16, uint32, int32 or int64", "found <f4"]);
+    ndarray_npy::write_npy(data.path().join("flat.npy"), &ndarray::array![1i32]).unwrap();
+    of("flat.npy").fails(1, &["flat.npy: shape: expected (rows, tokens), found (1,)"]);
+    ndarray_npy::write_npy(data.path().join("far.npy"), &ndarray::array![[1i32, 2], [3, 999_999]]).unwrap();
+    of("far.npy").fails(1, &["far.npy: row 1, column 1: expected tokens 0..", "found 999999"]);
+    std::fs::write(data.path().join("no.npy"), "1 2 3").unwrap();
+    of("no.npy").fails(1, &["no.npy: header: expected an .npy file"]);
+}
+
 #[test]
 fn what_cannot_be_read_is_named() {
     let data = fitted();

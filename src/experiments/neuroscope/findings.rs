@@ -3,6 +3,7 @@
 use super::{Channel, Channels, Distribution, Measure, Reading, Samples, TokenStatistics, Top};
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
+use std::collections::HashSet;
 
 /// How much is kept.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -43,12 +44,14 @@ pub struct Findings {
     pub channels: Vec<OfChannel>,
     /// Token by token of the vocabulary.
     pub tokens: TokenStatistics,
+    /// Tokens that count in the distributions alone.
+    excluded: HashSet<u32>,
     random: ChaCha20Rng,
 }
 
 impl Findings {
-    /// Nothing yet.
-    pub fn new(channels: &Channels, d_vocab: usize, settings: &Settings) -> Self {
+    /// Nothing yet; `excluded` tokens will be in no list, sample or statistics of tokens.
+    pub fn new(channels: &Channels, d_vocab: usize, settings: &Settings, excluded: HashSet<u32>) -> Self {
         let Settings { measure, top, window, bin_width, samples, seed } = *settings;
         let cosines = measure == Measure::Cosine;
         let of = |(number, channel): (usize, &Channel)| OfChannel {
@@ -61,20 +64,27 @@ impl Findings {
         Self {
             channels: channels.list().iter().enumerate().map(of).collect(),
             tokens: TokenStatistics::new(d_vocab, channels.list().len()),
+            excluded,
             random: ChaCha20Rng::seed_from_u64(seed),
         }
     }
 
     /// Looks at a token.
     pub fn add(&mut self, reading: &Reading<'_>) {
+        let excluded = self.excluded.contains(&reading.token());
         for (of, value) in self.channels.iter_mut().zip(reading.values()) {
             of.values.add(*value);
+            if excluded {
+                continue;
+            }
             of.largest.add(reading);
             of.smallest.add(reading);
             if let Some(samples) = &mut of.samples {
                 samples.add(reading, &mut self.random);
             }
         }
-        self.tokens.add(reading);
+        if !excluded {
+            self.tokens.add(reading);
+        }
     }
 }

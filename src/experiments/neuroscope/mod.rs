@@ -4,12 +4,14 @@
 //! arXiv 2310.15154, sections 3 and A). BOS is part of what the model sees and is not counted.
 
 mod distribution;
+mod exclusion;
 mod findings;
 mod samples;
 mod token_statistics;
 mod top;
 
 pub use distribution::Distribution;
+pub use exclusion::Words;
 pub use findings::{Findings, OfChannel, Settings};
 pub use samples::{Bin, Samples};
 pub use token_statistics::{TokenMean, TokenStatistics};
