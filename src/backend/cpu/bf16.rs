@@ -1,10 +1,12 @@
 //! bfloat16 products: weights and activations rounded, sums in f32.
 //!
 //! The same panels as in f32, but two consecutive inputs share one 32-bit lane: `vdpbf16ps` multiplies and adds a pair
-//! per lane. A processor without that instruction unpacks a task's panels to f32 and multiplies those: the same rounded
+//! per lane, and a matrix unit ([`super::amx`]) tiles of them. A processor without that instruction unpacks a task's panels to f32 and multiplies those: the same rounded
 //! factors and half the memory, at the speed of f32. The backward product does so everywhere, and its gradients are
 //! rounded only through the weights.
 
+#[cfg(target_arch = "x86_64")]
+use super::amx;
 use super::matmul::{Product, panels_per_task};
 use super::pool::Pool;
 use super::simd::{Isa, has_bf16};
@@ -52,9 +54,27 @@ pub fn transpose_panel(packed: &[u32], inputs: usize, panel: usize, out: &mut [f
     }
 }
 
+/// Is there a matrix unit that multiplies bfloat16?
+pub fn has_unit(isa: Isa) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        isa == Isa::Avx512 && amx::available()
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = isa;
+        false
+    }
+}
+
 /// The product of [`super::matmul::linear`] on packed pairs.
 pub fn linear(job: &Product<'_>, pool: &Pool, x: &[f32], packed: &[u32]) {
-    if job.isa == Isa::Avx512 && has_bf16() { paired(job, pool, x, packed) } else { unpacked(job, pool, x, packed) }
+    match job.isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if amx::takes(job.depth) => amx::linear(job, pool, x, packed),
+        Isa::Avx512 if has_bf16() => paired(job, pool, x, packed),
+        _ => unpacked(job, pool, x, packed),
+    }
 }
 
 /// With f32 instructions.
@@ -186,7 +206,8 @@ mod tests {
 
     #[test]
     fn products_equal_the_sum_of_rounded_factors() {
-        let shapes = [(1, 5, 3), (13, 47, 33), (5, 128, 64)];
+        // Depths of 32 go through the matrix unit where there is one: whole and cut blocks of rows and columns.
+        let shapes = [(1, 5, 3), (13, 47, 33), (5, 128, 64), (1, 32, 40), (32, 64, 32), (71, 96, 129)];
         for (isa, (rows, inputs, outputs)) in isas().into_iter().flat_map(|isa| shapes.map(|shape| (isa, shape))) {
             let x = random(rows * inputs, 1);
             let w = Matrix::new(inputs, outputs, random(inputs * outputs, 2));

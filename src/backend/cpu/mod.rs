@@ -2,6 +2,8 @@
 
 mod activation;
 mod adam;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod attention;
 mod bf16;
 mod layer_norm;
@@ -81,7 +83,8 @@ impl Backend for CpuBackend {
     }
 
     fn describe(&self) -> String {
-        format!("cpu ({}, {} threads, {})", self.isa.name(), rayon::current_num_threads(), self.dtype)
+        let unit = if self.dtype == Dtype::Bf16 && bf16::has_unit(self.isa) { " with AMX" } else { "" };
+        format!("cpu ({}{unit}, {} threads, {})", self.isa.name(), rayon::current_num_threads(), self.dtype)
     }
 
     fn peak(&self) -> Option<f64> {

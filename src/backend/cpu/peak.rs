@@ -1,5 +1,7 @@
 //! The most arithmetic the processor does: multiply-adds that touch registers alone, on every thread.
 
+#[cfg(target_arch = "x86_64")]
+use super::amx;
 use super::simd::{Isa, has_bf16};
 use crate::backend::Dtype;
 use std::hint::black_box;
@@ -24,6 +26,9 @@ pub fn peak(isa: Isa, dtype: Dtype) -> f64 {
 /// Runs one thread's share; returns its number of operations.
 fn multiply_adds(isa: Isa, dtype: Dtype) -> usize {
     match (isa, dtype) {
+        // SAFETY: `available` has asked for the unit.
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512, Dtype::Bf16) if amx::available() => unsafe { amx::products_in_registers(STEPS / 8) },
         // SAFETY: an `Isa` is only made by `detect`.
         #[cfg(target_arch = "x86_64")]
         (Isa::Avx512, Dtype::Bf16) if has_bf16() => unsafe { x86::bf16() },
