@@ -232,4 +232,25 @@ mod tests {
             }
         }
     }
+    /// A sweep that goes on where it was stopped has other batches, and the same results.
+    #[test]
+    fn a_row_alone_has_the_bits_that_it_has_among_others() {
+        for isa in isas() {
+            for (inputs, outputs) in [(96, 129), (97, 40)] {
+                let x = random(71 * inputs, 1);
+                let w = Matrix::new(inputs, outputs, random(inputs * outputs, 2));
+                let packed = PackedWeight::pack(&w, &random(outputs, 3), Dtype::Bf16);
+                let product = |x: &[f32]| {
+                    let mut y = vec![f32::NAN; x.len() / inputs * outputs];
+                    linear(isa, &Pool::default(), x, &packed, Epilogue::Store, &mut y);
+                    y
+                };
+                let together = product(&x);
+                for row in [0, 15, 16, 31, 32, 70] {
+                    let alone = product(&x[row * inputs..(row + 1) * inputs]);
+                    assert_eq!(alone, together[row * outputs..(row + 1) * outputs], "{isa:?}, row {row}");
+                }
+            }
+        }
+    }
 }
