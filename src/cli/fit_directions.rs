@@ -164,7 +164,7 @@ pub(super) fn revision(model: &Model) -> Option<String> {
 }
 
 fn methods(args: &Args) -> Vec<Method> {
-    if args.methods.is_empty() { Method::all().to_vec() } else { args.methods.clone() }
+    if args.methods.is_empty() { Method::of_fits().to_vec() } else { args.methods.clone() }
 }
 
 /// The text around a dataset's prompts.

@@ -2,9 +2,11 @@
 
 use super::common::{CompatArgs, ModelArgs, RunArgs, build_prompts, distinct, note_skipped, print, print_json};
 use super::device::DeviceWork;
+use super::sweeping::forget;
 use crate::backend::Backend;
 use crate::datasets::treebank::Scaffold;
 use crate::datasets::{Catalogue, PairedPrompts};
+use crate::directions::{Direction, FitRecord};
 use crate::engine::{Baselines, Engine, Metric, Plan};
 use crate::experiments::activation_maps::{MapKind, map_cells};
 use crate::experiments::attribution_patching::Agreement;
@@ -87,6 +89,8 @@ pub struct Named {
     pub agreement: Option<Agreement>,
     /// Weights of the probes that the map tells of, with their shape: `<stem>_weights.npy`.
     pub weights: Option<(Vec<usize>, Vec<f32>)>,
+    /// Directions that were found with it, to be stored as others are.
+    pub directions: Vec<(Direction, FitRecord)>,
 }
 
 impl Named {
@@ -97,7 +101,7 @@ impl Named {
 
     /// A map alone.
     pub fn bare(stem: String, map: ResultMap) -> Self {
-        Self { stem, map, figure: None, agreement: None, weights: None }
+        Self { stem, map, figure: None, agreement: None, weights: None, directions: Vec::new() }
     }
 }
 
@@ -250,9 +254,15 @@ pub fn for_every_model<C: MapCommand>(
     Ok(())
 }
 
-/// Writes maps and their figures, and notes them in the manifest.
+/// Writes maps, their figures and their directions, and notes them in the manifest.
 pub fn write(maps: &[Named], folder: &Path, manifest: &mut Manifest) -> Result<()> {
-    for Named { stem, map, figure, weights, .. } in maps {
+    // Results must never outlive the direction they were measured with.
+    let found = maps.iter().flat_map(|map| &map.directions);
+    forget(folder, &found.map(|(direction, _)| format!("{}.npy", direction.name)).collect())?;
+    for Named { stem, map, figure, weights, directions, .. } in maps {
+        for (direction, record) in directions {
+            manifest.wrote(&direction.write(folder, record)?, []);
+        }
         if let Some(figure) = figure {
             figure.write(folder, stem)?.iter().for_each(|path| manifest.wrote(path, []));
         }

@@ -1,19 +1,24 @@
 //! `probing` and `ccs`.
 
-use super::common::{bar, distinct};
+use super::common::{bar, distinct, processing_names};
+use super::fit_directions::revision;
 use super::maps::{MadeMaps, MapArgs, MapCommand, Named, in_percent, names};
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
-use crate::directions::CcsSettings;
+use crate::datasets::treebank::Split;
+use crate::directions::{CcsSettings, Direction, DirectionName, FitRecord, Method};
 use crate::engine::{Engine, Flops, Layout};
 use crate::experiments::activation_maps::common_length;
 use crate::experiments::component::Component;
-use crate::experiments::probing::{ccs_layers, probes};
+use crate::experiments::probing::{CcsLayers, ccs_layers, probes};
 use crate::model::Model;
 use crate::report::ResultMap;
 use crate::report::figure::{Axis, Facet, Figure, Plot, Scale, Series};
+use crate::types::Matrix;
 use anyhow::{Result, bail};
 use serde::Serialize;
+use serde_json::json;
+use std::collections::BTreeMap;
 
 /// Arguments of `probing`.
 #[derive(Debug, Clone, clap::Args, Serialize)]
@@ -37,12 +42,15 @@ pub struct ProbingArgs {
 #[derive(Debug, Clone, clap::Args, Serialize)]
 #[command(after_help = "Examples:
   actpatch ccs --models pythia-1.4b --eval-sets treebank_test --scaffold classification
+  actpatch ccs --models pythia-1.4b --eval-sets classification_4
+  actpatch logit-attribution --models pythia-1.4b --eval-sets classification_4 --along ccs_classification_4_ANSWER_layer24
 
 Every prompt is completed with its positive and its negative answer; at the completion's token, in front of every block and
 behind the last, contrast-consistent search (no labels) and a logistic regression on the difference of both completions
 (labels) are fitted on the first half of the prompts and tested on the second.
 Files in DATA_DIR/<model>/: ccs_accuracy_<dataset>_<scaffold>_resid.npy and .csv (method, layer), in percent, .svg, .png and
-.html, and …_weights.npy: (layer, d_model + 1) weights of the search with the intercept behind them.")]
+.html, and …_weights.npy: (layer, d_model + 1) weights of the search with the intercept behind them; and every layer's direction
+from false to true, ccs_<dataset>_ANSWER_layer<l>.npy and .json, to be named like those of fit-directions.")]
 pub struct CcsArgs {
     #[command(flatten)]
     pub shared: MapArgs,
@@ -146,7 +154,9 @@ impl MapCommand for CcsArgs {
         &self.shared
     }
 
-    fn kinds(&self, _: &Model, _: &PairedPrompts) -> Result<Vec<()>> {
+    fn kinds(&self, _: &Model, prompts: &PairedPrompts) -> Result<Vec<()>> {
+        // A name that cannot be a file's is found before the work is done.
+        self.direction(prompts, 0)?;
         Ok(vec![()])
     }
 
@@ -176,6 +186,7 @@ impl MadeMaps for CcsArgs {
             Ok(())
         })?;
         progress.finish_and_clear();
+        let directions = self.directions(engine.model(), prompts, &settings, &found)?;
         let layers = found.test.len();
         let methods = [
             ("ccs_test", &found.test),
@@ -189,7 +200,66 @@ impl MadeMaps for CcsArgs {
         let title = format!("Contrast-consistent search on {}, {}", prompts.name, engine.model().name);
         let weights = Some((vec![layers, engine.config().d_model + 1], found.weights));
         let stem = self.stem(&(), &prompts.name);
-        Ok(vec![Named { figure: Some(figure(title, &map, layers)), weights, ..Named::bare(stem, map) }])
+        let figure = Some(figure(title, &map, layers));
+        Ok(vec![Named { figure, weights, directions, ..Named::bare(stem, map) }])
+    }
+}
+
+/// The position of a direction of completions: that of the answer's token, behind the prompt.
+const ANSWER: &str = "ANSWER";
+
+impl CcsArgs {
+    fn direction(&self, prompts: &PairedPrompts, layer: usize) -> Result<DirectionName> {
+        Ok(DirectionName::fitted(Method::Ccs, &prompts.name, ANSWER, layer)?)
+    }
+
+    /// The directions that the search has found, with their records.
+    fn directions(
+        &self,
+        model: &Model,
+        prompts: &PairedPrompts,
+        search: &CcsSettings,
+        found: &CcsLayers,
+    ) -> Result<Vec<(Direction, FitRecord)>> {
+        let MapArgs { models, compat, run, scaffold, .. } = &self.shared;
+        let named =
+            |spec: &&String| Model::results_name(spec, models.revision.as_deref()).is_ok_and(|name| name == model.name);
+        let CcsSettings { learning_rate, weight_decay, epochs, tries, seed } = *search;
+        let mut settings = json!({
+            "learning_rate": learning_rate, "weight_decay": weight_decay, "epochs": epochs, "tries": tries,
+            "dtype": run.dtype().to_string(),
+        });
+        if Split::of_dataset(&prompts.name).is_some() {
+            settings["scaffold"] = json!(scaffold);
+        }
+        let mut all = Vec::new();
+        for (layer, values) in found.directions.iter().enumerate() {
+            let name = self.direction(prompts, layer)?;
+            let Some(values) = values else {
+                tracing::warn!("{name} is not written: completions by one answer are all the same there");
+                continue;
+            };
+            let record = FitRecord {
+                name: name.to_string(),
+                model: models.models.iter().find(named).unwrap_or(&model.name).clone(),
+                revision: revision(model),
+                weight_processing: processing_names(model.processing),
+                method: Method::Ccs,
+                dataset: Some(prompts.name.clone()),
+                position: Some(ANSWER.into()),
+                layer,
+                seed,
+                compat: compat.names(),
+                settings: settings.clone(),
+                loss_curve: Vec::new(),
+                test_loss_curves: BTreeMap::new(),
+                final_metric: found.train.get(layer).copied(),
+                version: env!("CARGO_PKG_VERSION").into(),
+                imported: None,
+            };
+            all.push((Direction { name, columns: Matrix::new(values.len(), 1, values.clone()) }, record));
+        }
+        Ok(all)
     }
 }
 

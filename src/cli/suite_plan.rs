@@ -240,7 +240,7 @@ impl Jobs<'_> {
 
 /// The direction fitted on the evaluation dataset itself.
 fn counterpart(folder: &Path, name: &DirectionName, set: &str, position: &str) -> Result<DirectionName> {
-    if name.method() == Method::RandomDirection {
+    if matches!(name.method(), Method::RandomDirection | Method::Ccs) {
         bail!("--projection: {name} has no counterpart fitted on {set}; leave it out with --directions");
     }
     let own = DirectionName::fitted(name.method(), set, position, name.layer())?;

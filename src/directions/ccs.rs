@@ -163,6 +163,12 @@ impl Ccs {
         Ok(Accuracy { correct: says.zip(labels).filter(|(says, label)| says == *label).count(), total: labels.len() })
     }
 
+    /// Its weights scaled to unit length: from what it takes for false to what it takes for true.
+    pub fn direction(&self) -> Vec<f32> {
+        let length = dot(&self.weight, &self.weight).sqrt();
+        self.weight.iter().map(|value| (value / length) as f32).collect()
+    }
+
     /// The same probe with true and false exchanged: without labels nobody can say which is which.
     pub fn turned(self) -> Self {
         Self { weight: self.weight.iter().map(|w| -w).collect(), bias: -self.bias, ..self }

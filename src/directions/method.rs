@@ -30,12 +30,20 @@ pub enum Method {
     Das2d,
     /// Distributed alignment search in three dimensions.
     Das3d,
+    /// Contrast-consistent search on completions: the command `ccs`, not `fit-directions`.
+    #[value(skip)]
+    Ccs,
 }
 
 impl Method {
-    /// Every method, in the order of the enumeration.
-    pub fn all() -> &'static [Self] {
+    /// The methods of `fit-directions`, in the order of the enumeration.
+    pub fn of_fits() -> &'static [Self] {
         Self::value_variants()
+    }
+
+    /// Every method, in the order of the enumeration.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::of_fits().iter().copied().chain([Self::Ccs])
     }
 
     /// The name in files and on the command line.
@@ -50,6 +58,7 @@ impl Method {
             Self::Das => "das",
             Self::Das2d => "das2d",
             Self::Das3d => "das3d",
+            Self::Ccs => "ccs",
         }
     }
 
@@ -79,8 +88,9 @@ impl FromStr for Method {
 
     /// Takes the names of direction files, and `random`.
     fn from_str(text: &str) -> Result<Self, DirectionError> {
-        <Self as ValueEnum>::from_str(text, false).map_err(|_| DirectionError::Method {
-            expected: Self::all().iter().map(|method| method.name()).collect::<Vec<_>>().join(", "),
+        let name = if text == "random" { Self::RandomDirection.name() } else { text };
+        Self::all().find(|method| method.name() == name).ok_or_else(|| DirectionError::Method {
+            expected: Self::all().map(Self::name).collect::<Vec<_>>().join(", "),
             found: text.into(),
         })
     }
@@ -93,11 +103,14 @@ mod tests {
     #[test]
     fn names_round_trip() {
         for method in Method::all() {
-            assert_eq!(method.name().parse::<Method>().unwrap(), *method);
-            assert_eq!(serde_json::to_string(method).unwrap(), format!("\"{method}\""));
+            assert_eq!(method.name().parse::<Method>().unwrap(), method);
+            assert_eq!(serde_json::to_string(&method).unwrap(), format!("\"{method}\""));
         }
         assert_eq!("random".parse::<Method>().unwrap(), Method::RandomDirection);
         assert_eq!(Method::Das3d.dimensions(), 3);
+        // Of completions, which fit-directions does not look at.
+        assert!(Method::all().any(|method| method == Method::Ccs) && !Method::of_fits().contains(&Method::Ccs));
+        assert!(<Method as ValueEnum>::from_str("ccs", false).is_err());
         let message = "das4d".parse::<Method>().unwrap_err().to_string();
         assert!(message.contains("das4d") && message.contains("logistic_regression"), "{message}");
     }

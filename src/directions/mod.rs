@@ -41,7 +41,7 @@ pub use svd::fit_svd;
 use crate::types::Matrix;
 
 /// Fits `embeddings`, `(n, d_model)`, by `method`; `None` for the methods that do not look at embeddings
-/// ([`Method::RandomDirection`] and DAS).
+/// ([`Method::RandomDirection`] and DAS), or at pairs of them ([`Method::Ccs`]).
 ///
 /// # Errors
 /// Those of the method's own function.
@@ -52,6 +52,6 @@ pub fn fit(method: Method, embeddings: &Matrix, labels: &[bool]) -> Result<Optio
         Method::Pca => fit_pca(embeddings, labels).map(Some),
         Method::Svd => fit_svd(embeddings, labels).map(Some),
         Method::LogisticRegression => fit_logistic_regression(embeddings, labels).map(Some),
-        Method::RandomDirection | Method::Das | Method::Das2d | Method::Das3d => Ok(None),
+        Method::RandomDirection | Method::Das | Method::Das2d | Method::Das3d | Method::Ccs => Ok(None),
     }
 }

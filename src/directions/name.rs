@@ -93,8 +93,7 @@ impl FromStr for DirectionName {
         let layer = layer.parse().map_err(|_| fault("layer", "a number that fits in 64 bits"))?;
         // `das` begins `das2d`: a method's name ends the text or an underscore follows.
         let (method, source) = Method::all()
-            .iter()
-            .filter_map(|method| Some((*method, rest.strip_prefix(method.name())?)))
+            .filter_map(|method| Some((method, rest.strip_prefix(method.name())?)))
             .find(|(_, after)| after.is_empty() || after.starts_with('_'))
             .ok_or(fault("method", "a method at the beginning"))?;
         let source = match source.strip_prefix('_') {
@@ -164,6 +163,7 @@ mod tests {
             "logistic_regression_simple_adverb_ADV_layer10",
             "mean_diff_a_layer_b_FEEL_layer2",
             "svd_simple_product_ADJ1_layer1",
+            "ccs_classification_4_ANSWER_layer3",
             "pca_layer4",
             "random_direction_layer05",
             "random_direction_layer31",

@@ -133,6 +133,9 @@ pub struct CcsLayers {
     pub losses: Vec<f64>,
     /// `(layers, d_model + 1)`: the search's weights and the intercept behind them.
     pub weights: Vec<f32>,
+    /// Per layer the weights' direction, `d_model` values of unit length, from false to true; none where each side's
+    /// completions are all the same, so that nothing could be searched.
+    pub directions: Vec<Option<Vec<f32>>>,
 }
 
 /// Completions by the positive and by the negative answer.
@@ -158,6 +161,7 @@ impl CcsLayers {
         self.supervised_train.push(supervised.accuracy_on(&difference(train), train_labels)?.share());
         self.supervised_test.push(supervised.accuracy_on(&difference(test), test_labels)?.share());
         self.losses.push(probe.loss);
+        self.directions.push((varies(&train.0) || varies(&train.1)).then(|| probe.direction()));
         self.weights.extend(probe.weight.iter().chain([&probe.bias]).map(|value| *value as f32));
         Ok(())
     }
@@ -218,6 +222,11 @@ fn completed(prompts: &PairedPrompts) -> Result<Vec<Vec<u32>>, EngineError> {
         }
     }
     Ok(completions)
+}
+
+/// Are there two different rows?
+fn varies(side: &Matrix) -> bool {
+    (1..side.rows).any(|row| side.row(row) != side.row(0))
 }
 
 fn difference((positive, negative): &Sides) -> Matrix {

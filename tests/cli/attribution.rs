@@ -167,6 +167,41 @@ fn contrast_consistent_search_stands_beside_labels() {
     let weights: ndarray::Array2<f32> =
         ndarray_npy::read_npy(data.path().join("demo/ccs_accuracy_simple_plain_resid_weights.npy")).unwrap();
     assert_eq!(weights.shape(), [5, 129]);
+
+    // Every layer's direction is that of its weights; in front of the first block completions do not differ.
+    let folder = data.path().join("demo");
+    assert!(!folder.join("ccs_simple_ANSWER_layer0.npy").exists());
+    for layer in 1..=4 {
+        let name = format!("ccs_simple_ANSWER_layer{layer}");
+        let direction: ndarray::Array1<f32> = ndarray_npy::read_npy(folder.join(format!("{name}.npy"))).unwrap();
+        let weights = weights.row(layer).slice(ndarray::s![..128]).to_owned();
+        let length = weights.dot(&weights).sqrt();
+        assert!((&direction * length - &weights).iter().all(|off| off.abs() < 1e-6 * length), "{name}");
+        let record: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(folder.join(format!("{name}.json"))).unwrap()).unwrap();
+        assert_eq!((&record["method"], &record["position"]), (&"ccs".into(), &"ANSWER".into()));
+        assert_eq!((&record["model"], &record["settings"]["epochs"]), (&"demo".into(), &300.into()));
+        let train = record["final_metric"].as_f64().unwrap();
+        assert!((100.0 * train - percent[5 + layer]).abs() < 1e-9, "{record}");
+    }
+    // Other commands take it.
+    let run = |arguments: &[&str]| run_in(data.path(), arguments).success().stdout;
+    let name = "ccs_simple_ANSWER_layer3";
+    assert!(run(&["directions", "list", "ccs_*", "--model", "demo"]).contains(name));
+    run(&["logit-attribution", "--along", name, "--maps", "heads"]);
+    run(&["neuroscope", "--text", "A good film.", "--directions", "ccs_simple_*"]);
+    run(&["steering", "--directions", name, "--coefficients", "4", "--samples", "1", "--max-new-tokens", "2"]);
+    let suite = ["direction-patching-suite", "--directions", name];
+    run(&suite);
+    let results = folder.join("direction_patching_logit_diff_resid_plain.csv");
+    let rows = || std::fs::read_to_string(&results).unwrap().matches("ccs_simple_ANSWER_layer03").count();
+    assert_eq!(rows(), 1);
+    // Another search takes the place of its directions, and of what was measured with them.
+    run(&["ccs", "--epochs", "200", "--tries", "2", "--overwrite"]);
+    assert!(!results.exists() || rows() == 0);
+    run_in(data.path(), &["fit-directions", "--methods", "ccs"]).fails(2, &["--methods", "ccs"]);
+    run(&suite);
+    run_in(data.path(), &[&suite[..], &["--projection", "para"]].concat()).fails(1, &[name, "has no counterpart"]);
     run_in(data.path(), &["ccs", "--epochs", "0"]).fails(2, &["--epochs", "0"]);
     assert!(
         run_in(data.path(), &["ccs", "--overwrite", "--dry-run"]).success().stdout.contains("10 fits of 1000 epochs")
