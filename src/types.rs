@@ -131,6 +131,12 @@ pub struct PairedPrompts {
 }
 
 impl PairedPrompts {
+    /// The same prompts with one pair of answers for all of them, turned round in negative prompts.
+    pub fn with_answers(self, (correct, incorrect): AnswerPair) -> Self {
+        let pair = |&positive: &bool| vec![if positive { (correct, incorrect) } else { (incorrect, correct) }];
+        Self { answers: self.positive.iter().map(pair).collect(), ..self }
+    }
+
     /// The first position at which the clean and the corrupted sequence of a prompt differ; their length if they do not.
     pub fn first_difference(&self, prompt: usize) -> usize {
         let (clean, corrupted) = (&self.sequences[self.clean[prompt]], &self.sequences[self.corrupted[prompt]]);

@@ -81,21 +81,25 @@ fn activation_maps_match_transformer_lens() {
     }
 }
 
+/// From every head's `z` to the end of the residual stream.
+fn to_the_end(n_layers: usize) -> Paths {
+    let end = Node { component: Component::ResidPost, layer: n_layers - 1, part: Part::All };
+    Paths {
+        senders: Nodes::Every(Component::Z),
+        receivers: Nodes::Together(vec![end]),
+        positions: SenderPositions::All,
+        method: Method::ThreeSteps { mlps: true },
+        layer_wide: false,
+    }
+}
+
 #[test]
 fn log_probabilities_match_transformer_lens() {
     for fixture in fixtures() {
         let folder = support::fixture(&format!("../circuits/{}", fixture.name));
         let tensors = support::read_tensors(&folder.join("log_prob.safetensors"));
         let kinds: Vec<MapKind> = ["z", "resid_pre"].map(|name| name.parse().unwrap()).to_vec();
-        let end =
-            Node { component: Component::ResidPost, layer: fixture.engine.config().n_layers - 1, part: Part::All };
-        let paths = Paths {
-            senders: Nodes::Every(Component::Z),
-            receivers: Nodes::Together(vec![end]),
-            positions: SenderPositions::All,
-            method: Method::ThreeSteps { mlps: true },
-            layer_wide: false,
-        };
+        let paths = to_the_end(fixture.engine.config().n_layers);
         let mut worst: f64 = 0.0;
         for (metric, mode) in [(Metric::LogProb, "denoising"), (Metric::LogProbNoising, "noising")] {
             let (engine, prompts, metrics) = (&fixture.engine, &fixture.prompts, [metric]);
@@ -109,6 +113,41 @@ fn log_probabilities_match_transformer_lens() {
             }
         }
         println!("{}: log probabilities off by at most {worst:e}", fixture.name);
+    }
+}
+
+#[test]
+fn what_is_measured_along_a_direction_matches_transformer_lens() {
+    for Fixture { name, prompts, .. } in fixtures() {
+        let tensors =
+            support::read_tensors(&support::fixture(&format!("../circuits/{name}")).join("along.safetensors"));
+        let model = support::fixture(&format!("../engine/{name}"));
+        let load = || Model::load(model.to_str().unwrap(), &LoadOptions::default()).unwrap();
+        let model = load().with_readout(tensors["direction"].values()).unwrap();
+        let prompts = prompts.with_answers(model.readout_answers().unwrap());
+        let engine = Engine::new(CpuBackend::new(Dtype::F32).unwrap(), model).unwrap();
+        let kinds: Vec<MapKind> = ["z", "resid_pre"].map(|name| name.parse().unwrap()).to_vec();
+        let paths = to_the_end(engine.config().n_layers);
+        let mut worst: f64 = 0.0;
+        for (metric, mode) in [(Metric::LogitDiff, "denoising"), (Metric::LogitDiffNoising, "noising")] {
+            let metrics = [metric];
+            let (baselines, maps) = activation_maps(&engine, &prompts, &kinds, &metrics, MEMORY_BUDGET, go_on).unwrap();
+            let unpatched = if mode == "noising" { &baselines.clean } else { &baselines.corrupted };
+            let unpatched = vec![(format!("unpatched.{mode}"), vec![unpatched.logit_difference()])];
+            let patched = |values: Vec<f64>| values.iter().map(|v| unnormalised(&baselines, metric, *v)).collect();
+            let maps = maps.into_iter().map(|map| (format!("map.{mode}.{}", map.kind), patched(map.values)));
+            let (_, found, _) = path_patching(&engine, &prompts, &paths, &metrics, MEMORY_BUDGET, go_on).unwrap();
+            let found = found.into_iter().map(|map| (format!("path.{mode}"), patched(map.values)));
+            for (what, values) in unpatched.into_iter().chain(maps).chain(found) {
+                worst = worst.max(compare(&format!("{name} {what}"), &values, &tensors[&what].values()));
+            }
+        }
+        println!("{name}: measured along a direction off by at most {worst:e}");
+        let error = load().with_readout(vec![1.0; 3]).unwrap_err().to_string();
+        assert!(error.contains("direction to read along: expected") && error.contains("found 3"), "{error}");
+        // Pairs of the vocabulary are not read beside it, and without it there is nothing behind the vocabulary.
+        let (along, _) = engine.model().readout_answers().unwrap();
+        assert!(engine.answer_columns(&[0, along]).is_err() && load().unembed_columns(&[along]).is_err());
     }
 }
 

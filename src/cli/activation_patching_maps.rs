@@ -2,7 +2,7 @@
 
 use super::common::{bar, distinct};
 use super::map_sweep::{Computed, Outline, SweptMaps};
-use super::maps::{MapArgs, MapCommand, Named, check_defined, exact_plan, in_percent, names};
+use super::maps::{MapArgs, MapCommand, Named, ReadoutArgs, check_defined, exact_plan, in_percent, names};
 use super::sweeping::SweepArgs;
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
@@ -20,9 +20,11 @@ use serde::Serialize;
 #[command(after_help = "Examples:
   actpatch activation-patching-maps --models gpt2-small --eval-sets simple
   actpatch activation-patching-maps --maps z,z_by_position --metrics logit_diff,logit_diff_noising
+  actpatch activation-patching-maps --models pythia-1.4b --dataset-file reviews.toml --eval-sets true_labels \\
+      --along ccs_classification_4_ANSWER_layer24 --maps z,resid_pre
 
 Files in DATA_DIR/<model>/: activation_patching_<metric>_<dataset>_<scaffold>_<map>.npy and .csv, in percent, and .svg,
-.png and .html.")]
+.png and .html; along a direction activation_patching_along_<direction>_<metric>_….")]
 pub struct Args {
     #[command(flatten)]
     pub shared: MapArgs,
@@ -35,6 +37,9 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', default_value = "logit_diff")]
     pub metrics: Vec<Metric>,
     #[command(flatten)]
+    #[serde(flatten)]
+    pub readout: ReadoutArgs,
+    #[command(flatten)]
     pub sweep: SweepArgs,
 }
 
@@ -46,13 +51,18 @@ impl MapCommand for Args {
         &self.shared
     }
 
+    fn readout(&self) -> Option<&String> {
+        self.readout.along.as_ref()
+    }
+
     fn kinds(&self, _: &Model, _: &PairedPrompts) -> Result<Vec<Self::Kind>> {
+        self.readout.check(&self.metrics)?;
         let metrics = |&kind: &MapKind| self.metrics.iter().map(move |&metric| (kind, metric));
         Ok(self.maps.iter().flat_map(metrics).collect())
     }
 
     fn stem(&self, &(kind, metric): &Self::Kind, set: &str) -> String {
-        stem(&self.shared, (kind, metric), set)
+        stem((&self.shared, &self.readout), (kind, metric), set)
     }
 
     fn plan(&self, model: &Model, prompts: &PairedPrompts, kinds: &[Self::Kind]) -> Result<String> {
@@ -88,7 +98,7 @@ impl SweptMaps for Args {
     }
 
     fn named(&self, model: &str, prompts: &PairedPrompts, &(kind, metric): &Self::Kind, map: ResultMap) -> Named {
-        named(&self.shared, model, prompts, (kind, metric), map)
+        named((&self.shared, &self.readout), model, prompts, (kind, metric), map)
     }
 }
 
@@ -114,22 +124,23 @@ pub fn exact_maps<B: Backend>(
         let Some(place) = maps.iter().position(|map| (map.kind, map.metric) == *kind) else { continue };
         let ActivationMap { shape, values, .. } = maps.swap_remove(place);
         let percent = in_percent(kind.0.axes(), shape, &values);
-        all.push(named(shared, &engine.model().name, prompts, *kind, percent));
+        all.push(named((shared, &ReadoutArgs::default()), &engine.model().name, prompts, *kind, percent));
     }
     Ok(all)
 }
 
 fn named(
-    shared: &MapArgs,
+    (shared, readout): (&MapArgs, &ReadoutArgs),
     model: &str,
     prompts: &PairedPrompts,
     (kind, metric): (MapKind, Metric),
     map: ResultMap,
 ) -> Named {
     let title = format!("Activation patching of {kind} on {}, {model}", prompts.name);
-    Named::new(stem(shared, (kind, metric), &prompts.name), map, &title, &format!("{metric} (%)"), prompts)
+    let stem = stem((shared, readout), (kind, metric), &prompts.name);
+    Named::new(stem, map, &title, &readout.measure(metric), prompts)
 }
 
-fn stem(shared: &MapArgs, (kind, metric): (MapKind, Metric), set: &str) -> String {
-    shared.stem("activation_patching", &kind.to_string(), metric, set)
+fn stem((shared, readout): (&MapArgs, &ReadoutArgs), (kind, metric): (MapKind, Metric), set: &str) -> String {
+    shared.stem(&readout.experiment("activation_patching"), &kind.to_string(), metric, set)
 }

@@ -1,7 +1,7 @@
 //! `logit-attribution`.
 
 use super::maps::{MadeMaps, MapArgs, MapCommand, Named, names};
-use super::stored_directions::unit_directions;
+use super::stored_directions::unit_direction;
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
 use crate::engine::{Engine, Flops, Layout};
@@ -12,7 +12,7 @@ use crate::experiments::logit_attribution::{
 use crate::model::{Model, ModelConfig};
 use crate::report::figure::{Axis, Facet, Figure, Plot, Series};
 use crate::report::{ResultMap, Table};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::Serialize;
 
 /// Arguments of `logit-attribution`.
@@ -46,11 +46,7 @@ impl Args {
     /// The direction, of unit length, if there is one.
     fn direction(&self, model: &Model) -> Result<Option<Vec<f32>>> {
         let Some(name) = &self.along else { return Ok(None) };
-        let found = unit_directions((&self.shared.run, &self.shared.compat), model, std::slice::from_ref(name));
-        match &found.context("--along")?[..] {
-            [(_, direction)] => Ok(Some(direction.clone())),
-            several => bail!("--along: expected one direction, found {} that match {name}", several.len()),
-        }
+        unit_direction((&self.shared.run, &self.shared.compat), model, name).context("--along").map(Some)
     }
 
     /// What the values are.

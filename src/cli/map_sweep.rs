@@ -8,6 +8,7 @@ use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
 use crate::engine::{Engine, Metric};
 use crate::experiments::path_patching::PathFlops;
+use crate::files::sha256;
 use crate::model::Model;
 use crate::report::{Manifest, ResultMap, RunRecord};
 use crate::sweep::{Cell, CellId, Configuration, Inputs, Ledger, Place, deal};
@@ -90,6 +91,10 @@ impl<K: Clone> Swept<K> {
         let outline = command.outline(model, prompts, &kind)?;
         let mut own = outline.settings.clone();
         own.insert("dataset".into(), fingerprint(prompts)?);
+        if let Some(direction) = model.readout() {
+            let bytes: Vec<u8> = direction.iter().flat_map(|value| value.to_le_bytes()).collect();
+            own.insert("along".into(), sha256(&bytes));
+        }
         let (mut passes, mut ids) = (Vec::new(), Vec::new());
         let map = outline.map(Vec::new());
         for index in 0..outline.shape.iter().product() {

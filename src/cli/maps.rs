@@ -2,6 +2,7 @@
 
 use super::common::{CompatArgs, ModelArgs, RunArgs, build_prompts, distinct, note_skipped, print, print_json};
 use super::device::DeviceWork;
+use super::stored_directions::unit_direction;
 use super::sweeping::forget;
 use crate::backend::Backend;
 use crate::datasets::treebank::Scaffold;
@@ -36,6 +37,40 @@ pub struct MapArgs {
     pub run: RunArgs,
 }
 
+/// What patched runs are measured by.
+#[derive(Debug, Clone, Default, clap::Args, Serialize)]
+pub struct ReadoutArgs {
+    /// A stored direction to measure along instead of the answers: a prompt's logit difference is then the product of the
+    /// direction and the last residual behind the final norm, turned round in negative prompts.
+    #[arg(long, value_name = "DIRECTION")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub along: Option<String>,
+}
+
+impl ReadoutArgs {
+    /// Metrics that a direction has, too.
+    ///
+    /// # Errors
+    /// One of probabilities, which only answers have.
+    pub fn check(&self, metrics: &[Metric]) -> Result<()> {
+        match metrics.iter().find(|metric| self.along.is_some() && metric.needs_probabilities()) {
+            Some(metric) => bail!("--along: {metric} is about the answers' probabilities: a direction has none"),
+            None => Ok(()),
+        }
+    }
+
+    /// The name of an experiment in files.
+    pub fn experiment(&self, name: &str) -> String {
+        self.along.as_ref().map_or(name.to_owned(), |along| format!("{name}_along_{along}"))
+    }
+
+    /// What a metric measures, with its unit.
+    pub fn measure(&self, metric: Metric) -> String {
+        let along = self.along.as_ref().map_or(String::new(), |along| format!(" along {along}"));
+        format!("{metric}{along} (%)")
+    }
+}
+
 /// A command whose results are maps of datasets.
 pub trait MapCommand: Serialize + Sync {
     /// Its name on the command line.
@@ -49,6 +84,11 @@ pub trait MapCommand: Serialize + Sync {
     /// Are maps that exist already made again?
     fn renews(&self) -> bool {
         self.shared().run.overwrite
+    }
+
+    /// The stored direction that patched runs are measured along, if it is not the answers.
+    fn readout(&self) -> Option<&String> {
+        None
     }
 
     /// Every map that the arguments ask for.
@@ -122,9 +162,15 @@ pub fn position_labels(prompts: &PairedPrompts) -> Vec<String> {
 }
 
 impl MapArgs {
-    /// Every dataset of a model.
+    /// Every dataset of a model; where it has a readout, that is all prompts' answer.
     pub fn prompts(&self, catalogue: &Catalogue, model: &Model) -> Result<Vec<PairedPrompts>> {
-        let build = |set: &String| build_prompts(&self.run, catalogue, set, self.scaffold, model);
+        let build = |set: &String| -> Result<PairedPrompts> {
+            let prompts = build_prompts(&self.run, catalogue, set, self.scaffold, model)?;
+            Ok(match model.readout_answers() {
+                Some(pair) => prompts.with_answers(pair),
+                None => prompts,
+            })
+        };
         distinct(&self.eval_sets).iter().map(build).collect()
     }
 
@@ -225,7 +271,11 @@ pub fn for_every_model<C: MapCommand>(
     let catalogue = compat.catalogue(run)?;
     let mut all = Vec::new();
     for spec in &distinct(&models.models) {
-        let model = models.load(spec, run.seed)?;
+        let mut model = models.load(spec, run.seed)?;
+        if let Some(along) = command.readout() {
+            let direction = unit_direction((run, compat), &model, along).context("--along")?;
+            model = model.with_readout(direction)?;
+        }
         let (name, folder) = (model.name.clone(), run.folder(&model.name));
         let mut work = Vec::new();
         for prompts in command.shared().prompts(&catalogue, &model)? {

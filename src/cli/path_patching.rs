@@ -2,7 +2,7 @@
 
 use super::common::{distinct, resolve_position};
 use super::map_sweep::{Computed, Outline, SweptMaps};
-use super::maps::{MapArgs, MapCommand, Named, check_defined, names};
+use super::maps::{MapArgs, MapCommand, Named, ReadoutArgs, check_defined, names};
 use super::sweeping::SweepArgs;
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
@@ -21,11 +21,12 @@ use std::collections::BTreeSet;
   actpatch path-patching --models gpt2-small --senders z --receivers resid_post:11
   actpatch path-patching --models gpt2-small --senders z --receivers v:7.1,v:10.1,v:10.4,v:11.9 --positions EACH
   actpatch path-patching --models gpt2-small --senders z --receivers v:9.2 --method two-steps
+  actpatch path-patching --models gpt2-small --receivers resid_post:11 --along das_simple_train_ADJ_layer12
 
 A node is a component (z, q, k, v, pattern, attn_out, pre, post, mlp_out, resid_pre, resid_mid, resid_post), alone for each
 of its layers and parts in turn, or with a place: v:9.2 is layer 9, head 2; mlp_out:3 all of layer 3.
 Files in DATA_DIR/<model>/: path_patching_<metric>_<dataset>_<scaffold>_<paths>.npy and .csv, in percent, and .svg, .png and
-.html; axes are (position, layer, head or neuron).")]
+.html; axes are (position, layer, head or neuron); along a direction path_patching_along_<direction>_<metric>_….")]
 pub struct Args {
     #[command(flatten)]
     pub shared: MapArgs,
@@ -50,6 +51,9 @@ pub struct Args {
     /// prob_diff, log_prob.
     #[arg(long, value_delimiter = ',', default_value = "logit_diff_noising")]
     pub metrics: Vec<Metric>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub readout: ReadoutArgs,
     #[command(flatten)]
     pub sweep: SweepArgs,
 }
@@ -119,7 +123,12 @@ impl MapCommand for Args {
         &self.shared
     }
 
+    fn readout(&self) -> Option<&String> {
+        self.readout.along.as_ref()
+    }
+
     fn kinds(&self, model: &Model, prompts: &PairedPrompts) -> Result<Vec<Metric>> {
+        self.readout.check(&self.metrics)?;
         self.paths(prompts)?.check(&model.config, prompts)?;
         Ok(self.metrics.clone())
     }
@@ -136,7 +145,7 @@ impl MapCommand for Args {
         let wide = if self.layer_wide { "_layer_wide" } else { "" };
         let (senders, receivers) = (list(&self.senders), list(&self.receivers));
         let name = format!("{senders}_to_{receivers}_{}{method}{wide}", self.positions);
-        self.shared.stem("path_patching", &name, metric, set)
+        self.shared.stem(&self.readout.experiment("path_patching"), &name, metric, set)
     }
 
     fn plan(&self, model: &Model, prompts: &PairedPrompts, metrics: &[Metric]) -> Result<String> {
@@ -190,6 +199,6 @@ impl SweptMaps for Args {
 
     fn named(&self, model: &str, prompts: &PairedPrompts, metric: &Metric, map: ResultMap) -> Named {
         let title = self.title(&prompts.name, model);
-        Named::new(self.stem(metric, &prompts.name), map, &title, &format!("{metric} (%)"), prompts)
+        Named::new(self.stem(metric, &prompts.name), map, &title, &self.readout.measure(*metric), prompts)
     }
 }

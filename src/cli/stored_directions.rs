@@ -80,6 +80,18 @@ pub fn unit_directions(
     names.into_iter().map(read).collect()
 }
 
+/// The one stored direction of a name, of unit length.
+///
+/// # Errors
+/// A name that several match, and those of [`unit_directions`].
+pub fn unit_direction(stored: (&RunArgs, &CompatArgs), model: &Model, name: &String) -> Result<Vec<f32>> {
+    let mut found = unit_directions(stored, model, std::slice::from_ref(name))?;
+    match (found.pop(), found.len()) {
+        (Some((_, direction)), 0) => Ok(direction),
+        (_, others) => bail!("expected one direction, found {} that match {name}", others + 1),
+    }
+}
+
 /// What one name stands for.
 fn by_layer(
     (run, compat): (&RunArgs, &CompatArgs),

@@ -121,6 +121,16 @@ pub enum ModelError {
         /// Rows of the embedding.
         d_vocab: usize,
     },
+    /// A direction of another width than the residual stream.
+    #[error("{model}: direction to read along: expected {expected} values, found {found}")]
+    Readout {
+        /// The model's name.
+        model: String,
+        /// Width of the residual stream.
+        expected: usize,
+        /// Of the direction.
+        found: usize,
+    },
     /// A layer that the model does not have.
     #[error("{model}: layer {layer} is out of range: the model has {n_layers} layers")]
     LayerOutOfRange {

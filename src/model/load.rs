@@ -178,7 +178,7 @@ fn finish(
     }
     let processing = options.processing.possible(config.norm);
     let unembedding = OnceLock::new();
-    Ok(Model { name, config, processing, tokenizer, provenance, architecture, source, unembedding })
+    Ok(Model { name, config, processing, tokenizer, provenance, architecture, source, unembedding, readout: None })
 }
 
 fn read_config(path: &Path) -> Result<ConfigFile, ModelError> {

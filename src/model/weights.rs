@@ -6,7 +6,7 @@ use super::source::WeightSource;
 use super::{
     LayerWeights, LinearWeights, ModelConfig, ModelError, NormWeights, Provenance, Tokenizer, WeightProcessing,
 };
-use crate::types::Matrix;
+use crate::types::{AnswerPair, Matrix};
 use rayon::prelude::*;
 use std::sync::OnceLock;
 
@@ -35,9 +35,36 @@ pub struct Model {
     pub(super) architecture: Box<dyn Architecture>,
     pub(super) source: WeightSource,
     pub(super) unembedding: OnceLock<Unembedding>,
+    /// What stands behind the vocabulary.
+    pub(super) readout: Option<Vec<f32>>,
 }
 
 impl Model {
+    /// The same model with a direction behind its vocabulary, to be read off the final norm as answers are: the difference
+    /// of the pair [`Model::readout_answers`] is its product with the last residual behind the norm.
+    ///
+    /// # Errors
+    /// [`ModelError::Readout`] for a direction that is not `d_model` wide.
+    pub fn with_readout(self, direction: Vec<f32>) -> Result<Self, ModelError> {
+        match (self.config.d_model, direction.len()) {
+            (expected, found) if expected != found => {
+                Err(ModelError::Readout { model: self.name.clone(), expected, found })
+            }
+            _ => Ok(Self { readout: Some(direction), ..self }),
+        }
+    }
+
+    /// The direction behind the vocabulary.
+    pub fn readout(&self) -> Option<&[f32]> {
+        self.readout.as_deref()
+    }
+
+    /// The pair of token ids, behind the vocabulary, whose difference is the readout.
+    pub fn readout_answers(&self) -> Option<AnswerPair> {
+        let first = self.config.d_vocab as u32;
+        self.readout.as_ref().map(|_| (first, first + 1))
+    }
+
     /// Block `layer`'s weights, converted to f32 and processed. They are read again at every call.
     ///
     /// # Errors
@@ -89,14 +116,22 @@ impl Model {
         Ok(Some(positions))
     }
 
-    /// Columns of `W_U` for `tokens`, as the rows of a `(tokens, d_model)` matrix, and their `b_U`.
+    /// Columns of `W_U` for `tokens`, as the rows of a `(tokens, d_model)` matrix, and their `b_U`; or of the readout's pair
+    /// the direction and zeros.
     ///
     /// # Errors
     /// A token id that is not below `d_vocab`.
     pub fn unembed_columns(&self, tokens: &[u32]) -> Result<(Matrix, Vec<f32>), ModelError> {
-        self.check_tokens(tokens)?;
         let mut rows = Matrix::zeros(tokens.len(), self.config.d_model);
         let mut bias = vec![0.0; tokens.len()];
+        if let (Some(direction), Some((along, nothing))) = (&self.readout, self.readout_answers())
+            && tokens.iter().all(|token| [along, nothing].contains(token))
+        {
+            let own = (0..tokens.len()).filter(|&row| tokens[row] == along);
+            own.for_each(|row| rows.row_mut(row).copy_from_slice(direction));
+            return Ok((rows, bias));
+        }
+        self.check_tokens(tokens)?;
         self.read_unembedding(tokens, &mut rows.data, &mut bias)?;
         Ok((rows, bias))
     }

@@ -56,6 +56,65 @@ fn paths_of_single_nodes_and_of_maps() {
     assert!(one.stdout.contains("z0.0_to_v1.0_ADJ_two_steps: largest of 1 values"), "{}", one.stdout);
 }
 
+/// Reviews with a label behind them: true in clean prompts, false in corrupted ones.
+const LABELLED: &str = r#"
+[true_labels]
+template = "I thought this movie was{ADJ}, I{VRB} it. Review Sentiment:{LABEL}"
+corrupted = "partner"
+rows = "positive"
+limit = ["positive_core_adjectives", "negative_core_adjectives"]
+answers = { positive = "positive_sentiments", negative = "negative_sentiments" }
+[true_labels.fill]
+ADJ = { positive = "positive_core_adjectives", negative = "negative_core_adjectives" }
+VRB = { positive = "positive_verbs", negative = "negative_verbs" }
+LABEL = { both = "positive_sentiments" }
+"#;
+
+#[test]
+fn maps_and_paths_are_measured_along_a_direction() {
+    let data = fitted();
+    let map = |arguments: &[&str]| {
+        let found = run_in(data.path(), &[arguments, &["--json"]].concat()).success().json();
+        let map = found[0]["maps"][0].clone();
+        (map["file"].as_str().unwrap().to_owned(), map["percent"].clone())
+    };
+    let activations = ["activation-patching-maps", "--maps", "resid_pre"];
+    let along = |name: &str| map(&[&activations[..], &["--along", name]].concat());
+    let (file, mean_diff) = along("mean_diff_simple_train_ADJ_layer2");
+    assert_eq!(file, "activation_patching_along_mean_diff_simple_train_ADJ_layer2_logit_diff_simple_plain_resid_pre");
+    assert!(data.path().join("demo").join(file).with_extension("png").is_file());
+    // One ledger keeps the values of every direction, and of the answers, apart.
+    let (answers, _) = (map(&activations).1, map(&["path-patching", "--receivers", "resid_post:3"]));
+    let pca = along("pca_simple_train_ADJ_layer2").1;
+    assert!(mean_diff != answers && mean_diff != pca && pca != answers, "{mean_diff} {answers}");
+    let number = |map: &serde_json::Value, index: usize| map[index].as_f64().unwrap();
+    // The adjective makes nearly all of the difference.
+    let rows = mean_diff.as_array().unwrap().len() / 19;
+    assert_eq!((rows, number(&mean_diff, 0)), (4, 0.0));
+    assert!(number(&mean_diff, 6) > 90.0, "{mean_diff}");
+    let paths = ["path-patching", "--receivers", "resid_post:3", "--along", "mean_diff_simple_train_ADJ_layer2"];
+    let (file, _) = map(&paths);
+    let expected =
+        "path_patching_along_mean_diff_simple_train_ADJ_layer2_logit_diff_noising_simple_plain_z_to_resid_post3_ALL";
+    assert_eq!(file, expected);
+
+    // The search for truth, and where the model keeps it.
+    run_in(data.path(), &["ccs", "--epochs", "100", "--tries", "2", "--eval-sets", "classification_4"]).success();
+    let reviews = data.path().join("reviews.toml");
+    std::fs::write(&reviews, LABELLED).unwrap();
+    let labelled = ["--dataset-file", reviews.to_str().unwrap(), "--eval-sets", "true_labels"];
+    let truth = [&activations[..], &labelled, &["--along", "ccs_classification_4_ANSWER_layer4"]].concat();
+    let (_, truth) = map(&truth);
+    assert!(truth.as_array().unwrap().iter().all(serde_json::Value::is_f64), "{truth}");
+
+    let run = |extra: &[&str]| run_in(data.path(), &[&activations[..], extra].concat());
+    run(&["--along", "nope_layer1"]).fails(1, &["--along", "nope_layer1"]);
+    run(&["--along", "das_*"]).fails(1, &["--along", "expected one direction, found", "das_*"]);
+    run(&["--along", "das2d_simple_train_ADJ_layer2"]).fails(1, &["--along", "found a subspace of 2"]);
+    let probabilities = ["--along", "mean_diff_simple_train_ADJ_layer2", "--metrics", "logit_diff,log_prob"];
+    run(&probabilities).fails(1, &["--along: log_prob is about the answers' probabilities"]);
+}
+
 #[test]
 fn what_cannot_be_mapped_is_named() {
     let data = tempfile::tempdir().unwrap();

@@ -10,7 +10,9 @@ The models are those of tests/fixtures/engine, with processed weights. Per model
 - `path.<number>`: path patching as `path_patching_reference.py` does it, see `cases.json`.
 All values are logit differences at the last position, averaged over pairs and prompts. `log_prob.safetensors` has mean log
 probabilities of the correct tokens: `map.<mode>.<name>` as above, and `path.<mode>` (layer, head) from every head's `z` to the
-end of the residual stream.
+end of the residual stream. `along.safetensors` has the same of the product of `direction` (d_model) with
+`ln_final.hook_normalized` at the last position, turned round in every other prompt; `unpatched.<mode>` is that of the run that
+is patched.
 """
 
 import json
@@ -46,8 +48,8 @@ def main():
         folder = FIXTURES / "circuits" / name
         folder.mkdir(parents=True, exist_ok=True)
         save_file({key: stored(value) for key, value in tensors.items()}, folder / "results.safetensors")
-        found = log_probabilities(lens, seed)
-        save_file({key: stored(value) for key, value in found.items()}, folder / "log_prob.safetensors")
+        for file, found in {"log_prob": log_probabilities(lens, seed), "along": along(lens, seed)}.items():
+            save_file({key: stored(value) for key, value in found.items()}, folder / f"{file}.safetensors")
         lines = ",\n".join(json.dumps(case) for case in cases)
         (folder / "cases.json").write_text(f"[\n{lines}\n]\n")
         print(name, len(tensors), "tensors,", len(cases), "paths")
@@ -75,7 +77,27 @@ def results(lens, seed):
 def log_probabilities(lens, seed):
     clean = prompts(seed)
     right = answer_pairs(lens, clean)[..., 0]
-    metric = lambda logits: logits[:, -1].log_softmax(-1).gather(1, right).mean()
+    return heads_and_paths(lens, clean, lambda logits: logits[:, -1].log_softmax(-1).gather(1, right).mean())
+
+
+def along(lens, seed):
+    clean = prompts(seed)
+    direction = torch.randn(lens.cfg.d_model, generator=torch.Generator().manual_seed(800 + seed))
+    direction = torch.nn.functional.normalize(direction, dim=0).double()
+    signs = torch.tensor([1.0, -1.0]).repeat(PROMPTS // 2).double()
+    last = {}
+    keep = lambda value, hook: last.__setitem__("normalized", value[:, -1])
+    lens.add_hook("ln_final.hook_normalized", keep, is_permanent=True)
+    # Of the latest pass, whose logits the metric is given.
+    metric = lambda logits: (signs * (last["normalized"] @ direction)).mean()
+    tensors = {"direction": direction} | heads_and_paths(lens, clean, metric)
+    for mode, own in {"denoising": clean.roll(-1, 0), "noising": clean}.items():
+        tensors[f"unpatched.{mode}"] = metric(lens(own)).reshape(1)
+    lens.reset_hooks(including_permanent=True)
+    return tensors
+
+
+def heads_and_paths(lens, clean, metric):
     end = [Node("resid_post", lens.cfg.n_layers - 1)]
     tensors = {}
     for mode, (own, other) in {"denoising": (clean.roll(-1, 0), clean), "noising": (clean, clean.roll(-1, 0))}.items():
