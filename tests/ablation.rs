@@ -7,10 +7,12 @@ mod support;
 use actpatch::backend::{CpuBackend, Dtype};
 use actpatch::engine::*;
 use actpatch::experiments::ablation::*;
-use actpatch::experiments::chunks::patched_scores;
+use actpatch::experiments::activation_maps::{MapKind, activation_maps};
+use actpatch::experiments::chunks::{patch_dataset, patched_scores};
 use actpatch::experiments::component::Component;
 use actpatch::experiments::corpus::{CorpusError, Row};
 use actpatch::experiments::faithfulness::*;
+use actpatch::experiments::logit_attribution::{Attributed, LogitMap, logit_attribution};
 use actpatch::experiments::text_loss::{TextCondition, batch_losses, text_losses};
 use actpatch::model::{LoadOptions, Model};
 use actpatch::types::{Matrix, PairedPrompts};
@@ -168,6 +170,124 @@ fn what_a_condition_reaches_is_planned() {
     pattern.replacement = Replacement::Zero;
     pattern.frozen_attention = true;
     assert!(refused(&pattern).contains("attention is frozen"), "{}", refused(&pattern));
+}
+
+/// Tensors and cases of ablated twins.
+fn twins(fixture: &Fixture) -> (support::Tensors, Vec<Condition>) {
+    let folder = support::fixture(&format!("../ablation/{}", fixture.name));
+    let cases: Value = serde_json::from_slice(&std::fs::read(folder.join("twins.json")).unwrap()).unwrap();
+    let conditions = cases.as_array().unwrap().iter().map(|case| fixture.condition(case)).collect();
+    (support::read_tensors(&folder.join("twins.safetensors")), conditions)
+}
+
+#[test]
+fn maps_from_ablated_twins_match_transformer_lens() {
+    for mut fixture in fixtures() {
+        let (tensors, conditions) = twins(&fixture);
+        let names = ["z", "q", "k", "v", "pattern", "resid_pre", "attn_out", "mlp_out", "z_by_position"];
+        let kinds: Vec<MapKind> = names.iter().map(|name| name.parse().unwrap()).collect();
+        let metrics = [Metric::LogitDiffNoising, Metric::LogProbNoising];
+        let told = |_: f64| Ok::<(), EngineError>(());
+        let mut worst: f64 = 0.0;
+        for (number, condition) in conditions.iter().enumerate() {
+            let same = fixture.outcome(std::slice::from_ref(condition), false);
+            // In one batch, one prompt at a time, and every sequence in a batch of its own.
+            for (max_tokens, least) in [(4096, false), (4096, true), (10, false)] {
+                fixture.engine = fixture.engine.with_max_tokens(max_tokens);
+                let (baselines, maps) = within(least, |budget| {
+                    let pairs = condition.twins(&fixture.engine, &fixture.prompts, budget)?;
+                    activation_maps(&fixture.engine, &pairs, &kinds, &metrics, budget, told)
+                });
+                let what = format!("{} case {number}", fixture.name);
+                let twin = tensors[&format!("{number}.twin")].values();
+                assert!(differ(&twin, &fixture.tensors["clean"].values()), "{what}: the reference must move");
+                worst = worst.max(compare(&what, &baselines.corrupted.logit_differences, &twin));
+                compare(&what, &baselines.clean.logit_differences, &fixture.tensors["clean"].values());
+                let both = baselines.corrupted.logit_differences.iter().zip(&same.ablated[0].logit_differences);
+                assert!(both.into_iter().all(|(a, b)| (a - b).abs() < 1e-5), "{what}: as `ablation` has it");
+                for map in &maps {
+                    let level = |scores: &Scores| match map.metric {
+                        Metric::LogitDiffNoising => scores.logit_difference(),
+                        _ => scores.log_probabilities.iter().sum::<f64>() / 4.0,
+                    };
+                    let set = if map.metric == Metric::LogitDiffNoising { "map" } else { "log_prob" };
+                    let name = format!("{number}.{set}.{}", map.kind);
+                    let Some(expected) = tensors.get(&name) else { continue };
+                    assert_eq!(map.shape, expected.shape, "{} {name}", fixture.name);
+                    let (clean, ablated) = (level(&baselines.clean), level(&baselines.corrupted));
+                    let found: Vec<f64> = map.values.iter().map(|value| clean + value * (clean - ablated)).collect();
+                    worst = worst.max(compare(&format!("{} {name}", fixture.name), &found, &expected.values()));
+                }
+            }
+        }
+        println!("{}: maps of twins off by at most {worst:e}", fixture.name);
+    }
+}
+
+#[test]
+fn attribution_of_the_clean_less_the_ablated_run_matches_transformer_lens() {
+    for fixture in fixtures() {
+        let (tensors, conditions) = twins(&fixture);
+        let maps: Vec<LogitMap> = LogitMap::ALL.into_iter().filter(|map| *map != LogitMap::HeadsByPosition).collect();
+        let mut worst: f64 = 0.0;
+        for (number, condition) in conditions.iter().enumerate() {
+            for least in [false, true] {
+                let found = within(least, |budget| {
+                    let pairs = condition.twins(&fixture.engine, &fixture.prompts, budget)?;
+                    logit_attribution(&fixture.engine, &pairs, &maps, Attributed::Difference, budget)
+                });
+                for mut attribution in found {
+                    let name = format!("{number}.dla.{}", attribution.map);
+                    if attribution.map == LogitMap::Layers {
+                        // TransformerLens leaves the biases out.
+                        attribution.values.pop();
+                    }
+                    let what = format!("{} {name}", fixture.name);
+                    worst = worst.max(compare(&what, &attribution.values, &tensors[&name].values()));
+                }
+            }
+        }
+        println!("{}: attribution of twins off by at most {worst:e}", fixture.name);
+    }
+}
+
+#[test]
+fn twins_differ_from_the_ablation_on() {
+    let fixture = fixtures().next().unwrap();
+    let (config, prompts) = (fixture.engine.config(), &fixture.prompts);
+    let condition = &twins(&fixture).1[1];
+    let pairs = condition.planned_twins(config, prompts).unwrap();
+    let first: Vec<usize> = (0..4).map(|prompt| pairs.first_difference(prompt)).collect();
+    assert_eq!(first, [4, 3, 9, 5], "the first ablated positions, and the length of what has none");
+    let cell = |site, position, mode| Cell { mode, edits: vec![Edit::replace(site, Part::All, position)] };
+    let reached = |site, position| {
+        let cells = [cell(site, position, Mode::Noising)];
+        Plan::new(config, &pairs, &cells, 4096).unwrap().reached(0)
+    };
+    assert_eq!(reached(Site::ResidPre(1), PatchPositions::All), [0, 1, 3]);
+    assert_eq!(reached(Site::ResidPre(1), PatchPositions::One(4)), [0, 1]);
+    // What lies in front of the ablation is the same in both runs.
+    assert_eq!(reached(Site::MlpOut(0), PatchPositions::All), [] as [usize; 0]);
+    assert_eq!(reached(Site::ResidPost(0), PatchPositions::One(8)), [0, 1, 3]);
+    let denoising = [cell(Site::ResidPre(1), PatchPositions::All, Mode::Denoising)];
+    let error = Plan::new(config, &pairs, &denoising, 4096).unwrap_err().to_string();
+    assert!(error.contains("expected the clean run (noising), found the twins (denoising)"), "{error}");
+    let told = |_: actpatch::experiments::chunks::Progress<'_>| Ok::<(), EngineError>(());
+    let ran = patch_dataset(&fixture.engine, &pairs, &denoising, &[Metric::LogitDiff], 1 << 30, told);
+    assert!(ran.unwrap_err().to_string().contains("the twins (denoising)"));
+    for replacement in [Replacement::Corrupted, Replacement::Resample] {
+        let other = Condition { replacement, ..condition.clone() };
+        let error = other.planned_twins(config, prompts).unwrap_err().to_string();
+        assert!(error.contains("expected zero or a mean, found"), "{error}");
+    }
+    let frozen = Condition { frozen_attention: true, ..condition.clone() };
+    let error = frozen.planned_twins(config, prompts).unwrap_err().to_string();
+    assert!(error.contains("expected zero or given rows, found those of a run"), "{error}");
+    let outside = Condition { places: PatchPositions::One(99).into(), ..condition.clone() };
+    let error = outside
+        .planned_twins(config, prompts)
+        .and_then(|pairs| PairedRun::new(&fixture.engine, pairs, &[], &[], false).map(|_| ()));
+    assert!(error.unwrap_err().to_string().contains("expected 0..9, found 99"));
 }
 
 #[test]

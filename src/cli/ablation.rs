@@ -236,16 +236,20 @@ fn layer_of_direction(node: &Node) -> usize {
     node.layer + usize::from(node.component == Component::ResidPost)
 }
 
+/// The parts of the residual stream along directions, in front of each of their layers.
+pub(super) fn in_residual(columns: &ByLayer, n_layers: usize) -> Vec<Ablated> {
+    let ablated = |(&layer, columns): (&usize, &Arc<Matrix>)| Ablated {
+        site: Site::resid(layer, n_layers),
+        part: Part::All,
+        subspace: Some(columns.clone()),
+    };
+    columns.iter().map(ablated).collect()
+}
+
 /// The parts along directions, given by layer: of nodes, or without any of the residual stream in front of every block.
 fn along(name: &str, nodes: &[Node], columns: &ByLayer, n_layers: usize) -> Result<Target> {
     if nodes.is_empty() {
-        let ablated = |(&layer, columns): (&usize, &Arc<Matrix>)| Ablated {
-            site: Site::resid(layer, n_layers),
-            part: Part::All,
-            subspace: Some(columns.clone()),
-        };
-        let name = format!("{name}{}", at_layers(columns, n_layers));
-        return Ok((name, columns.iter().map(ablated).collect()));
+        return Ok((format!("{name}{}", at_layers(columns, n_layers)), in_residual(columns, n_layers)));
     }
     let ablated = |node: &Node| {
         let site = match node.component {

@@ -436,9 +436,14 @@ pub fn distinct<T: Clone + PartialEq>(list: &[T]) -> Vec<T> {
 
 /// Layers `0..=n_layers` as `all`, or a list of numbers and ranges such as `0,3,6..9` (both ends included).
 pub fn resolve_layers(list: &[String], n_layers: usize) -> Result<Vec<usize>> {
+    layers_for("--layers", list, n_layers)
+}
+
+/// The same for the option `flag`.
+pub fn layers_for(flag: &str, list: &[String], n_layers: usize) -> Result<Vec<usize>> {
     let mut layers = Vec::new();
     for item in list {
-        let bad = || anyhow!("--layers: expected `all`, a number or a range such as 2..5, found {item:?}");
+        let bad = || anyhow!("{flag}: expected `all`, a number or a range such as 2..5, found {item:?}");
         let (first, last) = match item.split_once("..") {
             _ if item == "all" => (0, n_layers),
             Some((first, last)) => (first.parse().map_err(|_| bad())?, last.parse().map_err(|_| bad())?),
@@ -448,7 +453,7 @@ pub fn resolve_layers(list: &[String], n_layers: usize) -> Result<Vec<usize>> {
             }
         };
         if first > last || last > n_layers {
-            bail!("--layers: {item} is outside 0..{n_layers} ({n_layers} is behind the last block)");
+            bail!("{flag}: {item} is outside 0..{n_layers} ({n_layers} is behind the last block)");
         }
         layers.extend(first..=last);
     }

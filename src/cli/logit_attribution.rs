@@ -2,6 +2,7 @@
 
 use super::maps::{MadeMaps, MapArgs, MapCommand, Named, names};
 use super::stored_directions::unit_direction;
+use super::twins::TwinArgs;
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
 use crate::engine::{Engine, Flops, Layout};
@@ -12,7 +13,8 @@ use crate::experiments::logit_attribution::{
 use crate::model::{Model, ModelConfig};
 use crate::report::figure::{Axis, Facet, Figure, Plot, Series};
 use crate::report::{ResultMap, Table};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use clap::builder::ArgPredicate;
 use serde::Serialize;
 
 /// Arguments of `logit-attribution`.
@@ -21,11 +23,13 @@ use serde::Serialize;
   actpatch logit-attribution --models gpt2-small --eval-sets simple
   actpatch logit-attribution --models gpt2-small --maps heads,neurons --of difference
   actpatch logit-attribution --models gpt2-small --along das_simple_train_ADJ_layer1 --maps heads,heads_by_position
+  actpatch logit-attribution --models gpt2-small --ablate kmeans_simple_train_ADJ_layer1 --ablate-layers 1
 
 The final norm is frozen at its scale in the run, so that parts add up: `layers` to the logit difference, heads (without
 the bias they share) to their block's attention. Means over the prompts, at the last position.
 Files in DATA_DIR/<model>/: logit_attribution_<run>_<dataset>_<scaffold>_<map>.npy and .csv, in logits, and .svg, .png and
-.html; along a direction, turned round in negative prompts, direction_attribution_<direction>_<run>_….")]
+.html; along a direction, turned round in negative prompts, direction_attribution_<direction>_<run>_…; with --ablate
+logit_attribution_ablated_<direction>_<method>_<positions>_difference_….")]
 pub struct Args {
     #[command(flatten)]
     pub shared: MapArgs,
@@ -34,12 +38,16 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', default_value = "lens,layers,heads,neurons")]
     #[serde(serialize_with = "names")]
     pub maps: Vec<LogitMap>,
-    /// Whose: the clean prompts', the corrupted ones' (with the clean ones' answers), or clean less corrupted.
+    /// Whose: the clean prompts', the corrupted ones' (with the clean ones' answers), or clean less corrupted; with --ablate
+    /// clean less ablated.
     #[arg(long, value_enum, default_value = "clean")]
+    #[arg(default_value_if("ablate", ArgPredicate::IsPresent, "difference"))]
     pub of: Attributed,
     /// A stored direction to read along instead of the answers.
     #[arg(long)]
     pub along: Option<String>,
+    #[command(flatten)]
+    pub twin: TwinArgs,
 }
 
 impl Args {
@@ -68,6 +76,10 @@ impl MapCommand for Args {
             common_length(prompts)?;
         }
         self.direction(model)?;
+        if self.twin.ablate.is_some() && self.of != Attributed::Difference {
+            bail!("--of: with --ablate, expected difference (clean less ablated), found {}", self.of.name());
+        }
+        self.twin.planned(&self.shared, model, prompts)?;
         Ok(self.maps.clone())
     }
 
@@ -76,7 +88,7 @@ impl MapCommand for Args {
             None => "logit_attribution".to_owned(),
             Some(name) => format!("direction_attribution_{name}"),
         };
-        self.shared.stem(&experiment, map.name(), self.of.name(), set)
+        self.shared.stem(&format!("{experiment}{}", self.twin.ending()), map.name(), self.of.name(), set)
     }
 
     fn plan(&self, model: &Model, prompts: &PairedPrompts, maps: &[LogitMap]) -> Result<String> {
@@ -85,9 +97,10 @@ impl MapCommand for Args {
             let shape = map.shape(&model.config, prompts.sequences.first().map_or(0, Vec::len));
             table.push([prompts.name.clone(), map.to_string(), shape.iter().product::<usize>().to_string()]);
         }
-        let layout = Layout::new(prompts.sequences.iter().map(|sequence| (0, sequence.len())));
+        let sequences = &self.twin.planned(&self.shared, model, prompts)?.prompts.sequences;
+        let layout = Layout::new(sequences.iter().map(|sequence| (0, sequence.len())));
         let pass = Flops::forward(&model.config, &layout, 0, 1);
-        Ok(format!("{table}one pass over {} prompts, {pass}\n", prompts.sequences.len()))
+        Ok(format!("{table}one pass over {} prompts, {pass}\n", sequences.len()))
     }
 }
 
@@ -95,15 +108,17 @@ impl MadeMaps for Args {
     fn make<B: Backend>(&self, engine: &Engine<B>, prompts: &PairedPrompts, maps: &[LogitMap]) -> Result<Vec<Named>> {
         let config = engine.config();
         let budget = engine.memory_budget();
+        let pairs = self.twin.pairs(&self.shared, engine, prompts)?;
         let found = match self.direction(engine.model())? {
-            None => logit_attribution(engine, prompts, maps, self.of, budget)?,
-            Some(along) => direction_attribution(engine, prompts, maps, self.of, &along, budget)?,
+            None => logit_attribution(engine, &pairs, maps, self.of, budget)?,
+            Some(along) => direction_attribution(engine, &pairs, maps, self.of, &along, budget)?,
         };
         let unit = if self.along.is_some() { "projection" } else { "logits" };
         let measure = self.measure();
         let named = |Attribution { map, shape, values }: Attribution| {
             let what = self.along.as_ref().map_or(heading(map).into(), |name| format!("{map} along {name}"));
-            let title = format!("{what} on {} ({}), {}", prompts.name, self.of.name(), engine.model().name);
+            let run = format!("{}{}", self.of.name(), self.twin.title());
+            let title = format!("{what} on {} ({run}), {}", prompts.name, engine.model().name);
             let stem = self.stem(&map, &prompts.name);
             let components = map.components(config);
             let result = ResultMap { axes: map.axes(), shape, components, unit, values };

@@ -8,7 +8,7 @@ use crate::backend::Backend;
 use crate::datasets::treebank::Scaffold;
 use crate::datasets::{Catalogue, PairedPrompts};
 use crate::directions::{Direction, FitRecord};
-use crate::engine::{Baselines, Engine, Metric, Plan};
+use crate::engine::{Baselines, Engine, Metric, Pairs, Plan};
 use crate::experiments::activation_maps::{MapKind, map_cells};
 use crate::experiments::attribution_patching::Agreement;
 use crate::model::Model;
@@ -200,17 +200,19 @@ pub fn check_defined(baselines: &Baselines, metrics: impl IntoIterator<Item = Me
 }
 
 /// The values of activation-patching maps, and their arithmetic when every one is patched, under the head `exactly`.
-pub fn exact_plan(
+pub fn exact_plan<'p>(
     shared: &MapArgs,
     model: &Model,
-    prompts: &PairedPrompts,
+    pairs: impl Into<Pairs<'p>>,
     kinds: &[(MapKind, Metric)],
     exactly: &'static str,
 ) -> Result<Table> {
+    let pairs = pairs.into();
+    let prompts = &pairs.prompts;
     let mut table = Table::new(["prompt", "map", "metric", "values", exactly]);
     for &(kind, metric) in kinds {
         let (cells, _) = map_cells(&model.config, prompts, &[kind], &[metric])?;
-        let flops = Plan::new(&model.config, prompts, &cells, shared.run.batch_tokens as usize)?.flops();
+        let flops = Plan::new(&model.config, &pairs, &cells, shared.run.batch_tokens as usize)?.flops();
         let count = cells.len().to_string();
         table.push([prompts.name.clone(), kind.to_string(), metric.to_string(), count, flops.to_string()]);
     }

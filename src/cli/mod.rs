@@ -41,6 +41,7 @@ mod sweeping;
 mod tables;
 mod text_loss;
 mod treebank_data_gen;
+mod twins;
 mod verify;
 
 use crate::sweep::Stop;

@@ -30,7 +30,7 @@ pub fn with_random(
 ) -> Result<Vec<(String, ByLayer)>> {
     let mut all = Vec::new();
     for name in &distinct(names) {
-        let own = by_layer((run, compat), model, name, layers)?;
+        let own = by_layer("--directions", (run, compat), model, (name, layers))?;
         let random = (1..=random).map(|number| random_like(&own, number, run.seed));
         all.extend(std::iter::once((name.clone(), own.clone())).chain(random));
     }
@@ -92,15 +92,18 @@ pub fn unit_direction(stored: (&RunArgs, &CompatArgs), model: &Model, name: &Str
     }
 }
 
-/// What one name stands for.
-fn by_layer(
+/// What one name stands for that the option `flag` gives, at some layers or at all that are there, as in [`with_random`].
+///
+/// # Errors
+/// A direction that is not there, and those of [`check_records`].
+pub fn by_layer(
+    flag: &str,
     (run, compat): (&RunArgs, &CompatArgs),
     model: &Model,
-    name: &str,
-    layers: Option<&[usize]>,
+    (name, layers): (&str, Option<&[usize]>),
 ) -> Result<ByLayer> {
     let (folder, config) = (run.folder(&model.name), &model.config);
-    let stored = list(&folder).context("--directions: fit directions first (actpatch fit-directions)")?;
+    let stored = list(&folder).with_context(|| format!("{flag}: fit directions first (actpatch fit-directions)"))?;
     let read = |names: &[DirectionName]| -> Result<Vec<Arc<Matrix>>> {
         check_records(run, compat, &folder, names, model)?;
         let one = |name| Ok(Arc::new(Direction::read(&folder, name, config.d_model)?.unit_columns()));
@@ -116,12 +119,12 @@ fn by_layer(
     if own.is_empty() {
         let known: BTreeSet<String> = stored.iter().map(family).collect();
         let known = if known.is_empty() { "none".to_owned() } else { Vec::from_iter(known).join(", ") };
-        bail!("--directions: {name} is not in {}; there: {known}", folder.display());
+        bail!("{flag}: {name} is not in {}; there: {known}", folder.display());
     }
     let one = |layer: &usize| {
         own.get(layer)
             .cloned()
-            .with_context(|| format!("--directions: {name} has no layer {layer}; fit it with --layers {layer}"))
+            .with_context(|| format!("{flag}: {name} has no layer {layer}; fit it with --layers {layer}"))
     };
     let names: Vec<DirectionName> = match layers {
         None => own.values().cloned().collect(),

@@ -6,6 +6,7 @@ use super::run::Prefix;
 use super::{AnswerColumns, Engine, EngineError, Intervention, Layout, Run, Site};
 use crate::backend::Backend;
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 /// Which logits a pass ends with.
 pub enum Output<'a, B: Backend> {
@@ -64,6 +65,21 @@ impl<B: Backend> Engine<B> {
         prefix: &[usize],
         output: Output<'_, B>,
     ) -> Result<Run<B>, EngineError> {
+        self.run_edited(sequences, |_| Vec::new(), capture, prefix, output)
+    }
+
+    /// As [`Engine::run`], with interventions: `edits` gives those of a range of sequences, as rows of a batch of their own.
+    pub(super) fn run_edited<'i>(
+        &self,
+        sequences: &[Vec<u32>],
+        edits: impl Fn(Range<usize>) -> Vec<Intervention<'i, B>>,
+        capture: &[Site],
+        prefix: &[usize],
+        output: Output<'_, B>,
+    ) -> Result<Run<B>, EngineError>
+    where
+        B: 'i,
+    {
         self.check_sequences(sequences)?;
         let mut parts = Vec::new();
         let mut first = 0;
@@ -75,7 +91,7 @@ impl<B: Backend> Engine<B> {
                 end += 1;
             }
             let prefix = prefix.get(first..end).unwrap_or(&[]);
-            match self.pass_over(&sequences[first..end], capture, &[], prefix, output) {
+            match self.pass_over(&sequences[first..end], capture, &edits(first..end), prefix, output) {
                 Ok(part) => {
                     parts.push(part);
                     first = end;

@@ -239,6 +239,18 @@ impl Baselines {
         }
     }
 
+    /// Do the clean and the corrupted run lie further apart than `share` of the mean size of the clean prompts' values? What
+    /// is less may be rounding, where both runs have the same tokens.
+    pub fn apart(&self, metric: Metric, share: f64) -> bool {
+        let values = match metric {
+            Metric::ProbDiff => &self.clean.probability_differences,
+            Metric::LogProb | Metric::LogProbNoising => &self.clean.log_probabilities,
+            _ => &self.clean.logit_differences,
+        };
+        let size = mean_over(values, |value| value.abs());
+        (self.level(metric, &self.clean) - self.level(metric, &self.corrupted)).abs() > share * size
+    }
+
     /// What a metric normalises; of [`Metric::SignFlip`] the metric itself.
     fn level(&self, metric: Metric, scores: &Scores) -> f64 {
         match metric {
@@ -332,6 +344,15 @@ mod tests {
         assert_eq!(Metric::ALL.map(|metric| one_sided.defined(metric)), [true, true, false, true, true, true, true]);
         let same = Baselines { corrupted: b.clean.clone(), ..baselines() };
         assert_eq!(Metric::ALL.map(|metric| same.defined(metric)), [false, false, false, true, false, false, false]);
+    }
+
+    #[test]
+    fn rounding_is_no_effect() {
+        let by = |change: f64| Baselines { corrupted: scores(&[3.0 + change, 1.0, 3.0, 1.0]), ..baselines() };
+        for metric in [Metric::LogitDiffNoising, Metric::LogProbNoising] {
+            assert!(by(1e-6).defined(metric) && !by(1e-6).apart(metric, 1e-4));
+            assert!(by(-1e-2).apart(metric, 1e-4) && !by(0.0).apart(metric, 0.0));
+        }
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub use forward::{Output, Resume};
 pub use intervention::{Intervention, Op, Part, Patch, Source};
 pub use layout::Layout;
 pub use metrics::{Baselines, Metric, Mode, Scores};
-pub use paired::{PairedRun, PatchPositions, PatchedRow};
+pub use paired::{PairedRun, Pairs, PatchPositions, PatchedRow};
 pub use plan::{Cell, Change, Edit, Needs, Places, Plan, Step, Values};
 pub use readout::{FrozenNorm, ReadDirections, norm_scale};
 pub use run::{Logits, Run};

@@ -1,9 +1,12 @@
 //! Clean and corrupted prompts as one fused batch, and the rows and patches that cells of a sweep are made of.
 
 use super::metrics::{AnswerIndices, Baselines, Metric, Mode, Scores};
-use super::{AnswerColumns, Engine, EngineError, Output, Patch, Run, Site};
+use super::plan::Groups;
+use super::site::Entry;
+use super::{AnswerColumns, Cell, Engine, EngineError, Output, Patch, Run, Site, Values};
 use crate::backend::Backend;
 use crate::types::{Matrix, PairedPrompts};
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// Which positions a cell patches.
@@ -49,12 +52,113 @@ pub(super) fn sides(prompts: &PairedPrompts, prompt: usize, mode: Mode) -> (usiz
     }
 }
 
+/// Two runs that are compared: a dataset's clean and corrupted prompts, or its clean prompts and their twins, which are
+/// the same prompts with some edits.
+///
+/// Twins stand where corrupted prompts do, as sequences of their own. Values go from them to the clean run alone: a patched
+/// row of a twin would need the edits again.
+#[derive(Debug, Clone)]
+pub struct Pairs<'a> {
+    /// The prompts.
+    pub prompts: Cow<'a, PairedPrompts>,
+    /// The edits that make the twins.
+    pub twin: Option<Cell>,
+}
+
+/// From where on the two runs of a prompt can differ.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Difference {
+    pub(super) entry: Entry,
+    pub(super) position: usize,
+}
+
+impl<'a> From<&'a PairedPrompts> for Pairs<'a> {
+    fn from(prompts: &'a PairedPrompts) -> Self {
+        Self { prompts: Cow::Borrowed(prompts), twin: None }
+    }
+}
+
+impl From<PairedPrompts> for Pairs<'static> {
+    fn from(prompts: PairedPrompts) -> Self {
+        Self { prompts: Cow::Owned(prompts), twin: None }
+    }
+}
+
+impl<'a> From<&'a Pairs<'_>> for Pairs<'a> {
+    fn from(pairs: &'a Pairs<'_>) -> Self {
+        Self { prompts: Cow::Borrowed(&pairs.prompts), twin: pairs.twin.clone() }
+    }
+}
+
+impl Pairs<'_> {
+    /// The clean prompts of a dataset and their twins, made by the edits of `twin`.
+    ///
+    /// # Errors
+    /// [`EngineError::Mismatch`] for values that come from a run: edits of twins have zero or given rows.
+    pub fn twins(prompts: &PairedPrompts, twin: Cell) -> Result<Pairs<'static>, EngineError> {
+        let from_run = |values: Option<&Values>| matches!(values, Some(Values::OtherRun | Values::OwnRun));
+        if let Some(edit) = twin.edits.iter().find(|edit| from_run(edit.values())) {
+            return Err(EngineError::Mismatch {
+                what: format!("values at {} of the clean prompts' twins", edit.site),
+                expected: "zero or given rows".into(),
+                found: "those of a run".into(),
+            });
+        }
+        let n = prompts.clean.len();
+        let twice = || prompts.clean.iter().chain(&prompts.clean);
+        let prompts = PairedPrompts {
+            texts: twice().map(|&sequence| prompts.texts[sequence].clone()).collect(),
+            sequences: twice().map(|&sequence| prompts.sequences[sequence].clone()).collect(),
+            clean: (0..n).collect(),
+            corrupted: (n..2 * n).collect(),
+            ..prompts.clone()
+        };
+        Ok(Pairs { prompts: Cow::Owned(prompts), twin: Some(twin) })
+    }
+
+    /// The first position at which the runs of a prompt can differ; its length if they cannot.
+    pub fn first_difference(&self, prompt: usize) -> usize {
+        let Some(twin) = &self.twin else { return self.prompts.first_difference(prompt) };
+        let len = self.prompts.sequences[self.prompts.clean[prompt]].len();
+        twin.edits.iter().flat_map(|edit| edit.places.of(prompt, len)).min().unwrap_or(len)
+    }
+
+    /// The same, and the place of the stack.
+    pub(super) fn difference(&self, prompt: usize, n_layers: usize) -> Difference {
+        let start = Entry { layer: 0, behind_attention: false };
+        let entry = self.twin.as_ref().map_or(start, |twin| twin.entry(n_layers));
+        Difference { entry, position: self.first_difference(prompt) }
+    }
+
+    /// Runs all sequences, the twins with their edits.
+    fn run<B: Backend>(
+        &self,
+        engine: &Engine<B>,
+        sites: &[Site],
+        keep: &[usize],
+        output: Output<'_, B>,
+    ) -> Result<Run<B>, EngineError> {
+        let (prompts, config) = (&self.prompts, engine.config());
+        let Some(twin) = &self.twin else { return engine.run(&prompts.sequences, sites, keep, output) };
+        twin.edits.iter().try_for_each(|edit| edit.check(config))?;
+        let mut groups = Groups::default();
+        for (prompt, &row) in prompts.corrupted.iter().enumerate() {
+            let len = prompts.sequences[row].len();
+            twin.edits.iter().try_for_each(|edit| edit.places.check(&prompts.name, prompt, len))?;
+            groups.add_twin(twin, (row, prompt), (len, config.n_layers))?;
+        }
+        let uploaded = groups.upload(engine)?;
+        let edits = |rows| groups.interventions(None, &uploaded, rows);
+        engine.run_edited(&prompts.sequences, edits, sites, keep, output)
+    }
+}
+
 /// A row of a batch, as (sequence, first computed position), and its patches.
 pub type PatchedRow = ((usize, usize), Vec<Patch>);
 
 /// A dataset run through a model once: its clean and corrupted prompts share one batch of distinct rows.
 pub struct PairedRun<B: Backend> {
-    prompts: PairedPrompts,
+    pairs: Pairs<'static>,
     run: Run<B>,
     columns: AnswerColumns<B>,
     answers: AnswerIndices,
@@ -83,14 +187,17 @@ impl<B: Backend> PairedRun<B> {
     /// behind.
     ///
     /// # Errors
-    /// Those of [`Engine::run`], clean and corrupted prompts of different lengths, positions outside a prompt.
+    /// Those of [`Engine::run`], clean and corrupted prompts of different lengths, positions outside a prompt, edits of
+    /// twins that do not fit their site.
     pub fn new(
         engine: &Engine<B>,
-        prompts: PairedPrompts,
+        pairs: impl Into<Pairs<'static>>,
         sites: &[Site],
         positions: &[PatchPositions],
         with_probabilities: bool,
     ) -> Result<Self, EngineError> {
+        let pairs = pairs.into();
+        let prompts = &pairs.prompts;
         for (prompt, (&clean, &corrupted)) in prompts.clean.iter().zip(&prompts.corrupted).enumerate() {
             let (clean, corrupted) = (&prompts.sequences[clean], &prompts.sequences[corrupted]);
             if clean.len() != corrupted.len() {
@@ -102,11 +209,11 @@ impl<B: Backend> PairedRun<B> {
             }
             positions.iter().try_for_each(|wanted| wanted.check(&prompts.name, prompt, clean.len()))?;
         }
-        let keep = kept_positions(&prompts, positions);
-        let (tokens, answers) = index_answers(&prompts);
+        let keep = kept_positions(&pairs, positions);
+        let (tokens, answers) = index_answers(prompts);
         let columns = engine.answer_columns(&tokens)?;
         let output = answer_output(&columns, with_probabilities);
-        let run = engine.run(&prompts.sequences, sites, &keep, output)?;
+        let run = pairs.run(engine, sites, &keep, output)?;
         let logits = run.logits().ok_or_else(|| EngineError::NotCaptured { site: "answer logits".into() })?;
         let of = |sequences: &[usize]| {
             let picked = pick_rows(logits, sequences);
@@ -117,12 +224,17 @@ impl<B: Backend> PairedRun<B> {
             corrupted: of(&prompts.corrupted),
             positive: prompts.positive.clone(),
         };
-        Ok(Self { prompts, run, columns, answers, baselines })
+        Ok(Self { pairs, run, columns, answers, baselines })
     }
 
-    /// The prompts.
+    /// The prompts; where corrupted ones are twins, as [`Pairs::twins`] lists them.
     pub fn prompts(&self) -> &PairedPrompts {
-        &self.prompts
+        &self.pairs.prompts
+    }
+
+    /// The prompts, and what makes twins of the corrupted ones.
+    pub fn pairs(&self) -> &Pairs<'static> {
+        &self.pairs
     }
 
     /// The run over the distinct sequences.
@@ -152,12 +264,12 @@ impl<B: Backend> PairedRun<B> {
 
     /// The sequences of a prompt: of the run that is patched, and of the other one, which new values come from.
     pub fn sides(&self, prompt: usize, mode: Mode) -> (usize, usize) {
-        sides(&self.prompts, prompt, mode)
+        sides(self.prompts(), prompt, mode)
     }
 
     /// Number of prompts.
     pub fn n_prompts(&self) -> usize {
-        self.prompts.clean.len()
+        self.prompts().clean.len()
     }
 
     /// A patch of the residual of `prompt` in front of `layer` (`n_layers`: behind the last block), clean into corrupted:
@@ -173,11 +285,11 @@ impl<B: Backend> PairedRun<B> {
         layer: usize,
         n_layers: usize,
     ) -> Result<Option<PatchedRow>, EngineError> {
-        let (own, other) = sides(&self.prompts, prompt, Mode::Denoising);
+        let (own, other) = sides(self.prompts(), prompt, Mode::Denoising);
         let len = self.run.layout().len(own);
         let Range { mut start, end } = positions.range(len);
         if positions == PatchPositions::All {
-            start = self.prompts.first_difference(prompt).min(len - 1);
+            start = self.pairs.first_difference(prompt).min(len - 1);
         }
         if layer == n_layers {
             start = start.max(len - 1);
@@ -197,7 +309,7 @@ impl<B: Backend> PairedRun<B> {
     ) -> Result<Matrix, EngineError> {
         let (backend, d_model) = (engine.backend(), engine.config().d_model);
         let tokens = self
-            .prompts
+            .prompts()
             .clean
             .iter()
             .zip(positions)
@@ -223,14 +335,15 @@ fn pick_rows(logits: &super::Logits, rows: &[usize]) -> super::Logits {
 }
 
 /// How many first positions of every sequence keep their keys: up to the latest start of a row patched there.
-fn kept_positions(prompts: &PairedPrompts, positions: &[PatchPositions]) -> Vec<usize> {
+fn kept_positions(pairs: &Pairs<'_>, positions: &[PatchPositions]) -> Vec<usize> {
+    let prompts = &pairs.prompts;
     let mut keep = vec![0; prompts.sequences.len()];
     for (prompt, (&clean, &corrupted)) in prompts.clean.iter().zip(&prompts.corrupted).enumerate() {
         for wanted in positions {
             let start = match wanted {
                 PatchPositions::One(position) => *position,
                 PatchPositions::Last => usize::MAX,
-                PatchPositions::All => prompts.first_difference(prompt),
+                PatchPositions::All => pairs.first_difference(prompt),
             };
             for sequence in [clean, corrupted] {
                 keep[sequence] = keep[sequence].max(start.min(prompts.sequences[sequence].len() - 1));

@@ -6,7 +6,7 @@
 use super::chunks::{Progress, patch_dataset};
 use super::component::Component;
 use crate::backend::Backend;
-use crate::engine::{Baselines, Cell, Edit, Engine, EngineError, Metric, Mode, Part, PatchPositions, Site};
+use crate::engine::{Baselines, Cell, Edit, Engine, EngineError, Metric, Mode, Pairs, Part, PatchPositions, Site};
 use crate::model::ModelConfig;
 use crate::types::PairedPrompts;
 use std::collections::{BTreeMap, BTreeSet};
@@ -136,15 +136,16 @@ pub fn common_length(prompts: &PairedPrompts) -> Result<usize, EngineError> {
 ///
 /// # Errors
 /// Those of [`map_values`].
-pub fn activation_maps<B: Backend, E: From<EngineError> + Send>(
+pub fn activation_maps<'p, B: Backend, E: From<EngineError> + Send>(
     engine: &Engine<B>,
-    prompts: &PairedPrompts,
+    pairs: impl Into<Pairs<'p>>,
     kinds: &[MapKind],
     metrics: &[Metric],
     budget: usize,
     told: impl FnMut(f64) -> Result<(), E> + Send,
 ) -> Result<(Baselines, Vec<ActivationMap>), E> {
-    let length = map_length(prompts, kinds)?;
+    let pairs = pairs.into();
+    let length = map_length(&pairs.prompts, kinds)?;
     let (mut maps, mut places) = (Vec::new(), Vec::new());
     for &kind in kinds {
         for &metric in metrics {
@@ -154,7 +155,7 @@ pub fn activation_maps<B: Backend, E: From<EngineError> + Send>(
             maps.push(ActivationMap { kind, metric, shape, values: Vec::new() });
         }
     }
-    let (baselines, values) = map_values(engine, prompts, &places, budget, told)?;
+    let (baselines, values) = map_values(engine, &pairs, &places, budget, told)?;
     let mut values = values.into_iter();
     for map in &mut maps {
         map.values = values.by_ref().take(map.shape.iter().product()).collect();
@@ -179,16 +180,17 @@ pub struct MapPlace {
 /// # Errors
 /// Those of the engine and of `told`, prompts of unequal length for a map by position, a site that the model lacks, a place
 /// outside its map.
-pub fn map_values<B: Backend, E: From<EngineError> + Send>(
+pub fn map_values<'p, B: Backend, E: From<EngineError> + Send>(
     engine: &Engine<B>,
-    prompts: &PairedPrompts,
+    pairs: impl Into<Pairs<'p>>,
     places: &[MapPlace],
     budget: usize,
     mut told: impl FnMut(f64) -> Result<(), E> + Send,
 ) -> Result<(Baselines, Vec<f64>), E> {
+    let pairs = pairs.into();
     let kinds: BTreeSet<MapKind> = places.iter().map(|place| place.kind).collect();
     let kinds: Vec<MapKind> = kinds.into_iter().collect();
-    let length = map_length(prompts, &kinds)?;
+    let length = map_length(&pairs.prompts, &kinds)?;
     let mut metrics: Vec<Metric> = Vec::new();
     // The places that a cell gives values to.
     let (mut cells, mut served) = (Vec::new(), Vec::<Vec<usize>>::new());
@@ -217,7 +219,7 @@ pub fn map_values<B: Backend, E: From<EngineError> + Send>(
         }
     }
     let mut values = vec![f64::NAN; places.len()];
-    let baselines = patch_dataset(engine, prompts, &cells, &metrics, budget, |progress: Progress<'_>| {
+    let baselines = patch_dataset(engine, &pairs, &cells, &metrics, budget, |progress: Progress<'_>| {
         for (cell, scores) in &progress.finished {
             for &number in &served[*cell] {
                 values[number] = progress.baselines.evaluate(places[number].metric, scores);

@@ -8,10 +8,12 @@ use super::devices::{locked, on_every_device};
 use crate::backend::Backend;
 use crate::directions::embedding_positions;
 use crate::engine::{
-    Baselines, Cell, Engine, EngineError, Metric, Needs, Output, PairedRun, PatchPositions, Plan, Scores, Site, Step,
+    Baselines, Cell, Engine, EngineError, Metric, Needs, Output, PairedRun, Pairs, PatchPositions, Plan, Scores, Site,
+    Step,
 };
 use crate::model::ModelConfig;
 use crate::types::{Matrix, PairedPrompts};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -36,14 +38,12 @@ pub struct Kept<'a> {
 
 /// Bytes that one prompt of a run needs: captured sites, keys and values in front of the patched positions, and the
 /// values a patched row has at any one time.
-fn prompt_bytes(config: &ModelConfig, prompts: &PairedPrompts, prompt: usize, kept: Kept<'_>) -> usize {
-    let clean = &prompts.sequences[prompts.clean[prompt]];
-    let corrupted = &prompts.sequences[prompts.corrupted[prompt]];
-    let first_difference = clean.iter().zip(corrupted).take_while(|(a, b)| a == b).count();
+fn prompt_bytes(config: &ModelConfig, pairs: &Pairs<'_>, prompt: usize, kept: Kept<'_>) -> usize {
+    let clean = &pairs.prompts.sequences[pairs.prompts.clean[prompt]];
     let start = |positions: &PatchPositions| match positions {
         PatchPositions::One(position) => *position,
         PatchPositions::Last => clean.len(),
-        PatchPositions::All => first_difference,
+        PatchPositions::All => pairs.first_difference(prompt),
     };
     let prefix = kept.positions.iter().map(start).max().unwrap_or(0);
     let width = |site: &Site| match site {
@@ -53,7 +53,9 @@ fn prompt_bytes(config: &ModelConfig, prompts: &PairedPrompts, prompt: usize, ke
     let captured: usize = kept.sites.iter().map(width).sum();
     let passing = config.passing_values();
     let key_values = 2 * config.n_layers * config.n_kv_heads * config.d_head;
-    4 * (clean.len() * (captured + passing) + prefix * key_values)
+    // Corrupted prompts are the others' clean ones; twins are runs of their own.
+    let runs = if pairs.twin.is_some() { 2 } else { 1 };
+    4 * runs * (clean.len() * (captured + passing) + prefix * key_values)
 }
 
 /// Consecutive prompts in stretches that keep at most `budget` bytes and hold a multiple of `multiple` prompts each (the
@@ -61,21 +63,22 @@ fn prompt_bytes(config: &ModelConfig, prompts: &PairedPrompts, prompt: usize, ke
 ///
 /// # Errors
 /// [`EngineError::Memory`] when `multiple` prompts need more than the budget.
-pub fn stretches(
+pub fn stretches<'p>(
     config: &ModelConfig,
-    prompts: &PairedPrompts,
+    pairs: impl Into<Pairs<'p>>,
     kept: Kept<'_>,
     multiple: usize,
     budget: usize,
 ) -> Result<Vec<Range<usize>>, EngineError> {
-    let n_prompts = prompts.clean.len();
+    let pairs = pairs.into();
+    let n_prompts = pairs.prompts.clean.len();
     let mut all: Vec<Range<usize>> = Vec::new();
     let mut bytes = 0;
     for first in (0..n_prompts).step_by(multiple.max(1)) {
         let group = first..(first + multiple.max(1)).min(n_prompts);
-        let needed: usize = group.clone().map(|prompt| prompt_bytes(config, prompts, prompt, kept)).sum();
+        let needed: usize = group.clone().map(|prompt| prompt_bytes(config, &pairs, prompt, kept)).sum();
         if needed > budget {
-            let what = format!("prompts {} to {} of {}", group.start, group.end - 1, prompts.name);
+            let what = format!("prompts {} to {} of {}", group.start, group.end - 1, pairs.prompts.name);
             return Err(EngineError::Memory { what, needed, budget });
         }
         match all.last_mut() {
@@ -95,6 +98,12 @@ pub fn stretches(
 /// The prompts of a range as a dataset of their own.
 pub fn part(prompts: &PairedPrompts, range: Range<usize>) -> PairedPrompts {
     chosen(prompts, &range.collect::<Vec<_>>())
+}
+
+/// The same of pairs.
+pub fn part_of_pairs(pairs: &Pairs<'_>, range: Range<usize>) -> Pairs<'static> {
+    let twin = pairs.twin.as_ref().map(|twin| twin.part(&range));
+    Pairs { prompts: Cow::Owned(part(&pairs.prompts, range)), twin }
 }
 
 /// Some prompts, by number, as a dataset of their own.
@@ -173,23 +182,24 @@ pub struct Progress<'a> {
 ///
 /// # Errors
 /// Those of [`Plan::new`], [`Plan::run`], [`PairedRun::new`], [`stretches`] and of `told`.
-pub fn patch_dataset<B: Backend, E: From<EngineError> + Send>(
+pub fn patch_dataset<'p, B: Backend, E: From<EngineError> + Send>(
     engine: &Engine<B>,
-    prompts: &PairedPrompts,
+    pairs: impl Into<Pairs<'p>>,
     cells: &[Cell],
     metrics: &[Metric],
     budget: usize,
     told: impl FnMut(Progress<'_>) -> Result<(), E> + Send,
 ) -> Result<Baselines, E> {
+    let pairs = pairs.into();
     if cells.is_empty() || engine.with_its_peers().len() == 1 {
-        return patch_share(engine, prompts, cells, metrics, budget, told);
+        return patch_share(engine, &pairs, cells, metrics, budget, told);
     }
     let all = Mutex::new((no_baselines(), 0.0, told));
     on_every_device(engine, cells.len(), |engine, numbers| -> Result<(), E> {
         let own: Vec<Cell> = numbers.iter().map(|&number| cells[number].clone()).collect();
         let weight = own.len() as f64 / cells.len() as f64;
         let mut before = 0.0;
-        let baselines = patch_share(engine, prompts, &own, metrics, budget, |progress| {
+        let baselines = patch_share(engine, &pairs, &own, metrics, budget, |progress| {
             let (_, share, told) = &mut *locked(&all);
             *share += weight * (progress.share - before);
             before = progress.share;
@@ -228,16 +238,17 @@ fn no_baselines() -> Baselines {
 }
 
 /// As [`patch_dataset`], on one device.
-pub(super) fn patch_share<B: Backend, E: From<EngineError>>(
+pub(super) fn patch_share<'p, B: Backend, E: From<EngineError>>(
     engine: &Engine<B>,
-    prompts: &PairedPrompts,
+    pairs: impl Into<Pairs<'p>>,
     cells: &[Cell],
     metrics: &[Metric],
     budget: usize,
     mut told: impl FnMut(Progress<'_>) -> Result<(), E>,
 ) -> Result<Baselines, E> {
+    let pairs = pairs.into();
     let Needs { sites, positions } = Needs::of(cells, engine.config().n_layers);
-    let ranges = stretches(engine.config(), prompts, Kept { sites: &sites, positions: &positions }, 1, budget)?;
+    let ranges = stretches(engine.config(), &pairs, Kept { sites: &sites, positions: &positions }, 1, budget)?;
     let size = if ranges.len() == 1 { PORTION } else { PORTION_OF_STRETCHES };
     let portions = cells.len().div_ceil(size).max(1);
     let mut baselines = no_baselines();
@@ -252,13 +263,13 @@ pub(super) fn patch_share<B: Backend, E: From<EngineError>>(
                 // The only stretch serves every portion.
                 Some(paired) if ranges.len() == 1 => paired,
                 _ => {
-                    let part = part(prompts, range.clone());
+                    let part = part_of_pairs(&pairs, range.clone());
                     PairedRun::new(engine, part, &sites, &positions, metrics.iter().any(|m| m.needs_probabilities()))?
                 }
             };
             baselines = joined_baselines(vec![baselines, paired.baselines().clone()]);
             let members: Vec<Cell> = members.iter().map(|cell| cell.part(range)).collect();
-            let plan = Plan::new(engine.config(), paired.prompts(), &members, engine.max_tokens())?;
+            let plan = Plan::new(engine.config(), paired.pairs(), &members, engine.max_tokens())?;
             let last = number + 1 == ranges.len();
             let found = plan.run(engine, &paired, metrics, |step: Step<'_>| {
                 let share = (number as f64 + step.share) / ranges.len() as f64;

@@ -6,9 +6,9 @@
 //! the residual stream half way (nostalgebraist 2020), here through the same frozen norm.
 
 use super::activation_maps::common_length;
-use super::chunks::{Kept, part, stretches};
+use super::chunks::{Kept, part, part_of_pairs, stretches};
 use crate::backend::Backend;
-use crate::engine::{Engine, EngineError, FrozenNorm, PairedRun, Site};
+use crate::engine::{Engine, EngineError, FrozenNorm, PairedRun, Pairs, Site};
 use crate::model::ModelConfig;
 use crate::types::{Matrix, PairedPrompts};
 use std::fmt;
@@ -191,14 +191,14 @@ pub struct Attribution {
 ///
 /// # Errors
 /// Those of the engine, prompts of unequal length for maps by position.
-pub fn logit_attribution<B: Backend>(
+pub fn logit_attribution<'p, B: Backend>(
     engine: &Engine<B>,
-    prompts: &PairedPrompts,
+    pairs: impl Into<Pairs<'p>>,
     maps: &[LogitMap],
     of: Attributed,
     budget: usize,
 ) -> Result<Vec<Attribution>, EngineError> {
-    attribution(engine, prompts, maps, (of, None), budget)
+    attribution(engine, &pairs.into(), maps, (of, None), budget)
 }
 
 /// The same of what is written along a direction, `d_model` values, which is turned round in negative prompts: where a
@@ -206,26 +206,26 @@ pub fn logit_attribution<B: Backend>(
 ///
 /// # Errors
 /// As [`logit_attribution`], and a direction of another width.
-pub fn direction_attribution<B: Backend>(
+pub fn direction_attribution<'p, B: Backend>(
     engine: &Engine<B>,
-    prompts: &PairedPrompts,
+    pairs: impl Into<Pairs<'p>>,
     maps: &[LogitMap],
     of: Attributed,
     direction: &[f32],
     budget: usize,
 ) -> Result<Vec<Attribution>, EngineError> {
     engine.check_width(direction.len())?;
-    attribution(engine, prompts, maps, (of, Some(direction)), budget)
+    attribution(engine, &pairs.into(), maps, (of, Some(direction)), budget)
 }
 
 fn attribution<B: Backend>(
     engine: &Engine<B>,
-    prompts: &PairedPrompts,
+    pairs: &Pairs<'_>,
     maps: &[LogitMap],
     (of, along): (Attributed, Option<&[f32]>),
     budget: usize,
 ) -> Result<Vec<Attribution>, EngineError> {
-    let config = engine.config();
+    let (config, prompts) = (engine.config(), &pairs.prompts);
     let length = if maps.iter().any(|map| map.by_position()) { common_length(prompts)? } else { 0 };
     let mut sites: Vec<Site> = maps.iter().flat_map(|map| map.sites(config)).collect();
     sites.push(Site::resid(config.n_layers, config.n_layers));
@@ -239,8 +239,8 @@ fn attribution<B: Backend>(
         })
         .collect();
     let norm = engine.frozen_norm()?;
-    for range in stretches(config, prompts, Kept { sites: &sites, positions: &[] }, 1, budget)? {
-        let paired = PairedRun::new(engine, part(prompts, range), &sites, &[], false)?;
+    for range in stretches(config, pairs, Kept { sites: &sites, positions: &[] }, 1, budget)? {
+        let paired = PairedRun::new(engine, part_of_pairs(pairs, range), &sites, &[], false)?;
         for &(clean, sign) in of.runs() {
             let reader = Reader::new(engine, &paired, &norm, (clean, along))?;
             for attribution in &mut found {

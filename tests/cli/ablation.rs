@@ -123,6 +123,114 @@ fn only_the_wanted_prompts_are_ablated() {
     assert_eq!(rows(&kept)[0]["positions"], "ADJ+VRB (kept: COMMA)");
 }
 
+/// The map of this name.
+#[track_caller]
+fn map<'a>(found: &'a Value, file: &str) -> &'a Value {
+    let maps = found[0]["maps"].as_array().unwrap();
+    maps.iter().find(|map| map["file"] == file).unwrap_or_else(|| panic!("{file} in {maps:?}"))
+}
+
+fn values(map: &Value, unit: &str) -> Vec<f64> {
+    map[unit].as_array().unwrap().iter().map(|value| value.as_f64().unwrap()).collect()
+}
+
+/// One direction at one layer and one position.
+const ABLATED: [&str; 6] =
+    ["--ablate", "das_simple_train_ADJ_layer1", "--ablate-layers", "1", "--ablate-positions", "ADJ"];
+
+#[test]
+fn activations_of_the_ablated_run_are_patched_into_the_clean_one() {
+    let data = fitted();
+    let maps = ["activation-patching-maps", "--maps", "z,resid_pre"];
+    let command = [&maps[..], &ABLATED].concat();
+    let plan = run_in(data.path(), &[&command[..], &["--dry-run"]].concat()).success();
+    assert!(plan.stdout.contains("logit_diff_noising") && plan.stdout.contains("FLOP"), "{}", plan.stdout);
+    let found = run_in(data.path(), &[&command[..], &["--json"]].concat()).success().json();
+    let stem = "activation_patching_ablated_das_simple_train_ADJ_layer1_at_1_zero_ADJ_logit_diff_noising_simple_plain";
+    let resid = map(&found, &format!("{stem}_resid_pre"));
+    let (length, percent) = (resid["shape"][1].as_u64().unwrap() as usize, values(resid, "percent"));
+    // In front of the ablation both runs are the same; where it acts, its place holds all of its effect.
+    assert!(percent[..length].iter().all(|value| *value == 0.0), "{percent:?}");
+    let ablated: Vec<f64> = percent[length..2 * length].iter().copied().filter(|value| *value != 0.0).collect();
+    assert!(ablated.len() == 1 && (ablated[0] + 100.0).abs() < 1e-2, "{ablated:?}");
+    assert!(values(map(&found, &format!("{stem}_z")), "percent").iter().any(|value| *value < -5.0));
+    assert!(data.path().join(format!("demo/{stem}_z.png")).is_file());
+    // Another ablation has cells of its own, and so have the corrupted prompts.
+    let done = || {
+        let status = run_in(data.path(), &["status", "--json"]).success().json();
+        status[0]["done"].as_u64().unwrap() as usize
+    };
+    let cells = percent.len() + 16;
+    assert_eq!(done(), cells);
+    let mean = [&command[..], &["--ablate-method", "mean_over_places", "--json"]].concat();
+    let mean = run_in(data.path(), &mean).success().json();
+    assert_ne!(values(map(&mean, &format!("{}_z", stem.replace("zero", "mean_over_places"))), "percent")[4], 0.0);
+    assert_eq!(done(), 2 * cells);
+    let corrupted = [&maps[..], &["--metrics", "logit_diff_noising", "--json"]].concat();
+    let corrupted = run_in(data.path(), &corrupted).success().json();
+    assert_ne!(
+        map(&corrupted, "activation_patching_logit_diff_noising_simple_plain_z")["percent"],
+        map(&found, &format!("{stem}_z"))["percent"]
+    );
+    assert_eq!(done(), 3 * cells);
+    let again = run_in(data.path(), &command).success();
+    assert!(again.stderr.contains("2 maps exist already"), "{}", again.stderr);
+    // The same in shards.
+    let shared = fitted();
+    for shard in ["0/2", "1/2"] {
+        run_in(shared.path(), &[&command[..], &["--shard", shard]].concat()).success();
+    }
+    run_in(shared.path(), &["merge"]).success();
+    run_in(shared.path(), &command).success();
+    let read = |data: &Path| std::fs::read(data.join(format!("demo/{stem}_resid_pre.npy"))).unwrap();
+    assert_eq!(read(shared.path()), read(data.path()));
+}
+
+#[test]
+fn what_writes_the_effect_of_an_ablation_adds_up_to_it() {
+    let data = fitted();
+    let attributed = [&["logit-attribution", "--maps", "layers,heads", "--json"][..], &ABLATED].concat();
+    let attributed = run_in(data.path(), &attributed).success().json();
+    let stem = "logit_attribution_ablated_das_simple_train_ADJ_layer1_at_1_zero_ADJ_difference_simple_plain";
+    let sum: f64 = values(map(&attributed, &format!("{stem}_layers")), "logits").iter().sum();
+    let ablation = ["ablation", "--directions", "das_simple_train_ADJ_layer1", "--layers", "1", "--positions", "ADJ"];
+    let ablation = run_in(data.path(), &[&ablation[..], &["--random", "0", "--json"]].concat()).success().json();
+    let difference = |column| number(&ablation, &[("prompts", "all")], column);
+    let expected = difference("logit_diff_clean") - difference("logit_diff");
+    assert!(expected > 0.1 && (sum - expected).abs() < 1e-4, "{sum} {expected}");
+    let along = [&["logit-attribution", "--maps", "heads", "--along", "pca_simple_train_ADJ_layer2"][..], &ABLATED];
+    let along = run_in(data.path(), &along.concat()).success();
+    assert!(along.stdout.contains("direction_attribution_pca_simple_train_ADJ_layer2_ablated_das"), "{}", along.stdout);
+}
+
+#[test]
+fn what_the_clean_run_cannot_be_compared_with_is_named() {
+    let data = fitted();
+    let fails = |command: &str, arguments: &[&str], code: i32, words: &[&str]| {
+        run_in(data.path(), &[&[command], arguments].concat()).fails(code, words);
+    };
+    let ablate = |rest: &[&'static str]| [&["--ablate", "das_simple_train_ADJ_layer1"], rest].concat();
+    for command in ["activation-patching-maps", "logit-attribution"] {
+        fails(command, &["--ablate", "das_absent_ADJ"], 1, &["--ablate: das_absent_ADJ is not in"]);
+        fails(command, &["--ablate", "das_simple_train_ADJ_layer9"], 1, &["das_simple_train_ADJ_layer9"]);
+        fails(command, &ablate(&["--ablate-layers", "9"]), 1, &["--ablate-layers: 9 is outside 0..4"]);
+        fails(command, &ablate(&["--ablate-positions", "XYZ"]), 1, &["--ablate-positions: ", "XYZ"]);
+        fails(command, &ablate(&["--ablate-positions", "99"]), 1, &["--ablate-positions: ", "found 99"]);
+        fails(command, &ablate(&["--ablate-method", "corrupted"]), 1, &["--ablate-method: ", "found corrupted"]);
+        fails(command, &ablate(&["--ablate-method", "median"]), 2, &["expected one of zero, mean"]);
+        let late = ablate(&["--ablate-layers", "4", "--ablate-positions", "ADJ"]);
+        fails(command, &late, 1, &["--ablate: ", "never fires"]);
+        fails(command, &["--ablate-layers", "1"], 2, &["--ablate"]);
+        fails(command, &["--ablate-method", "mean"], 2, &["--ablate"]);
+    }
+    fails("activation-patching-maps", &ablate(&["--metrics", "logit_diff"]), 1, &["--metrics: ", "found logit_diff"]);
+    fails("logit-attribution", &ablate(&["--of", "corrupted"]), 1, &["--of: ", "found corrupted"]);
+    // The first token is the same in all prompts, and so is its mean.
+    let nothing = ablate(&["--ablate-method", "mean_over_places", "--ablate-positions", "0", "--maps", "z"]);
+    let words = ["simple: logit_diff_noising is undefined", "--ablate das_simple_train_ADJ_layer1 changes it by less"];
+    fails("activation-patching-maps", &nothing, 1, &words);
+}
+
 #[test]
 fn circuits_are_tested_against_all_other_heads() {
     let data = fitted();

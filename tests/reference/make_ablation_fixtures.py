@@ -11,6 +11,11 @@ Models, prompts and answers are those of tests/fixtures/circuits. Per model `res
 - `loss.clean`, `loss.zero`, `loss.resample` (1): mean loss of the next token, as it is, and with every layer's direction taken
   away at every position, or as it is in the prompt before (the last one for the first).
 - `faithfulness.<setting>.<circuit|complement|full>` (prompts): the corrupted run with heads of the clean one.
+And `twins.safetensors` and `twins.json`, whose cases are ablations of directions too:
+- `<number>.twin` (prompts): logit differences of the ablated run.
+- `<number>.map.<name>`: `transformer_lens.patching` from the ablated run into the clean one, mean logit differences; the same
+  of log probabilities of the correct tokens under `<number>.log_prob.<name>`.
+- `<number>.dla.<map>`: logit attribution of the clean less the ablated run, as in make_attribution_fixtures.py.
 """
 
 import json
@@ -19,13 +24,28 @@ import torch
 from safetensors.torch import save_file
 
 import tiny_models
-from make_circuit_fixtures import LENGTH, MODELS, PROMPTS, answer_pairs, prompts, stored
+from make_attribution_fixtures import logit_attribution
+from make_circuit_fixtures import LENGTH, MAPS, MODELS, PROMPTS, answer_pairs, logit_difference, prompts, stored
 from tiny_models import FIXTURES
 
 EVERYWHERE = [list(range(LENGTH))] * PROMPTS
 LISTS = [[4], [3, 6], [], [5, 6, 8]]
 CIRCUIT = ((0, 1), (1, 0))
 CIRCUIT_POSITIONS = {(0, 1): [3, 4], (1, 0): [LENGTH - 1]}
+
+
+def along(nodes, method, positions):
+    return dict(nodes=nodes, method=method, positions=positions, along=True, kept=None, frozen=False)
+
+
+def twin_cases(layers):
+    every = [["resid_pre", layer, None] for layer in range(layers)] + [["resid_post", layers - 1, None]]
+    return [
+        along([["resid_pre", 1, None]], "zero", EVERYWHERE),
+        along([["resid_pre", 1, None]], "mean_over_places", LISTS),
+        along(every, "mean", EVERYWHERE),
+        along(every[1:], "zero", [[LENGTH - 1]] * PROMPTS),
+    ]
 
 
 def cases(layers):
@@ -66,6 +86,10 @@ def main():
         lines = ",\n".join(json.dumps(case) for case in listed)
         (folder / "cases.json").write_text(f"[\n{lines}\n]\n")
         print(name, len(tensors), "tensors,", len(listed), "cases")
+        found, listed = twins(lens, tensors)
+        save_file({key: stored(value) for key, value in found.items()}, folder / "twins.safetensors")
+        lines = ",\n".join(json.dumps(case) for case in listed)
+        (folder / "twins.json").write_text(f"[\n{lines}\n]\n")
 
 
 def results(lens, seed):
@@ -90,6 +114,27 @@ def results(lens, seed):
     return tensors, listed
 
 
+def twins(lens, tensors):
+    """The clean run patched with, and less, its own run with an ablation."""
+    clean, answers = tensors["tokens"], tensors["answers"]
+    run = Runs(lens, clean, answers, tensors)
+    difference = lambda logits: logit_difference(logits, answers)
+    right = lambda logits: logits[:, -1].log_softmax(-1).gather(1, answers[..., 0]).mean()
+    whole = logit_attribution(lens, clean, answers)
+    found, listed = {}, twin_cases(lens.cfg.n_layers)
+    for number, case in enumerate(listed):
+        hooks = run.hooks(case)
+        found[f"{number}.twin"] = run.differences(clean, hooks)
+        with lens.hooks(fwd_hooks=hooks):
+            cache = lens.run_with_cache(clean)[1]
+            ablated = logit_attribution(lens, clean, answers)
+        for name, function in MAPS.items():
+            found[f"{number}.map.{name}"] = function(lens, clean, cache, difference)
+        found[f"{number}.log_prob.z"] = MAPS["z"](lens, clean, cache, right)
+        found |= {f"{number}.dla.{name}": value - ablated[name] for name, value in whole.items()}
+    return found, listed
+
+
 class Runs:
     """The clean prompts with everything that ablations need of them and of their corrupted prompts."""
 
@@ -107,6 +152,9 @@ class Runs:
         return self.tensors[f"direction.{layer + (component == 'resid_post')}"]
 
     def ablated(self, case):
+        return self.differences(self.tokens, self.hooks(case))
+
+    def hooks(self, case):
         hooks = []
         for component, layer, head in case["nodes"]:
             along = self.direction(component, layer) if case["along"] else None
@@ -119,7 +167,7 @@ class Runs:
             for layer in range(self.lens.cfg.n_layers):
                 name = hook_name("pattern", layer)
                 hooks.append((name, lambda value, hook: self.clean[hook.name]))
-        return self.differences(self.tokens, hooks)
+        return hooks
 
     def loss(self, method):
         """With directions in front of every block and behind the last."""

@@ -1,5 +1,6 @@
 //! Cells and their edits: what a sweep patches, and what has to be captured for it.
 
+use crate::engine::paired::Difference;
 use crate::engine::site::Entry;
 use crate::engine::{EngineError, Mode, Part, PatchPositions, Site};
 use crate::model::ModelConfig;
@@ -64,7 +65,7 @@ impl Places {
         }
     }
 
-    pub(super) fn check(&self, dataset: &str, prompt: usize, len: usize) -> Result<(), EngineError> {
+    pub(in crate::engine) fn check(&self, dataset: &str, prompt: usize, len: usize) -> Result<(), EngineError> {
         match self {
             Places::Of(positions) => positions.check(dataset, prompt, len),
             Places::PerPrompt(lists) => {
@@ -103,7 +104,7 @@ impl Edit {
         Self { site, part, places: positions.into(), change: Change::Replace(Values::OtherRun) }
     }
 
-    pub(super) fn values(&self) -> Option<&Values> {
+    pub(in crate::engine) fn values(&self) -> Option<&Values> {
         match &self.change {
             Change::Replace(values) | Change::Swap(values, _) => Some(values),
             Change::Add(..) => None,
@@ -141,18 +142,23 @@ impl Edit {
         site.behind_keys() && site.layer().is_none_or(|layer| layer + 1 == n_layers)
     }
 
-    /// The positions of a prompt of `len` tokens that the edit touches and that can reach the logits, each with the
-    /// number of its row among given ones.
-    pub(super) fn reach(&self, prompt: usize, len: usize, n_layers: usize) -> Vec<(usize, usize)> {
-        let first = if self.last_alone(n_layers) { len.saturating_sub(1) } else { 0 };
+    /// The positions of a prompt of `len` tokens that the edit touches, each with the number of its row among given ones.
+    pub(super) fn numbered_places(&self, prompt: usize, len: usize) -> Vec<(usize, usize)> {
         let before = self.places.before(prompt);
         let shared = self.rows().is_none_or(|rows| rows.rows == 1);
         let number = |(index, position)| (position, if shared { 0 } else { before + index });
-        let places = self.places.of(prompt, len).into_iter().enumerate();
-        places.map(number).filter(|(position, _)| *position >= first).collect()
+        self.places.of(prompt, len).into_iter().enumerate().map(number).collect()
     }
 
-    pub(super) fn check(&self, config: &ModelConfig) -> Result<(), EngineError> {
+    /// Those of them that can reach the logits.
+    pub(super) fn reach(&self, prompt: usize, len: usize, n_layers: usize) -> Vec<(usize, usize)> {
+        let first = if self.last_alone(n_layers) { len.saturating_sub(1) } else { 0 };
+        let mut places = self.numbered_places(prompt, len);
+        places.retain(|(position, _)| *position >= first);
+        places
+    }
+
+    pub(in crate::engine) fn check(&self, config: &ModelConfig) -> Result<(), EngineError> {
         self.site.check(config)?;
         let width = self.part.width(self.site, config)?;
         let mismatch = |what: &str, expected: usize, found: usize| {
@@ -204,7 +210,7 @@ impl Edit {
 
 impl Cell {
     /// Where the cell's rows enter the stack. An edit that freezes changes nothing in front of the others.
-    pub(super) fn entry(&self, n_layers: usize) -> Entry {
+    pub(in crate::engine) fn entry(&self, n_layers: usize) -> Entry {
         let entries = self.edits.iter().filter(|edit| !edit.freezes()).map(|edit| edit.entry(n_layers));
         entries.min().unwrap_or(Entry { layer: n_layers, behind_attention: false })
     }
@@ -214,7 +220,7 @@ impl Cell {
         Self { mode: self.mode, edits: self.edits.iter().map(|edit| edit.part(range)).collect() }
     }
 
-    /// Do all new values come from the two runs? Then nothing changes before the first position at which they differ.
+    /// Do all new values come from the two runs? Then nothing changes where they do not differ yet.
     fn within_the_pair(&self) -> bool {
         self.edits.iter().all(|edit| matches!(edit.values(), Some(Values::OtherRun | Values::OwnRun)))
     }
@@ -224,11 +230,13 @@ impl Cell {
         &self,
         prompt: usize,
         len: usize,
-        first_difference: usize,
+        difference: Difference,
         n_layers: usize,
     ) -> Option<usize> {
-        let from = if self.within_the_pair() { first_difference } else { 0 };
-        let changing = self.edits.iter().filter(|edit| !edit.freezes());
+        let within = self.within_the_pair();
+        let from = if within { difference.position } else { 0 };
+        let early = |edit: &Edit| within && edit.entry(n_layers) < difference.entry;
+        let changing = self.edits.iter().filter(|edit| !edit.freezes() && !early(edit));
         let places = changing.flat_map(|edit| edit.reach(prompt, len, n_layers));
         places.map(|(position, _)| position).filter(|position| *position >= from).min()
     }

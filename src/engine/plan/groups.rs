@@ -4,9 +4,10 @@ use super::{Cell, Change, Edit, Row, Values};
 use crate::backend::Backend;
 use crate::engine::paired::sides;
 use crate::engine::site::Entry;
-use crate::engine::{Engine, EngineError, Intervention, Op, PairedRun, Part, Patch, Site, Source};
+use crate::engine::{Engine, EngineError, Intervention, Op, PairedRun, Part, Patch, Run, Site, Source};
 use crate::types::Matrix;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Edits that one intervention can carry out together.
@@ -84,15 +85,16 @@ impl Members {
 
 /// The edits of a batch, grouped into interventions.
 #[derive(Default)]
-pub(super) struct Groups(BTreeMap<Kind, Members>);
+pub(in crate::engine) struct Groups(BTreeMap<Kind, Members>);
 
 /// Directions (and how many to a basis) and rows of one intervention on the device.
-pub(super) struct Uploaded<B: Backend> {
+pub(in crate::engine) struct Uploaded<B: Backend> {
     bases: Option<(B::Tensor, usize)>,
     rows: Option<B::Tensor>,
 }
 
 impl Groups {
+    /// Adds the edits of a row of a plan, which enters at `entry`.
     pub(super) fn add<B: Backend>(
         &mut self,
         cell: &Cell,
@@ -102,9 +104,41 @@ impl Groups {
     ) -> Result<(), EngineError> {
         let (own, other) = sides(paired.prompts(), row.prompt, cell.mode);
         let len = paired.run().layout().len(own);
-        for (number, edit) in cell.edits.iter().enumerate().filter(|(_, edit)| edit.entry(n_layers) >= entry) {
+        let places = |edit: &Edit| {
+            if edit.entry(n_layers) < entry {
+                return Vec::new();
+            }
             let mut places = edit.reach(row.prompt, len, n_layers);
             places.retain(|(position, _)| *position >= row.start);
+            places
+        };
+        let token = |edit: &Edit, position| paired.run().token(if edit.freezes() { own } else { other }, position);
+        self.add_edits(cell, index, n_layers, places, token)
+    }
+
+    /// Adds the edits that make row `index` the twin of a clean prompt of `len` tokens.
+    pub(in crate::engine) fn add_twin(
+        &mut self,
+        cell: &Cell,
+        (index, prompt): (usize, usize),
+        (len, n_layers): (usize, usize),
+    ) -> Result<(), EngineError> {
+        let token = |edit: &Edit, _| Err(EngineError::NotCaptured { site: edit.site.to_string() });
+        self.add_edits(cell, index, n_layers, |edit| edit.numbered_places(prompt, len), token)
+    }
+
+    /// Adds the edits of row `index` of a batch. `places` gives the positions of an edit, each with the number of its row
+    /// among given ones, `token` where a position stands in the run that an edit takes its values from.
+    fn add_edits(
+        &mut self,
+        cell: &Cell,
+        index: usize,
+        n_layers: usize,
+        places: impl Fn(&Edit) -> Vec<(usize, usize)>,
+        token: impl Fn(&Edit, usize) -> Result<usize, EngineError>,
+    ) -> Result<(), EngineError> {
+        for (number, edit) in cell.edits.iter().enumerate() {
+            let places = places(edit);
             if places.is_empty() {
                 continue;
             }
@@ -114,10 +148,9 @@ impl Groups {
             let members = self.0.entry(Kind { turn: before.count(), site, part: edit.part, op, from }).or_default();
             let basis = if let Change::Swap(_, columns) = &edit.change { members.basis(columns) } else { 0 };
             let first = edit.rows().map_or(0, |rows| members.first_row(rows));
-            let sequence = if edit.freezes() { own } else { other };
             for (position, given) in places {
                 let source = match from {
-                    FromKind::Run => paired.run().token(sequence, position)?,
+                    FromKind::Run => token(edit, position)?,
                     FromKind::Zero => 0,
                     FromKind::Rows => first + given,
                 };
@@ -127,7 +160,7 @@ impl Groups {
         Ok(())
     }
 
-    pub(super) fn upload<B: Backend>(&self, engine: &Engine<B>) -> Result<Vec<Uploaded<B>>, EngineError> {
+    pub(in crate::engine) fn upload<B: Backend>(&self, engine: &Engine<B>) -> Result<Vec<Uploaded<B>>, EngineError> {
         let upload = |members: &Members| {
             let k = members.bases.iter().map(|columns| columns.cols).max();
             let bases = match k {
@@ -144,15 +177,19 @@ impl Groups {
         self.0.values().map(upload).collect()
     }
 
-    pub(super) fn interventions<'a, B: Backend>(
+    /// The interventions of some rows, as a batch of their own; `run` is where they take values from.
+    pub(in crate::engine) fn interventions<'a, B: Backend>(
         &self,
-        paired: &'a PairedRun<B>,
+        run: Option<&'a Run<B>>,
         uploaded: &'a [Uploaded<B>],
+        rows: Range<usize>,
     ) -> Vec<Intervention<'a, B>> {
         let intervention = |((kind, members), uploaded): ((&Kind, &Members), &'a Uploaded<B>)| {
-            let source = match (kind.from, &uploaded.rows) {
-                (FromKind::Run, _) => Source::Run(paired.run()),
-                (FromKind::Rows, Some(rows)) => Source::Rows(rows),
+            let own = members.patches.iter().filter(|patch| rows.contains(&patch.row));
+            let patches: Vec<Patch> = own.map(|patch| Patch { row: patch.row - rows.start, ..*patch }).collect();
+            let source = match (kind.from, run, &uploaded.rows) {
+                (FromKind::Run, Some(run), _) => Source::Run(run),
+                (FromKind::Rows, _, Some(rows)) => Source::Rows(rows),
                 _ => Source::Zero,
             };
             let op = match (kind.op, &uploaded.bases) {
@@ -160,9 +197,9 @@ impl Groups {
                 (OpKind::Add(bits), _) => Op::Add { source, scale: f32::from_bits(bits) },
                 _ => Op::Replace(source),
             };
-            Intervention { site: kind.site, part: kind.part, patches: members.patches.clone(), op }
+            (!patches.is_empty()).then_some(Intervention { site: kind.site, part: kind.part, patches, op })
         };
-        self.0.iter().zip(uploaded).map(intervention).collect()
+        self.0.iter().zip(uploaded).filter_map(intervention).collect()
     }
 }
 

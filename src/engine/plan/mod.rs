@@ -9,13 +9,14 @@ mod groups;
 
 pub use cell::{Cell, Change, Edit, Needs, Places, Values};
 
-use super::paired::sides;
+pub(super) use groups::Groups;
+
+use super::paired::{Difference, sides};
 use super::site::Entry;
-use super::{Engine, EngineError, Flops, Layout, Metric, Mode, PairedRun, Resume, Scores};
+use super::{Engine, EngineError, Flops, Layout, Metric, Mode, PairedRun, Pairs, Resume, Scores};
 use crate::backend::Backend;
 use crate::model::ModelConfig;
 use crate::types::PairedPrompts;
-use groups::Groups;
 use std::collections::BTreeMap;
 
 /// One prompt of one cell.
@@ -57,27 +58,36 @@ pub struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// Plans `cells` on `prompts` in batches of at most `max_tokens` tokens (a single longer row still runs whole).
+    /// Plans `cells` on prompts in batches of at most `max_tokens` tokens (a single longer row still runs whole).
     ///
     /// # Errors
-    /// A site, head, neuron or position that is not there, a direction or vector of another width than its site's.
-    pub fn new(
+    /// A site, head, neuron or position that is not there, a direction or vector of another width than its site's; a cell
+    /// that patches the clean prompts' twins.
+    pub fn new<'p>(
         config: &ModelConfig,
-        prompts: &PairedPrompts,
+        pairs: impl Into<Pairs<'p>>,
         cells: &'a [Cell],
         max_tokens: usize,
     ) -> Result<Self, EngineError> {
-        let n_layers = config.n_layers;
+        let (pairs, n_layers) = (pairs.into(), config.n_layers);
+        let prompts: &PairedPrompts = &pairs.prompts;
         let mut by_entry: BTreeMap<Entry, Vec<Row>> = BTreeMap::new();
-        let first_differences: Vec<usize> = (0..prompts.clean.len()).map(|p| prompts.first_difference(p)).collect();
+        let differences: Vec<Difference> = (0..prompts.clean.len()).map(|p| pairs.difference(p, n_layers)).collect();
         for (index, cell) in cells.iter().enumerate() {
             cell.edits.iter().try_for_each(|edit| edit.check(config))?;
-            for (prompt, &first_difference) in first_differences.iter().enumerate() {
+            if pairs.twin.is_some() && cell.mode == Mode::Denoising {
+                return Err(EngineError::Mismatch {
+                    what: format!("{}: what is patched beside twins of the clean prompts", prompts.name),
+                    expected: "the clean run (noising)".into(),
+                    found: "the twins (denoising)".into(),
+                });
+            }
+            for (prompt, &difference) in differences.iter().enumerate() {
                 let (sequence, _) = sides(prompts, prompt, cell.mode);
                 let len = prompts.sequences[sequence].len();
                 cell.edits.iter().try_for_each(|edit| edit.places.check(&prompts.name, prompt, len))?;
                 // A patch that cannot reach the logits leaves the unpatched scores: nothing to compute.
-                if let Some(start) = cell.first_position(prompt, len, first_difference, n_layers) {
+                if let Some(start) = cell.first_position(prompt, len, difference, n_layers) {
                     let row = Row { cell: index, prompt, sequence, start };
                     by_entry.entry(cell.entry(n_layers)).or_default().push(row);
                 }
@@ -192,7 +202,7 @@ impl<'a> Plan<'a> {
             groups.add(&self.cells[row.cell], (index, row), paired, (entry, engine.config().n_layers))?;
         }
         let uploaded = groups.upload(engine)?;
-        let interventions = groups.interventions(paired, &uploaded);
+        let interventions = groups.interventions(Some(paired.run()), &uploaded, 0..rows.len());
         let starts: Vec<_> = rows.iter().map(|row| (row.sequence, row.start)).collect();
         let resume = Resume { run: paired.run(), layer: entry.layer, rows: &starts };
         let output = paired.output(metrics);

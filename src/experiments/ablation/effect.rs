@@ -17,8 +17,9 @@ pub struct Effect {
     pub size: f64,
 }
 
-/// A mean logit difference is zero below this share of their size: classes that cancel leave nothing but rounding.
-const ZERO: f64 = 1e-4;
+/// A mean logit difference, or its change, is zero up to this share of their size: classes that cancel leave nothing but
+/// rounding.
+pub const NEGLIGIBLE: f64 = 1e-4;
 
 impl Effect {
     /// The effect on the prompts that `among` keeps; none if it keeps none.
@@ -41,7 +42,7 @@ impl Effect {
     /// Change of the logit difference in percent of what it was; none where it was zero.
     pub fn change(&self) -> Option<f64> {
         let (before, after) = self.logit_difference;
-        (before.abs() > ZERO * self.size).then(|| 100.0 * (after - before) / before)
+        (before.abs() > NEGLIGIBLE * self.size).then(|| 100.0 * (after - before) / before)
     }
 
     /// Accuracy lost in percent of what it was above chance (one half); none where it was not above it.

@@ -7,14 +7,14 @@
 mod effect;
 mod means;
 
-pub use effect::Effect;
+pub use effect::{Effect, NEGLIGIBLE};
 
 use super::activation_maps::{MapKind, common_length};
 use super::chunks::patched_scores;
 use crate::backend::Backend;
 use crate::engine::{
-    Cell, Change, Edit, Engine, EngineError, Flops, Metric, Mode, Part, PatchPositions, Places, Plan, Scores, Site,
-    Values,
+    Cell, Change, Edit, Engine, EngineError, Flops, Metric, Mode, Pairs, Part, PatchPositions, Places, Plan, Scores,
+    Site, Values,
 };
 use crate::model::ModelConfig;
 use crate::types::{Matrix, PairedPrompts};
@@ -28,7 +28,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 /// What an ablated place holds instead of its own value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Replacement {
     /// Zero.
     Zero,
@@ -217,7 +218,7 @@ impl Condition {
         self.check(config)?;
         let pairs = self.replacement.pairs(prompts, seed)?;
         let cells = [self.cell(config, prompts, |_, _| Values::Zero)?];
-        let plan = Plan::new(config, &pairs, &cells, max_tokens)?;
+        let plan = Plan::new(config, &*pairs, &cells, max_tokens)?;
         let mut reached = plan.reached(0);
         reached.retain(|&prompt| self.changes(prompt, prompts.sequences[prompts.clean[prompt]].len()));
         Ok(Planned { reached, flops: plan.flops() })
@@ -241,6 +242,46 @@ impl Condition {
             return Err(EngineError::NeverFires { site, reason });
         }
         Ok(planned)
+    }
+
+    /// The clean prompts and their ablated twins, whose activations can be patched into the clean run.
+    ///
+    /// # Errors
+    /// Those of the engine, and those of [`Condition::planned_twins`].
+    pub fn twins<B: Backend>(
+        &self,
+        engine: &Engine<B>,
+        prompts: &PairedPrompts,
+        budget: usize,
+    ) -> Result<Pairs<'static>, EngineError> {
+        let means = Means::new(engine, prompts, std::slice::from_ref(self), budget)?;
+        self.paired(engine.config(), prompts, |site, number| means.of(site, self, number))
+    }
+
+    /// The same for a plan: means are not taken.
+    ///
+    /// # Errors
+    /// Those of [`Condition::plan`]; a replacement that comes from another prompt, and what keeps its clean value, which
+    /// twins cannot have.
+    pub fn planned_twins(&self, config: &ModelConfig, prompts: &PairedPrompts) -> Result<Pairs<'static>, EngineError> {
+        self.paired(config, prompts, |_, _| Values::Zero)
+    }
+
+    fn paired(
+        &self,
+        config: &ModelConfig,
+        prompts: &PairedPrompts,
+        mean: impl Fn(Site, usize) -> Values,
+    ) -> Result<Pairs<'static>, EngineError> {
+        self.check(config)?;
+        if matches!(self.replacement, Replacement::Resample | Replacement::Corrupted) {
+            return Err(EngineError::Mismatch {
+                what: "replacement in twins of the clean prompts".into(),
+                expected: "zero or a mean".into(),
+                found: self.replacement.to_string(),
+            });
+        }
+        Pairs::twins(prompts, self.cell(config, prompts, mean)?)
     }
 
     /// Is something of a prompt ablated that does not keep its clean value?
