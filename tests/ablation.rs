@@ -13,11 +13,11 @@ use actpatch::experiments::component::Component;
 use actpatch::experiments::corpus::{CorpusError, Row};
 use actpatch::experiments::faithfulness::*;
 use actpatch::experiments::logit_attribution::{Attributed, LogitMap, logit_attribution};
-use actpatch::experiments::text_loss::{TextCondition, batch_losses, text_losses};
+use actpatch::experiments::text_loss::*;
 use actpatch::model::{LoadOptions, Model};
 use actpatch::types::{Matrix, PairedPrompts};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use support::{compare, within};
 
@@ -339,43 +339,131 @@ fn faithfulness_matches_hooks() {
     }
 }
 
+/// A case of `losses.json`, and how many of the prompts its means are taken of.
+fn text_condition(fixture: &Fixture, case: &Value, places: &BTreeSet<u32>) -> (TextCondition, usize) {
+    let layers = case["layers"].as_array().unwrap().iter().map(|layer| layer.as_u64().unwrap() as usize);
+    let along = case["along"].as_bool().unwrap();
+    let ablated = layers.map(|layer| (layer, along.then(|| fixture.direction(layer)))).collect();
+    let some = case["some"].as_bool().unwrap();
+    let places = TextPlaces { name: "SOME".into(), tokens: some.then(|| places.clone()) };
+    let replacement = case["method"].as_str().unwrap().parse().unwrap();
+    (TextCondition { ablated, places, replacement }, case["means"].as_u64().unwrap() as usize)
+}
+
+/// Texts as a corpus.
+fn corpus<'a>(texts: &'a [Vec<u32>]) -> impl Iterator<Item = Result<Row, CorpusError>> + 'a {
+    let row = |(document, tokens): (usize, &Vec<u32>)| Ok(Row { document, start: 0, tokens: tokens.clone(), bos: 0 });
+    texts.iter().enumerate().map(row)
+}
+
 #[test]
-fn losses_on_text_match_hooks() {
+fn losses_of_tokens_match_hooks() {
     for fixture in fixtures() {
-        let rows = &fixture.prompts.sequences;
-        let columns: BTreeMap<usize, Arc<Matrix>> =
-            (0..=fixture.engine.config().n_layers).map(|layer| (layer, fixture.direction(layer))).collect();
-        let of = |replacement| TextCondition { columns: columns.clone(), replacement };
-        let conditions = [of(Replacement::Zero), of(Replacement::Resample)];
-        let others: Vec<usize> = (0..rows.len()).map(|row| (row + rows.len() - 1) % rows.len()).collect();
-        let sums = batch_losses(&fixture.engine, rows, &others, &conditions).unwrap();
-        let predicted: usize = rows.iter().map(|row| row.len() - 1).sum();
-        let means: Vec<f64> = sums.iter().map(|sum| sum / predicted as f64).collect();
-        let expected = ["clean", "zero", "resample"].map(|name| fixture.tensors[&format!("loss.{name}")].values()[0]);
-        assert!(differ(&expected[..1], &expected[1..2]) && differ(&expected[..1], &expected[2..]), "{expected:?}");
-        let worst = compare(fixture.name, &means, &expected);
-        println!("{}: losses off by at most {worst:e}", fixture.name);
-        // The same rows as a corpus, in batches of two and three.
-        let corpus = |count: usize| {
-            let row =
-                |(document, tokens): (usize, &Vec<u32>)| Ok(Row { document, start: 0, tokens: tokens.clone(), bos: 0 });
-            rows.iter().chain(rows).take(count).enumerate().map(row).collect::<Vec<Result<Row, CorpusError>>>()
-        };
-        let told = |_| Ok::<(), Failure>(());
-        for count in [2, rows.len() + 1, 2 * rows.len()] {
-            let found = text_losses(&fixture.engine, corpus(count).into_iter(), &conditions[..1], 1, told).unwrap();
-            let expected = batch_losses(&fixture.engine, &tokens_of(&corpus(count)), &vec![0; count], &conditions[..1]);
-            let expected: Vec<f64> = expected.unwrap().iter().map(|sum| sum / found.tokens as f64).collect();
-            // Only the order of sums differs.
-            assert!((found.clean - expected[0]).abs() < 1e-6 && (found.ablated[0] - expected[1]).abs() < 1e-6);
+        let folder = support::fixture(&format!("../ablation/{}", fixture.name));
+        let expected = support::read_tensors(&folder.join("losses.safetensors"));
+        let cases: Value = serde_json::from_slice(&std::fs::read(folder.join("losses.json")).unwrap()).unwrap();
+        let (engine, texts) = (&fixture.engine, &fixture.prompts.sequences);
+        let places = BTreeSet::from_iter(support::integers(&expected, "places"));
+        let others: Vec<usize> = (0..texts.len()).map(|row| (row + texts.len() - 1) % texts.len()).collect();
+        let (mut worst, mut moved) = (0.0_f64, 0);
+        for (number, case) in cases.as_array().unwrap().iter().enumerate() {
+            let (condition, of_means) = text_condition(&fixture, case, &places);
+            let conditions = [condition.clone()];
+            let means = text_means::<_, Failure>(engine, corpus(&texts[..of_means]), &conditions, |_| Ok(())).unwrap();
+            let found = batch_losses(engine, texts, &others, (&conditions, &means)).unwrap();
+            let what = format!("{} case {number}: {case}", fixture.name);
+            let clean = expected["clean"].values();
+            worst = worst.max(compare(&what, &found.clean.concat(), &clean));
+            let counts = |row: &Vec<u32>| row[..row.len() - 1].iter().map(|&t| condition.places.counts(t)).collect();
+            let counted: Vec<bool> = texts.iter().flat_map::<Vec<bool>, _>(counts).collect();
+            let of_counted = |values: &[f64]| -> Vec<f64> {
+                values.iter().zip(&counted).filter(|(_, counted)| **counted).map(|(value, _)| *value).collect()
+            };
+            let widened = |values: Vec<f32>| values.into_iter().map(f64::from).collect::<Vec<_>>();
+            let ablated = widened(expected[&format!("loss.{number}")].values());
+            let narrowed = |values: Vec<f64>| values.into_iter().map(|value| value as f32).collect::<Vec<_>>();
+            worst = worst.max(compare(&what, &of_counted(&found.ablated[0].concat()), &narrowed(of_counted(&ablated))));
+            // What changes in the reference can change; it is not all only because resampled prompts begin alike.
+            let reached: usize = texts.iter().map(|text| condition.places.reached(text)).sum();
+            let changed = ablated.iter().zip(&clean).zip(&counted);
+            let changed = changed.filter(|((a, b), counted)| **counted && (**a - f64::from(**b)).abs() > 1e-6).count();
+            assert!(changed <= reached && reached < 2 * changed, "{what}: {changed} of {reached}");
+            moved += changed;
+            let Some(&[count, clean, ablated]) = expected[&format!("mean.{number}")].values().first_chunk() else {
+                panic!("{what}: a mean has three numbers")
+            };
+            if condition.replacement != Replacement::Resample {
+                let told = |_: &[Row], _: &BatchLosses| Ok::<(), Failure>(());
+                let found = text_losses(engine, corpus(texts), (&conditions, &means), 1, told).unwrap()[0];
+                assert_eq!((found.tokens, found.reached), (count as usize, reached), "{what}");
+                worst = worst.max(compare(&what, &[found.clean, found.ablated], &[clean, ablated]));
+            }
         }
-        let alone = text_losses(&fixture.engine, corpus(1).into_iter(), &conditions, 1, told).unwrap_err();
-        assert!(alone.0.contains("texts to resample from: expected at least 2"), "{}", alone.0);
+        assert!(moved > 100, "{}: {moved} losses moved", fixture.name);
+        println!("{}: losses of tokens off by at most {worst:e}", fixture.name);
     }
 }
 
-fn tokens_of(rows: &[Result<Row, CorpusError>]) -> Vec<Vec<u32>> {
-    rows.iter().map(|row| row.as_ref().unwrap().tokens.clone()).collect()
+#[test]
+fn corpora_are_cut_into_batches_and_faults_are_named() {
+    let fixture = fixtures().next().unwrap();
+    let engine = &fixture.engine;
+    let texts = [&fixture.prompts.sequences[..], &fixture.prompts.sequences[..]].concat();
+    let columns = (0..=engine.config().n_layers).map(|layer| (layer, Some(fixture.direction(layer))));
+    let all = TextPlaces { name: "ALL".into(), tokens: None };
+    let zero = TextCondition { ablated: columns.collect(), places: all, replacement: Replacement::Zero };
+    let condition = |replacement| TextCondition { replacement, ..zero.clone() };
+    let at = |token: u32| TextPlaces { name: "SOME".into(), tokens: Some([token].into()) };
+    let none = TextMeans::default();
+    let losses = |condition: &TextCondition, texts: &[Vec<u32>]| {
+        let mut told = 0;
+        let found = text_losses(engine, corpus(texts), (&[condition.clone()], &none), 1, |rows, losses| {
+            told += rows.len();
+            assert_eq!((losses.clean.len(), losses.ablated[0].len()), (rows.len(), rows.len()));
+            Ok::<(), Failure>(())
+        });
+        found.map(|found| {
+            assert_eq!(told, texts.len());
+            found[0]
+        })
+    };
+    // The same rows in batches of two and three.
+    for count in [2, 5, 8] {
+        let found = losses(&zero, &texts[..count]).unwrap();
+        let expected = batch_losses(engine, &texts[..count], &vec![0; count], (&[zero.clone()], &none)).unwrap();
+        let mean = |rows: &[Vec<f64>]| rows.iter().flatten().sum::<f64>() / found.tokens as f64;
+        // Only the order of sums differs.
+        assert!((found.clean - mean(&expected.clean)).abs() < 1e-6);
+        assert!((found.ablated - mean(&expected.ablated[0])).abs() < 1e-6);
+    }
+    let refused = |condition: &TextCondition, count: usize, words: &str| {
+        let error = losses(condition, &texts[..count]).unwrap_err().0;
+        assert!(error.contains(words), "{error}");
+    };
+    refused(&zero, 0, "texts in the corpus: expected at least one, found 0");
+    refused(&condition(Replacement::Resample), 1, "texts to resample from: expected at least 2, found 1");
+    refused(&condition(Replacement::Corrupted), 4, "expected zero, resample or mean_over_places, found corrupted");
+    refused(&condition(Replacement::MeanOverPlaces), 4, "means of ALL at layer 0");
+    // The last token of every row predicts nothing.
+    let last = TextCondition { places: at(texts[0][8]), ..zero.clone() };
+    refused(
+        &last,
+        1,
+        "blocks.0.hook_resid_pre never fires: no text of the corpus has a token SOME with others behind it",
+    );
+    let behind = (engine.config().n_layers, None);
+    let end = TextCondition { places: at(texts[0][1]), ablated: [behind].into(), ..zero.clone() };
+    refused(&end, 4, "never fires: no block is left in which other tokens read SOME");
+    let check = |condition: TextCondition| {
+        check_conditions::<Failure>(engine.config(), corpus(&texts), &[zero.clone(), condition])
+            .map_err(|error| error.0)
+    };
+    assert_eq!(check(TextCondition { places: at(texts[3][4]), ..zero.clone() }), Ok(()));
+    assert!(check(end).unwrap_err().contains("no block is left"));
+    let missing = TextCondition { places: at(48), ..condition(Replacement::MeanOverPlaces) };
+    assert!(check(missing.clone()).unwrap_err().contains("no text of the corpus has a token SOME"));
+    let means = text_means::<_, Failure>(engine, corpus(&texts), &[missing], |_| Ok(())).unwrap_err().0;
+    assert!(means.contains("no text of the corpus that means are taken of has a token SOME"), "{means}");
 }
 
 /// What keeps a corpus from being read.

@@ -1,11 +1,11 @@
 //! `ablation`.
 
-use super::common::{RunArgs, bar, distinct, resolve_layers};
+use super::common::{ModelArgs, RunArgs, bar, distinct, resolve_layers};
 use super::maps::{MapArgs, names};
 use super::path_patching::resolve_nodes;
 use super::places::resolve_places;
 use super::stored_directions::{ByLayer, at_layers, with_random};
-use super::tables::{TableCommand, bar_figure};
+use super::tables::{Keyed, TableCommand, bar_figure};
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
 use crate::engine::{Engine, Part, Scores, Site};
@@ -15,7 +15,7 @@ use crate::experiments::component::Component;
 use crate::experiments::path_patching::{Node, NodePattern, Nodes};
 use crate::model::{Model, ModelConfig, Tokenizer};
 use crate::report::figure::Figure;
-use crate::report::{Columns, KeyedRow, KeyedTable, Table};
+use crate::report::{Columns, KeyedRow, KeyedTable, Manifest, Table};
 use crate::types::Matrix;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
@@ -283,10 +283,15 @@ impl TableCommand for Args {
             "flipped",
         ],
     };
+    type Set = PairedPrompts;
     type Case = Case;
 
-    fn shared(&self) -> &MapArgs {
-        &self.shared
+    fn shared(&self) -> (&ModelArgs, &RunArgs) {
+        (&self.shared.models, &self.shared.run)
+    }
+
+    fn sets(&self, model: &Model) -> Result<Vec<PairedPrompts>> {
+        self.shared.sets(model)
     }
 
     fn stem(&self, set: &str) -> String {
@@ -299,7 +304,7 @@ impl TableCommand for Args {
         stem + &self.shared.compat.ending()
     }
 
-    fn cases(&self, model: &Model, prompts: &PairedPrompts) -> Result<Vec<(Vec<String>, Case)>> {
+    fn cases(&self, model: &Model, prompts: &PairedPrompts) -> Result<Vec<Keyed<Case>>> {
         let mut cases = Vec::new();
         let kept = self.keep_at.as_ref().map_or(String::new(), |positions| format!(" (kept: {positions})"));
         for (target, ablated) in self.targets(model)? {
@@ -321,7 +326,7 @@ impl TableCommand for Args {
         Ok(cases)
     }
 
-    fn plan(&self, model: &Model, prompts: &PairedPrompts, cases: &[(Vec<String>, Case)]) -> Result<String> {
+    fn plan(&self, model: &Model, prompts: &PairedPrompts, cases: &[Keyed<Case>]) -> Result<String> {
         let kept = self.kept(prompts, &model.tokenizer, None)?;
         let mut table = Table::new(["ablated", "method", "positions", "attention", "prompts", "arithmetic"]);
         for (keys, case) in cases {
@@ -336,7 +341,8 @@ impl TableCommand for Args {
         &self,
         engine: &Engine<B>,
         prompts: &PairedPrompts,
-        cases: &[(Vec<String>, Case)],
+        cases: &[Keyed<Case>],
+        _: &mut Manifest,
     ) -> Result<Vec<KeyedRow>> {
         let tokenizer = &engine.model().tokenizer;
         let correct = match self.correct_only {

@@ -1,10 +1,10 @@
 //! `faithfulness`.
 
-use super::common::bar;
+use super::common::{ModelArgs, RunArgs, bar};
 use super::maps::{MapArgs, names};
 use super::places::resolve_places;
 use super::stored_directions::{ByLayer, with_random};
-use super::tables::{TableCommand, bar_figure};
+use super::tables::{Keyed, TableCommand, bar_figure};
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
 use crate::engine::{Cell, Engine, Metric, PatchPositions, Plan};
@@ -12,7 +12,7 @@ use crate::experiments::chunks::patched_scores;
 use crate::experiments::faithfulness::{CircuitHead, Patched, faithfulness_cell};
 use crate::model::{Model, Tokenizer};
 use crate::report::figure::Figure;
-use crate::report::{Columns, KeyedRow, KeyedTable, Table};
+use crate::report::{Columns, KeyedRow, KeyedTable, Manifest, Table};
 use anyhow::{Result, bail};
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -146,17 +146,22 @@ impl TableCommand for Args {
             "accuracy_clean",
         ],
     };
+    type Set = PairedPrompts;
     type Case = Case;
 
-    fn shared(&self) -> &MapArgs {
-        &self.shared
+    fn shared(&self) -> (&ModelArgs, &RunArgs) {
+        (&self.shared.models, &self.shared.run)
+    }
+
+    fn sets(&self, model: &Model) -> Result<Vec<PairedPrompts>> {
+        self.shared.sets(model)
     }
 
     fn stem(&self, set: &str) -> String {
         format!("faithfulness_{set}_{}{}", self.shared.scaffold, self.shared.compat.ending())
     }
 
-    fn cases(&self, model: &Model, prompts: &PairedPrompts) -> Result<Vec<(Vec<String>, Case)>> {
+    fn cases(&self, model: &Model, prompts: &PairedPrompts) -> Result<Vec<Keyed<Case>>> {
         self.check_heads(model, prompts)?;
         let circuit = self.heads.iter().map(HeadAt::to_string).collect::<Vec<_>>().join(" ");
         let mut cases = Vec::new();
@@ -170,7 +175,7 @@ impl TableCommand for Args {
         Ok(cases)
     }
 
-    fn plan(&self, model: &Model, prompts: &PairedPrompts, cases: &[(Vec<String>, Case)]) -> Result<String> {
+    fn plan(&self, model: &Model, prompts: &PairedPrompts, cases: &[Keyed<Case>]) -> Result<String> {
         let mut table = Table::new(["circuit", "setting", "patched", "arithmetic"]);
         for (keys, case) in cases {
             let cells = [self.cell(model, prompts, case)?];
@@ -185,7 +190,8 @@ impl TableCommand for Args {
         &self,
         engine: &Engine<B>,
         prompts: &PairedPrompts,
-        cases: &[(Vec<String>, Case)],
+        cases: &[Keyed<Case>],
+        _: &mut Manifest,
     ) -> Result<Vec<KeyedRow>> {
         let cells: Vec<Cell> =
             cases.iter().map(|(_, case)| self.cell(engine.model(), prompts, case)).collect::<Result<_>>()?;
@@ -198,7 +204,7 @@ impl TableCommand for Args {
         let (baselines, scores) = patched_scores(engine, prompts, &cells, &[metric], engine.memory_budget(), told)?;
         progress.finish_and_clear();
         let defined = baselines.defined(metric);
-        let row = |((keys, _), scores): (&(Vec<String>, Case), &crate::engine::Scores)| KeyedRow {
+        let row = |((keys, _), scores): (&Keyed<Case>, &crate::engine::Scores)| KeyedRow {
             keys: keys.clone(),
             numbers: vec![
                 Some(prompts.clean.len() as f64),

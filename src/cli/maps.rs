@@ -162,6 +162,11 @@ pub fn position_labels(prompts: &PairedPrompts) -> Vec<String> {
 }
 
 impl MapArgs {
+    /// Every dataset of a model, with the catalogue read again.
+    pub fn sets(&self, model: &Model) -> Result<Vec<PairedPrompts>> {
+        self.prompts(&self.compat.catalogue(&self.run)?, model)
+    }
+
     /// Every dataset of a model; where it has a readout, that is all prompts' answer.
     pub fn prompts(&self, catalogue: &Catalogue, model: &Model) -> Result<Vec<PairedPrompts>> {
         let build = |set: &String| -> Result<PairedPrompts> {

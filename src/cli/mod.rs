@@ -40,6 +40,8 @@ mod suite_plan;
 mod sweeping;
 mod tables;
 mod text_loss;
+mod text_loss_files;
+mod token_pages;
 mod treebank_data_gen;
 mod twins;
 mod verify;
@@ -113,7 +115,7 @@ enum Command {
     Neuroscope(neuroscope::Args),
     /// What people's labels say of values: shares along them, and the accuracy of both ends.
     LabelShares(label_shares::Args),
-    /// What taking directions away costs on plain text: the change of the loss of the next token.
+    /// What ablating the residual stream, or directions in it, costs on plain text: the change of the loss of the next token.
     TextLoss(text_loss::Args),
     /// How far negated words flip along directions between two layers.
     Negation(negation::Args),
@@ -187,7 +189,7 @@ fn execute(command: Command) -> Result<()> {
         Command::Merge(args) => merge::run(args),
         Command::Neuroscope(args) => neuroscope::run(args),
         Command::LabelShares(args) => label_shares::run(args),
-        Command::TextLoss(args) => text_loss::run(args),
+        Command::TextLoss(args) => tables::run(&args),
         Command::Negation(args) => negation::run(args),
         Command::HeadCosines(args) => maps::run(&args),
         Command::NeuronCosines(args) => neuron_cosines::run(args),

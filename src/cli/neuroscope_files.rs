@@ -1,17 +1,16 @@
 //! The tables, pages and figures of `neuroscope`.
 
 use super::neuroscope::Args;
-use crate::experiments::neuroscope::{Channel, Channels, Findings, Found, OfChannel, Reading, TokenMean};
-use crate::model::{Model, ModelError, Tokenizer};
-use crate::report::figure::{Axis, Bars, ColouredText, Facet, Figure, HeatMap, Plot, Scale, TextGroup, TextPage};
+use super::token_pages::{PAGE_TOKENS, Shown, around, documents, spelled};
+use crate::experiments::neuroscope::{Channel, Channels, Findings, OfChannel, Reading, TokenMean};
+use crate::model::{Model, ModelError};
+use crate::report::figure::{Axis, Bars, Facet, Figure, HeatMap, Plot, Scale, TextGroup, TextPage};
 use crate::report::neuroscope::{ChannelSummary, SampleRow, TokenMeanRow, TopRow};
 use crate::report::{CsvFile, Manifest, Table, write_csv};
 use anyhow::{Result, bail};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-/// Most tokens of a page of texts.
-const PAGE_TOKENS: usize = 5000;
 /// Most tokens of a heat map.
 const MAP_TOKENS: usize = 60;
 /// Most directions of a heat map, one below the other.
@@ -48,13 +47,6 @@ impl Outcome {
         }
         table
     }
-}
-
-/// A token of the texts on a page: its document, its text, its values.
-struct Shown {
-    document: usize,
-    text: String,
-    values: Vec<f32>,
 }
 
 /// Everything that a pass gathers, on its way into files.
@@ -246,15 +238,10 @@ impl<'a> Files<'a> {
 
     /// The ends of every channel in colour.
     fn top_page(&self) -> Result<TextPage> {
-        let text = |found: &Found| {
-            let spell = |(token, value): (&u32, &f32)| Ok((self.model.tokenizer.decode(&[*token])?, f64::from(*value)));
-            let tokens = found.tokens.iter().zip(&found.values).map(spell).collect::<Result<_, ModelError>>()?;
-            let caption = format!("{:.4}  document {}, position {}", found.value(), found.document, found.position);
-            Ok(ColouredText { caption, tokens, marked: Some(found.place) })
-        };
         let group = |of: &OfChannel| {
             let ends = of.largest.found().iter().chain(of.smallest.found().iter().rev());
-            Ok(TextGroup { heading: heading(&of.channel), texts: ends.map(text).collect::<Result<_, ModelError>>()? })
+            let texts = ends.map(|found| around(&self.model.tokenizer, found)).collect::<Result<_, ModelError>>()?;
+            Ok(TextGroup { heading: heading(&of.channel), texts })
         };
         let groups = self.findings.channels.iter().map(group).collect::<Result<_, ModelError>>()?;
         Ok(self.page("Largest and smallest values", groups))
@@ -262,14 +249,9 @@ impl<'a> Files<'a> {
 
     /// The texts in colour, a paragraph per document.
     fn texts(&self) -> TextPage {
-        let group = |(number, of): (usize, &OfChannel)| {
-            let document = |tokens: &[Shown]| ColouredText {
-                caption: format!("document {}", tokens.first().map_or(0, |token| token.document)),
-                tokens: tokens.iter().map(|token| (token.text.clone(), token.values[number].into())).collect(),
-                marked: None,
-            };
-            let documents = self.shown.chunk_by(|a, b| a.document == b.document);
-            TextGroup { heading: heading(&of.channel), texts: documents.map(document).collect() }
+        let group = |(number, of): (usize, &OfChannel)| TextGroup {
+            heading: heading(&of.channel),
+            texts: documents(&self.shown, number),
         };
         self.page("Tokens along directions", self.findings.channels.iter().enumerate().map(group).collect())
     }
@@ -365,11 +347,6 @@ impl Extremes {
 
 fn heading(Channel { direction, layer }: &Channel) -> String {
     format!("{direction} at layer {layer}")
-}
-
-/// A token, and it among its neighbours.
-fn spelled(tokenizer: &Tokenizer, found: &Found) -> Result<[String; 2], ModelError> {
-    Ok([tokenizer.decode(&[found.token()])?, tokenizer.decode(&found.tokens)?])
 }
 
 fn summary(OfChannel { channel, values, .. }: &OfChannel, tail: f64) -> ChannelSummary {

@@ -3,7 +3,8 @@
 use super::common::position_for;
 use crate::datasets::PairedPrompts;
 use crate::engine::{PatchPositions, Places};
-use crate::model::Tokenizer;
+use crate::experiments::text_loss::TextPlaces;
+use crate::model::{Model, Tokenizer};
 use anyhow::{Context, Result, bail};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -61,4 +62,36 @@ fn by_token(prompts: &PairedPrompts, tokenizer: &Tokenizer, wanted: &str) -> Res
         bail!("no prompt of {} has a token {wanted:?}", prompts.name);
     }
     Ok(Places::PerPrompt(Arc::new(lists)))
+}
+
+/// Tokens of plain text by name, for the option `flag`: ALL, COMMA or PERIOD (every such token), or several of these joined
+/// by `+`.
+///
+/// # Errors
+/// Another name, a token that the model does not have.
+pub fn resolve_text_places(flag: &str, model: &Model, text: &str) -> Result<TextPlaces> {
+    let name = text.to_owned();
+    if text == "ALL" {
+        return Ok(TextPlaces { name, tokens: None });
+    }
+    let mut wanted = Vec::new();
+    for part in text.split('+') {
+        let Some((_, token)) = BY_TOKEN.iter().find(|(own, _)| *own == part) else {
+            let known = BY_TOKEN.map(|(name, _)| name).join(", ");
+            bail!(
+                "{flag}: expected ALL, or of {known} several joined by +, found {text:?} (texts have no other positions)"
+            );
+        };
+        wanted.push(*token);
+    }
+    let mut tokens = BTreeSet::new();
+    for token in 0..model.config.d_vocab as u32 {
+        if wanted.contains(&model.tokenizer.decode(&[token])?.trim()) {
+            tokens.insert(token);
+        }
+    }
+    if tokens.is_empty() {
+        bail!("{flag}: {text}: the tokenizer of {} has no such token", model.name);
+    }
+    Ok(TextPlaces { name, tokens: Some(tokens) })
 }

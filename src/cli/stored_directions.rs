@@ -38,7 +38,7 @@ pub fn with_random(
 }
 
 /// Where directions are, for the names of results: nothing for all layers of a model.
-pub fn at_layers(columns: &ByLayer, n_layers: usize) -> String {
+pub fn at_layers<T>(columns: &BTreeMap<usize, T>, n_layers: usize) -> String {
     let layers: Vec<String> = columns.keys().map(usize::to_string).collect();
     if layers.len() == n_layers + 1 { String::new() } else { format!(" at layers {}", layers.join(" ")) }
 }

@@ -1,8 +1,7 @@
 //! What the commands share whose results are rows of a table: the way from arguments to the table, its figure, and JSON.
 
-use super::common::{distinct, note_skipped, print, print_json};
+use super::common::{ModelArgs, RunArgs, distinct, note_skipped, print, print_json};
 use super::device::DeviceWork;
-use super::maps::MapArgs;
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
 use crate::engine::Engine;
@@ -14,63 +13,128 @@ use serde::Serialize;
 use serde_json::json;
 use std::path::Path;
 
-/// A command whose results are rows of one table per dataset.
+/// What a table tells of: a dataset, a corpus.
+pub trait Subject: Send + Sync {
+    /// Its name.
+    fn name(&self) -> &str;
+
+    /// Notes in the manifest that the model sees it.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    fn note(&self, manifest: &mut Manifest) -> Result<()>;
+}
+
+impl Subject for PairedPrompts {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn note(&self, manifest: &mut Manifest) -> Result<()> {
+        Ok(manifest.saw(self)?)
+    }
+}
+
+/// What is asked for, with the keys that its rows begin with.
+pub type Keyed<C> = (Vec<String>, C);
+
+/// A command whose results are rows of one table per dataset or corpus.
 pub trait TableCommand: Serialize + Sync {
     /// Its name on the command line.
     const NAME: &'static str;
     /// The table's columns.
     const COLUMNS: Columns;
+    /// What a table tells of.
+    type Set: Subject;
     /// What rows are made of.
     type Case: Send + Sync;
 
     /// The arguments that all of them have.
-    fn shared(&self) -> &MapArgs;
+    fn shared(&self) -> (&ModelArgs, &RunArgs);
 
-    /// Name of a dataset's files without their ending.
+    /// What there is a table of, for a model.
+    ///
+    /// # Errors
+    /// Whatever cannot be made for this model.
+    fn sets(&self, model: &Model) -> Result<Vec<Self::Set>>;
+
+    /// Name of a table's files without their ending.
     fn stem(&self, set: &str) -> String;
 
-    /// Everything that the arguments ask for, with the keys that its rows begin with.
+    /// Everything that the arguments ask for.
     ///
     /// # Errors
-    /// Whatever cannot be made of this model and dataset.
-    fn cases(&self, model: &Model, prompts: &PairedPrompts) -> Result<Vec<(Vec<String>, Self::Case)>>;
+    /// Whatever cannot be made of this model and set.
+    fn cases(&self, model: &Model, set: &Self::Set) -> Result<Vec<Keyed<Self::Case>>>;
 
-    /// What a dry run says of a dataset.
+    /// Do files beside the table hold what is asked for too? If they do not, all of it is made again.
     ///
     /// # Errors
-    /// Whatever cannot be made of this model and dataset.
-    fn plan(&self, model: &Model, prompts: &PairedPrompts, cases: &[(Vec<String>, Self::Case)]) -> Result<String>;
+    /// A file that cannot be read.
+    fn complete(&self, _: &Model, _: &Self::Set, _: &[Keyed<Self::Case>]) -> Result<bool> {
+        Ok(true)
+    }
 
-    /// Makes the rows of cases.
+    /// What a dry run says of a set.
     ///
     /// # Errors
-    /// Those of the engine.
+    /// Whatever cannot be made of this model and set.
+    fn plan(&self, model: &Model, set: &Self::Set, cases: &[Keyed<Self::Case>]) -> Result<String>;
+
+    /// Makes the rows of cases, and files beside the table, which the manifest is told of.
+    ///
+    /// # Errors
+    /// Those of the engine, and of files.
     fn make<B: Backend>(
         &self,
         engine: &Engine<B>,
-        prompts: &PairedPrompts,
-        cases: &[(Vec<String>, Self::Case)],
+        set: &Self::Set,
+        cases: &[Keyed<Self::Case>],
+        manifest: &mut Manifest,
     ) -> Result<Vec<KeyedRow>>;
 
     /// The picture of a table.
     fn figure(&self, title: String, table: &KeyedTable) -> Figure;
 
-    /// What the figure of a dataset shows.
+    /// What the figure of a set shows.
     fn title(&self, set: &str, model: &str) -> String;
 }
 
-/// A dataset with what is asked for, and its table.
-struct Dataset<C> {
-    prompts: PairedPrompts,
-    cases: Vec<(Vec<String>, C)>,
+/// A set with what is asked for, and its table.
+struct Tabled<C: TableCommand> {
+    set: C::Set,
+    cases: Vec<Keyed<C::Case>>,
     stem: String,
     table: KeyedTable,
+    /// The keys of everything that is asked for.
+    asked: Vec<Vec<String>>,
+}
+
+impl<C: TableCommand> Tabled<C> {
+    /// Reads the table, and keeps what is there already.
+    fn new(command: &C, model: &Model, set: C::Set) -> Result<Self> {
+        let (run, name) = (command.shared().1, set.name().to_owned());
+        let stem = command.stem(&name);
+        let table = KeyedTable::read(&run.folder(&model.name).join(format!("{stem}.csv")), C::COLUMNS)?;
+        let cases = command.cases(model, &set).with_context(|| name)?;
+        let asked = cases.iter().map(|(keys, _)| keys.clone()).collect();
+        let renewed = run.overwrite || !command.complete(model, &set, &cases)?;
+        let there = |keys: &Vec<String>| !renewed && table.rows_of(keys).next().is_some();
+        let (kept, cases): (Vec<_>, Vec<_>) = cases.into_iter().partition(|(keys, _)| there(keys));
+        note_skipped(kept.len(), "conditions", table.path());
+        Ok(Self { set, cases, stem, table, asked })
+    }
+
+    /// The rows that were asked for.
+    fn rows(&self) -> Vec<&KeyedRow> {
+        self.asked.iter().flat_map(|keys| self.table.rows_of(keys)).collect()
+    }
 }
 
 /// The work of a command on one model.
 struct Work<'a, C: TableCommand> {
     command: &'a C,
-    sets: &'a mut [Dataset<C::Case>],
+    sets: &'a mut [Tabled<C>],
     folder: &'a Path,
     manifest: &'a mut Manifest,
 }
@@ -79,19 +143,18 @@ impl<C: TableCommand> DeviceWork for Work<'_, C> {
     type Output = ();
 
     fn run<B: Backend>(self, engine: &Engine<B>) -> Result<()> {
-        self.manifest.computed_on(engine);
-        for set in self.sets.iter_mut().filter(|set| !set.cases.is_empty()) {
-            self.manifest.saw(&set.prompts)?;
-            let name = &set.prompts.name;
-            let rows = self.command.make(engine, &set.prompts, &set.cases).with_context(|| name.clone())?;
+        let Self { command, manifest, .. } = self;
+        manifest.computed_on(engine);
+        for Tabled { set, cases, stem, table, .. } in self.sets.iter_mut().filter(|set| !set.cases.is_empty()) {
+            set.note(manifest)?;
+            let rows = command.make(engine, set, cases, manifest).with_context(|| set.name().to_owned())?;
             let new: Vec<String> = rows.iter().map(|row| row.keys.join(" ")).collect();
-            rows.into_iter().for_each(|row| set.table.insert(row));
-            set.table.write()?;
-            self.manifest.wrote(set.table.path(), new);
-            let title = self.command.title(name, &engine.model().name);
-            let figure = self.command.figure(title, &set.table);
+            rows.into_iter().for_each(|row| table.insert(row));
+            table.write()?;
+            manifest.wrote(table.path(), new);
+            let figure = command.figure(command.title(set.name(), &engine.model().name), table);
             if !figure.facets.is_empty() {
-                figure.write(self.folder, &set.stem)?.iter().for_each(|path| self.manifest.wrote(path, []));
+                figure.write(self.folder, stem)?.iter().for_each(|path| manifest.wrote(path, []));
             }
         }
         Ok(())
@@ -103,26 +166,15 @@ impl<C: TableCommand> DeviceWork for Work<'_, C> {
 /// # Errors
 /// Those of the command, of models, datasets and files.
 pub fn run<C: TableCommand>(command: &C) -> Result<()> {
-    let MapArgs { models, compat, run, .. } = command.shared();
-    let catalogue = compat.catalogue(run)?;
+    let (models, run) = command.shared();
     let mut all = Vec::new();
     for spec in &distinct(&models.models) {
         let model = models.load(spec, run.seed)?;
         let (name, folder) = (model.name.clone(), run.folder(&model.name));
-        let mut sets = Vec::new();
-        let mut asked: Vec<Vec<Vec<String>>> = Vec::new();
-        for prompts in command.shared().prompts(&catalogue, &model)? {
-            let stem = command.stem(&prompts.name);
-            let table = KeyedTable::read(&folder.join(format!("{stem}.csv")), C::COLUMNS)?;
-            let cases = command.cases(&model, &prompts).with_context(|| prompts.name.clone())?;
-            asked.push(cases.iter().map(|(keys, _)| keys.clone()).collect());
-            let there = |keys: &Vec<String>| !run.overwrite && table.rows_of(keys).next().is_some();
-            let (kept, cases): (Vec<_>, Vec<_>) = cases.into_iter().partition(|(keys, _)| there(keys));
-            note_skipped(kept.len(), "conditions", table.path());
-            sets.push(Dataset { prompts, cases, stem, table });
-        }
+        let sets = command.sets(&model)?.into_iter().map(|set| Tabled::new(command, &model, set));
+        let mut sets = sets.collect::<Result<Vec<_>>>()?;
         if run.dry_run {
-            let plans = sets.iter().map(|set| command.plan(&model, &set.prompts, &set.cases));
+            let plans = sets.iter().map(|set| command.plan(&model, &set.set, &set.cases));
             print(&format!("{name}\n{}\n", plans.collect::<Result<Vec<_>>>()?.join("\n")))?;
             continue;
         }
@@ -133,8 +185,7 @@ pub fn run<C: TableCommand>(command: &C) -> Result<()> {
             run.in_pool(|| run.on_device(model, work))?;
             record = Some(manifest.finish()?);
         }
-        let shown: Vec<(&str, Vec<&KeyedRow>)> =
-            sets.iter().zip(&asked).map(|(set, keys)| (&*set.stem, rows(set, keys))).collect();
+        let shown: Vec<(&str, Vec<&KeyedRow>)> = sets.iter().map(|set| (&*set.stem, set.rows())).collect();
         if !run.json {
             print(&summary(&name, C::COLUMNS, &shown))?;
         }
@@ -144,11 +195,6 @@ pub fn run<C: TableCommand>(command: &C) -> Result<()> {
         print_json(&all)?;
     }
     Ok(())
-}
-
-/// The rows of a table that were asked for.
-fn rows<'a, C>(set: &'a Dataset<C>, asked: &'a [Vec<String>]) -> Vec<&'a KeyedRow> {
-    asked.iter().flat_map(|keys| set.table.rows_of(keys)).collect()
 }
 
 fn summary(model: &str, columns: Columns, sets: &[(&str, Vec<&KeyedRow>)]) -> String {

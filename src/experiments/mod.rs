@@ -24,6 +24,7 @@ pub mod probing;
 pub mod sampling;
 pub mod self_check;
 pub mod steering;
+mod sum;
 mod test_sets;
 pub mod text_loss;
 mod token_array;

@@ -464,7 +464,7 @@ fn directions_are_taken_away_from_texts() {
         [&["text-loss", "--directions", "mean_diff_simple_train_ADJ_layer1", "--random", "1"], &texts[..]].concat();
     let both = [&command[..], &["--methods", "zero,resample"]].concat();
     let found = run_in(data.path(), &[&both[..], &["--json"]].concat()).success().json();
-    let rows = found[0]["rows"].as_array().unwrap();
+    let rows = found[0]["tables"][0]["rows"].as_array().unwrap();
     let names: Vec<_> =
         rows.iter().map(|row| (row["ablated"].as_str().unwrap(), row["method"].as_str().unwrap())).collect();
     let own = "mean_diff_simple_train_ADJ_layer1";
@@ -487,9 +487,139 @@ fn directions_are_taken_away_from_texts() {
     let again = run_in(data.path(), &both).success();
     assert!(again.stderr.contains("4 conditions exist already") && again.stdout.contains(own), "{}", again.stderr);
     let plan = run_in(data.path(), &[&both[..], &["--overwrite", "--dry-run"]].concat()).success();
-    assert!(plan.stdout.contains("5 passes over"), "{}", plan.stdout);
+    assert!(plan.stdout.contains("21 tokens to predict") && plan.stdout.contains("FLOP"), "{}", plan.stdout);
     let alone = ["text-loss", "--directions", own, "--text", "It was great.", "--name", "one"];
     run_in(data.path(), &alone).fails(1, &["texts to resample from", "at least 2"]);
     let wrong = ["text-loss", "--directions", "pca_nowhere", "--text", "It was great."];
     run_in(data.path(), &wrong).fails(1, &["--directions", "pca_nowhere"]);
+}
+
+/// The changes of one condition in a table by token, as numbers; none where the cell is empty.
+fn changes(rows: &[Vec<String>], keys: [&str; 3]) -> Vec<Option<f64>> {
+    rows.iter().filter(|row| row[..3] == keys).map(|row| row[7].parse().ok()).collect()
+}
+
+#[test]
+fn commas_are_ablated_and_losses_told_token_by_token() {
+    let data = tempfile::tempdir().unwrap();
+    let corpus = data.path().join("reviews.txt");
+    let texts = ["I thought this movie was great, I loved it, really.", "The plot was awful.", "It was bad, very bad."];
+    std::fs::write(&corpus, texts.join("\n")).unwrap();
+    let arguments = ["text-loss", "--corpus", corpus.to_str().unwrap(), "--methods", "mean_over_places,zero"];
+    let run = |extra: &[&str]| run_in(data.path(), &[&arguments[..], extra].concat());
+    let some = ["--positions", "COMMA,COMMA+PERIOD", "--layers", "1..4", "--by-token", "2"];
+    let found = run(&[&some[..], &["--json"]].concat()).success().json();
+    let rows = found[0]["tables"][0]["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 4);
+    let own = ["residual at layers 1 2 3 4", "mean_over_places", "COMMA"];
+    let numbers = |row: &Value| ["tokens", "reached", "clean_loss", "change"].map(|name| row[name].as_f64().unwrap());
+    let folder = data.path().join("demo");
+    let by_token = table(&folder.join("text_loss_reviews_by_token_2.csv"));
+    assert_eq!(by_token[0].join(","), "ablated,method,positions,document,position,token,clean_loss,change");
+    // The first two texts, token by token.
+    let of_own: Vec<&Vec<String>> = by_token[1..].iter().filter(|row| row[..3] == own).collect();
+    let spelled =
+        |document: &str| of_own.iter().filter(|row| row[3] == document).map(|row| &*row[5]).collect::<String>();
+    assert_eq!((spelled("0"), spelled("1"), spelled("2")), (texts[0].into(), texts[1].into(), String::new()));
+    let found = changes(&by_token[1..], own);
+    assert_eq!(by_token.len(), 1 + 4 * found.len());
+    let commas: Vec<usize> = (0..found.len()).filter(|&number| of_own[number][5].trim() == ",").collect();
+    for (number, change) in found.iter().enumerate() {
+        // What is predicted from a comma does not count, what stands before it does not change.
+        let first = commas[0];
+        match change {
+            None => assert!(commas.contains(&(number - 1)), "token {number}"),
+            Some(change) => {
+                let behind = number > first && of_own[number][3] == "0";
+                assert_eq!(*change != 0.0, behind, "token {number}: {change}");
+            }
+        }
+    }
+    assert_eq!(commas.len(), 2);
+    // The table tells of all three texts.
+    let all = ["I thought this movie was great, I loved it, really.", texts[1], texts[2]];
+    let alone: Vec<String> = all.iter().flat_map(|text| ["--text".to_owned(), (*text).to_owned()]).collect();
+    let alone: Vec<&str> = alone.iter().map(String::as_str).collect();
+    let alone = [
+        &["text-loss", "--methods", "zero", "--layers", "1..4", "--by-token", "3", "--positions", "COMMA"],
+        &alone[..],
+    ];
+    let alone = run_in(data.path(), &[&alone.concat()[..], &["--json"]].concat()).success().json();
+    let every = table(&folder.join("text_loss_text_by_token_3.csv"));
+    let changed = changes(&every[1..], [own[0], "zero", "COMMA"]);
+    let [tokens, reached, _, change] = numbers(&alone[0]["tables"][0]["rows"][0]);
+    let counted: Vec<f64> = changed.iter().filter_map(|change| *change).collect();
+    assert_eq!(
+        (tokens, reached),
+        (counted.len() as f64, counted.iter().filter(|change| **change != 0.0).count() as f64)
+    );
+    assert!((counted.iter().sum::<f64>() / tokens - change).abs() < 1e-6, "{change}");
+    assert_eq!(numbers(&rows[2])[..3], numbers(&alone[0]["tables"][0]["rows"][0])[..3]);
+    // The two largest increases, the largest first, and the page.
+    let top = table(&folder.join("text_loss_reviews_by_token_2_top.csv"));
+    let ranked: Vec<f64> = top[1..3].iter().map(|row| row[4].parse().unwrap()).collect();
+    assert!(top[1][..3] == own && ranked[0] >= ranked[1] && ranked[1] > 0.0 && top[2][3] == "2", "{top:?}");
+    let page = std::fs::read_to_string(folder.join("text_loss_reviews_by_token_2.html")).unwrap();
+    assert_eq!(page.matches("<details").count(), 8);
+    assert!(page.contains("> great</span>") && page.contains("document 1"), "{page}");
+}
+
+#[test]
+fn losses_by_token_are_kept_with_their_table() {
+    let data = tempfile::tempdir().unwrap();
+    let texts = ["--text", "It was great, I loved it.", "--text", "It was bad, very bad."];
+    let run = |extra: &[&str]| run_in(data.path(), &[&["text-loss", "--methods", "zero"], &texts[..], extra].concat());
+    let file = data.path().join("demo/text_loss_text_by_token_1.csv");
+    let conditions = || table(&file)[1..].iter().map(|row| row[2].clone()).collect::<std::collections::BTreeSet<_>>();
+    run(&["--positions", "COMMA"]).success();
+    // The table has the condition, the losses by token are made.
+    let made = run(&["--positions", "COMMA", "--by-token", "1"]).success();
+    assert!(!made.stderr.contains("exist already") && file.is_file(), "{}", made.stderr);
+    let before = files(data.path());
+    let kept = run(&["--positions", "COMMA", "--by-token", "1"]).success();
+    assert!(kept.stderr.contains("1 conditions exist already"), "{}", kept.stderr);
+    assert_eq!(files(data.path()), before);
+    // One more condition: all that are asked for are made together.
+    let more = run(&["--positions", "COMMA,ALL", "--by-token", "1"]).success();
+    assert!(!more.stderr.contains("exist already"), "{}", more.stderr);
+    assert_eq!(conditions().len(), 2);
+    assert!(run(&["--positions", "ALL", "--by-token", "1"]).success().stderr.contains("1 conditions exist already"));
+    run(&["--positions", "COMMA,ALL", "--by-token", "1", "--overwrite"]).success();
+    assert_eq!(table(&data.path().join("demo/text_loss_text.csv")).len(), 3);
+}
+
+#[test]
+fn places_and_means_that_texts_do_not_have_are_named() {
+    let data = tempfile::tempdir().unwrap();
+    let texts = ["--text", "It was great, I loved it.", "--text", "It was bad, very bad."];
+    let run = |extra: &[&str]| run_in(data.path(), &[&["text-loss"], &texts[..], extra].concat());
+    let file = |name: &str, text: &str| {
+        let path = data.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    run(&["--positions", "ADJ"]).fails(1, &["--positions: expected ALL", "COMMA, PERIOD", "found \"ADJ\""]);
+    run(&["--positions", "COMMA+END"]).fails(1, &["--positions", "found \"COMMA+END\""]);
+    let zero = ["--methods", "zero", "--positions", "PERIOD"];
+    // A full stop is the last token of both.
+    run(&zero).fails(1, &["never fires: no text of the corpus has a token PERIOD with others behind it"]);
+    run(&[&zero[..], &["--dry-run"]].concat()).fails(1, &["token PERIOD"]);
+    let end = ["--methods", "zero", "--positions", "COMMA", "--layers", "4"];
+    run(&end).fails(1, &["blocks.3.hook_resid_post never fires", "COMMA"]);
+    let plain = file("plain.txt", "It was great\n");
+    let means = ["--methods", "mean_over_places", "--positions", "COMMA", "--means-corpus", &plain];
+    run(&means).fails(1, &["the corpus that means are taken of has a token COMMA"]);
+    run(&["--means-corpus", &plain]).fails(1, &["--means-corpus", "--methods mean_over_places"]);
+    let others = file("others.txt", "Well, it was, after all, good\n");
+    let means = ["--methods", "mean_over_places", "--positions", "COMMA", "--means-corpus", &others];
+    let found = run(&[&means[..], &["--json"]].concat()).success().json();
+    let of_others = found[0]["tables"][0]["rows"][0].clone();
+    assert_eq!(of_others["method"], "mean_over_places of others");
+    let own = run(&[&means[..4], &["--json"]].concat()).success().json();
+    assert_ne!(own[0]["tables"][0]["rows"][0]["change"], of_others["change"]);
+    let plan = run(&[&means[..4], &["--dry-run", "--overwrite"]].concat()).success();
+    assert!(plan.stdout.contains("for means"), "{}", plan.stdout);
+    let empty = file("empty.txt", "\n");
+    run_in(data.path(), &["text-loss", "--corpus", &empty]).fails(1, &["empty.txt: expected a text, found none"]);
+    run(&["--by-token", "0"]).fails(2, &["--by-token"]);
 }

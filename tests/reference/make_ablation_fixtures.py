@@ -8,9 +8,14 @@ Models, prompts and answers are those of tests/fixtures/circuits. Per model `res
 - `ablation.<number>` (prompts): the same under case <number> of `cases.json`. A case has `nodes` (component, layer, head), what
   they hold instead (`method`), at which `positions`, perhaps only along the layer's direction, and perhaps with places
   that keep their clean values (`kept`) and frozen attention.
-- `loss.clean`, `loss.zero`, `loss.resample` (1): mean loss of the next token, as it is, and with every layer's direction taken
-  away at every position, or as it is in the prompt before (the last one for the first).
 - `faithfulness.<setting>.<circuit|complement|full>` (prompts): the corrupted run with heads of the clean one.
+`losses.safetensors` and `losses.json` tell of the loss of every next token:
+- `places`: tokens that some cases ablate (`some`), none that all prompts share; the others ablate every token.
+- `clean`, `loss.<number>` (prompts, positions - 1): as it is, and under case <number>, which replaces the residual in front of
+  `layers` (behind the last one at the end), perhaps only along the layer's direction. Resampled is the prompt before (the
+  last one for the first); means are those of the case's tokens in the first `means` prompts.
+- `mean.<number>` (3): count and mean of the losses that are predicted from tokens that stay as they are (from all, if none
+  does), as it is and under the case.
 And `twins.safetensors` and `twins.json`, whose cases are ablations of directions too:
 - `<number>.twin` (prompts): logit differences of the ablated run.
 - `<number>.map.<name>`: `transformer_lens.patching` from the ablated run into the clean one, mean logit differences; the same
@@ -83,13 +88,47 @@ def main():
         folder = FIXTURES / "ablation" / name
         folder.mkdir(parents=True, exist_ok=True)
         save_file({key: stored(value) for key, value in tensors.items()}, folder / "results.safetensors")
-        lines = ",\n".join(json.dumps(case) for case in listed)
-        (folder / "cases.json").write_text(f"[\n{lines}\n]\n")
+        (folder / "cases.json").write_text(lines(listed))
+        losses, listed_losses = token_losses(lens, tensors)
+        save_file({key: stored(value) for key, value in losses.items()}, folder / "losses.safetensors")
+        (folder / "losses.json").write_text(lines(listed_losses))
         print(name, len(tensors), "tensors,", len(listed), "cases")
         found, listed = twins(lens, tensors)
         save_file({key: stored(value) for key, value in found.items()}, folder / "twins.safetensors")
-        lines = ",\n".join(json.dumps(case) for case in listed)
-        (folder / "twins.json").write_text(f"[\n{lines}\n]\n")
+        (folder / "twins.json").write_text(lines(listed))
+
+
+def lines(cases):
+    return "[\n" + ",\n".join(json.dumps(case) for case in cases) + "\n]\n"
+
+
+def token_losses(lens, tensors):
+    run = Runs(lens, tensors["tokens"], tensors["answers"], tensors)
+    every = list(range(lens.cfg.n_layers + 1))
+    case = lambda method, some=True, along=False, layers=every, means=PROMPTS: dict(
+        method=method, some=some, along=along, layers=layers, means=means
+    )
+    listed = [
+        case("zero", along=True),
+        case("resample", along=True),
+        case("resample", layers=[1]),
+        case("zero", layers=every[1:]),
+        case("mean_over_places"),
+        case("mean_over_places", layers=every[1:], means=2),
+        case("mean_over_places", along=True),
+        case("mean_over_places", some=False, along=True),
+        case("zero", some=False, along=True),
+        case("resample", some=False, along=True),
+    ]
+    tokens = run.tokens
+    found = {"places": torch.stack([tokens[0, 4], tokens[1, 5], tokens[3, 5]]), "clean": run.token_losses([])}
+    for number, case in enumerate(listed):
+        places = torch.isin(tokens, found["places"]) if case["some"] else torch.ones_like(tokens, dtype=bool)
+        losses = run.token_losses(run.loss_hooks(case, places))
+        counted = ~places[:, :-1] if case["some"] else places[:, :-1]
+        means = [found["clean"][counted].mean(), losses[counted].mean()]
+        found |= {f"loss.{number}": losses, f"mean.{number}": torch.stack([counted.sum().double(), *means])}
+    return found, listed
 
 
 def results(lens, seed):
@@ -106,8 +145,6 @@ def results(lens, seed):
     listed = cases(lens.cfg.n_layers)
     for number, case in enumerate(listed):
         tensors[f"ablation.{number}"] = run.ablated(case)
-    for method in ("clean", "zero", "resample"):
-        tensors[f"loss.{method}"] = run.loss(method)
     for setting in ("heads", "heads_positions", "heads_direction"):
         for part in ("circuit", "complement", "full"):
             tensors[f"faithfulness.{setting}.{part}"] = run.faithfulness(setting, part)
@@ -169,17 +206,24 @@ class Runs:
                 hooks.append((name, lambda value, hook: self.clean[hook.name]))
         return hooks
 
-    def loss(self, method):
-        """With directions in front of every block and behind the last."""
-        last = self.lens.cfg.n_layers - 1
-        places = [] if method == "clean" else [("resid_pre", layer) for layer in range(last + 1)] + [("resid_post", last)]
-        hooks = []
-        for component, layer in places:
-            name, along = hook_name(component, layer), self.direction(component, layer)
-            source = self.clean[name].roll(1, 0) if method == "resample" else torch.zeros_like(self.clean[name])
-            hooks.append((name, write(EVERYWHERE, None, source, along)))
-        logits = self.lens.run_with_hooks(self.tokens, fwd_hooks=hooks)
-        return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), self.tokens[:, 1:].flatten())[None]
+    def token_losses(self, hooks):
+        logits = self.lens.run_with_hooks(self.tokens, fwd_hooks=hooks)[:, :-1]
+        return torch.nn.functional.cross_entropy(logits.transpose(1, 2), self.tokens[:, 1:], reduction="none")
+
+    def loss_hooks(self, case, places):
+        last, hooks = self.lens.cfg.n_layers - 1, []
+        for layer in case["layers"]:
+            component, block = ("resid_pre", layer) if layer <= last else ("resid_post", last)
+            clean = self.clean[hook_name(component, block)]
+            source = {
+                "zero": lambda: torch.zeros_like(clean),
+                "resample": lambda: clean.roll(1, 0),
+                "mean_over_places": lambda: clean[: case["means"]][places[: case["means"]]].mean(0).expand_as(clean),
+            }[case["method"]]()
+            along = self.direction(component, block) if case["along"] else None
+            lists = [row.nonzero().flatten().tolist() for row in places]
+            hooks.append((hook_name(component, block), write(lists, None, source, along)))
+        return hooks
 
     def replacement(self, name, method, positions):
         clean = self.clean[name]

@@ -4,6 +4,7 @@ use super::{Condition, Replacement};
 use crate::backend::Backend;
 use crate::engine::{Engine, EngineError, Output, PatchPositions, Places, Site, Values};
 use crate::experiments::chunks::{Kept, stretches};
+use crate::experiments::sum::Sum;
 use crate::types::{Matrix, PairedPrompts};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -102,27 +103,4 @@ fn add_stretch<B: Backend>(
         }
     }
     Ok(())
-}
-
-/// A sum of vectors.
-#[derive(Clone)]
-struct Sum {
-    values: Vec<f64>,
-    count: usize,
-}
-
-impl Sum {
-    fn new(width: usize) -> Self {
-        Self { values: vec![0.0; width], count: 0 }
-    }
-
-    fn add(&mut self, values: &[f32]) {
-        self.values.iter_mut().zip(values).for_each(|(sum, value)| *sum += f64::from(*value));
-        self.count += 1;
-    }
-
-    fn mean(self) -> Arc<Matrix> {
-        let mean: Vec<f32> = self.values.iter().map(|sum| (sum / self.count.max(1) as f64) as f32).collect();
-        Arc::new(Matrix::new(1, mean.len(), mean))
-    }
 }

@@ -124,6 +124,11 @@ pub struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
+    /// Token `index` of a row, with the values of the whole row, `(tokens of the row, channels)`.
+    pub fn new(row: &'a Row, index: usize, values: &'a [f32]) -> Self {
+        Self { row, index, values }
+    }
+
     /// The token.
     pub fn token(&self) -> u32 {
         self.row.tokens[self.index]
@@ -221,7 +226,7 @@ pub fn read_corpus<B: Backend, E: From<EngineError> + From<CorpusError>>(
 }
 
 /// The next rows that together have at most `max_tokens` tokens, but at least one row.
-fn next_batch(
+pub(super) fn next_batch(
     rows: &mut std::iter::Peekable<impl Iterator<Item = Result<Row, CorpusError>>>,
     max_tokens: usize,
 ) -> Result<Vec<Row>, CorpusError> {
