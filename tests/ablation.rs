@@ -417,7 +417,7 @@ fn corpora_are_cut_into_batches_and_faults_are_named() {
     let none = TextMeans::default();
     let losses = |condition: &TextCondition, texts: &[Vec<u32>]| {
         let mut told = 0;
-        let found = text_losses(engine, corpus(texts), (&[condition.clone()], &none), 1, |rows, losses| {
+        let found = text_losses(engine, corpus(texts), (std::slice::from_ref(condition), &none), 1, |rows, losses| {
             told += rows.len();
             assert_eq!((losses.clean.len(), losses.ablated[0].len()), (rows.len(), rows.len()));
             Ok::<(), Failure>(())
@@ -430,7 +430,8 @@ fn corpora_are_cut_into_batches_and_faults_are_named() {
     // The same rows in batches of two and three.
     for count in [2, 5, 8] {
         let found = losses(&zero, &texts[..count]).unwrap();
-        let expected = batch_losses(engine, &texts[..count], &vec![0; count], (&[zero.clone()], &none)).unwrap();
+        let expected =
+            batch_losses(engine, &texts[..count], &vec![0; count], (std::slice::from_ref(&zero), &none)).unwrap();
         let mean = |rows: &[Vec<f64>]| rows.iter().flatten().sum::<f64>() / found.tokens as f64;
         // Only the order of sums differs.
         assert!((found.clean - mean(&expected.clean)).abs() < 1e-6);

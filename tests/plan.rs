@@ -361,7 +361,7 @@ fn what_is_not_there_is_named() {
         (at(Site::ResidPre(1), Part::All, all, Change::Add(rows(2, 40, 1), 1.0)), "number of rows"),
     ] {
         let cells = cell(edit);
-        let message = Plan::new(config, &prompts(), &cells, 100).unwrap_err().to_string();
+        let message = Plan::new(config, prompts(), &cells, 100).unwrap_err().to_string();
         assert!(message.contains(expected), "expected {expected:?} in {message:?}");
     }
 }
