@@ -195,6 +195,7 @@ unsafe fn rows_bf16<const M: usize>(job: &Product<'_>, a: &[u32], panel: &[u32],
 mod tests {
     use crate::backend::cpu::Pool;
     use crate::backend::cpu::matmul::{PackedWeight, linear, linear_backward};
+    use crate::backend::cpu::simd::Isa;
     use crate::backend::cpu::test_support::{isas, random};
     use crate::backend::{Dtype, Epilogue};
     use crate::types::Matrix;
@@ -232,10 +233,12 @@ mod tests {
             }
         }
     }
-    /// A sweep that goes on where it was stopped has other batches, and the same results.
+
+    /// A sweep that goes on where it was stopped has other batches, and the same results. (The `gemm` crate, which other
+    /// processors use, adds in an order of its own for every number of rows.)
     #[test]
     fn a_row_alone_has_the_bits_that_it_has_among_others() {
-        for isa in isas() {
+        for isa in isas().into_iter().filter(|isa| *isa != Isa::Portable) {
             for (inputs, outputs) in [(96, 129), (97, 40)] {
                 let x = random(71 * inputs, 1);
                 let w = Matrix::new(inputs, outputs, random(inputs * outputs, 2));

@@ -71,7 +71,8 @@ pub unsafe fn multiply(isa: Isa, tile: &Tile) {
     }
 }
 
-/// The fallback for every other processor: the `gemm` crate, which has kernels of its own for them.
+/// The fallback for every other processor: the `gemm` crate, which has kernels of its own for them. The last bits depend on the
+/// number of rows here.
 unsafe fn multiply_portable(tile: &Tile) {
     for i in 0..tile.m {
         for j in 0..tile.n {
