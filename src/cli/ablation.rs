@@ -137,7 +137,7 @@ impl Args {
             if nodes.is_empty() {
                 bail!("expected --nodes or --directions: there is nothing to ablate");
             }
-            let whole = |node: &Node| Ablated { site: node.site(), part: node.part, subspace: None };
+            let whole = |node: &Node| Ablated::whole(node.site(), node.part);
             return Ok(vec![(listed(&nodes), nodes.iter().map(whole).collect())]);
         }
         let layers = match nodes.is_empty() {

@@ -423,7 +423,7 @@ impl DeviceWork for Ablation {
     fn run<B: Backend>(self, engine: &Engine<B>) -> Result<Values> {
         let (prompts, budget) = (&self.prompts, engine.memory_budget());
         let resolved = |field, text: &str| resolve_places(field, prompts, &engine.model().tokenizer, text);
-        let whole = |node: &Node| Ablated { site: node.site(), part: node.part, subspace: None };
+        let whole = |node: &Node| Ablated::whole(node.site(), node.part);
         let condition = Condition {
             ablated: self.nodes.iter().map(whole).collect(),
             replacement: self.replacement,

@@ -104,6 +104,13 @@ pub struct Ablated {
     pub subspace: Option<Arc<Matrix>>,
 }
 
+impl Ablated {
+    /// All of an activation's part.
+    pub fn whole(site: Site, part: Part) -> Self {
+        Self { site, part, subspace: None }
+    }
+}
+
 /// What is ablated together, and how.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Condition {
@@ -346,7 +353,7 @@ pub fn map_conditions(
     let length = if kind.by_position() { common_length(prompts)? } else { 0 };
     let condition = |(site, part, position): (Site, Part, PatchPositions)| {
         let condition = Condition {
-            ablated: vec![Ablated { site, part, subspace: None }],
+            ablated: vec![Ablated::whole(site, part)],
             replacement,
             places: position.into(),
             kept: None,
