@@ -33,6 +33,8 @@ pub mod files;
 pub mod model;
 mod npy;
 pub mod report;
+pub mod session;
 mod strided;
+pub mod studies;
 pub mod sweep;
 pub mod types;

@@ -21,7 +21,7 @@ use crate::types::{Activation, Matrix};
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
     /// The asked-for number format is not there.
-    #[error("--dtype {dtype}: {reason}")]
+    #[error("dtype {dtype}: {reason}")]
     Dtype {
         /// The format's name.
         dtype: &'static str,
@@ -30,11 +30,11 @@ pub enum BackendError {
     },
     /// There is no CUDA driver on this machine.
     #[error(
-        "no CUDA driver: the library libcuda.so was not found. A GPU needs NVIDIA's driver; --device cpu needs nothing"
+        "no CUDA driver: the library libcuda.so was not found. A GPU needs NVIDIA's driver"
     )]
     NoDriver,
     /// The GPU asked for is not there.
-    #[error("--device cuda:{index}: the driver finds {count} GPUs, numbered from 0")]
+    #[error("device cuda:{index}: the driver finds {count} GPUs, numbered from 0")]
     NoSuchDevice {
         /// Its number.
         index: usize,
@@ -43,7 +43,7 @@ pub enum BackendError {
     },
     /// The GPU lacks instructions that the kernels use.
     #[error(
-        "{name} has compute capability {major}.{minor}; the kernels need 8.0 (Ampere) or newer, --device cpu needs none"
+        "{name} has compute capability {major}.{minor}; the kernels need 8.0 (Ampere) or newer"
     )]
     CapabilityTooLow {
         /// Name of the GPU.
@@ -61,7 +61,7 @@ pub enum BackendError {
     },
     /// The GPU's memory is full.
     #[error(
-        "the GPU has no {bytes} bytes left; use a smaller --batch-tokens, a smaller model, or end other programs on it"
+        "the GPU has no {bytes} bytes left: smaller batches, a smaller model, or fewer other programs on it may help"
     )]
     OutOfMemory {
         /// What could not be had.
@@ -94,13 +94,13 @@ pub enum BackendError {
         reason: String,
     },
     /// A size beyond what kernels count.
-    #[error("a size of {size} is more than the GPU kernels can count; use a smaller --batch-tokens")]
+    #[error("a size of {size} is more than the GPU kernels can count")]
     TooLarge {
         /// The size.
         size: usize,
     },
     /// Attention heads that are too wide for the kernels.
-    #[error("heads of width {width}: the GPU kernels take at most {most}; use --device cpu")]
+    #[error("heads of width {width}: the GPU kernels take at most {most}")]
     HeadTooWide {
         /// Width of a head.
         width: usize,

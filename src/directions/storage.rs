@@ -57,6 +57,9 @@ pub struct FitRecord {
     pub final_metric: Option<f64>,
     /// Version of this crate.
     pub version: String,
+    /// Everything that its values depend on, by name; none in records of version 0.1 and of imported directions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provenance: Option<BTreeMap<String, serde_json::Value>>,
     /// Where an imported direction was read from. Its model and weight processing are what the user said of it; its
     /// seed and settings are not known (0 and none).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -161,6 +164,29 @@ impl Direction {
 }
 
 impl FitRecord {
+    /// The record of a direction of which no more than its name is known.
+    pub fn of(name: &DirectionName) -> Self {
+        Self {
+            name: name.to_string(),
+            model: String::new(),
+            revision: None,
+            weight_processing: Vec::new(),
+            method: name.method(),
+            dataset: name.dataset().map(Into::into),
+            position: name.position().map(Into::into),
+            layer: name.layer(),
+            seed: 0,
+            compat: Vec::new(),
+            settings: serde_json::json!({}),
+            loss_curve: Vec::new(),
+            test_loss_curves: BTreeMap::new(),
+            final_metric: None,
+            version: env!("CARGO_PKG_VERSION").into(),
+            provenance: None,
+            imported: None,
+        }
+    }
+
     /// Reads the record beside a direction.
     ///
     /// # Errors
@@ -270,22 +296,16 @@ mod tests {
 
     fn record(name: &DirectionName) -> FitRecord {
         FitRecord {
-            name: name.to_string(),
             model: "gpt2".into(),
             revision: Some("main".into()),
             weight_processing: vec!["fold_ln".into()],
-            method: name.method(),
-            dataset: name.dataset().map(Into::into),
-            position: name.position().map(Into::into),
-            layer: name.layer(),
-            seed: 0,
             compat: vec![Compat::DoubleSpaces],
             settings: serde_json::json!({"epochs": 64}),
             loss_curve: vec![0.5, 0.25],
             test_loss_curves: BTreeMap::from([("simple_test".into(), vec![0.6, 0.3])]),
             final_metric: Some(0.25),
-            version: env!("CARGO_PKG_VERSION").into(),
-            imported: None,
+            provenance: Some(BTreeMap::from([("dataset".into(), "0123".into())])),
+            ..FitRecord::of(name)
         }
     }
 

@@ -64,7 +64,7 @@ pub enum EngineError {
         reason: String,
     },
     /// Prompts of which more has to be kept than the memory budget allows.
-    #[error("{what} need {} for what is kept of them, found a budget of {} (--memory)", ByteSize(*needed as u64), ByteSize(*budget as u64))]
+    #[error("{what} need {} for what is kept of them, found a budget of {}", ByteSize(*needed as u64), ByteSize(*budget as u64))]
     Memory {
         /// Dataset and prompts.
         what: String,

@@ -115,7 +115,7 @@ impl<'a> Rows<'a> {
     /// The rows of given texts.
     pub fn of_texts(texts: Vec<String>, shape: RowShape<'a>) -> Self {
         let documents = texts.into_iter().map(move |text| Ok(shape.tokenizer.encode(&text)?));
-        Self::new("--text".into(), Box::new(documents), shape)
+        Self::new("text".into(), Box::new(documents), shape)
     }
 
     /// The rows of a file.
@@ -298,6 +298,6 @@ mod tests {
             Rows::of_texts(texts, shape).collect::<Result<Vec<_>, _>>()
         };
         assert_eq!(texts(&["", " great"]).unwrap(), [row(1, 0, &last)]);
-        assert!(texts(&[""]).unwrap_err().to_string().contains("--text: expected a text"));
+        assert!(texts(&[""]).unwrap_err().to_string().contains("text: expected a text"));
     }
 }

@@ -71,7 +71,24 @@ pub(crate) struct Named {
 
 /// Reads a model's name: `demo`, `random:<alias>`, an alias, a folder, or `organisation/name`, the last two kinds of
 /// Hub names with `@revision` if wished. An alias wins over a folder of the same name: write `./gpt2` for the folder.
+/// Behind `NAME=` it is the same model, filed under that name.
 pub(crate) fn parse(spec: &str, revision: Option<&str>) -> Result<Named, ModelError> {
+    match spec.split_once('=') {
+        Some((name, model)) if is_name(name) && !Path::new(spec).exists() => {
+            Ok(Named { name: name.to_owned(), ..unnamed(model, revision)? })
+        }
+        _ => unnamed(spec, revision),
+    }
+}
+
+/// What results can be filed under: letters, digits, `_`, `-` and `.`, which does not come first.
+fn is_name(name: &str) -> bool {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "_-.".contains(letter);
+    !name.is_empty() && !name.starts_with('.') && name.chars().all(plain)
+}
+
+/// A name without a name for the results in front.
+fn unnamed(spec: &str, revision: Option<&str>) -> Result<Named, ModelError> {
     let error = |message: String| ModelError::Name { spec: spec.to_owned(), message };
     if spec == "demo" {
         return Ok(Named { place: Place::Demo, name: "demo".to_owned() });

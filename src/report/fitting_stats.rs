@@ -30,12 +30,20 @@ pub struct StatsRow {
     pub accuracy: f64,
     /// Cosine with the direction fitted on the test set.
     pub similarity: f64,
+    /// Id of everything that the fit and the test were made of; empty in files of version 0.1, which did not say.
+    #[serde(default)]
+    pub provenance: String,
 }
 
 impl StatsRow {
     fn key(&self) -> (&str, usize, &str, &str, usize, &str, &str) {
         let Self { train_set, train_layer, train_pos, test_set, test_layer, test_pos, method, .. } = self;
         (train_set, *train_layer, train_pos, test_set, *test_layer, test_pos, method)
+    }
+
+    /// Is it about the same fit and test?
+    pub fn is_in_place_of(&self, other: &Self) -> bool {
+        self.key() == other.key()
     }
 }
 
@@ -51,7 +59,7 @@ impl FittingStats {
     pub const FILE: &'static str = "direction_fitting_stats.csv";
 
     /// The columns, in this order.
-    const COLUMNS: [&'static str; 11] = [
+    const COLUMNS: [&'static str; 12] = [
         "train_set",
         "train_layer",
         "train_pos",
@@ -63,6 +71,7 @@ impl FittingStats {
         "total",
         "accuracy",
         "similarity",
+        "provenance",
     ];
 
     /// Reads `folder`'s file; no file is an empty one.
@@ -82,7 +91,8 @@ impl FittingStats {
         };
         let mut reader = csv::Reader::from_path(&path).map_err(content)?;
         let header = reader.headers().map_err(content)?;
-        if !header.iter().eq(Self::COLUMNS) {
+        let earlier = &Self::COLUMNS[..Self::COLUMNS.len() - 1];
+        if !header.iter().eq(Self::COLUMNS) && !header.iter().eq(earlier.iter().copied()) {
             return Err(ReportError::Content {
                 path: path.clone(),
                 field: "header".into(),
@@ -96,7 +106,7 @@ impl FittingStats {
 
     /// Adds a row, in the place of an older one about the same fit and test.
     pub fn insert(&mut self, row: StatsRow) {
-        match self.rows.iter_mut().find(|old| old.key() == row.key()) {
+        match self.rows.iter_mut().find(|old| old.is_in_place_of(&row)) {
             Some(old) => *old = row,
             None => self.rows.push(row),
         }
@@ -143,6 +153,7 @@ mod tests {
             total: 26,
             accuracy: correct as f64 / 26.0,
             similarity: 0.5,
+            provenance: "0123456789abcdef".into(),
         }
     }
 
@@ -159,7 +170,7 @@ mod tests {
         let path = folder.path().join(FittingStats::FILE);
         // A file of other columns is refused even without rows: writing would replace it.
         let columns = FittingStats::COLUMNS.join(",");
-        let row = format!("{columns}\nx,3,ADJ,x,3,ADJ,pca,many,26,1,1\n");
+        let row = format!("{columns}\nx,3,ADJ,x,3,ADJ,pca,many,26,1,1,\n");
         for (text, field) in [("notes\n", "header"), ("train_set,train_layer\nx,y\n", "header"), (&row, "line 2")] {
             std::fs::write(&path, text).unwrap();
             let message = FittingStats::read(folder.path()).unwrap_err().to_string();

@@ -19,22 +19,64 @@ impl Columns {
     }
 }
 
-/// A row: its keys, and its numbers.
+/// Under which settings a row was computed; empty in tables of version 0.1, which did not say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RowSettings {
+    /// Number format.
+    pub dtype: String,
+    /// Rewrites of the weights.
+    pub weight_processing: String,
+    /// Seed of what was drawn at random.
+    pub seed: String,
+    /// Id of everything that the row was made of.
+    pub provenance: String,
+}
+
+impl RowSettings {
+    /// The columns, behind the numbers.
+    const COLUMNS: [&'static str; 4] = ["dtype", "weight_processing", "seed", "provenance"];
+
+    fn cells(&self) -> [&String; 4] {
+        [&self.dtype, &self.weight_processing, &self.seed, &self.provenance]
+    }
+
+    fn of_cells<'a>(mut cells: impl Iterator<Item = &'a str>) -> Self {
+        let mut next = || cells.next().unwrap_or_default().to_owned();
+        Self { dtype: next(), weight_processing: next(), seed: next(), provenance: next() }
+    }
+
+    /// Do rows of the same keys stand in each other's place? Rows of different settings stand side by side, but nobody
+    /// knows where those without any belong.
+    fn in_place_of(&self, other: &Self) -> bool {
+        *other == Self::default() || self.cells()[..3] == other.cells()[..3]
+    }
+}
+
+/// A row: its keys, its numbers, and its settings.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KeyedRow {
     /// One per key column.
     pub keys: Vec<String>,
     /// One per number column; none where it is not defined.
     pub numbers: Vec<Option<f64>>,
+    /// Under which they were computed.
+    pub settings: RowSettings,
 }
 
 impl KeyedRow {
+    /// A row of settings that are still to be filled in.
+    pub fn new(keys: Vec<String>, numbers: Vec<Option<f64>>) -> Self {
+        Self { keys, numbers, settings: RowSettings::default() }
+    }
+
     /// The row as JSON, under the names of the columns.
     pub fn as_json(&self, columns: Columns) -> serde_json::Value {
         let keys = columns.keys.iter().zip(&self.keys).map(|(name, key)| ((*name).to_owned(), key.clone().into()));
         let numbers = columns.numbers.iter().zip(&self.numbers);
         let numbers = numbers.map(|(name, number)| ((*name).to_owned(), serde_json::json!(number)));
-        serde_json::Value::Object(keys.chain(numbers).collect())
+        let settings = RowSettings::COLUMNS.iter().zip(self.settings.cells());
+        let settings = settings.map(|(name, cell)| ((*name).to_owned(), cell.clone().into()));
+        serde_json::Value::Object(keys.chain(numbers).chain(settings).collect())
     }
 }
 
@@ -66,8 +108,9 @@ impl KeyedTable {
             .map_err(|error| ReportError::Io { path: path.into(), source: error.into() })?;
         let wrong = |error: csv::Error| content("file".into(), "rows of equal length".into(), error.to_string());
         let header = reader.headers().map_err(wrong)?.iter().map(str::to_owned).collect::<Vec<_>>();
-        let expected: Vec<&str> = columns.all().collect();
-        if header != expected {
+        let earlier: Vec<&str> = columns.all().collect();
+        let expected: Vec<&str> = columns.all().chain(RowSettings::COLUMNS).collect();
+        if header != expected && header != earlier {
             return Err(content("header".into(), expected.join(","), header.join(",")));
         }
         for (number, record) in reader.records().enumerate() {
@@ -82,8 +125,10 @@ impl KeyedTable {
                     text.into(),
                 )),
             };
-            let numbers = record.iter().enumerate().skip(columns.keys.len()).map(value).collect::<Result<_, _>>()?;
-            table.rows.push(KeyedRow { keys, numbers });
+            let cells = record.iter().enumerate().skip(columns.keys.len()).take(columns.numbers.len());
+            let numbers = cells.map(value).collect::<Result<_, _>>()?;
+            let settings = RowSettings::of_cells(record.iter().skip(earlier.len()));
+            table.rows.push(KeyedRow { keys, numbers, settings });
         }
         Ok(table)
     }
@@ -103,14 +148,20 @@ impl KeyedTable {
         &self.rows
     }
 
-    /// The rows whose first keys are these.
-    pub fn rows_of<'a>(&'a self, keys: &'a [String]) -> impl Iterator<Item = &'a KeyedRow> {
-        self.rows.iter().filter(move |row| row.keys.starts_with(keys))
+    /// The rows that are in the place of one with these settings.
+    pub fn under<'a>(&'a self, settings: &'a RowSettings) -> impl Iterator<Item = &'a KeyedRow> {
+        self.rows.iter().filter(move |row| settings.in_place_of(&row.settings))
     }
 
-    /// Puts a row in, in the place of one with the same keys.
+    /// Those of them whose first keys are these.
+    pub fn rows_of<'a>(&'a self, keys: &'a [String], settings: &'a RowSettings) -> impl Iterator<Item = &'a KeyedRow> {
+        self.under(settings).filter(move |row| row.keys.starts_with(keys))
+    }
+
+    /// Puts a row in, in the place of one with the same keys and settings.
     pub fn insert(&mut self, row: KeyedRow) {
-        match self.rows.iter_mut().find(|own| own.keys == row.keys) {
+        let replaced = |own: &&mut KeyedRow| own.keys == row.keys && row.settings.in_place_of(&own.settings);
+        match self.rows.iter_mut().find(replaced) {
             Some(own) => *own = row,
             None => self.rows.push(row),
         }
@@ -121,10 +172,10 @@ impl KeyedTable {
     /// # Errors
     /// [`ReportError::Io`].
     pub fn write(&self) -> Result<(), ReportError> {
-        let header = self.columns.all().map(str::to_owned).collect();
+        let header = self.columns.all().chain(RowSettings::COLUMNS).map(str::to_owned).collect();
         let cells = |row: &KeyedRow| -> Vec<String> {
             let numbers = row.numbers.iter().map(|number| number.map_or(String::new(), |number| number.to_string()));
-            row.keys.iter().cloned().chain(numbers).collect()
+            row.keys.iter().cloned().chain(numbers).chain(row.settings.cells().into_iter().cloned()).collect()
         };
         write_csv(&self.path, std::iter::once(header).chain(self.rows.iter().map(cells)))
     }
@@ -137,7 +188,7 @@ mod tests {
     const COLUMNS: Columns = Columns { keys: &["what", "where"], numbers: &["count", "percent"] };
 
     fn row(what: &str, place: &str, percent: Option<f64>) -> KeyedRow {
-        KeyedRow { keys: vec![what.into(), place.into()], numbers: vec![Some(3.0), percent] }
+        KeyedRow::new(vec![what.into(), place.into()], vec![Some(3.0), percent])
     }
 
     #[test]
@@ -151,10 +202,37 @@ mod tests {
         let mut again = KeyedTable::read(&path, COLUMNS).unwrap();
         assert_eq!(again, table);
         again.insert(row("a", "d", Some(7.0)));
-        assert_eq!(again.rows_of(&["a".into()]).count(), 2);
-        assert_eq!(again.rows_of(&["a".into(), "d".into()]).next().unwrap().numbers[1], Some(7.0));
+        let any = RowSettings::default();
+        assert_eq!(again.rows_of(&["a".into()], &any).count(), 2);
+        assert_eq!(again.rows_of(&["a".into(), "d".into()], &any).next().unwrap().numbers[1], Some(7.0));
         let json = again.rows()[0].as_json(COLUMNS);
-        assert_eq!(json, serde_json::json!({ "what": "a", "where": "b, c", "count": 3.0, "percent": -0.1 }));
+        assert_eq!((&json["what"], &json["count"], &json["percent"]), (&"a".into(), &3.0.into(), &(-0.1).into()));
+    }
+
+    #[test]
+    fn rows_of_other_settings_stand_side_by_side() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.csv");
+        // A table of version 0.1.
+        std::fs::write(&path, "what,where,count,percent\na,b,1,5\n").unwrap();
+        let mut table = KeyedTable::read(&path, COLUMNS).unwrap();
+        let settings = |dtype: &str, provenance: &str| RowSettings {
+            dtype: dtype.into(),
+            weight_processing: "none".into(),
+            seed: "0".into(),
+            provenance: provenance.into(),
+        };
+        let with = |settings| KeyedRow { settings, ..row("a", "b", Some(7.0)) };
+        table.insert(with(settings("f32", "1")));
+        assert_eq!(table.rows().len(), 1, "what says nothing of its settings is replaced");
+        table.insert(with(settings("bf16", "2")));
+        table.insert(with(settings("f32", "3")));
+        table.write().unwrap();
+        let again = KeyedTable::read(&path, COLUMNS).unwrap();
+        assert_eq!(again, table);
+        let ids: Vec<&str> = again.rows().iter().map(|row| &*row.settings.provenance).collect();
+        assert_eq!(ids, ["3", "2"]);
+        assert_eq!(again.under(&settings("bf16", "9")).count(), 1);
     }
 
     #[test]
@@ -162,7 +240,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.csv");
         for (text, expected) in [
-            ("what,count\na,1\n", "header: expected what,where,count,percent, found what,count"),
+            ("what,count\na,1\n", "header: expected what,where,count,percent,dtype,weight_processing,seed,provenance, found what,count"),
             ("what,where,count,percent\na,b,1,x\n", "line 2, column 4: expected a finite number or nothing, found x"),
             ("what,where,count,percent\na,b,1,NaN\n", "line 2, column 4"),
             ("what,where,count,percent\na,b\n", "rows of equal length"),

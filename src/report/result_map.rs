@@ -3,30 +3,80 @@
 use super::ReportError;
 use super::error::{write_csv, write_whole};
 use super::figure::{Axis, Bars, Facet, Figure, HeatMap, Plot, Scale};
-use ndarray::ArrayViewD;
+use ndarray::{ArrayD, ArrayViewD};
 use ndarray_npy::{WritableElement, WriteNpyExt};
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// Values over named axes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ResultMap {
     /// Names of the axes, outermost first.
-    pub axes: Vec<&'static str>,
+    pub axes: Vec<String>,
     /// Their lengths.
     pub shape: Vec<usize>,
     /// What the numbers along the first axis stand for, and along one that is called like it with `other_` in front; empty
     /// where they are just numbers.
     pub components: Vec<String>,
     /// Unit of the values, as the table's column and the JSON name it: `percent`, `logits`.
-    pub unit: &'static str,
+    pub unit: String,
     /// Row-major.
     pub values: Vec<f64>,
+}
+
+/// What the array of a map does not say of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MapHead {
+    /// Names of the axes.
+    pub axes: Vec<String>,
+    /// What the numbers along the first axis stand for.
+    pub components: Vec<String>,
+    /// Unit of the values.
+    pub unit: String,
 }
 
 /// How many heads or neurons, largest first, a figure shows as bars.
 const BARS: usize = 15;
 
 impl ResultMap {
+    /// Values over axes whose numbers stand for themselves.
+    pub fn new(axes: &[&str], shape: Vec<usize>, unit: &str, values: Vec<f64>) -> Self {
+        let axes = axes.iter().map(|axis| (*axis).to_owned()).collect();
+        Self { axes, shape, components: Vec::new(), unit: unit.to_owned(), values }
+    }
+
+    /// Fractions, in percent.
+    pub fn percent(axes: &[&str], shape: Vec<usize>, fractions: &[f64]) -> Self {
+        Self::new(axes, shape, "percent", fractions.iter().map(|value| 100.0 * value).collect())
+    }
+
+    /// The same with names for the numbers along the first axis.
+    pub fn with_components(self, components: Vec<String>) -> Self {
+        Self { components, ..self }
+    }
+
+    /// What its array does not say of it.
+    pub fn head(&self) -> MapHead {
+        MapHead { axes: self.axes.clone(), components: self.components.clone(), unit: self.unit.clone() }
+    }
+
+    /// Reads the map that [`ResultMap::write`] wrote, given what its array does not say.
+    ///
+    /// # Errors
+    /// [`ReportError`] for an array that cannot be read or has other axes.
+    pub fn read(folder: &Path, stem: &str, head: MapHead) -> Result<Self, ReportError> {
+        let [path, _] = Self::paths(folder, stem);
+        let array: ArrayD<f64> = ndarray_npy::read_npy(&path).map_err(|error| failed(&path, error.to_string()))?;
+        let MapHead { axes, components, unit } = head;
+        if axes.len() != array.ndim() {
+            let found = format!("{} axes", array.ndim());
+            let (field, expected) = ("shape".to_owned(), format!("{} axes: {}", axes.len(), axes.join(", ")));
+            return Err(ReportError::Content { path, field, expected, found });
+        }
+        let shape = array.shape().to_vec();
+        Ok(Self { axes, shape, components, unit, values: array.iter().copied().collect() })
+    }
+
     /// The array and the table of a map named `stem`.
     pub fn paths(folder: &Path, stem: &str) -> [PathBuf; 2] {
         ["npy", "csv"].map(|ending| folder.join(format!("{stem}.{ending}")))
@@ -46,7 +96,7 @@ impl ResultMap {
 
     /// What a number along an axis stands for, if it has a name.
     fn component(&self, axis: usize, number: usize) -> Option<&String> {
-        let named = axis == 0 || self.axes[axis].strip_prefix("other_") == Some(self.axes[0]);
+        let named = axis == 0 || self.axes[axis].strip_prefix("other_") == Some(&self.axes[0]);
         self.components.get(number).filter(|_| named)
     }
 
@@ -77,10 +127,10 @@ impl ResultMap {
             [rows, columns] => (Some(rows), columns),
             _ => return None,
         };
-        if ["neuron", "component"].contains(&self.axes[columns]) {
+        if ["neuron", "component"].contains(&self.axes[columns].as_str()) {
             return Some(Figure::new(title, vec![self.bars(measure)]));
         }
-        let label = |axis: usize, number: usize| match self.axes[axis] {
+        let label = |axis: usize, number: usize| match self.axes[axis].as_str() {
             "position" => positions.get(number).cloned().unwrap_or_else(|| number.to_string()),
             _ => self.component(axis, number).cloned().unwrap_or_else(|| number.to_string()),
         };
@@ -101,8 +151,8 @@ impl ResultMap {
             };
             Some(Facet {
                 title: apart.map_or(String::new(), |axis| format!("position {}", label(axis, number))),
-                x: Axis::new(self.axes[columns]),
-                y: Axis::new(rows.map_or("", |axis| self.axes[axis])),
+                x: Axis::new(&self.axes[columns]),
+                y: Axis::new(rows.map_or("", |axis| &self.axes[axis])),
                 plot: Plot::HeatMap(map),
             })
         };
@@ -133,7 +183,7 @@ impl ResultMap {
     /// [`ReportError::Io`].
     pub fn write(&self, folder: &Path, stem: &str) -> Result<(), ReportError> {
         let [npy, csv] = Self::paths(folder, stem);
-        let header = self.axes.iter().copied().chain([self.unit]).map(str::to_owned).collect::<Vec<_>>();
+        let header = self.axes.iter().chain([&self.unit]).cloned().collect::<Vec<_>>();
         let row = |(index, value): (usize, &f64)| self.labels(index).into_iter().chain([value.to_string()]).collect();
         write_array(&npy, &self.shape, &self.values)?;
         write_csv(&csv, std::iter::once(header).chain(self.values.iter().enumerate().map(row)))
@@ -160,7 +210,7 @@ mod tests {
     use super::*;
 
     fn percent(axes: Vec<&'static str>, shape: Vec<usize>, values: Vec<f64>) -> ResultMap {
-        ResultMap { axes, shape, components: Vec::new(), unit: "percent", values }
+        ResultMap::new(&axes, shape, "percent", values)
     }
 
     #[test]
@@ -172,6 +222,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         map.write(folder.path(), "x").unwrap();
         let [npy, csv] = ResultMap::paths(folder.path(), "x");
+        assert_eq!(ResultMap::read(folder.path(), "x", map.head()).unwrap(), map);
+        let other = MapHead { axes: vec!["layer".into()], ..map.head() };
+        assert!(ResultMap::read(folder.path(), "x", other).unwrap_err().to_string().contains("expected 1 axes: layer"));
         let array: ndarray::Array3<f64> = ndarray_npy::read_npy(npy).unwrap();
         assert_eq!((array.shape(), array[[1, 0, 2]]), (&[2, 1, 3][..], -60.0));
         let table = std::fs::read_to_string(csv).unwrap();
@@ -200,7 +253,7 @@ mod tests {
         let [Facet { plot: Plot::Bars(bars), .. }] = &figure.facets[..] else { panic!() };
         assert_eq!(bars.labels, parts.components);
         assert_eq!(parts.labels(1), ["0_attn_out"]);
-        let square = ResultMap { axes: vec!["component", "other_component"], shape: vec![2, 2], ..parts };
+        let square = ResultMap { axes: vec!["component".into(), "other_component".into()], shape: vec![2, 2], ..parts };
         assert_eq!(square.labels(1), ["embed", "0_attn_out"]);
     }
 }

@@ -1,6 +1,6 @@
 //! Errors of ledgers, shards and merges.
 
-use super::Place;
+use super::{CellId, Place};
 use std::path::PathBuf;
 
 /// What can be wrong with a sweep's files.
@@ -16,7 +16,7 @@ pub enum SweepError {
         source: std::io::Error,
     },
     /// A file that is no ledger, or one of another format or configuration.
-    #[error("{path}: {field}: expected {expected}, found {found}; use another --data-dir, or move the ledger away")]
+    #[error("{path}: {field}: expected {expected}, found {found}")]
     Configuration {
         /// The ledger.
         path: PathBuf,
@@ -40,5 +40,23 @@ pub enum SweepError {
         theirs: PathBuf,
         /// What that one says.
         found: String,
+    },
+    /// Cells that have no value.
+    #[error("{count} cells failed, cell {id}: {error}")]
+    Failed {
+        /// How many.
+        count: usize,
+        /// The first.
+        id: CellId,
+        /// Why it failed.
+        error: String,
+    },
+    /// A cell that is asked for before its sweep is over.
+    #[error("{}: cell {id} is neither done nor failed", folder.display())]
+    Unfinished {
+        /// The model's folder.
+        folder: PathBuf,
+        /// The cell.
+        id: CellId,
     },
 }

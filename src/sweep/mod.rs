@@ -10,21 +10,26 @@
 
 mod cell;
 mod error;
+mod folders;
 mod ledger;
 mod merge;
 mod record;
+mod recorder;
 mod running;
 mod shard;
 mod state;
-mod stop;
+mod stopped;
 #[cfg(test)]
 mod tests;
 
 pub use cell::{Cell, CellId, Configuration, Inputs, Place};
 pub use error::SweepError;
+pub use folders::{ledgers, models};
 pub use ledger::{Ledger, same_configuration};
 pub use merge::{Joined, join};
+pub use recorder::{Known, Recorder, SweepSettings, finite};
 pub use running::{Process, Running, running};
 pub use shard::{Shard, deal};
 pub use state::{Counts, Outcome, State};
-pub use stop::Stop;
+
+pub use stopped::Stopped;

@@ -60,7 +60,7 @@ impl CpuBackend {
     /// [`BackendError::Dtype`] for the formats that only GPUs multiply.
     pub fn new(dtype: Dtype) -> Result<Self> {
         if matches!(dtype, Dtype::Tf32 | Dtype::F16) {
-            let reason = "only a GPU multiplies in this format; use --dtype f32 or bf16, or --device cuda".into();
+            let reason = "only a GPU multiplies in this format".into();
             return Err(BackendError::Dtype { dtype: dtype.name(), reason });
         }
         Ok(Self { isa: Isa::detect(), dtype, pool: Pool::default() })

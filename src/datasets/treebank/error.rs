@@ -17,7 +17,7 @@ pub enum TreebankError {
     },
     /// Files are missing.
     #[error(
-        "{}: {} missing; they are in {address}: unpack it there, or name the folder that has them with --root{}",
+        "{}: {} missing; they are in {address}: unpack it there, or name the folder that has them{}",
         root.display(),
         missing.join(", "),
         reason.as_ref().map_or(String::new(), |reason| format!(" ({reason})"))

@@ -198,6 +198,11 @@ impl Figure {
         }
     }
 
+    /// The files that [`Figure::write`] writes.
+    pub fn paths(folder: &Path, stem: &str) -> [PathBuf; 3] {
+        ["svg", "png", "html"].map(|ending| folder.join(format!("{stem}.{ending}")))
+    }
+
     /// Writes `<stem>.svg`, `<stem>.png` and `<stem>.html` into `folder`, each whole or not at all.
     ///
     /// # Errors

@@ -1,0 +1,81 @@
+//! What the library says, in the words of the command line: settings are options, studies are commands, and errors of the
+//! engine get the option that mends them.
+
+use crate::backend::BackendError;
+use crate::engine::EngineError;
+use crate::session::{Fault, Note, Spelling};
+use crate::sweep::{Stopped, SweepError};
+use std::error::Error;
+
+/// Settings as options, studies as commands.
+pub struct Options;
+
+impl Spelling for Options {
+    fn setting(&self, name: &str) -> String {
+        format!("--{}", name.replace('_', "-"))
+    }
+
+    fn value(&self, name: &str, value: &str) -> String {
+        format!("{} {value}", self.setting(name)).trim_end().to_owned()
+    }
+
+    fn study(&self, name: &str, settings: &[String]) -> String {
+        let settings: String = settings.iter().map(|setting| format!(" {setting}")).collect();
+        format!("run first: actpatch {name}{settings}")
+    }
+}
+
+/// The text of an error with all its causes. Errors may repeat their cause at the end of their own message: each
+/// sentence is there once.
+pub fn text_of(error: &anyhow::Error) -> String {
+    let mut message = String::new();
+    let mut hints = Vec::new();
+    for cause in error.chain() {
+        let text = match cause.downcast_ref::<Fault>() {
+            Some(fault) => fault.text(&Options),
+            None => cause.to_string(),
+        };
+        if !message.contains(&text) {
+            message = if message.is_empty() { text } else { format!("{message}: {text}") };
+        }
+        hints.extend(hint(cause));
+    }
+    let hints: Vec<String> = hints.into_iter().map(|hint| format!("; {hint}")).collect();
+    message + &hints.concat()
+}
+
+/// The option that mends an error of the rooms below.
+fn hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    if let Some(error) = error.downcast_ref::<SweepError>() {
+        return match error {
+            SweepError::Configuration { .. } => Some("use another --data-dir, or move the ledger away"),
+            SweepError::Failed { .. } => Some("--retry-failed computes them again, `actpatch status` lists them"),
+            _ => None,
+        };
+    }
+    if let Some(EngineError::Memory { .. }) = error.downcast_ref::<EngineError>() {
+        return Some("--memory allows more");
+    }
+    match error.downcast_ref::<BackendError>()? {
+        BackendError::Dtype { .. } => Some("use --dtype f32 or bf16, or --device cuda"),
+        BackendError::NoDriver | BackendError::CapabilityTooLow { .. } => Some("--device cpu needs none"),
+        BackendError::NoSuchDevice { .. } => Some("--device names another"),
+        BackendError::OutOfMemory { .. } | BackendError::TooLarge { .. } => Some("use a smaller --batch-tokens"),
+        BackendError::HeadTooWide { .. } => Some("use --device cpu"),
+        _ => None,
+    }
+}
+
+/// What a stopped command says.
+pub fn stopped(Stopped { left }: &Stopped) -> String {
+    let left = left.map_or(String::new(), |left| format!(" with {left} cells left"));
+    format!("stopped by a signal{left}; the same command goes on from here")
+}
+
+/// The text of a note.
+pub fn note_text(note: &Note, spell: &dyn Spelling) -> String {
+    match note {
+        Note::Kept { .. } => format!("{note} ({} computes them again)", spell.setting("overwrite")),
+        note => note.to_string(),
+    }
+}

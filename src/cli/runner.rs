@@ -1,0 +1,110 @@
+//! From a specification to what the terminal shows: every command that is a study goes this way.
+
+use super::args::Asked;
+use super::errors::{Options, note_text};
+use super::stop::Stop;
+use crate::session::{Note, Observer, Session};
+use crate::studies::{Plan, Study};
+use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use std::io::{ErrorKind, Write};
+use std::time::Duration;
+
+/// Runs a study on every model that is asked for, or says what it would do.
+pub fn run<S: Study>(asked: Asked, study: S) -> Result<()> {
+    study.validate()?;
+    let options = asked.options()?;
+    let mut all = Vec::new();
+    for model in asked.models() {
+        let session = Session::open(&model, options.clone())?;
+        if asked.run.dry_run {
+            show_plan(&study.plan(&session)?)?;
+            continue;
+        }
+        let outcome = study.run(&session, &mut Terminal::new()?)?;
+        match asked.run.json {
+            true => all.push(serde_json::to_value(&outcome)?),
+            false => print(&outcome.to_string())?,
+        }
+    }
+    if asked.run.json { print_json(&all) } else { Ok(()) }
+}
+
+/// Prints a plan, and on stderr what was noted on the way.
+pub fn show_plan(plan: &Plan) -> Result<()> {
+    let mut terminal = Terminal::new()?;
+    plan.notes.iter().for_each(|note| terminal.note(note));
+    print(&plan.text)
+}
+
+/// Shows progress on stderr, and hears signals.
+pub struct Terminal {
+    stop: Stop,
+    bar: Option<ProgressBar>,
+}
+
+impl Terminal {
+    /// Listens to signals from now on.
+    pub fn new() -> Result<Self> {
+        Ok(Self { stop: Stop::listen().context("signals")?, bar: None })
+    }
+}
+
+impl Observer for Terminal {
+    /// A bar, or a spinner for work of unknown length; both are invisible when stderr is no terminal.
+    fn begin(&mut self, what: &str, total: u64) {
+        let bar = match total {
+            0 => ProgressBar::new_spinner(),
+            total => ProgressBar::new(total),
+        };
+        match ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}") {
+            Ok(style) if total > 0 => bar.set_style(style),
+            _ => bar.enable_steady_tick(Duration::from_millis(200)),
+        }
+        bar.set_message(what.to_owned());
+        self.bar = Some(bar);
+    }
+
+    fn progress(&mut self, done: u64) {
+        self.bar.iter().for_each(|bar| bar.set_position(done));
+    }
+
+    fn at(&mut self, what: &str) {
+        self.bar.iter().for_each(|bar| bar.set_message(what.to_owned()));
+    }
+
+    fn end(&mut self) {
+        self.bar.take().iter().for_each(ProgressBar::finish_and_clear);
+    }
+
+    fn note(&mut self, note: &Note) {
+        let text = note_text(note, &Options);
+        let write = || {
+            // A closed stderr is no reason to stop.
+            let _ = writeln!(std::io::stderr(), "{text}");
+        };
+        match &self.bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+
+    fn cancelled(&self) -> bool {
+        self.stop.asked()
+    }
+}
+
+/// Writes text to stdout; a closed pipe ends the program quietly.
+pub fn print(text: &str) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        result => result.context("stdout"),
+    }
+}
+
+/// Prints a value as JSON.
+pub fn print_json(value: &impl Serialize) -> Result<()> {
+    print(&(serde_json::to_string_pretty(value)? + "\n"))
+}

@@ -1,0 +1,224 @@
+//! The device that a session computes on, chosen at run time.
+
+use super::{Observer, Progress, Session, SessionOptions};
+use crate::backend::{Backend, CpuBackend};
+#[cfg(feature = "cuda")]
+use crate::backend::{BackendError, CudaBackend, cuda::device_count};
+use crate::engine::Engine;
+use crate::model::Model;
+use anyhow::Result;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// Where a session computes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Device {
+    /// A GPU when there is one, else the processor.
+    #[default]
+    Auto,
+    /// The processor.
+    Cpu,
+    /// The GPUs with these numbers: each takes its share of a sweep.
+    Cuda(Vec<usize>),
+    /// Every GPU.
+    AllCuda,
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Device::Auto => f.write_str("auto"),
+            Device::Cpu => f.write_str("cpu"),
+            Device::AllCuda => f.write_str("cuda:all"),
+            Device::Cuda(numbers) => {
+                let names: Vec<String> = numbers.iter().map(|number| format!("cuda:{number}")).collect();
+                f.write_str(&names.join(","))
+            }
+        }
+    }
+}
+
+impl FromStr for Device {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let expected = || format!("expected auto, cpu, cuda, cuda:N, cuda:N,cuda:M or cuda:all, found {text:?}");
+        let number = |name: &str| match name.strip_prefix("cuda:") {
+            None if name == "cuda" => Some(0),
+            number => number?.parse().ok(),
+        };
+        match text {
+            "auto" => Ok(Device::Auto),
+            "cpu" => Ok(Device::Cpu),
+            "cuda:all" => Ok(Device::AllCuda),
+            list => {
+                let numbers: Vec<usize> = list.split(',').map(number).collect::<Option<_>>().ok_or_else(expected)?;
+                match super::distinct(&numbers).len() == numbers.len() {
+                    true => Ok(Device::Cuda(numbers)),
+                    false => Err(format!("expected every GPU once, found {text:?}")),
+                }
+            }
+        }
+    }
+}
+
+impl Serialize for Device {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Device {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// What is done with a model once it is on a device.
+///
+/// A trait with a generic method, because a closure cannot be generic over the device.
+pub(crate) trait DeviceWork: Send {
+    /// What comes of it.
+    type Output: Send;
+
+    /// Does it.
+    fn run<B: Backend>(self, engine: &Engine<B>, observer: &mut dyn Observer) -> Result<Self::Output>;
+}
+
+/// A model on the devices of a session.
+pub(super) enum Engines {
+    Cpu(Engine<CpuBackend>),
+    #[cfg(feature = "cuda")]
+    Cuda(Engine<CudaBackend>),
+}
+
+impl Engines {
+    /// Uploads a model to the devices that the options name.
+    pub(super) fn new(model: &Arc<Model>, options: &SessionOptions) -> Result<Self> {
+        match &options.device {
+            Device::Cpu => Self::on_processor(model, options),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(numbers) => Self::on_gpus(gpus(numbers, options)?, model, options),
+            #[cfg(feature = "cuda")]
+            Device::AllCuda => {
+                let numbers: Vec<usize> = (0..device_count()?.max(1)).collect();
+                Self::on_gpus(gpus(&numbers, options)?, model, options)
+            }
+            #[cfg(feature = "cuda")]
+            Device::Auto => match usable_gpu(options) {
+                Some(backend) => Self::on_gpus(vec![backend], model, options),
+                None => Self::on_processor(model, options),
+            },
+            #[cfg(not(feature = "cuda"))]
+            Device::Auto => Self::on_processor(model, options),
+            #[cfg(not(feature = "cuda"))]
+            Device::Cuda(_) | Device::AllCuda => super::wrong!(
+                "device",
+                "expected cpu or auto, found {}: this program was built without the feature `cuda`; build it without \
+                 --no-default-features (no toolkit is needed), and have NVIDIA's driver 470 or newer and a GPU of \
+                 compute capability 8.0 or newer",
+                options.device
+            ),
+        }
+    }
+
+    fn on_processor(model: &Arc<Model>, options: &SessionOptions) -> Result<Self> {
+        Ok(Self::Cpu(uploaded(vec![CpuBackend::new(options.dtype)?], model, options)?))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn on_gpus(backends: Vec<CudaBackend>, model: &Arc<Model>, options: &SessionOptions) -> Result<Self> {
+        Ok(Self::Cuda(uploaded(backends, model, options)?))
+    }
+}
+
+/// Uploads a model to every one of the devices; the first has the others as its peers.
+fn uploaded<B: Backend>(backends: Vec<B>, model: &Arc<Model>, options: &SessionOptions) -> Result<Engine<B>> {
+    let engine = |backend: B| {
+        tracing::info!(device = backend.describe(), "computing");
+        let engine = Engine::new(backend, model.clone())?.with_max_tokens(options.batch_tokens as usize);
+        Ok(match options.memory_budget() {
+            Some(bytes) => engine.with_memory_budget(bytes),
+            None => engine,
+        })
+    };
+    let mut engines = backends.into_iter().map(engine).collect::<Result<Vec<_>>>()?;
+    let first = engines.remove(0);
+    Ok(first.with_peers(engines))
+}
+
+#[cfg(feature = "cuda")]
+fn gpus(numbers: &[usize], options: &SessionOptions) -> Result<Vec<CudaBackend>> {
+    Ok(numbers.iter().map(|&number| CudaBackend::new(number, options.dtype)).collect::<Result<_, _>>()?)
+}
+
+/// The first GPU, if it can be used; one that is there and cannot is worth a warning.
+#[cfg(feature = "cuda")]
+fn usable_gpu(options: &SessionOptions) -> Option<CudaBackend> {
+    match device_count() {
+        Ok(0) | Err(BackendError::NoDriver) => return None,
+        _ => {}
+    }
+    match CudaBackend::new(0, options.dtype) {
+        Ok(backend) => Some(backend),
+        Err(error) => {
+            tracing::warn!("device auto: the GPU cannot be used, so the processor computes: {error}");
+            None
+        }
+    }
+}
+
+impl Session {
+    /// Does work on the session's device, in its threads; uploads the model when that has not been done yet.
+    ///
+    /// # Errors
+    /// Those of the device, and of the work.
+    pub(crate) fn compute<W: DeviceWork>(&self, observer: &mut dyn Observer, work: W) -> Result<W::Output> {
+        self.in_pool(|| match &*self.engines(observer)? {
+            Engines::Cpu(engine) => work.run(engine, observer),
+            #[cfg(feature = "cuda")]
+            Engines::Cuda(engine) => work.run(engine, observer),
+        })
+    }
+
+    fn engines(&self, observer: &mut dyn Observer) -> Result<Arc<Engines>> {
+        // A thread that panicked in here has left either no engine or a whole one.
+        let mut engines = self.loaded.engines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(engines) = &*engines {
+            return Ok(engines.clone());
+        }
+        let _progress = Progress::new(observer, format!("loading {}", self.model().name), 0);
+        Ok(engines.insert(Arc::new(Engines::new(&self.loaded.model, &self.options)?)).clone())
+    }
+
+    /// Runs `work` in the session's threads.
+    pub(crate) fn in_pool<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        self.pool.install(work)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_named_and_numbered() {
+        assert_eq!("auto".parse(), Ok(Device::Auto));
+        assert_eq!("cpu".parse(), Ok(Device::Cpu));
+        assert_eq!("cuda".parse(), Ok(Device::Cuda(vec![0])));
+        assert_eq!("cuda:3".parse(), Ok(Device::Cuda(vec![3])));
+        assert_eq!("cuda:1,cuda:0".parse(), Ok(Device::Cuda(vec![1, 0])));
+        assert_eq!("cuda:all".parse(), Ok(Device::AllCuda));
+        assert!("cuda:0,cuda".parse::<Device>().unwrap_err().contains("every GPU once"));
+        for wrong in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:0", "auto:1", "cuda:0,", "cpu,cuda", "cuda:0,1"] {
+            let message = wrong.parse::<Device>().unwrap_err();
+            assert!(message.contains("cuda:N"), "{wrong}: {message}");
+        }
+        for name in ["auto", "cpu", "cuda:1,cuda:0", "cuda:all"] {
+            let device: Device = serde_json::from_value(name.into()).unwrap();
+            assert_eq!(serde_json::to_value(&device).unwrap(), name);
+        }
+    }
+}

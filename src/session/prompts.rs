@@ -1,0 +1,220 @@
+//! Datasets for a session's model, and the positions in them.
+
+use super::{Fault, Mend, OfSetting, Session, distinct, wrong};
+use crate::datasets::treebank::{Scaffold, Split};
+use crate::datasets::{BuildOptions, Catalogue, DatasetError, END, PairedPrompts};
+use crate::engine::{Layout, PatchPositions};
+use crate::files::sha256;
+use anyhow::Result;
+use std::io::ErrorKind;
+use std::sync::Arc;
+
+/// Placeholders in the order in which they are a dataset's main position.
+const USUAL_POSITIONS: [&str; 8] = ["ADJ", "ADJ1", "ADV", "FEEL", "NOUN", "MED", "VRB", "END"];
+
+impl Session {
+    /// The built-in datasets and the user's, as the session's compatibility settings have them.
+    ///
+    /// # Errors
+    /// A file that cannot be read or parsed, a data folder that is none.
+    pub fn catalogue(&self) -> Result<Arc<Catalogue>> {
+        if let Some(catalogue) = self.catalogue.get() {
+            return Ok(catalogue.clone());
+        }
+        let folder = &self.options.data_dir;
+        let mut catalogue = match Catalogue::load(Some(folder)) {
+            Err(DatasetError::Io { source, .. }) if source.kind() == ErrorKind::NotADirectory => {
+                wrong!("data_dir", "{} is no folder: {source}", folder.display())
+            }
+            catalogue => catalogue?,
+        };
+        for file in &self.options.dataset_file {
+            catalogue = catalogue.with_file(file)?;
+        }
+        let catalogue = self.options.compat().into_iter().fold(catalogue, Catalogue::with_compat);
+        Ok(self.catalogue.get_or_init(|| Arc::new(catalogue)).clone())
+    }
+
+    /// The same session with further datasets from a text; `file` names it in errors.
+    ///
+    /// # Errors
+    /// A text that cannot be parsed, and those of [`Session::catalogue`].
+    pub fn with_datasets(&self, file: &str, text: &str) -> Result<Self> {
+        let catalogue = Catalogue::clone(&*self.catalogue()?).with_text(file, text)?;
+        Ok(Self { catalogue: Arc::new(Arc::new(catalogue).into()), ..self.clone() })
+    }
+
+    /// Builds a dataset for the model; where the session reads along a direction, that is all prompts' answer. Datasets
+    /// of the Treebank are files in the model's folder, one per scaffold; all others are plain.
+    ///
+    /// # Errors
+    /// A dataset that is not there or cannot be built, a scaffold around a plain one.
+    pub fn prompts(&self, name: &str, scaffold: Scaffold) -> Result<PairedPrompts> {
+        let model = self.model();
+        let options = BuildOptions { prepend_bos: model.tokenizer.bos().is_some(), ..BuildOptions::default() };
+        let prompts = match Split::of_dataset(name) {
+            Some(split) => {
+                let file = self.treebank_file(split, scaffold)?;
+                self.catalogue()?.build_from(&file, name, &model.tokenizer, &options)?
+            }
+            None if scaffold == Scaffold::Plain => self.catalogue()?.build(name, &model.tokenizer, &options)?,
+            None => {
+                wrong!("scaffold", "expected plain for dataset {name}, found {scaffold} (scaffolds are for the Treebank)")
+            }
+        };
+        Ok(match model.readout_answers() {
+            Some(pair) => prompts.with_answers(pair),
+            None => prompts,
+        })
+    }
+
+    /// The file of a Treebank dataset, which has to be made first.
+    fn treebank_file(&self, split: Split, scaffold: Scaffold) -> Result<std::path::PathBuf> {
+        let file = scaffold.dataset_file(&self.folder(), split);
+        if file.is_file() {
+            return Ok(file);
+        }
+        let mut settings = vec![
+            ("models", self.model().name.clone()),
+            ("splits", split.to_string()),
+            ("scaffolds", scaffold.to_string()),
+        ];
+        if self.options.data_dir != super::SessionOptions::default().data_dir {
+            settings.push(("data_dir", self.options.data_dir.display().to_string()));
+        }
+        let fault = Fault::new(format!("{}: {} is missing", split.dataset(), file.display()));
+        Err(fault.mended_by(Mend::Study("treebank-data-gen", settings)).into())
+    }
+
+    /// Several datasets, each once.
+    ///
+    /// # Errors
+    /// Those of [`Session::prompts`].
+    pub fn every_prompts(&self, names: &[String], scaffold: Scaffold) -> Result<Vec<PairedPrompts>> {
+        distinct(names).iter().map(|name| self.prompts(name, scaffold)).collect()
+    }
+}
+
+/// Hash of everything about a dataset that a measurement depends on: every prompt's tokens, clean and corrupted, its
+/// sign, and its answers.
+pub fn fingerprint(prompts: &PairedPrompts) -> Result<String> {
+    let tokens = |sequences: &[usize]| -> Vec<_> { sequences.iter().map(|&s| &prompts.sequences[s]).collect() };
+    let all = (tokens(&prompts.clean), tokens(&prompts.corrupted), &prompts.positive, &prompts.answers);
+    Ok(sha256(&serde_json::to_vec(&all)?))
+}
+
+/// A position of a dataset by name: a placeholder, `END`, `ALL`, or `auto` for its main placeholder, in a dataset without
+/// any (the Treebank) `ALL`.
+///
+/// Returns the name it goes by in files, and the position.
+///
+/// # Errors
+/// A position that the dataset does not have, as a fault of `setting`.
+pub fn position(setting: &str, prompts: &PairedPrompts, name: &str) -> Result<(String, PatchPositions)> {
+    let ragged = !prompts.positions.contains_key(END);
+    if name == "ALL" || (name == "auto" && prompts.positions.is_empty()) {
+        return Ok(("ALL".into(), PatchPositions::All));
+    }
+    if name == END && ragged {
+        return Ok((END.into(), PatchPositions::Last));
+    }
+    let chosen = match name {
+        "auto" => USUAL_POSITIONS.into_iter().find(|usual| prompts.positions.contains_key(*usual)).unwrap_or(name),
+        name => name,
+    };
+    let Some(position) = prompts.positions.get(chosen) else {
+        let known: Vec<&str> = prompts.positions.keys().map(String::as_str).collect();
+        let known = if ragged { [&known[..], &[END]].concat() } else { known };
+        wrong!(setting, "dataset {} has no position {chosen:?}, it has {} and ALL", prompts.name, known.join(", "))
+    };
+    Ok((chosen.into(), PatchPositions::One(*position)))
+}
+
+/// The positions of a list, each once: `auto` may name one that stands there too.
+///
+/// # Errors
+/// Those of [`position`].
+pub fn positions(prompts: &PairedPrompts, names: &[String]) -> Result<Vec<(String, PatchPositions)>> {
+    let found = names.iter().map(|name| position("positions", prompts, name)).collect::<Result<Vec<_>>>()?;
+    Ok(distinct(&found))
+}
+
+/// Every prompt's position of this name, or number: one each.
+///
+/// # Errors
+/// A position that a prompt does not have, as a fault of `setting`.
+pub fn prompt_positions(setting: &str, prompts: &PairedPrompts, name: &str) -> Result<Vec<usize>> {
+    let lengths: Vec<usize> = prompts.clean.iter().map(|&sequence| prompts.sequences[sequence].len()).collect();
+    let found = match name.parse() {
+        Ok(position) => PatchPositions::One(position),
+        Err(_) => position(setting, prompts, name)?.1,
+    };
+    match found {
+        PatchPositions::One(position) => match lengths.iter().find(|length| position >= **length) {
+            None => Ok(vec![position; lengths.len()]),
+            Some(length) => wrong!(setting, "{}: expected a position in 0..{length}, found {position}", prompts.name),
+        },
+        PatchPositions::Last => Ok(lengths.iter().map(|length| length - 1).collect()),
+        PatchPositions::All => wrong!(setting, "expected one position, found {name}"),
+    }
+}
+
+/// The rows of a dataset patched at `positions`, as a plan counts them: ALL from the first position on.
+pub fn planned_rows(prompts: &PairedPrompts, positions: PatchPositions) -> Layout {
+    Layout::new(prompts.clean.iter().map(|&sequence| {
+        let len = prompts.sequences[sequence].len();
+        match positions {
+            PatchPositions::One(position) => (position, len),
+            PatchPositions::Last => (len.saturating_sub(1), len),
+            PatchPositions::All => (0, len),
+        }
+    }))
+}
+
+/// Layers `0..=n_layers` as `all`, or a list of numbers and ranges such as `0,3,6..9` (both ends included).
+///
+/// # Errors
+/// A layer that the model does not have, as a fault of `setting`.
+pub fn layers(setting: &str, list: &[String], n_layers: usize) -> Result<Vec<usize>> {
+    let mut layers = Vec::new();
+    for item in list {
+        let ends = layer_range(item, n_layers).ok_or_else(|| {
+            Fault::new(format!("expected `all`, a number or a range such as 2..5, found {item:?}"))
+        });
+        let (first, last) = ends.of_setting(setting)?;
+        if first > last || last > n_layers {
+            wrong!(setting, "{item} is outside 0..{n_layers} ({n_layers} is behind the last block)");
+        }
+        layers.extend(first..=last);
+    }
+    layers.sort_unstable();
+    layers.dedup();
+    Ok(layers)
+}
+
+/// Both ends of a range of layers; none for what is no such thing.
+fn layer_range(item: &str, n_layers: usize) -> Option<(usize, usize)> {
+    match item.split_once("..") {
+        _ if item == "all" => Some((0, n_layers)),
+        Some((first, last)) => Some((first.parse().ok()?, last.parse().ok()?)),
+        None => item.parse().ok().map(|layer| (layer, layer)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_twelve(list: &[&str]) -> Result<Vec<usize>> {
+        layers("layers", &list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>(), 12)
+    }
+
+    #[test]
+    fn layer_lists_hold_numbers_and_ranges() {
+        assert_eq!(of_twelve(&["all"]).unwrap(), (0..=12).collect::<Vec<_>>());
+        assert_eq!(of_twelve(&["6..8", "0", "7"]).unwrap(), [0, 6, 7, 8]);
+        for wrong in ["13", "5..20", "8..6", "x", "1..", "-1", ""] {
+            assert!(of_twelve(&[wrong]).unwrap_err().to_string().contains("layers: "), "{wrong}");
+        }
+    }
+}

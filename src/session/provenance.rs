@@ -1,0 +1,279 @@
+//! What results are made of.
+//!
+//! Everything that a study writes has a [`Provenance`]: the study and every setting and input that the values depend on.
+//! Results of one file each are recorded beside them, in `provenance/<name>.json` of the model's folder, with the hashes
+//! of their files; a row of a table that several runs add to carries the id of its own. A result counts as there only if
+//! its provenance is the one that is asked for.
+
+use super::{Session, processing_names};
+use crate::files::{sha256, sha256_of_file, write_whole};
+use crate::model::Source;
+use crate::sweep::Configuration;
+use crate::types::Matrix;
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// What a result was made of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// The study that makes it.
+    pub study: String,
+    /// Everything that its values depend on: hashes of inputs, and settings.
+    pub settings: BTreeMap<String, Value>,
+}
+
+impl Provenance {
+    /// The same with a further setting.
+    ///
+    /// # Errors
+    /// A value that has no form in JSON.
+    pub fn with(mut self, setting: impl Into<String>, value: impl Serialize) -> Result<Self> {
+        let setting = setting.into();
+        let value = serde_json::to_value(value).with_context(|| setting.clone())?;
+        self.settings.insert(setting, value);
+        Ok(self)
+    }
+
+    /// A short name of all of it: 16 hexadecimal digits.
+    pub fn id(&self) -> String {
+        let text = serde_json::to_vec(self).unwrap_or_default();
+        sha256(&text)[..16].to_owned()
+    }
+
+    /// The first setting that differs, with what is `self`'s and what was found; none if everything is the same.
+    pub fn difference(&self, found: &Self) -> Option<String> {
+        if self.study != found.study {
+            return Some(format!("study: expected {}, found {}", self.study, found.study));
+        }
+        let differs = |setting: &&String| self.settings.get(*setting) != found.settings.get(*setting);
+        let setting = self.settings.keys().chain(found.settings.keys()).find(differs)?;
+        let shown = |provenance: &Self| match provenance.settings.get(setting) {
+            None => "nothing".to_owned(),
+            Some(Value::String(text)) => text.clone(),
+            Some(value) => value.to_string(),
+        };
+        Some(format!("{setting}: expected {}, found {}", shortened(&shown(self)), shortened(&shown(found))))
+    }
+}
+
+/// Hashes are long, and their beginnings tell them apart.
+fn shortened(text: &str) -> String {
+    const SHOWN: usize = 60;
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) => format!("{}…", &text[..12]),
+        None => text.to_owned(),
+    }
+}
+
+/// How a result that is asked for stands.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Standing {
+    /// It is not there.
+    Absent,
+    /// It is there, made of what is asked for; with what its study has noted beside it.
+    Kept(Value),
+    /// Something else is there in its place; with the first difference.
+    Other(String),
+}
+
+/// The record of a result.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Record {
+    version: String,
+    #[serde(flatten)]
+    provenance: Provenance,
+    /// SHA-256 of the data files, by name.
+    files: BTreeMap<String, String>,
+    /// What the study wants to know when it reads the result again.
+    #[serde(default)]
+    notes: Value,
+}
+
+/// The records of a table's rows.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+struct RowRecords {
+    version: String,
+    /// By id.
+    rows: BTreeMap<String, Provenance>,
+}
+
+impl Session {
+    /// What the weights are known by: the hash of their files, or what random ones are drawn from.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn weights(&self) -> Result<&str> {
+        if let Some(weights) = self.loaded.weights.get() {
+            return Ok(weights);
+        }
+        let provenance = &self.model().provenance;
+        let weights = match &provenance.source {
+            Source::Random { shape, seed } => format!("random {shape}, seed {seed}"),
+            _ => {
+                let files = provenance.clone().with_every_hash(&self.known_hashes())?.files;
+                let contents: Vec<_> = files.iter().map(|file| (&file.name, &file.sha256)).collect();
+                sha256(&serde_json::to_vec(&contents)?)
+            }
+        };
+        Ok(self.loaded.weights.get_or_init(|| weights))
+    }
+
+    /// What all cells of a model's ledger share.
+    ///
+    /// # Errors
+    /// Those of [`Session::weights`].
+    pub(crate) fn configuration(&self) -> Result<Configuration> {
+        let fields = [
+            ("model", self.model().name.clone()),
+            ("weights", self.weights()?.to_owned()),
+            ("weight_processing", processing_names(self.model().processing).join(",")),
+            ("dtype", self.options.dtype.to_string()),
+        ];
+        Ok(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+    }
+
+    /// The provenance that all results of a study on this model share: weights, tokenizer, processing, number format.
+    ///
+    /// # Errors
+    /// Those of [`Session::weights`].
+    pub fn provenance(&self, study: &str) -> Result<Provenance> {
+        let tokenizer = self.model().provenance.tokenizer.as_ref().and_then(|file| file.sha256.clone());
+        Provenance { study: study.to_owned(), settings: BTreeMap::new() }
+            .with("weights", self.weights()?)?
+            .with("tokenizer", tokenizer)?
+            .with("weight_processing", processing_names(self.model().processing).join(","))?
+            .with("dtype", self.options.dtype.name())?
+            .with("compat", self.options.compat())
+    }
+
+    fn record_path(&self, output: &str) -> PathBuf {
+        self.folder().join("provenance").join(format!("{output}.json"))
+    }
+
+    /// How the result `output` stands, whose data is in `files` and which is to be made of `wanted`.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn standing(&self, output: &str, files: &[PathBuf], wanted: &Provenance) -> Result<Standing> {
+        if !files.iter().all(|file| file.is_file()) {
+            return Ok(Standing::Absent);
+        }
+        let path = self.record_path(output);
+        let record: Record = match std::fs::read(&path) {
+            Err(_) => return Ok(Standing::Other("nothing says what it was made of".into())),
+            Ok(bytes) => match serde_json::from_slice(&bytes) {
+                Err(error) => return Ok(Standing::Other(format!("{} is damaged ({error})", path.display()))),
+                Ok(record) => record,
+            },
+        };
+        if let Some(difference) = wanted.difference(&record.provenance) {
+            return Ok(Standing::Other(difference));
+        }
+        match hashes(files)? == record.files {
+            true => Ok(Standing::Kept(record.notes)),
+            false => Ok(Standing::Other("its files have changed since they were written".into())),
+        }
+    }
+
+    /// Records what the result `output` in `files` was made of, and what its study wants to know when it reads it again.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn record(&self, output: &str, provenance: &Provenance, files: &[PathBuf], notes: Value) -> Result<()> {
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let record = Record { version, provenance: provenance.clone(), files: hashes(files)?, notes };
+        write_json(&self.record_path(output), &record)
+    }
+
+    /// What the rows of a table were made of, by id; a damaged record knows none of them.
+    pub(crate) fn row_provenances(&self, table: &str) -> BTreeMap<String, Provenance> {
+        let path = self.record_path(table);
+        let Ok(bytes) = std::fs::read(&path) else { return BTreeMap::new() };
+        match serde_json::from_slice::<RowRecords>(&bytes) {
+            Ok(records) => records.rows,
+            Err(error) => {
+                tracing::warn!("{} is damaged ({error}): the rows it tells of are computed again", path.display());
+                BTreeMap::new()
+            }
+        }
+    }
+
+    /// Records what the rows of a table were made of; those of ids that it no longer has are dropped. Under the folder's
+    /// lock.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(crate) fn record_rows(&self, table: &str, rows: BTreeMap<String, Provenance>) -> Result<()> {
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        write_json(&self.record_path(table), &RowRecords { version, rows })
+    }
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_vec_pretty(value)?;
+    write_whole(path, &text).with_context(|| path.display().to_string())
+}
+
+fn hashes(files: &[PathBuf]) -> Result<BTreeMap<String, String>> {
+    let hash = |path: &PathBuf| {
+        let hash = sha256_of_file(path).with_context(|| path.display().to_string())?;
+        Ok((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), hash))
+    };
+    files.iter().map(hash).collect()
+}
+
+/// The hash of a matrix: its shape and its values.
+pub(crate) fn hash_of_matrix(matrix: &Matrix) -> String {
+    let shape = [matrix.rows as u64, matrix.cols as u64];
+    let bytes = shape.iter().flat_map(|side| side.to_le_bytes());
+    let bytes: Vec<u8> = bytes.chain(matrix.data.iter().flat_map(|value| value.to_le_bytes())).collect();
+    sha256(&bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::SessionOptions;
+
+    fn provenance(dtype: &str) -> Provenance {
+        let settings = BTreeMap::from([("dtype".to_owned(), dtype.into()), ("seed".to_owned(), 3.into())]);
+        Provenance { study: "ablation".into(), settings }
+    }
+
+    #[test]
+    fn the_first_difference_is_named() {
+        let (f32, bf16) = (provenance("f32"), provenance("bf16"));
+        assert_eq!(f32.difference(&bf16).unwrap(), "dtype: expected f32, found bf16");
+        assert_eq!(f32.difference(&f32), None);
+        assert_ne!(f32.id(), bf16.id());
+        let other = Provenance { study: "steering".into(), ..f32.clone() };
+        assert_eq!(f32.difference(&other).unwrap(), "study: expected ablation, found steering");
+        let more = f32.clone().with("dataset", "a".repeat(64)).unwrap();
+        assert_eq!(f32.difference(&more).unwrap(), "dataset: expected nothing, found aaaaaaaaaaaa…");
+    }
+
+    #[test]
+    fn a_result_counts_only_with_its_record_and_unchanged() {
+        let data = tempfile::tempdir().unwrap();
+        let options = SessionOptions { data_dir: data.path().into(), ..SessionOptions::default() };
+        let session = Session::open("demo", options).unwrap();
+        let file = session.folder().join("x.csv");
+        let (files, wanted) = ([file.clone()], provenance("f32"));
+        let standing = || session.standing("x", &files, &wanted).unwrap();
+        assert_eq!(standing(), Standing::Absent);
+        write_whole(&file, b"1\n").unwrap();
+        assert!(matches!(standing(), Standing::Other(why) if why.contains("nothing says")));
+        session.record("x", &wanted, &files, "note".into()).unwrap();
+        assert_eq!(standing(), Standing::Kept("note".into()));
+        let other = session.standing("x", &files, &provenance("bf16")).unwrap();
+        assert!(matches!(other, Standing::Other(why) if why.contains("dtype: expected bf16, found f32")));
+        std::fs::write(&file, "2\n").unwrap();
+        assert!(matches!(standing(), Standing::Other(why) if why.contains("have changed")));
+        std::fs::write(session.record_path("x"), "{").unwrap();
+        assert!(matches!(standing(), Standing::Other(why) if why.contains("x.json is damaged")));
+    }
+}

@@ -1,0 +1,203 @@
+//! Stored directions by name, checked against the model that they are used with.
+
+use super::provenance::hash_of_matrix;
+use super::{Fault, Mend, OfSetting, Session, distinct, processing_names, wrong};
+use crate::compat::Compat;
+use crate::directions::{Direction, DirectionName, FitRecord, Method, list, random_subspace, select};
+use crate::model::Source;
+use crate::types::Matrix;
+use anyhow::{Context, Result};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Unit columns by layer, `(d_model, k)` each.
+pub type ByLayer = BTreeMap<usize, Arc<Matrix>>;
+
+/// Where directions are, for the names of results: nothing for all layers of a model.
+pub fn at_layers<T>(columns: &BTreeMap<usize, T>, n_layers: usize) -> String {
+    let layers: Vec<String> = columns.keys().map(usize::to_string).collect();
+    if layers.len() == n_layers + 1 { String::new() } else { format!(" at layers {}", layers.join(" ")) }
+}
+
+/// A direction's name without its layer.
+pub fn family(name: &DirectionName) -> String {
+    let text = name.to_string();
+    text.rsplit_once("_layer").map_or(text.clone(), |(family, _)| family.to_owned())
+}
+
+/// The hash of directions by layer.
+pub(crate) fn hash_of_layers(columns: &ByLayer) -> BTreeMap<usize, String> {
+    columns.iter().map(|(layer, columns)| (*layer, hash_of_matrix(columns))).collect()
+}
+
+impl Session {
+    /// The directions that names stand for, each followed by `random` random ones at the same layers, to compare with;
+    /// those that several have in common are there once.
+    ///
+    /// A file's name (`das_simple_train_ADJ_layer2`) is the same direction in front of each of `layers` (of every block and
+    /// at the end, without), a name without a layer (`das_simple_train_ADJ`) is every layer's own.
+    ///
+    /// # Errors
+    /// A direction that is not there, and those of [`Session::check_directions`].
+    pub fn with_random(
+        &self,
+        names: &[String],
+        layers: Option<&[usize]>,
+        random: u32,
+    ) -> Result<Vec<(String, ByLayer)>> {
+        let mut all = Vec::new();
+        for name in &distinct(names) {
+            let own = self.by_layer("directions", name, layers)?;
+            let random = (1..=random).map(|number| random_like(&own, number, self.seed()));
+            all.extend(std::iter::once((name.clone(), own.clone())).chain(random));
+        }
+        Ok(distinct(&all))
+    }
+
+    /// The stored directions that any of `patterns` (`*`, `?`) matches.
+    ///
+    /// # Errors
+    /// A folder that is not there, and a pattern that matches nothing.
+    pub fn selected(&self, patterns: &[String]) -> Result<Vec<DirectionName>> {
+        Ok(select(patterns, &stored(&self.results()?)?)?)
+    }
+
+    /// The stored directions that any of `patterns` matches, of unit length.
+    ///
+    /// # Errors
+    /// A subspace of several dimensions, and those of [`Session::selected`] and [`Session::check_directions`].
+    pub fn unit_directions(&self, patterns: &[String]) -> Result<Vec<(DirectionName, Vec<f32>)>> {
+        let folder = self.folder();
+        let names = self.selected(patterns)?;
+        self.check_directions(&names)?;
+        let read = |name: DirectionName| {
+            let columns = Direction::read(&folder, &name, self.config().d_model)?.unit_columns();
+            match columns.cols {
+                1 => Ok((name, columns.data)),
+                found => wrong!("directions", "{name}: expected a direction, found a subspace of {found} dimensions"),
+            }
+        };
+        names.into_iter().map(read).collect()
+    }
+
+    /// The one stored direction of a name, of unit length.
+    ///
+    /// # Errors
+    /// A name that several match, and those of [`Session::unit_directions`], as faults of `setting`.
+    pub fn unit_direction(&self, setting: &str, name: &str) -> Result<Vec<f32>> {
+        let mut found = self.unit_directions(&[name.to_owned()]).of_setting(setting)?;
+        match (found.pop(), found.len()) {
+            (Some((_, direction)), 0) => Ok(direction),
+            (_, others) => wrong!(setting, "expected one direction, found {} that match {name}", others + 1),
+        }
+    }
+
+    /// What one name stands for that `setting` gives, at some layers or at all that are there, as in
+    /// [`Session::with_random`].
+    ///
+    /// # Errors
+    /// A direction that is not there, and those of [`Session::check_directions`].
+    pub fn by_layer(&self, setting: &str, name: &str, layers: Option<&[usize]>) -> Result<ByLayer> {
+        let (folder, config) = (self.results()?, self.config());
+        let stored = stored(&folder).of_setting(setting)?;
+        let read = |names: &[DirectionName]| -> Result<Vec<Arc<Matrix>>> {
+            self.check_directions(names)?;
+            let one = |name| Ok(Arc::new(Direction::read(&folder, name, config.d_model)?.unit_columns()));
+            names.iter().map(one).collect()
+        };
+        if let Ok(single) = name.parse::<DirectionName>() {
+            let columns = read(&[single])?.remove(0);
+            let everywhere: Vec<usize> = (0..=config.n_layers).collect();
+            return Ok(layers.unwrap_or(&everywhere).iter().map(|&layer| (layer, columns.clone())).collect());
+        }
+        let own: BTreeMap<usize, DirectionName> =
+            stored.iter().filter(|other| family(other) == name).map(|other| (other.layer(), other.clone())).collect();
+        if own.is_empty() {
+            let known: BTreeSet<String> = stored.iter().map(family).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { Vec::from_iter(known).join(", ") };
+            wrong!(setting, "{name} is not in {}; there: {known}", folder.display());
+        }
+        let one = |layer: &usize| {
+            own.get(layer).cloned().ok_or_else(|| {
+                let fit = Mend::Study("fit-directions", vec![("layers", layer.to_string())]);
+                Fault::of(setting, format!("{name} has no layer {layer}")).mended_by(fit)
+            })
+        };
+        let names: Vec<DirectionName> = match layers {
+            None => own.values().cloned().collect(),
+            Some(layers) => layers.iter().map(one).collect::<Result<_, _>>()?,
+        };
+        let columns = read(&names)?;
+        Ok(names.iter().map(DirectionName::layer).zip(columns).collect())
+    }
+
+    /// A direction needs a layer of the model, and lives in the basis of the weights it was fitted with: their
+    /// processing, and a random model's seed.
+    ///
+    /// # Errors
+    /// The direction and what does not fit.
+    pub fn check_directions(&self, directions: &[DirectionName]) -> Result<()> {
+        let (model, n_layers, folder) = (self.model(), self.config().n_layers, self.folder());
+        if let Some(name) = directions.iter().find(|name| name.layer() > n_layers) {
+            let found = name.layer();
+            return Err(Fault::new(format!("{name}: layer: expected 0..{n_layers} for {}, found {found}", model.name)).into());
+        }
+        let mut without_record = 0;
+        for name in directions.iter().filter(|name| name.method() != Method::RandomDirection) {
+            match Direction::paths(&folder, name).1.exists() {
+                true => self.check_record(&folder, name)?,
+                false => without_record += 1,
+            }
+        }
+        if without_record > 0 {
+            tracing::warn!("{without_record} directions have no record of their fit: their weight processing is unknown");
+        }
+        Ok(())
+    }
+
+    fn check_record(&self, folder: &Path, name: &DirectionName) -> Result<()> {
+        let (model, seed) = (self.model(), self.seed());
+        let ours = processing_names(model.processing);
+        let record = FitRecord::read(folder, name)?;
+        let path = Direction::paths(folder, name).1;
+        let fault = |setting: &'static str, expected: &str, found: String| {
+            let message = format!("{}: {setting}: expected {expected}, found {found}", path.display());
+            Err(Fault::new(message).mended_by(Mend::Set(setting, found)).into())
+        };
+        if record.weight_processing != ours && !self.options.compat.contains(&Compat::UnprocessedFits) {
+            let show = |list: &[String]| if list.is_empty() { "none".to_owned() } else { list.join(",") };
+            return fault("weight_processing", &show(&ours), show(&record.weight_processing));
+        }
+        if matches!(model.provenance.source, Source::Random { .. }) && record.seed != seed {
+            return fault("seed", &format!("{seed}, the seed of the random weights"), record.seed.to_string());
+        }
+        Ok(())
+    }
+}
+
+/// The directions that a folder holds.
+///
+/// # Errors
+/// A folder that is not there.
+fn stored(folder: &Path) -> Result<Vec<DirectionName>> {
+    match list(folder) {
+        Ok(names) => Ok(names),
+        Err(_) if !folder.exists() => {
+            let fault = Fault::new(format!("{}: no such folder", folder.display()));
+            Err(fault.mended_by(Mend::Study("fit-directions", Vec::new())).into())
+        }
+        Err(error) => Err(error).context("stored directions"),
+    }
+}
+
+/// Random subspaces at the same layers and of the same dimensions, and their name.
+fn random_like(own: &ByLayer, number: u32, seed: u64) -> (String, ByLayer) {
+    let k = own.values().map(|columns| columns.cols).max().unwrap_or(1);
+    let name = if k == 1 { format!("random_{number}") } else { format!("random{k}d_{number}") };
+    let seed = seed.wrapping_add(number.into());
+    let random = |(&layer, columns): (&usize, &Arc<Matrix>)| {
+        (layer, Arc::new(random_subspace(columns.rows, columns.cols, layer, seed)))
+    };
+    (name, own.iter().map(random).collect())
+}

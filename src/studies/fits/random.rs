@@ -1,0 +1,121 @@
+//! Random directions, to compare others with.
+
+use super::revision;
+use crate::directions::{Direction, DirectionName, FitRecord, RANDOM_DIRECTION_SEED, random_direction};
+use crate::report::RunRecord;
+use crate::session::{Fault, Mend, Observer, Provenance, Session, note_kept, processing_names};
+use crate::studies::suite_tables::forget;
+use crate::studies::{Plan, Study};
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+/// Writes a random unit direction for every layer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RandomDirections {
+    /// Seed of the directions.
+    pub direction_seed: u64,
+}
+
+impl Default for RandomDirections {
+    fn default() -> Self {
+        Self { direction_seed: RANDOM_DIRECTION_SEED }
+    }
+}
+
+/// The random directions of one model.
+#[derive(Debug, Clone, Serialize)]
+pub struct RandomWritten {
+    /// The model's name.
+    pub model: String,
+    /// The folder that holds them.
+    pub folder: String,
+    /// The names of those that were not there.
+    pub written: Vec<String>,
+    /// The manifest; none when all of them were there.
+    pub manifest: Option<RunRecord>,
+}
+
+impl fmt::Display for RandomWritten {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}: {} random directions in {}", self.model, self.written.len(), self.folder)
+    }
+}
+
+impl Study for RandomDirections {
+    const NAME: &'static str = "random-directions";
+    type Outcome = RandomWritten;
+
+    fn plan(&self, session: &Session) -> Result<Plan> {
+        let count = session.config().n_layers + 1;
+        Ok(Plan::of(format!("{count} random directions into {}\n", session.folder().display())))
+    }
+
+    fn run(&self, session: &Session, observer: &mut dyn Observer) -> Result<RandomWritten> {
+        let mut wanted = Vec::new();
+        for layer in 0..=session.config().n_layers {
+            if !self.is_there(session, layer)? {
+                wanted.push(layer);
+            }
+        }
+        let kept = session.config().n_layers + 1 - wanted.len();
+        note_kept(observer, kept, "random directions", session.folder());
+        let mut manifest = None;
+        if !wanted.is_empty() {
+            let mut started = session.manifest(Self::NAME, self)?;
+            let changing = wanted.iter().map(|&layer| format!("{}.npy", DirectionName::random(layer)));
+            forget(&session.folder(), &changing.collect())?;
+            for &layer in &wanted {
+                started.wrote(&write(session, layer, self.direction_seed)?, []);
+            }
+            manifest = Some(started.finish()?);
+        }
+        let written = wanted.into_iter().map(|layer| DirectionName::random(layer).to_string()).collect();
+        let (model, folder) = (session.model().name.clone(), session.folder().display().to_string());
+        Ok(RandomWritten { model, folder, written, manifest })
+    }
+}
+
+impl RandomDirections {
+    /// Is the direction of a layer there? One of another seed is refused.
+    fn is_there(&self, session: &Session, layer: usize) -> Result<bool> {
+        let (folder, name) = (session.results()?, DirectionName::random(layer));
+        let (array, record) = Direction::paths(&folder, &name);
+        if session.options().overwrite || !array.exists() {
+            return Ok(false);
+        }
+        let found = if record.exists() { Some(FitRecord::read(&folder, &name)?.seed) } else { None };
+        if found != Some(self.direction_seed) {
+            let found = found.map_or("no record".into(), |seed| seed.to_string());
+            let message = format!("{}: seed: expected {}, found {found}", record.display(), self.direction_seed);
+            let fault = Fault::new(message).mended_by(Mend::Set("overwrite", String::new()));
+            return Err(fault.mended_by(Mend::Another("data_dir")).into());
+        }
+        Ok(true)
+    }
+}
+
+/// What a random direction depends on: nothing but its layer, its width and its seed.
+pub(super) fn made_of(name: &DirectionName, seed: u64) -> Result<Provenance> {
+    let study = super::FitDirections::NAME.to_owned();
+    let provenance = Provenance { study, settings: BTreeMap::new() };
+    provenance.with("direction", name.to_string())?.with("seed", seed)
+}
+
+/// Writes the random direction of a layer, in the place of an older one, whose results are forgotten already.
+pub(super) fn write(session: &Session, layer: usize, seed: u64) -> Result<PathBuf> {
+    let (model, name) = (session.model(), DirectionName::random(layer));
+    let record = FitRecord {
+        model: session.asked().into(),
+        revision: revision(model),
+        weight_processing: processing_names(model.processing),
+        seed,
+        provenance: Some(made_of(&name, seed)?.settings),
+        ..FitRecord::of(&name)
+    };
+    let columns = random_direction(model.config.d_model, layer, seed);
+    Ok(Direction { name, columns }.write(&session.folder(), &record)?)
+}

@@ -1,0 +1,546 @@
+//! What the studies share that make maps of datasets: datasets, files, what is kept, and the outcome.
+
+use super::{Notes, Plan, Study};
+use crate::backend::Backend;
+use crate::datasets::PairedPrompts;
+use crate::datasets::treebank::Scaffold;
+use crate::directions::{Direction, FitRecord};
+use crate::engine::{Baselines, Engine, Metric, Pairs};
+use crate::experiments::activation_maps::{MapKind, map_cells};
+use crate::experiments::attribution_patching::Agreement;
+use crate::files::sha256;
+use crate::report::figure::Figure;
+use crate::report::{Manifest, MapHead, ResultMap, RunRecord, Table, write_array};
+use crate::session::{
+    DeviceWork, Fault, Note, Observer, Provenance, Session, Standing, distinct, fingerprint, note_kept, wrong,
+};
+use super::fields::list;
+use super::suite_tables::forget;
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fmt::{self, Display};
+use std::path::{Path, PathBuf};
+
+/// Which datasets maps are made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MapSets {
+    /// Datasets to patch.
+    #[serde(deserialize_with = "list")]
+    pub eval_sets: Vec<String>,
+    /// Text around the Treebank's sentences; all other datasets are plain.
+    pub scaffold: Scaffold,
+}
+
+impl Default for MapSets {
+    fn default() -> Self {
+        Self { eval_sets: vec!["simple".into()], scaffold: Scaffold::Plain }
+    }
+}
+
+impl MapSets {
+    /// File name, without its ending, of a map `name` on a dataset; `measure` says what its values are.
+    pub(crate) fn stem(&self, session: &Session, experiment: &str, name: &str, measure: impl Display, set: &str) -> String {
+        format!("{experiment}_{measure}_{set}_{}_{name}{}", self.scaffold, session.options().compat_ending())
+    }
+}
+
+/// What patched runs are measured by.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Readout {
+    /// A stored direction to measure along instead of the answers: a prompt's logit difference is then the product of the
+    /// direction and the last residual behind the final norm, with its sign changed in negative prompts.
+    pub along: Option<String>,
+}
+
+impl Readout {
+    /// Metrics that a direction has, too.
+    pub(crate) fn check(&self, metrics: &[Metric]) -> Result<()> {
+        match metrics.iter().find(|metric| self.along.is_some() && metric.needs_probabilities()) {
+            Some(metric) => wrong!("along", "{metric} is about the answers' probabilities: a direction has none"),
+            None => Ok(()),
+        }
+    }
+
+    /// The name of an experiment in files.
+    pub(crate) fn experiment(&self, name: &str) -> String {
+        self.along.as_ref().map_or(name.to_owned(), |along| format!("{name}_along_{along}"))
+    }
+
+    /// What a metric measures, with its unit.
+    pub(crate) fn measure(&self, metric: Metric) -> String {
+        let along = self.along.as_ref().map_or(String::new(), |along| format!(" along {along}"));
+        format!("{metric}{along} (%)")
+    }
+}
+
+/// A study whose results are maps of datasets.
+pub(crate) trait MapStudy: Study {
+    /// What a map is told from the others by.
+    type Kind: Clone + PartialEq + Send + Sync;
+
+    /// Which datasets.
+    fn sets(&self) -> &MapSets;
+
+    /// Are maps that exist already made again?
+    fn renews(&self, session: &Session) -> bool {
+        session.options().overwrite
+    }
+
+    /// The stored direction that patched runs are measured along, if it is not the answers.
+    fn readout(&self) -> Option<&String> {
+        None
+    }
+
+    /// Every map that is asked for.
+    ///
+    /// # Errors
+    /// Whatever cannot be made of this model and dataset.
+    fn kinds(&self, session: &Session, prompts: &PairedPrompts) -> Result<Vec<Self::Kind>>;
+
+    /// Name of a map's files without their ending.
+    fn stem(&self, session: &Session, kind: &Self::Kind, set: &str) -> String;
+
+    /// Adds what a map's values depend on besides the model, the prompts and what its name says.
+    ///
+    /// # Errors
+    /// A direction that cannot be read.
+    fn depends(
+        &self,
+        session: &Session,
+        prompts: &PairedPrompts,
+        kind: &Self::Kind,
+        provenance: Provenance,
+    ) -> Result<Provenance>;
+
+    /// What a plan says of a dataset.
+    ///
+    /// # Errors
+    /// Whatever cannot be made of this model and dataset.
+    fn planned(&self, session: &Session, prompts: &PairedPrompts, kinds: &[Self::Kind]) -> Result<String>;
+
+    /// The figure of a map, from its values alone.
+    ///
+    /// # Errors
+    /// A token that cannot be spelled.
+    fn figure(
+        &self,
+        session: &Session,
+        prompts: &PairedPrompts,
+        kind: &Self::Kind,
+        map: &ResultMap,
+    ) -> Result<Option<Figure>>;
+
+    /// Can the figure be drawn from the values alone? If not, a map whose figure is lost is made again.
+    fn redraws(&self, _: &Self::Kind) -> bool {
+        true
+    }
+}
+
+/// A study whose maps of a dataset are made together.
+pub(crate) trait MadeMaps: MapStudy {
+    /// Makes them.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    fn make<B: Backend>(
+        &self,
+        session: &Session,
+        engine: &Engine<B>,
+        prompts: &PairedPrompts,
+        kinds: &[Self::Kind],
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<Named>>;
+}
+
+/// A map and the name of its files.
+#[derive(Debug, Clone)]
+pub struct Named {
+    /// File name without its ending.
+    pub stem: String,
+    /// The values.
+    pub map: ResultMap,
+    /// How they compare with exact patching, where they are an estimate of it.
+    pub agreement: Option<Agreement>,
+    /// Their picture.
+    pub(crate) figure: Option<Figure>,
+    /// Weights of the probes that the map tells of, with their shape: `<stem>_weights.npy`.
+    pub(crate) weights: Option<(Vec<usize>, Vec<f32>)>,
+    /// Directions that were found with it, to be stored as others are.
+    pub(crate) directions: Vec<(Direction, FitRecord)>,
+    /// What it was made of, where that is not what its study says of its kind.
+    pub(crate) provenance: Option<Provenance>,
+}
+
+impl Named {
+    /// A map alone.
+    pub(crate) fn new(stem: String, map: ResultMap) -> Self {
+        Self { stem, map, agreement: None, figure: None, weights: None, directions: Vec::new(), provenance: None }
+    }
+}
+
+/// What is noted beside a map, to read it again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Notation {
+    #[serde(flatten)]
+    head: MapHead,
+    agreement: Option<Agreement>,
+    /// Was there a figure?
+    figure: bool,
+}
+
+/// Labels of a dataset's positions: their numbers, and the placeholders that end there.
+pub(crate) fn position_labels(prompts: &PairedPrompts) -> Vec<String> {
+    let length = prompts.sequences.iter().map(Vec::len).max().unwrap_or(0);
+    let label = |position: usize| {
+        let named = prompts.positions.iter().filter(|(_, place)| **place == position);
+        let names = named.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(" ");
+        format!("{position} {names}").trim_end().to_owned()
+    };
+    (0..length).map(label).collect()
+}
+
+/// Refuses metrics that are not defined on a dataset.
+pub(crate) fn check_defined(baselines: &Baselines, metrics: impl IntoIterator<Item = Metric>, set: &str) -> Result<()> {
+    match metrics.into_iter().find(|metric| !baselines.defined(*metric)) {
+        None => Ok(()),
+        Some(metric) => {
+            Err(Fault::new(format!("{set}: {metric} is undefined: clean and corrupted runs do not differ in it")).into())
+        }
+    }
+}
+
+/// The values of activation-patching maps, and their arithmetic when every one is patched, under the head `exactly`.
+pub(crate) fn exact_plan<'p>(
+    session: &Session,
+    pairs: impl Into<Pairs<'p>>,
+    kinds: &[(MapKind, Metric)],
+    exactly: &'static str,
+) -> Result<Table> {
+    let pairs = pairs.into();
+    let prompts = &pairs.prompts;
+    let mut table = Table::new(["prompt", "map", "metric", "values", exactly]);
+    for &(kind, metric) in kinds {
+        let (cells, _) = map_cells(session.config(), prompts, &[kind], &[metric])?;
+        let flops = crate::engine::Plan::new(session.config(), &pairs, &cells, session.batch_tokens())?.flops();
+        let count = cells.len().to_string();
+        table.push([prompts.name.clone(), kind.to_string(), metric.to_string(), count, flops.to_string()]);
+    }
+    Ok(table)
+}
+
+/// A map that is asked for.
+pub(crate) struct Asked<K> {
+    pub kind: K,
+    pub stem: String,
+    pub provenance: Provenance,
+    /// The map, if it is there already.
+    kept: Option<Named>,
+}
+
+impl<K> Asked<K> {
+    /// Is the map there already?
+    pub fn is_kept(&self) -> bool {
+        self.kept.is_some()
+    }
+}
+
+/// A dataset with the maps that are asked for.
+pub(crate) struct AskedSet<K> {
+    pub prompts: PairedPrompts,
+    pub maps: Vec<Asked<K>>,
+}
+
+impl<K: Clone> AskedSet<K> {
+    /// The maps that have to be made.
+    pub fn wanted(&self) -> Vec<K> {
+        self.maps.iter().filter(|map| map.kept.is_none()).map(|map| map.kind.clone()).collect()
+    }
+
+    /// What a map of this name is made of.
+    fn provenance_of(&self, stem: &str) -> Option<&Provenance> {
+        self.maps.iter().find(|map| map.stem == stem).map(|map| &map.provenance)
+    }
+}
+
+/// The maps that a study asks for of one model.
+pub(crate) struct AskedMaps<K> {
+    /// The session that computes: with a readout, if there is one.
+    pub session: Session,
+    pub sets: Vec<AskedSet<K>>,
+}
+
+/// Finds out which maps are asked for, and which of them are there.
+pub(crate) fn asked<S: MapStudy>(
+    study: &S,
+    session: &Session,
+    observer: &mut dyn Observer,
+) -> Result<AskedMaps<S::Kind>> {
+    let session = match study.readout() {
+        Some(along) => session.reading_along(session.unit_direction("along", along)?)?,
+        None => session.clone(),
+    };
+    let sets = study.sets();
+    let mut all = Vec::new();
+    for prompts in session.every_prompts(&sets.eval_sets, sets.scaffold)? {
+        let mut maps = Vec::new();
+        for kind in distinct(&study.kinds(&session, &prompts)?) {
+            maps.push(asked_map(study, &session, &prompts, kind, observer)?);
+        }
+        note_kept(observer, maps.iter().filter(|map| map.kept.is_some()).count(), "maps", session.folder());
+        all.push(AskedSet { prompts, maps });
+    }
+    Ok(AskedMaps { session, sets: all })
+}
+
+fn asked_map<S: MapStudy>(
+    study: &S,
+    session: &Session,
+    prompts: &PairedPrompts,
+    kind: S::Kind,
+    observer: &mut dyn Observer,
+) -> Result<Asked<S::Kind>> {
+    let (folder, stem) = (session.results()?, study.stem(session, &kind, &prompts.name));
+    let provenance = provenance_of(study, session, prompts, &kind)?;
+    let mut kept = None;
+    if !study.renews(session) {
+        match session.standing(&stem, &ResultMap::paths(&folder, &stem), &provenance)? {
+            Standing::Absent => {}
+            Standing::Other(difference) => observer.note(&Note::Renewed { what: stem.clone(), difference }),
+            Standing::Kept(notation) => kept = read_again(study, session, prompts, (&kind, &stem), notation)?,
+        }
+    }
+    Ok(Asked { kind, stem, provenance, kept })
+}
+
+/// What a map is made of.
+pub(crate) fn provenance_of<S: MapStudy>(
+    study: &S,
+    session: &Session,
+    prompts: &PairedPrompts,
+    kind: &S::Kind,
+) -> Result<Provenance> {
+    let mut provenance = session.provenance(S::NAME)?.with("dataset", fingerprint(prompts)?)?;
+    if let Some(direction) = session.model().readout() {
+        provenance = provenance.with("along", sha256(bytemuck::cast_slice(direction)))?;
+    }
+    study.depends(session, prompts, kind, provenance)
+}
+
+/// A map that is there, with its figure drawn again if it is lost; none if the map has to be made again.
+fn read_again<S: MapStudy>(
+    study: &S,
+    session: &Session,
+    prompts: &PairedPrompts,
+    (kind, stem): (&S::Kind, &str),
+    notation: Value,
+) -> Result<Option<Named>> {
+    let Ok(Notation { head, agreement, figure }) = serde_json::from_value(notation) else { return Ok(None) };
+    let folder = session.folder();
+    let map = ResultMap::read(&folder, stem, head)?;
+    if figure && !Figure::paths(&folder, stem).iter().all(|path| path.is_file()) {
+        if !study.redraws(kind) {
+            return Ok(None);
+        }
+        if let Some(figure) = study.figure(session, prompts, kind, &map)? {
+            figure.write(&folder, stem)?;
+        }
+    }
+    Ok(Some(Named { agreement, ..Named::new(stem.to_owned(), map) }))
+}
+
+/// What maps are asked for will cost.
+pub(crate) fn plan<S: MapStudy>(study: &S, session: &Session) -> Result<Plan> {
+    let mut notes = Notes::default();
+    let AskedMaps { session, sets } = asked(study, session, &mut notes)?;
+    let mut texts = Vec::new();
+    for set in &sets {
+        let wanted = set.wanted();
+        if !wanted.is_empty() {
+            texts.push(study.planned(&session, &set.prompts, &wanted)?);
+        }
+    }
+    Ok(Plan::of(format!("{}\n{}\n", session.model().name, texts.join("\n"))).with(notes))
+}
+
+/// The making of maps on one model.
+struct Making<'a, S: MadeMaps> {
+    study: &'a S,
+    session: &'a Session,
+    sets: &'a [AskedSet<S::Kind>],
+    manifest: &'a mut Manifest,
+}
+
+impl<S: MadeMaps> DeviceWork for Making<'_, S> {
+    type Output = Vec<Vec<Named>>;
+
+    fn run<B: Backend>(self, engine: &Engine<B>, observer: &mut dyn Observer) -> Result<Vec<Vec<Named>>> {
+        let Self { study, session, sets, manifest } = self;
+        manifest.computed_on(engine);
+        let mut all = Vec::new();
+        for set in sets {
+            let (prompts, kinds) = (&set.prompts, set.wanted());
+            let mut made = Vec::new();
+            if !kinds.is_empty() {
+                manifest.saw(prompts)?;
+                made = study
+                    .make(session, engine, prompts, &kinds, observer)
+                    .with_context(|| prompts.name.clone())?;
+                write(study, session, set, &mut made, manifest)?;
+            }
+            all.push(made);
+        }
+        Ok(all)
+    }
+}
+
+/// Makes the maps that are not there.
+pub(crate) fn run<S: MadeMaps>(study: &S, session: &Session, observer: &mut dyn Observer) -> Result<Maps> {
+    let AskedMaps { session, sets } = asked(study, session, observer)?;
+    let session = &session;
+    if sets.iter().all(|set| set.wanted().is_empty()) {
+        let nothing = sets.iter().map(|_| Vec::new()).collect();
+        return Ok(Maps::new(session, sets, nothing, None));
+    }
+    let mut manifest = session.manifest(S::NAME, study)?;
+    let work = Making { study, session, sets: &sets, manifest: &mut manifest };
+    let made = session.compute(observer, work)?;
+    Ok(Maps::new(session, sets, made, Some(manifest.finish()?)))
+}
+
+/// Writes maps, their figures and their directions, and notes them in the manifest.
+pub(crate) fn write<S: MapStudy>(
+    study: &S,
+    session: &Session,
+    set: &AskedSet<S::Kind>,
+    maps: &mut [Named],
+    manifest: &mut Manifest,
+) -> Result<()> {
+    let folder = session.folder();
+    for named in maps.iter_mut().filter(|named| named.figure.is_none()) {
+        if let Some(asked) = set.maps.iter().find(|map| map.stem == named.stem) {
+            named.figure = study.figure(session, &set.prompts, &asked.kind, &named.map)?;
+        }
+    }
+    for named in maps.iter() {
+        let provenance = named.provenance.as_ref().or(set.provenance_of(&named.stem));
+        let provenance = provenance.with_context(|| format!("{}: made of nothing that is known", named.stem))?;
+        write_map(session, &folder, named, provenance, manifest)?;
+    }
+    Ok(())
+}
+
+/// Writes one map with everything that belongs to it, and records what it was made of.
+pub(crate) fn write_map(
+    session: &Session,
+    folder: &Path,
+    named: &Named,
+    provenance: &Provenance,
+    manifest: &mut Manifest,
+) -> Result<()> {
+    let Named { stem, map, figure, weights, directions, agreement, .. } = named;
+    // Results must never outlive the direction they were measured with.
+    forget(folder, &directions.iter().map(|(direction, _)| format!("{}.npy", direction.name)).collect())?;
+    for (direction, record) in directions {
+        manifest.wrote(&direction.write(folder, record)?, []);
+    }
+    let mut files: Vec<PathBuf> = ResultMap::paths(folder, stem).into();
+    map.write(folder, stem)?;
+    if let Some((shape, values)) = weights {
+        let path = folder.join(format!("{stem}_weights.npy"));
+        write_array(&path, shape, values)?;
+        manifest.wrote(&path, []);
+    }
+    if let Some(figure) = figure {
+        figure.write(folder, stem)?.iter().for_each(|path| manifest.wrote(path, []));
+    }
+    let notation = Notation { head: map.head(), agreement: agreement.clone(), figure: figure.is_some() };
+    session.record(stem, provenance, &files, serde_json::to_value(notation)?)?;
+    files.drain(..).for_each(|path| manifest.wrote(&path, []));
+    Ok(())
+}
+
+/// The maps of a study on one model.
+#[derive(Debug, Clone)]
+pub struct Maps {
+    /// The model's name.
+    pub model: String,
+    /// Every map that was asked for, those that were there already among them.
+    pub maps: Vec<Named>,
+    /// The manifest; none when nothing had to be made.
+    pub manifest: Option<RunRecord>,
+}
+
+impl Maps {
+    /// The maps in the order in which they were asked for, and behind them what came of making them.
+    pub(crate) fn new<K>(
+        session: &Session,
+        sets: Vec<AskedSet<K>>,
+        made: Vec<Vec<Named>>,
+        manifest: Option<RunRecord>,
+    ) -> Self {
+        let mut maps = Vec::new();
+        for (set, made) in sets.into_iter().zip(made) {
+            let mut made: BTreeMap<usize, Named> = made.into_iter().enumerate().collect();
+            for asked in set.maps {
+                let number = made.iter().find(|(_, named)| named.stem == asked.stem).map(|(number, _)| *number);
+                maps.extend(number.and_then(|number| made.remove(&number)).or(asked.kept));
+            }
+            maps.extend(made.into_values());
+        }
+        Self { model: session.model().name.clone(), maps, manifest }
+    }
+}
+
+/// How many values of a map its text shows.
+const SHOWN: usize = 8;
+
+impl fmt::Display for Maps {
+    /// The largest values of every map; components all, in their order.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.model)?;
+        self.maps.iter().try_for_each(|named| writeln!(f, "{}", shown(named)))
+    }
+}
+
+fn shown(Named { stem, map, agreement, .. }: &Named) -> String {
+    let (shown, what) = match map.axes == ["component"] {
+        true => ((0..map.values.len()).collect::<Vec<_>>(), ""),
+        false => (map.by_size().into_iter().take(SHOWN).collect(), "largest of "),
+    };
+    let decimals = if map.unit == "percent" { 2 } else { 4 };
+    let mut table = Table::new(map.axes.iter().chain([&map.unit]).cloned());
+    for index in shown {
+        table.push(map.labels(index).into_iter().chain([format!("{:.decimals$}", map.values[index])]));
+    }
+    let mut text = format!("{stem}: {what}{} values\n{table}", map.values.len());
+    if let Some(Agreement { correlation, largest_difference }) = agreement {
+        let correlation = correlation.map_or("none".into(), |value| format!("{value:.4}"));
+        text += &format!(
+            "beside exact patching: correlation {correlation}, largest difference {largest_difference:.2} {}\n",
+            map.unit
+        );
+    }
+    text
+}
+
+impl Serialize for Maps {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let map = |Named { stem, map, agreement, .. }: &Named| {
+            let mut value = json!({ "file": stem, "axes": map.axes, "shape": map.shape });
+            value[&map.unit] = json!(map.values);
+            if !map.components.is_empty() {
+                value["components"] = json!(map.components);
+            }
+            if let Some(agreement) = agreement {
+                value["beside_exact"] = json!(agreement);
+            }
+            value
+        };
+        let maps: Vec<Value> = self.maps.iter().map(map).collect();
+        json!({ "model": self.model, "maps": maps, "manifest": self.manifest }).serialize(serializer)
+    }
+}

@@ -1,0 +1,134 @@
+//! Studies: what a session can be asked for, from fitting directions to whole circuit analyses.
+//!
+//! A study is a specification: a plain struct with defaults, which reads and writes as TOML or JSON. It can say what it
+//! will cost ([`Study::plan`]) and be run ([`Study::run`]): files go to the session's folder of results, and the outcome
+//! is returned as values. Results that are there already, made of the same things, are kept and returned as well.
+//!
+//! ```
+//! use actpatch::session::{Session, SessionOptions, Silent};
+//! use actpatch::studies::{FitDirections, Study};
+//! # let data = tempfile::tempdir()?;
+//!
+//! let options = SessionOptions { data_dir: data.path().into(), ..SessionOptions::default() };
+//! let session = Session::open("demo", options)?;
+//! let fit = FitDirections { methods: vec!["mean_diff".parse()?], layers: vec!["1".into()], ..Default::default() };
+//! let fitted = fit.run(&session, &mut Silent)?;
+//! assert_eq!(fitted.directions[0].name, "mean_diff_simple_train_ADJ_layer1");
+//! # Ok::<(), anyhow::Error>(())
+//! ```
+
+mod ablation;
+mod activation_patching_maps;
+mod fields;
+mod fits;
+pub mod maps;
+mod path_patching;
+mod suite_tables;
+mod swept;
+pub mod tables;
+mod twins;
+
+pub use ablation::{Ablation, Attention};
+pub use activation_patching_maps::ActivationPatchingMaps;
+pub use fields::from_settings;
+pub use fits::{FitDirections, Fits, Fitted, RandomDirections, RandomWritten};
+pub use path_patching::{PathMethod, PathPatching};
+pub use twins::Twin;
+
+use crate::engine::Flops;
+use crate::session::{Note, Observer, Session};
+use anyhow::Result;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fmt;
+
+/// Something that a session can be asked for.
+pub trait Study: Serialize + DeserializeOwned + Default + Clone + Send + Sync {
+    /// Its name on the command line, in manifests and in the steps of a circuit.
+    const NAME: &'static str;
+    /// What comes of it.
+    type Outcome: Outcome;
+
+    /// Checks what needs no model.
+    ///
+    /// # Errors
+    /// A [`crate::session::Fault`] that names the field.
+    fn validate(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// What running it will compute, without computing it.
+    ///
+    /// # Errors
+    /// Whatever cannot be done with this model.
+    fn plan(&self, session: &Session) -> Result<Plan>;
+
+    /// Runs it, telling the observer how it comes along.
+    ///
+    /// # Errors
+    /// Those of models, datasets, devices and files; [`crate::session::Stopped`] when the observer ends it.
+    fn run(&self, session: &Session, observer: &mut dyn Observer) -> Result<Self::Outcome>;
+}
+
+/// What comes of a study: readable as text, and as JSON.
+pub trait Outcome: Serialize + fmt::Display + Send {}
+
+impl<T: Serialize + fmt::Display + Send> Outcome for T {}
+
+/// What a study will compute.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Plan {
+    /// All of it, for people.
+    pub text: String,
+    /// The arithmetic, where it can be told beforehand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operations: Option<u64>,
+    /// Expected memory in bytes, where it can be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<usize>,
+    /// What there is already, and what may be wrong.
+    #[serde(skip)]
+    pub notes: Vec<Note>,
+}
+
+impl Plan {
+    /// A plan that is a text.
+    pub(crate) fn of(text: impl Into<String>) -> Self {
+        Self { text: text.into(), ..Self::default() }
+    }
+
+    /// The same with its arithmetic and memory.
+    pub(crate) fn costing(self, flops: Flops, memory_bytes: Option<usize>) -> Self {
+        Self { operations: Some(flops.0), memory_bytes, ..self }
+    }
+
+    /// The same with what was noted on the way.
+    pub(crate) fn with(self, notes: Notes) -> Self {
+        Self { notes: notes.0, ..self }
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Keeps the notes of a plan.
+#[derive(Debug, Default)]
+pub(crate) struct Notes(Vec<Note>);
+
+impl Observer for Notes {
+    fn note(&mut self, note: &Note) {
+        self.0.push(note.clone());
+    }
+}
+
+/// Bytes for people.
+pub(crate) fn bytes(count: usize) -> String {
+    match count {
+        0..1_000_000 => format!("{:.0} kB", count as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.0} MB", count as f64 / 1e6),
+        _ => format!("{:.1} GB", count as f64 / 1e9),
+    }
+}

@@ -1,0 +1,270 @@
+//! Path patching: the paths from senders to receivers, patched one by one.
+
+use super::fields::{list, text};
+use super::maps::{self, MapSets, MapStudy, Maps, Readout, check_defined, position_labels};
+use super::swept::{self, Computed, Outline, SweptMaps};
+use super::{Plan, Study};
+use crate::backend::Backend;
+use crate::choice::choices;
+use crate::datasets::PairedPrompts;
+use crate::engine::{Engine, EngineError, Metric, PatchPositions};
+use crate::experiments::path_patching::{Method, Node, NodePattern, Nodes, Paths, SenderPositions, path_values};
+use crate::report::ResultMap;
+use crate::report::figure::Figure;
+use crate::session::{Observer, Provenance, Session, distinct, position, wrong};
+use crate::sweep::SweepSettings;
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// Patches the paths from senders to receivers.
+///
+/// A node is a component (z, q, k, v, pattern, attn_out, pre, post, mlp_out, resid_pre, resid_mid, resid_post), alone for
+/// each of its layers and parts in turn, or with a place: v:9.2 is layer 9, head 2; mlp_out:3 all of layer 3. Values are
+/// in percent; axes are (position, layer, head or neuron).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PathPatching {
+    /// Which datasets.
+    #[serde(flatten)]
+    pub sets: MapSets,
+    /// Where paths begin: one component, or nodes that act together.
+    #[serde(deserialize_with = "list")]
+    pub senders: Vec<NodePattern>,
+    /// Where they end: one component, or nodes that act together.
+    #[serde(deserialize_with = "list")]
+    pub receivers: Vec<NodePattern>,
+    /// Where the senders change: a placeholder, END, a number, ALL, or EACH for one position at a time.
+    #[serde(deserialize_with = "text")]
+    pub positions: String,
+    /// How a change travels from senders to receivers.
+    pub method: PathMethod,
+    /// Patch a receiver's whole layer, whichever head or neuron is named, as the paper's code does.
+    pub layer_wide: bool,
+    /// Metrics, all of one patching direction.
+    #[serde(deserialize_with = "list")]
+    pub metrics: Vec<Metric>,
+    /// What is measured.
+    #[serde(flatten)]
+    pub readout: Readout,
+    /// Shards and failures.
+    #[serde(flatten)]
+    pub sweep: SweepSettings,
+}
+
+impl Default for PathPatching {
+    fn default() -> Self {
+        Self {
+            sets: MapSets::default(),
+            senders: "z".parse().into_iter().collect(),
+            receivers: Vec::new(),
+            positions: "ALL".into(),
+            method: PathMethod::ThreeSteps,
+            layer_wide: false,
+            metrics: vec![Metric::LogitDiffNoising],
+            readout: Readout::default(),
+            sweep: SweepSettings::default(),
+        }
+    }
+}
+
+choices! {
+    /// How a change travels.
+    pub enum PathMethod {
+        /// Through the MLPs between, all heads frozen.
+        ThreeSteps = "three-steps",
+        /// The same with MLPs frozen too.
+        ThreeStepsFrozenMlps = "three-steps-frozen-mlps",
+        /// Along the residual stream alone.
+        TwoSteps = "two-steps",
+    }
+}
+
+/// One component, or a list of single nodes.
+pub(crate) fn resolve_nodes(setting: &str, patterns: &[NodePattern]) -> Result<Nodes> {
+    if let [NodePattern::Every(component)] = patterns {
+        return Ok(Nodes::Every(*component));
+    }
+    let single = |pattern: &NodePattern| match pattern {
+        NodePattern::One(node) => Ok(*node),
+        NodePattern::Every(component) => {
+            wrong!(setting, "{component} without a layer stands alone; in a list, expected layers: {component}:0")
+        }
+    };
+    Ok(Nodes::Together(patterns.iter().map(single).collect::<Result<Vec<Node>>>()?))
+}
+
+impl PathPatching {
+    /// The paths on a dataset.
+    fn paths(&self, prompts: &PairedPrompts) -> Result<Paths> {
+        let positions = match (self.positions.as_str(), self.positions.parse()) {
+            ("EACH", _) => SenderPositions::Each,
+            (_, Ok(position)) => SenderPositions::One(position),
+            (name, Err(_)) => match position("positions", prompts, name)?.1 {
+                PatchPositions::All => SenderPositions::All,
+                PatchPositions::One(position) => SenderPositions::One(position),
+                PatchPositions::Last => {
+                    let last = |&sequence: &usize| vec![prompts.sequences[sequence].len().saturating_sub(1)];
+                    SenderPositions::PerPrompt(prompts.clean.iter().map(last).collect())
+                }
+            },
+        };
+        let method = match self.method {
+            PathMethod::ThreeSteps => Method::ThreeSteps { mlps: true },
+            PathMethod::ThreeStepsFrozenMlps => Method::ThreeSteps { mlps: false },
+            PathMethod::TwoSteps => Method::TwoSteps,
+        };
+        let senders = resolve_nodes("senders", &self.senders)?;
+        let receivers = resolve_nodes("receivers", &self.receivers)?;
+        Ok(Paths { senders, receivers, positions, method, layer_wide: self.layer_wide })
+    }
+
+    fn title(&self, set: &str, model: &str) -> String {
+        let list = |nodes: &[NodePattern]| nodes.iter().map(NodePattern::to_string).collect::<Vec<_>>().join(", ");
+        format!("Path patching from {} to {} on {set}, {model}", list(&self.senders), list(&self.receivers))
+    }
+}
+
+/// Positions as ids of cells name them.
+fn positions_in_ids(positions: &SenderPositions) -> String {
+    match positions {
+        SenderPositions::All => "All".into(),
+        SenderPositions::Each => "Each".into(),
+        SenderPositions::One(position) => format!("One({position})"),
+        SenderPositions::PerPrompt(lists) => format!("PerPrompt({lists:?})"),
+    }
+}
+
+/// A method as ids of cells name it.
+fn method_in_ids(method: PathMethod) -> &'static str {
+    match method {
+        PathMethod::ThreeSteps => "ThreeSteps",
+        PathMethod::ThreeStepsFrozenMlps => "ThreeStepsFrozenMlps",
+        PathMethod::TwoSteps => "TwoSteps",
+    }
+}
+
+impl Study for PathPatching {
+    const NAME: &'static str = "path-patching";
+    type Outcome = Maps;
+
+    fn validate(&self) -> Result<()> {
+        if self.receivers.is_empty() {
+            wrong!("receivers", "expected the nodes where paths end, such as resid_post:11, found none");
+        }
+        self.readout.check(&self.metrics)
+    }
+
+    fn plan(&self, session: &Session) -> Result<Plan> {
+        maps::plan(self, session)
+    }
+
+    fn run(&self, session: &Session, observer: &mut dyn Observer) -> Result<Maps> {
+        swept::run(self, session, observer)
+    }
+}
+
+impl MapStudy for PathPatching {
+    type Kind = Metric;
+
+    fn sets(&self) -> &MapSets {
+        &self.sets
+    }
+
+    fn readout(&self) -> Option<&String> {
+        self.readout.along.as_ref()
+    }
+
+    fn kinds(&self, session: &Session, prompts: &PairedPrompts) -> Result<Vec<Metric>> {
+        self.validate()?;
+        self.paths(prompts)?.check(session.config(), prompts)?;
+        Ok(self.metrics.clone())
+    }
+
+    fn stem(&self, session: &Session, metric: &Metric, set: &str) -> String {
+        let list = |patterns: &[NodePattern]| {
+            patterns.iter().map(|pattern| pattern.to_string().replace(':', "")).collect::<Vec<_>>().join("-")
+        };
+        let method = match self.method {
+            PathMethod::ThreeSteps => "",
+            PathMethod::ThreeStepsFrozenMlps => "_frozen_mlps",
+            PathMethod::TwoSteps => "_two_steps",
+        };
+        let wide = if self.layer_wide { "_layer_wide" } else { "" };
+        let (senders, receivers) = (list(&self.senders), list(&self.receivers));
+        let name = format!("{senders}_to_{receivers}_{}{method}{wide}", self.positions);
+        self.sets.stem(session, &self.readout.experiment("path_patching"), &name, metric, set)
+    }
+
+    fn depends(
+        &self,
+        _: &Session,
+        prompts: &PairedPrompts,
+        _: &Metric,
+        provenance: Provenance,
+    ) -> Result<Provenance> {
+        provenance.with("positions", positions_in_ids(&self.paths(prompts)?.positions))
+    }
+
+    fn planned(&self, session: &Session, prompts: &PairedPrompts, metrics: &[Metric]) -> Result<String> {
+        let (_, shape) = self.paths(prompts)?.axes(session.config(), prompts)?;
+        let line = |metric: &Metric| format!("{}: {shape:?} values", self.stem(session, metric, &prompts.name));
+        Ok(metrics.iter().map(line).collect::<Vec<_>>().join("\n"))
+    }
+
+    fn figure(
+        &self,
+        session: &Session,
+        prompts: &PairedPrompts,
+        metric: &Metric,
+        map: &ResultMap,
+    ) -> Result<Option<Figure>> {
+        let title = self.title(&prompts.name, &session.model().name);
+        Ok(map.figure(&title, &self.readout.measure(*metric), &position_labels(prompts)))
+    }
+}
+
+impl SweptMaps for PathPatching {
+    const PORTION: usize = 512;
+
+    fn sweep(&self) -> &SweepSettings {
+        &self.sweep
+    }
+
+    fn outline(&self, session: &Session, prompts: &PairedPrompts, &metric: &Metric) -> Result<Outline> {
+        let paths = self.paths(prompts)?;
+        let (axes, shape) = paths.axes(session.config(), prompts)?;
+        let list = |nodes: &[NodePattern]| nodes.iter().map(NodePattern::to_string).collect::<Vec<_>>().join(",");
+        let settings = [
+            ("senders", list(&self.senders)),
+            ("receivers", list(&self.receivers)),
+            ("positions", positions_in_ids(&paths.positions)),
+            ("method", method_in_ids(self.method).to_owned()),
+            ("layer_wide", self.layer_wide.to_string()),
+        ];
+        let settings = settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        Ok(Outline { axes, shape, metric, settings })
+    }
+
+    fn values<B: Backend>(
+        &self,
+        _: &Session,
+        engine: &Engine<B>,
+        prompts: &PairedPrompts,
+        places: &[(Metric, usize)],
+    ) -> Result<Computed> {
+        let (metrics, indices): (Vec<_>, Vec<_>) = places.iter().copied().unzip();
+        let (metrics, indices) = (distinct(&metrics), indices.into_iter().collect::<BTreeSet<_>>());
+        let indices: Vec<usize> = indices.into_iter().collect();
+        let (paths, budget) = (self.paths(prompts)?, engine.memory_budget());
+        let told = |_| Ok::<(), EngineError>(());
+        let (baselines, found, flops) = path_values(engine, prompts, &paths, &metrics, &indices, budget, told)?;
+        check_defined(&baselines, metrics.iter().copied(), &prompts.name)?;
+        let value = |(metric, index): &(Metric, usize)| {
+            let of_metric = metrics.iter().position(|m| m == metric).and_then(|number| found.get(number));
+            let place = indices.binary_search(index).ok();
+            of_metric.zip(place).and_then(|(values, place)| values.get(place)).copied().unwrap_or(f64::NAN)
+        };
+        Ok(Computed { values: places.iter().map(value).collect(), flops: Some(flops) })
+    }
+}
