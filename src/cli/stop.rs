@@ -1,4 +1,4 @@
-//! Signals that ask a sweep to stop.
+//! Signals that ask a command to stop.
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io;
@@ -11,6 +11,9 @@ const SIGNALS: [i32; 3] = [SIGINT, SIGTERM, signal_hook::consts::SIGUSR1];
 #[cfg(not(unix))]
 const SIGNALS: [i32; 2] = [SIGINT, SIGTERM];
 
+/// The code a process exits with when it has stopped early and the same command would go on: EX_TEMPFAIL of sysexits.h.
+pub const EXIT_CODE: u8 = 75;
+
 /// Hears SIGINT, SIGTERM and SIGUSR1: the first asks to stop once the running batch is recorded, a second one ends the
 /// process at once.
 #[derive(Debug, Clone)]
@@ -19,10 +22,6 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// The code a process exits with when it has stopped early and the same command would go on: EX_TEMPFAIL of
-    /// sysexits.h.
-    pub const EXIT_CODE: u8 = 75;
-
     /// Listens from the first call on: what was asked for during one sweep of a process holds for those behind it.
     ///
     /// # Errors

@@ -333,7 +333,7 @@ impl Batch {
 }
 
 /// How an estimated map compares with the exact one.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Agreement {
     /// Pearson's; none where one of the maps is constant.
     pub correlation: Option<f64>,

@@ -240,7 +240,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.csv");
         for (text, expected) in [
-            ("what,count\na,1\n", "header: expected what,where,count,percent,dtype,weight_processing,seed,provenance, found what,count"),
+            (
+                "what,count\na,1\n",
+                "header: expected what,where,count,percent,dtype,weight_processing,seed,provenance, found what,count",
+            ),
             ("what,where,count,percent\na,b,1,x\n", "line 2, column 4: expected a finite number or nothing, found x"),
             ("what,where,count,percent\na,b,1,NaN\n", "line 2, column 4"),
             ("what,where,count,percent\na,b\n", "rows of equal length"),

@@ -89,9 +89,9 @@ pub(crate) trait DeviceWork: Send {
 
 /// A model on the devices of a session.
 pub(super) enum Engines {
-    Cpu(Engine<CpuBackend>),
+    Cpu(Box<Engine<CpuBackend>>),
     #[cfg(feature = "cuda")]
-    Cuda(Engine<CudaBackend>),
+    Cuda(Box<Engine<CudaBackend>>),
 }
 
 impl Engines {
@@ -125,12 +125,12 @@ impl Engines {
     }
 
     fn on_processor(model: &Arc<Model>, options: &SessionOptions) -> Result<Self> {
-        Ok(Self::Cpu(uploaded(vec![CpuBackend::new(options.dtype)?], model, options)?))
+        Ok(Self::Cpu(Box::new(uploaded(vec![CpuBackend::new(options.dtype)?], model, options)?)))
     }
 
     #[cfg(feature = "cuda")]
     fn on_gpus(backends: Vec<CudaBackend>, model: &Arc<Model>, options: &SessionOptions) -> Result<Self> {
-        Ok(Self::Cuda(uploaded(backends, model, options)?))
+        Ok(Self::Cuda(Box::new(uploaded(backends, model, options)?)))
     }
 }
 

@@ -59,7 +59,10 @@ impl Session {
             }
             None if scaffold == Scaffold::Plain => self.catalogue()?.build(name, &model.tokenizer, &options)?,
             None => {
-                wrong!("scaffold", "expected plain for dataset {name}, found {scaffold} (scaffolds are for the Treebank)")
+                wrong!(
+                    "scaffold",
+                    "expected plain for dataset {name}, found {scaffold} (scaffolds are for the Treebank)"
+                )
             }
         };
         Ok(match model.readout_answers() {
@@ -178,9 +181,8 @@ pub fn planned_rows(prompts: &PairedPrompts, positions: PatchPositions) -> Layou
 pub fn layers(setting: &str, list: &[String], n_layers: usize) -> Result<Vec<usize>> {
     let mut layers = Vec::new();
     for item in list {
-        let ends = layer_range(item, n_layers).ok_or_else(|| {
-            Fault::new(format!("expected `all`, a number or a range such as 2..5, found {item:?}"))
-        });
+        let ends = layer_range(item, n_layers)
+            .ok_or_else(|| Fault::new(format!("expected `all`, a number or a range such as 2..5, found {item:?}")));
         let (first, last) = ends.of_setting(setting)?;
         if first > last || last > n_layers {
             wrong!(setting, "{item} is outside 0..{n_layers} ({n_layers} is behind the last block)");

@@ -141,7 +141,9 @@ impl Session {
         let (model, n_layers, folder) = (self.model(), self.config().n_layers, self.folder());
         if let Some(name) = directions.iter().find(|name| name.layer() > n_layers) {
             let found = name.layer();
-            return Err(Fault::new(format!("{name}: layer: expected 0..{n_layers} for {}, found {found}", model.name)).into());
+            return Err(
+                Fault::new(format!("{name}: layer: expected 0..{n_layers} for {}, found {found}", model.name)).into()
+            );
         }
         let mut without_record = 0;
         for name in directions.iter().filter(|name| name.method() != Method::RandomDirection) {
@@ -151,7 +153,9 @@ impl Session {
             }
         }
         if without_record > 0 {
-            tracing::warn!("{without_record} directions have no record of their fit: their weight processing is unknown");
+            tracing::warn!(
+                "{without_record} directions have no record of their fit: their weight processing is unknown"
+            );
         }
         Ok(())
     }

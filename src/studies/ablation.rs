@@ -16,7 +16,8 @@ use crate::experiments::path_patching::{Node, NodePattern, Nodes};
 use crate::report::figure::Figure;
 use crate::report::{Columns, KeyedRow, Manifest, Table};
 use crate::session::{
-    ByLayer, Fault, hash_of_matrix, Mend, Observer, Progress, Provenance, Session, at_layers, distinct, layers, places, wrong,
+    ByLayer, Fault, Mend, Observer, Progress, Provenance, Session, at_layers, distinct, hash_of_matrix, layers, places,
+    wrong,
 };
 use crate::types::Matrix;
 use anyhow::{Context, Result};
@@ -150,12 +151,7 @@ impl Ablation {
     }
 
     /// The prompts that the filters keep; the clean model has answered them with these logit differences.
-    fn kept(
-        &self,
-        session: &Session,
-        prompts: &PairedPrompts,
-        differences: Option<&[f64]>,
-    ) -> Result<PairedPrompts> {
+    fn kept(&self, session: &Session, prompts: &PairedPrompts, differences: Option<&[f64]>) -> Result<PairedPrompts> {
         let mut numbers: Vec<usize> = (0..prompts.clean.len()).collect();
         if let Some(positions) = &self.require {
             let places = places("require", prompts, &session.model().tokenizer, positions)?;

@@ -1,9 +1,7 @@
 //! Activation-patching maps: every head, neuron, or layer and position patched on its own.
 
 use super::fields::list;
-use super::maps::{
-    self, MapSets, MapStudy, Maps, Named, Readout, check_defined, exact_plan, position_labels,
-};
+use super::maps::{self, MapSets, MapStudy, Maps, Named, Readout, check_defined, exact_plan, position_labels};
 use super::swept::{self, Computed, Outline, SweptMaps};
 use super::twins::Twin;
 use super::{Plan, Study};

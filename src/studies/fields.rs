@@ -86,12 +86,8 @@ mod tests {
 
     #[test]
     fn lists_and_texts_are_read_as_people_write_them() {
-        let expected = Spec {
-            layers: vec!["0".into(), "2..3".into()],
-            prompts: vec![1, 2],
-            position: Some("4".into()),
-            seed: 7,
-        };
+        let expected =
+            Spec { layers: vec!["0".into(), "2..3".into()], prompts: vec![1, 2], position: Some("4".into()), seed: 7 };
         let lists = serde_json::json!({ "layers": [0, "2..3"], "prompts": [1, 2], "position": 4, "seed": 7 });
         let texts = serde_json::json!({ "layers": "0,2..3", "prompts": "1,2", "position": "4", "seed": 7 });
         assert_eq!(read(lists).unwrap(), expected);

@@ -1,5 +1,7 @@
 //! What the studies share that make maps of datasets: datasets, files, what is kept, and the outcome.
 
+use super::fields::list;
+use super::suite_tables::forget;
 use super::{Notes, Plan, Study};
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
@@ -14,8 +16,6 @@ use crate::report::{Manifest, MapHead, ResultMap, RunRecord, Table, write_array}
 use crate::session::{
     DeviceWork, Fault, Note, Observer, Provenance, Session, Standing, distinct, fingerprint, note_kept, wrong,
 };
-use super::fields::list;
-use super::suite_tables::forget;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -42,7 +42,14 @@ impl Default for MapSets {
 
 impl MapSets {
     /// File name, without its ending, of a map `name` on a dataset; `measure` says what its values are.
-    pub(crate) fn stem(&self, session: &Session, experiment: &str, name: &str, measure: impl Display, set: &str) -> String {
+    pub(crate) fn stem(
+        &self,
+        session: &Session,
+        experiment: &str,
+        name: &str,
+        measure: impl Display,
+        set: &str,
+    ) -> String {
         format!("{experiment}_{measure}_{set}_{}_{name}{}", self.scaffold, session.options().compat_ending())
     }
 }
@@ -208,7 +215,8 @@ pub(crate) fn check_defined(baselines: &Baselines, metrics: impl IntoIterator<It
     match metrics.into_iter().find(|metric| !baselines.defined(*metric)) {
         None => Ok(()),
         Some(metric) => {
-            Err(Fault::new(format!("{set}: {metric} is undefined: clean and corrupted runs do not differ in it")).into())
+            Err(Fault::new(format!("{set}: {metric} is undefined: clean and corrupted runs do not differ in it"))
+                .into())
         }
     }
 }
@@ -386,9 +394,7 @@ impl<S: MadeMaps> DeviceWork for Making<'_, S> {
             let mut made = Vec::new();
             if !kinds.is_empty() {
                 manifest.saw(prompts)?;
-                made = study
-                    .make(session, engine, prompts, &kinds, observer)
-                    .with_context(|| prompts.name.clone())?;
+                made = study.make(session, engine, prompts, &kinds, observer).with_context(|| prompts.name.clone())?;
                 write(study, session, set, &mut made, manifest)?;
             }
             all.push(made);
@@ -457,7 +463,7 @@ pub(crate) fn write_map(
     if let Some(figure) = figure {
         figure.write(folder, stem)?.iter().for_each(|path| manifest.wrote(path, []));
     }
-    let notation = Notation { head: map.head(), agreement: agreement.clone(), figure: figure.is_some() };
+    let notation = Notation { head: map.head(), agreement: *agreement, figure: figure.is_some() };
     session.record(stem, provenance, &files, serde_json::to_value(notation)?)?;
     files.drain(..).for_each(|path| manifest.wrote(&path, []));
     Ok(())

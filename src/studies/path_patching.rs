@@ -196,13 +196,7 @@ impl MapStudy for PathPatching {
         self.sets.stem(session, &self.readout.experiment("path_patching"), &name, metric, set)
     }
 
-    fn depends(
-        &self,
-        _: &Session,
-        prompts: &PairedPrompts,
-        _: &Metric,
-        provenance: Provenance,
-    ) -> Result<Provenance> {
+    fn depends(&self, _: &Session, prompts: &PairedPrompts, _: &Metric, provenance: Provenance) -> Result<Provenance> {
         provenance.with("positions", positions_in_ids(&self.paths(prompts)?.positions))
     }
 

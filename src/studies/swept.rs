@@ -8,9 +8,7 @@ use crate::experiments::path_patching::PathFlops;
 use crate::files::sha256;
 use crate::report::{Manifest, ResultMap};
 use crate::session::{DeviceWork, Note, Observer, Progress, Session, fingerprint};
-use crate::sweep::{
-    Cell, CellId, Configuration, Inputs, Known, Ledger, Place, Recorder, SweepSettings, deal, finite,
-};
+use crate::sweep::{Cell, CellId, Configuration, Inputs, Known, Ledger, Place, Recorder, SweepSettings, deal, finite};
 use anyhow::{Context, Result};
 use std::sync::Arc;
 

@@ -6,9 +6,7 @@ use crate::datasets::PairedPrompts;
 use crate::engine::Engine;
 use crate::report::figure::{Axis, Bars, Facet, Figure, Plot};
 use crate::report::{Columns, KeyedRow, KeyedTable, Manifest, RowSettings, RunRecord, Table};
-use crate::session::{
-    DeviceWork, Note, Observer, Provenance, Session, fingerprint, note_kept, processing_names,
-};
+use crate::session::{DeviceWork, Note, Observer, Provenance, Session, fingerprint, note_kept, processing_names};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::{Value, json};

@@ -152,7 +152,8 @@ impl Study for FitDirections {
     type Outcome = Fits;
 
     fn validate(&self) -> Result<()> {
-        let positive = [("epochs", self.epochs), ("batch_size", Some(self.batch_size)), ("early_stop", self.early_stop)];
+        let positive =
+            [("epochs", self.epochs), ("batch_size", Some(self.batch_size)), ("early_stop", self.early_stop)];
         if let Some((field, _)) = positive.iter().find(|(_, value)| *value == Some(0)) {
             wrong!(*field, "expected at least 1, found 0");
         }

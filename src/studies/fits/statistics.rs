@@ -119,7 +119,8 @@ pub(super) fn add(
     session.locked(|| {
         let mut stats = FittingStats::read(&session.folder())?;
         if job.standing == Standing::Absent {
-            let again = |row: &StatsRow| row.test_set == row.train_set || rows.iter().any(|new| new.is_in_place_of(row));
+            let again =
+                |row: &StatsRow| row.test_set == row.train_set || rows.iter().any(|new| new.is_in_place_of(row));
             stats.retain(|row| !about(row, name) || again(row));
         }
         rows.into_iter().for_each(|row| stats.insert(row));

@@ -1,0 +1,3 @@
+//! Commands that take something away.
+
+pub mod ablation;

@@ -1,0 +1,4 @@
+//! Commands that fit, write and look after directions.
+
+pub mod fit_directions;
+pub mod random_directions;

@@ -1,0 +1,26 @@
+//! `random-directions`.
+
+use crate::cli::args::{Asked, CompatArgs, ModelArgs, RunArgs};
+use crate::cli::runner;
+use crate::directions::RANDOM_DIRECTION_SEED;
+use crate::studies::RandomDirections;
+use anyhow::Result;
+
+/// Arguments of `random-directions`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Example:\n  actpatch random-directions --models gpt2-small,pythia-160m")]
+pub struct Args {
+    #[command(flatten)]
+    models: ModelArgs,
+    #[command(flatten)]
+    run: RunArgs,
+    /// Seed of the directions.
+    #[arg(long, default_value_t = RANDOM_DIRECTION_SEED)]
+    direction_seed: u64,
+}
+
+/// Writes `random_direction_layer<ll>.npy` for every layer.
+pub fn run(args: Args) -> Result<()> {
+    let asked = Asked { models: args.models, compat: CompatArgs::default(), run: args.run };
+    runner::run(asked, RandomDirections { direction_seed: args.direction_seed })
+}

@@ -1,0 +1,5 @@
+//! Commands that patch.
+
+pub mod activation_patching_maps;
+pub mod path_patching;
+pub mod twins;
