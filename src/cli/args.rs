@@ -108,9 +108,14 @@ impl Asked {
             memory: run.memory,
             seed: run.seed,
             overwrite: run.overwrite,
-            arguments: std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect(),
+            arguments: arguments(),
         })
     }
+}
+
+/// The command line, for manifests.
+pub fn arguments() -> Vec<String> {
+    std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect()
 }
 
 /// Options of every command that makes maps.

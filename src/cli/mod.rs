@@ -44,6 +44,8 @@ enum Command {
     FitDirections(fit::fit_directions::Args),
     /// Write a random unit direction for every layer.
     RandomDirections(fit::random_directions::Args),
+    /// Import, list, show and compare stored directions.
+    Directions(fit::directions::Args),
     /// Patch every head, or every layer and position, on its own: model x map x dataset x metric.
     ActivationPatchingMaps(patch::activation_patching_maps::Args),
     /// Patch the paths from senders to receivers.
@@ -76,6 +78,7 @@ fn execute(command: Command) -> Result<()> {
     match command {
         Command::FitDirections(args) => fit::fit_directions::run(args),
         Command::RandomDirections(args) => fit::random_directions::run(args),
+        Command::Directions(args) => fit::directions::run(args),
         Command::ActivationPatchingMaps(args) => patch::activation_patching_maps::run(args),
         Command::PathPatching(args) => patch::path_patching::run(args),
         Command::Ablation(args) => ablate::ablation::run(args),

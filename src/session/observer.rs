@@ -113,7 +113,12 @@ impl<'a> Progress<'a> {
 
     /// `count` further steps are done, whatever the observer wants: for work that asks it on its own.
     pub fn counted(&mut self, count: usize) {
-        self.done += count as u64;
+        self.counted_to(self.done as usize + count);
+    }
+
+    /// `done` steps are done, whatever the observer wants.
+    pub fn counted_to(&mut self, done: usize) {
+        self.done = done as u64;
         self.observer.progress(self.done);
     }
 
@@ -122,8 +127,7 @@ impl<'a> Progress<'a> {
     /// # Errors
     /// As [`Progress::add`].
     pub fn set(&mut self, done: usize) -> Result<()> {
-        self.done = done as u64;
-        self.observer.progress(self.done);
+        self.counted_to(done);
         self.go_on()
     }
 

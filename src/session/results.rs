@@ -124,10 +124,20 @@ impl Session {
                 configuration.extend(fields);
             }
         }
-        let arguments = self.options.arguments.clone();
-        let start = RunStart { command: study, arguments, configuration: configuration.into(), model: Some(record) };
-        Ok(Manifest::start(&folder, start)?)
+        start_manifest(&folder, study, configuration.into(), self.options.arguments.clone(), Some(record))
     }
+}
+
+/// Begins the manifest of a study that will write to `folder`, with or without a model.
+pub(crate) fn start_manifest(
+    folder: &Path,
+    study: &str,
+    configuration: serde_json::Value,
+    arguments: Vec<String>,
+    model: Option<ModelRecord>,
+) -> Result<Manifest> {
+    check_writable(folder)?;
+    Ok(Manifest::start(folder, RunStart { command: study, arguments, configuration, model })?)
 }
 
 /// The owner of a folder of results; a damaged record is none, and is written again.

@@ -23,6 +23,7 @@ mod fields;
 mod fits;
 pub mod maps;
 mod path_patching;
+mod stored_directions;
 mod suite_tables;
 mod swept;
 pub mod tables;
@@ -33,6 +34,7 @@ pub use activation_patching_maps::ActivationPatchingMaps;
 pub use fields::from_settings;
 pub use fits::{FitDirections, Fits, Fitted, RandomDirections, RandomWritten};
 pub use path_patching::{PathMethod, PathPatching};
+pub use stored_directions::{Cosines, Details, ImportDirections, Imported, Listing, Stored, StoredDirections};
 pub use twins::Twin;
 
 use crate::engine::Flops;

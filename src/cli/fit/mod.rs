@@ -1,4 +1,5 @@
 //! Commands that fit, write and look after directions.
 
+pub mod directions;
 pub mod fit_directions;
 pub mod random_directions;

@@ -1,0 +1,3 @@
+//! Commands that make datasets.
+
+pub mod treebank_data_gen;

@@ -1,0 +1,53 @@
+//! `directions import`.
+
+use crate::cli::args::arguments;
+use crate::cli::choice::choice;
+use crate::cli::runner::{Terminal, print, print_json};
+use crate::session::Rewrite;
+use crate::studies::ImportDirections;
+use anyhow::Result;
+use std::path::PathBuf;
+
+/// Arguments of `directions import`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  actpatch directions import eliciting-latent-sentiment/data/gpt2-small --model gpt2-small --directions 'das_*'
+  actpatch directions import their_directions --model pythia-1.4b --weight-processing none --dry-run
+
+Files are named <method>_<dataset>_<POSITION>_layer<l>, ending in .npy or .json (a list of numbers). All of them are
+checked before the first is stored.")]
+pub(super) struct Args {
+    /// Folder with the files.
+    folder: PathBuf,
+    /// The model that the directions belong to. Its files are not needed if it has an alias.
+    #[arg(long)]
+    model: String,
+    /// Which files: names without ending, `*` and `?` match anything.
+    #[arg(long, value_delimiter = ',', default_value = "*")]
+    directions: Vec<String>,
+    /// The weight processing they were fitted with. The paper's code fitted on the checkpoint's own weights.
+    #[arg(long, value_delimiter = ',', value_parser = choice::<Rewrite>(), default_value = "none")]
+    weight_processing: Vec<Rewrite>,
+    /// They are stored in DATA_DIR/<model>.
+    #[arg(long, default_value = "data")]
+    data_dir: PathBuf,
+    /// Replace directions of the same names, and forget their results, instead of skipping them.
+    #[arg(long)]
+    overwrite: bool,
+    /// Check the files and say what would be stored.
+    #[arg(long)]
+    dry_run: bool,
+    /// Print as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: Args) -> Result<()> {
+    let Args { folder, model, directions, weight_processing, data_dir, overwrite, dry_run, json } = args;
+    let arguments = arguments();
+    let import =
+        ImportDirections { folder, model, directions, weight_processing, data_dir, overwrite, arguments };
+    let mut terminal = Terminal::new()?;
+    let imported = if dry_run { import.plan(&mut terminal)? } else { import.run(&mut terminal)? };
+    if json { print_json(&imported) } else { print(&imported.to_string()) }
+}

@@ -1,0 +1,185 @@
+//! Directions from elsewhere, taken over into a folder of results.
+
+use crate::directions::{Direction, FitRecord, ImportSource, read_folder};
+use crate::model::{LoadOptions, Model};
+use crate::report::{RunRecord, Table};
+use crate::session::{
+    Fault, Mend, Observer, OfSetting, Rewrite, note_kept, processing_names, processing_of, start_manifest,
+};
+use crate::studies::fields::list;
+use crate::studies::suite_tables::forget;
+use anyhow::Result;
+use serde::ser::Serializer;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Takes over directions: `.npy` arrays or JSON lists, as the paper's code writes them. Files are named
+/// `<method>_<dataset>_<POSITION>_layer<l>`; all of them are checked before the first is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ImportDirections {
+    /// Folder with the files.
+    #[serde(serialize_with = "write_path")]
+    pub folder: PathBuf,
+    /// The model that the directions belong to. Its files are not needed if it has an alias.
+    pub model: String,
+    /// Which files: names without ending, `*` and `?` match anything.
+    #[serde(deserialize_with = "list")]
+    pub directions: Vec<String>,
+    /// The weight processing they were fitted with. The paper's code fitted on the checkpoint's own weights.
+    #[serde(deserialize_with = "list")]
+    pub weight_processing: Vec<Rewrite>,
+    /// They are stored in the folder of the model's name in it.
+    #[serde(serialize_with = "write_path")]
+    pub data_dir: PathBuf,
+    /// Replace directions of the same names, and forget their results, instead of keeping them.
+    pub overwrite: bool,
+    /// How the program was called, for the manifest.
+    #[serde(skip)]
+    pub arguments: Vec<String>,
+}
+
+impl Default for ImportDirections {
+    fn default() -> Self {
+        Self {
+            folder: PathBuf::new(),
+            model: "demo".into(),
+            directions: vec!["*".into()],
+            weight_processing: vec![Rewrite::None],
+            data_dir: "data".into(),
+            overwrite: false,
+            arguments: Vec::new(),
+        }
+    }
+}
+
+fn write_path<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
+}
+
+/// A direction with the file it was read from.
+type Import = (Direction, ImportSource);
+
+/// Directions that were taken over, or would be.
+#[derive(Debug, Clone)]
+pub struct Imported {
+    /// The folder of results.
+    pub folder: PathBuf,
+    /// The directions with their sources, without those that were there already.
+    pub directions: Vec<(String, ImportSource)>,
+    /// Were they stored?
+    pub stored: bool,
+    /// The manifest; none when nothing was stored.
+    pub manifest: Option<RunRecord>,
+}
+
+impl ImportDirections {
+    /// Says what would be stored.
+    ///
+    /// # Errors
+    /// As [`ImportDirections::run`].
+    pub fn plan(&self, observer: &mut dyn Observer) -> Result<Imported> {
+        let (folder, _, wanted) = self.wanted(observer)?;
+        Ok(Imported { folder, directions: named(&wanted), stored: false, manifest: None })
+    }
+
+    /// Stores them.
+    ///
+    /// # Errors
+    /// A file that is no direction of the model, one that stands in the place of another direction, and those of the
+    /// file system.
+    pub fn run(&self, observer: &mut dyn Observer) -> Result<Imported> {
+        let (folder, processing, wanted) = self.wanted(observer)?;
+        let mut manifest = None;
+        if !wanted.is_empty() {
+            let configuration = serde_json::to_value(self)?;
+            let arguments = self.arguments.clone();
+            let mut started = start_manifest(&folder, "directions-import", configuration, arguments, None)?;
+            // Results must never outlive the direction they were measured with.
+            let replaced = wanted.iter().map(|(direction, _)| format!("{}.npy", direction.name));
+            forget(&folder, &replaced.collect())?;
+            for (direction, source) in &wanted {
+                let record = FitRecord {
+                    model: self.model.clone(),
+                    weight_processing: processing.clone(),
+                    imported: Some(source.clone()),
+                    ..FitRecord::of(&direction.name)
+                };
+                started.wrote(&direction.write(&folder, &record)?, []);
+            }
+            manifest = Some(started.finish()?);
+        }
+        Ok(Imported { folder, directions: named(&wanted), stored: true, manifest })
+    }
+
+    /// The folder of results, the processing of the weights, and the directions that are not there yet.
+    fn wanted(&self, observer: &mut dyn Observer) -> Result<(PathBuf, Vec<String>, Vec<Import>)> {
+        let shape = Model::shape(&self.model, &LoadOptions::default()).of_setting("model")?;
+        let processing = processing_names(processing_of(&self.weight_processing)?.possible(shape.norm));
+        let all = read_folder(&self.folder, &self.directions, (shape.d_model, shape.n_layers))?;
+        if all.is_empty() {
+            let expected = "expected .npy or .json files of directions, found none";
+            return Err(Fault::new(format!("{}: {expected}", self.folder.display())).into());
+        }
+        let folder = self.data_dir.join(Model::results_name(&self.model, None)?);
+        let count = all.len();
+        let mut wanted = Vec::new();
+        for import in all {
+            if self.overwrite || !is_there(&folder, &import, &processing)? {
+                wanted.push(import);
+            }
+        }
+        note_kept(observer, count - wanted.len(), "directions", &folder);
+        Ok((folder, processing, wanted))
+    }
+}
+
+/// Is this very direction there? Another one in its place is refused.
+fn is_there(folder: &Path, (direction, source): &Import, processing: &[String]) -> Result<bool> {
+    let (array, record) = Direction::paths(folder, &direction.name);
+    if !array.exists() {
+        return Ok(false);
+    }
+    let found = match record.exists() {
+        false => "one without a record".to_owned(),
+        true => match FitRecord::read(folder, &direction.name)? {
+            FitRecord { imported: None, .. } => "one that was fitted".into(),
+            FitRecord { imported: Some(theirs), .. } if theirs.sha256 != source.sha256 => {
+                format!("other contents, imported from {}", theirs.file)
+            }
+            record if record.weight_processing != processing => {
+                format!("one of weight_processing {}", record.weight_processing.join(","))
+            }
+            _ => return Ok(true),
+        },
+    };
+    let message = format!("{}: expected the direction of {}, found {found}", array.display(), source.file);
+    Err(Fault::new(message)
+        .mended_by(Mend::Set("overwrite", String::new()))
+        .mended_by(Mend::Another("data_dir"))
+        .into())
+}
+
+fn named(imports: &[Import]) -> Vec<(String, ImportSource)> {
+    imports.iter().map(|(direction, source)| (direction.name.to_string(), source.clone())).collect()
+}
+
+impl fmt::Display for Imported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = Table::new(["direction", "file"]);
+        self.directions.iter().for_each(|(name, source)| table.push([name.clone(), source.file.clone()]));
+        let done = if self.stored { "imported" } else { "would be imported" };
+        write!(f, "{} directions {done} into {}\n{table}", self.directions.len(), self.folder.display())
+    }
+}
+
+impl Serialize for Imported {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let direction = |(name, source): &(String, ImportSource)| json!({ "name": name, "imported": source });
+        let directions: Vec<_> = self.directions.iter().map(direction).collect();
+        let folder = self.folder.display().to_string();
+        json!({ "folder": folder, "directions": directions, "manifest": self.manifest }).serialize(serializer)
+    }
+}
