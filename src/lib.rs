@@ -23,6 +23,7 @@
 
 pub mod backend;
 pub mod bench;
+pub mod choice;
 pub mod cli;
 pub mod compat;
 pub mod datasets;

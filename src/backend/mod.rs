@@ -15,6 +15,7 @@ pub use rotation::{AdamState, AdamStep, ChebyshevSeries, LowRank, packed_row, pa
 
 pub use crate::types::NormKind;
 
+use crate::choice::choices;
 use crate::types::{Activation, Matrix};
 
 /// What can go wrong on a device.
@@ -112,45 +113,34 @@ pub enum BackendError {
 /// Result of a device operation.
 pub type Result<T> = std::result::Result<T, BackendError>;
 
-/// Number format of the matrix products; everything else is f32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dtype {
-    /// Single precision.
-    F32,
-    /// Weights and activations rounded to TensorFloat-32 (10 bits behind the point) before each product, sums in f32.
-    Tf32,
-    /// Weights and activations rounded to bfloat16 (7 bits) before each product, sums in f32.
-    Bf16,
-    /// Weights and activations rounded to f16 (10 bits, infinite from 65520 on) before each product, sums in f32.
-    F16,
+choices! {
+    /// Number format of the matrix products; everything else is f32.
+    pub enum Dtype {
+        /// Single precision.
+        F32 = "f32",
+        /// TensorFloat-32 products, on a GPU.
+        ///
+        /// Weights and activations are rounded to 10 bits behind the point before each product, sums in f32.
+        Tf32 = "tf32",
+        /// bfloat16 products: half the memory for weights, and faster on a GPU and on processors that multiply
+        /// bfloat16.
+        ///
+        /// Weights and activations are rounded to 7 bits behind the point before each product, sums in f32.
+        Bf16 = "bf16",
+        /// f16 products, on a GPU; values from 65520 on overflow.
+        ///
+        /// Weights and activations are rounded to 10 bits behind the point before each product, sums in f32.
+        F16 = "f16",
+    }
 }
 
 impl Dtype {
-    /// All formats.
-    pub const ALL: [Dtype; 4] = [Dtype::F32, Dtype::Tf32, Dtype::Bf16, Dtype::F16];
-
     /// Bytes of a weight in memory.
     pub fn weight_bytes(self) -> usize {
         match self {
             Dtype::F32 | Dtype::Tf32 => 4,
             Dtype::Bf16 | Dtype::F16 => 2,
         }
-    }
-
-    /// Its name on the command line and in records.
-    pub fn name(self) -> &'static str {
-        match self {
-            Dtype::F32 => "f32",
-            Dtype::Tf32 => "tf32",
-            Dtype::Bf16 => "bf16",
-            Dtype::F16 => "f16",
-        }
-    }
-}
-
-impl std::fmt::Display for Dtype {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
     }
 }
 

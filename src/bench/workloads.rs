@@ -2,6 +2,7 @@
 
 use super::prompts::{Shape, prompts};
 use crate::backend::Backend;
+use crate::choice::serde_by_text;
 use crate::directions::das::{Batches, Rotation, TrainError, TrainSettings, Training};
 use crate::engine::{
     Cell, Edit, Engine, EngineError, Flops, Layout, Metric, Mode, Needs, Output, PairedRun, Part, PatchPositions, Plan,
@@ -78,6 +79,8 @@ impl FromStr for Workload {
         })
     }
 }
+
+serde_by_text!(Workload);
 
 impl Workload {
     /// All workloads of a model, cells and epochs at its first, middle and last block.
@@ -348,6 +351,9 @@ mod tests {
     fn names_are_read_back() {
         for workload in Workload::all(12) {
             assert_eq!(workload.to_string().parse(), Ok(workload));
+            let recorded = serde_json::to_value(workload).unwrap();
+            assert_eq!(recorded, workload.to_string());
+            assert_eq!(serde_json::from_value::<Workload>(recorded).unwrap(), workload);
         }
         assert_eq!(Workload::all(1).len(), 9);
         for wrong in ["", "cell", "cell:x", "das:-1", "sweep:2", "train"] {

@@ -1,12 +1,14 @@
 //! `ablation`.
 
+use super::choice::choice;
 use super::common::{ModelArgs, RunArgs, bar, distinct, resolve_layers};
-use super::maps::{MapArgs, names};
+use super::maps::MapArgs;
 use super::path_patching::resolve_nodes;
 use super::places::resolve_places;
 use super::stored_directions::{ByLayer, at_layers, with_random};
 use super::tables::{Keyed, TableCommand, bar_figure};
 use crate::backend::Backend;
+use crate::choice::choices;
 use crate::datasets::PairedPrompts;
 use crate::engine::{Engine, Part, Scores, Site};
 use crate::experiments::ablation::{Ablated, Condition, Effect, Outcome, Planned, Replacement, ablation};
@@ -18,7 +20,6 @@ use crate::report::figure::Figure;
 use crate::report::{Columns, KeyedRow, KeyedTable, Manifest, Table};
 use crate::types::Matrix;
 use anyhow::{Context, Result, bail};
-use clap::ValueEnum;
 use rand::SeedableRng;
 use rand::seq::index::sample;
 use rand_chacha::ChaCha20Rng;
@@ -44,7 +45,6 @@ pub struct Args {
     pub shared: MapArgs,
     /// Nodes to ablate together, as in path-patching: z:9.2 is a head, mlp_out:3 an MLP, v:4 all values of a layer.
     #[arg(long, value_delimiter = ',')]
-    #[serde(serialize_with = "names")]
     pub nodes: Vec<NodePattern>,
     /// Directions to ablate: das_simple_train_ADJ is every layer's own in front of its block, das_simple_train_ADJ_layer2
     /// the same one everywhere.
@@ -60,13 +60,12 @@ pub struct Args {
     /// mean_of_other_class (one of the negative prompts for positive ones, and the other way round), resample (another clean
     /// prompt), corrupted (the prompt's own corrupted one).
     #[arg(long, value_delimiter = ',', default_value = "zero")]
-    #[serde(serialize_with = "names")]
     pub methods: Vec<Replacement>,
     /// Positions: placeholders, END, ALL, numbers, COMMA, PERIOD (every such token); joined by + they are ablated together.
     #[arg(long, value_delimiter = ',', default_value = "ALL")]
     pub positions: Vec<String>,
     /// Attention patterns: as they come, or those of the clean run.
-    #[arg(long, value_delimiter = ',', value_enum, default_value = "live")]
+    #[arg(long, value_delimiter = ',', value_parser = choice::<Attention>(), default_value = "live")]
     pub attention: Vec<Attention>,
     /// Positions at which the ablated activations keep their clean values.
     #[arg(long, value_name = "POSITIONS")]
@@ -82,22 +81,13 @@ pub struct Args {
     pub balance: bool,
 }
 
-/// What attention does while something is ablated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Attention {
-    /// It is computed.
-    Live,
-    /// It has the clean run's patterns.
-    Frozen,
-}
-
-impl Attention {
-    fn name(self) -> &'static str {
-        match self {
-            Attention::Live => "live",
-            Attention::Frozen => "frozen",
-        }
+choices! {
+    /// What attention does while something is ablated.
+    pub enum Attention {
+        /// It is computed.
+        Live = "live",
+        /// It has the clean run's patterns.
+        Frozen = "frozen",
     }
 }
 

@@ -1,8 +1,10 @@
 //! `ablation-maps`.
 
+use super::choice::choice;
 use super::common::{RunArgs, bar, distinct};
-use super::maps::{MadeMaps, MapArgs, MapCommand, Named, names};
+use super::maps::{MadeMaps, MapArgs, MapCommand, Named};
 use crate::backend::Backend;
+use crate::choice::choices;
 use crate::datasets::PairedPrompts;
 use crate::engine::{Engine, Flops};
 use crate::experiments::ablation::{Condition, Effect, Replacement, ablation, map_conditions};
@@ -10,7 +12,6 @@ use crate::experiments::activation_maps::{MapKind, common_length};
 use crate::model::{Model, ModelConfig};
 use crate::report::{ResultMap, Table};
 use anyhow::{Context, Result};
-use clap::ValueEnum;
 use serde::Serialize;
 
 /// Arguments of `ablation-maps`.
@@ -28,37 +29,27 @@ pub struct Args {
     /// Maps, as in activation-patching-maps: z, q, k, v, pattern, pre, post (also with _by_position), resid_pre,
     /// resid_mid, resid_post, attn_out, mlp_out.
     #[arg(long, value_delimiter = ',', default_value = "z")]
-    #[serde(serialize_with = "names")]
     pub maps: Vec<MapKind>,
     /// What takes an activation's place: zero, mean (over the prompts, at each position), mean_over_places,
     /// mean_of_other_class, resample (another clean prompt), corrupted (the prompt's own corrupted one).
     #[arg(long, value_delimiter = ',', default_value = "mean")]
-    #[serde(serialize_with = "names")]
     pub methods: Vec<Replacement>,
     /// What is compared with the clean run.
-    #[arg(long, value_delimiter = ',', value_enum, default_value = "logit_diff")]
+    #[arg(long, value_delimiter = ',', value_parser = choice::<Measure>(), default_value = "logit_diff")]
     pub measures: Vec<Measure>,
 }
 
-/// What an ablation changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
-#[value(rename_all = "snake_case")]
-#[serde(rename_all = "snake_case")]
-pub enum Measure {
-    /// The mean logit difference.
-    LogitDiff,
-    /// The share of prompts with a positive logit difference.
-    Accuracy,
+choices! {
+    /// What an ablation changes.
+    pub enum Measure {
+        /// The mean logit difference.
+        LogitDiff = "logit_diff",
+        /// The share of prompts with a positive logit difference.
+        Accuracy = "accuracy",
+    }
 }
 
 impl Measure {
-    fn name(self) -> &'static str {
-        match self {
-            Measure::LogitDiff => "logit_diff",
-            Measure::Accuracy => "accuracy",
-        }
-    }
-
     fn label(self) -> &'static str {
         match self {
             Measure::LogitDiff => "change of the logit difference (%)",

@@ -2,7 +2,7 @@
 
 use super::common::{bar, distinct};
 use super::map_sweep::{Computed, Outline, SweptMaps};
-use super::maps::{MapArgs, MapCommand, Named, ReadoutArgs, check_defined, exact_plan, in_percent, names};
+use super::maps::{MapArgs, MapCommand, Named, ReadoutArgs, check_defined, exact_plan, in_percent};
 use super::sweeping::SweepArgs;
 use super::twins::TwinArgs;
 use crate::backend::Backend;
@@ -37,7 +37,6 @@ pub struct Args {
     /// Maps: z, q, k, v, pattern (layer, head), pre, post (layer, neuron), the same with _by_position, and resid_pre,
     /// resid_mid, resid_post, attn_out, mlp_out (layer, position).
     #[arg(long, value_delimiter = ',', default_value = "z,q,k,v,pattern,resid_pre,attn_out,mlp_out")]
-    #[serde(serialize_with = "names")]
     pub maps: Vec<MapKind>,
     /// Metrics: logit_diff, logit_diff_noising, logit_flip, sign_flip, prob_diff, log_prob, log_prob_noising; with --ablate
     /// logit_diff_noising (which is its default) and log_prob_noising.

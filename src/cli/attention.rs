@@ -1,8 +1,10 @@
 //! `attention`.
 
+use super::choice::choice;
 use super::common::{distinct, prompt_positions};
 use super::maps::{MadeMaps, MapArgs, MapCommand, Named, position_labels};
 use crate::backend::Backend;
+use crate::choice::{choices, serde_by_text};
 use crate::datasets::PairedPrompts;
 use crate::engine::{Engine, Flops, Layout};
 use crate::experiments::activation_maps::common_length;
@@ -12,8 +14,7 @@ use crate::model::{Model, ModelConfig, Tokenizer};
 use crate::report::figure::{Axis, Class, Facet, Figure, HeatMap, Plot, Point, Scale};
 use crate::report::{ResultMap, Table};
 use anyhow::{Result, bail};
-use clap::ValueEnum;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use std::fmt;
 use std::str::FromStr;
 
@@ -33,7 +34,8 @@ pub struct Args {
     #[arg(long, default_value = "top:6")]
     pub heads: HeadsArg,
     /// Over all prompts: mean patterns, the same weighted by the lengths of the values read, and heads' contributions.
-    #[arg(long, value_delimiter = ',', value_enum, default_value = "mean,weighted,contribution")]
+    #[arg(long, value_delimiter = ',', default_value = "mean,weighted,contribution")]
+    #[arg(value_parser = choice::<OverPrompts>())]
     pub maps: Vec<OverPrompts>,
     /// Patterns of these prompts too, by number.
     #[arg(long, value_delimiter = ',')]
@@ -43,16 +45,16 @@ pub struct Args {
     pub to: Vec<String>,
 }
 
-/// What is averaged over prompts, or listed for all of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OverPrompts {
-    /// Mean patterns.
-    Mean,
-    /// Weighted by values.
-    Weighted,
-    /// What heads write along the answers.
-    Contribution,
+choices! {
+    /// What is averaged over prompts, or listed for all of them.
+    pub enum OverPrompts {
+        /// Mean patterns.
+        Mean = "mean",
+        /// Weighted by values.
+        Weighted = "weighted",
+        /// What heads write along the answers.
+        Contribution = "contribution",
+    }
 }
 
 /// Which heads.
@@ -70,15 +72,16 @@ impl fmt::Display for HeadsArg {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             HeadsArg::All => f.write_str("all"),
-            HeadsArg::Top(count) => write!(f, "top{count}"),
-            HeadsArg::List(heads) => f.write_str(&heads.iter().map(head_name).collect::<Vec<_>>().join("-")),
+            HeadsArg::Top(count) => write!(f, "top:{count}"),
+            HeadsArg::List(heads) => f.write_str(&heads.iter().map(head_name).collect::<Vec<_>>().join(",")),
         }
     }
 }
 
-impl Serialize for HeadsArg {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+impl HeadsArg {
+    /// The same as a part of file names.
+    fn file_part(&self) -> String {
+        self.to_string().replace(':', "").replace(',', "-")
     }
 }
 
@@ -104,6 +107,8 @@ impl FromStr for HeadsArg {
         Ok(HeadsArg::List(distinct(&heads.ok_or_else(expected)?)))
     }
 }
+
+serde_by_text!(HeadsArg);
 
 fn head_name((layer, head): &Head) -> String {
     format!("{layer}.{head}")
@@ -189,13 +194,13 @@ impl MapCommand for Args {
     }
 
     fn stem(&self, kind: &Kind, set: &str) -> String {
-        self.shared.stem("attention", &self.heads.to_string(), kind.name(), set)
+        self.shared.stem("attention", &self.heads.file_part(), kind.name(), set)
     }
 
     fn plan(&self, model: &Model, prompts: &PairedPrompts, kinds: &[Kind]) -> Result<String> {
         let mut table = Table::new(["prompt", "map", "heads"]);
         for kind in kinds {
-            table.push([prompts.name.clone(), kind.name(), self.heads.to_string()]);
+            table.push([prompts.name.clone(), kind.name(), self.heads.file_part()]);
         }
         let layout = Layout::new(prompts.sequences.iter().map(|sequence| (0, sequence.len())));
         let pass = Flops::forward(&model.config, &layout, 0, 1);
@@ -350,4 +355,18 @@ fn token_labels(tokenizer: &Tokenizer, tokens: &[u32]) -> Result<Vec<String>> {
         Ok(format!("{position} {}", text.replace('\n', "\\n").trim()))
     };
     tokens.iter().enumerate().map(label).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_are_recorded_as_the_option_takes_them() {
+        for (name, file_part) in [("all", "all"), ("top:6", "top6"), ("9.2,10.4", "9.2-10.4")] {
+            let heads: HeadsArg = serde_json::from_value(name.into()).unwrap();
+            assert_eq!(serde_json::to_value(&heads).unwrap(), name);
+            assert_eq!(heads.file_part(), file_part);
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::activation_patching_maps::exact_maps;
 use super::common::{bar, distinct};
-use super::maps::{MadeMaps, MapArgs, MapCommand, Named, check_defined, exact_plan, in_percent, names};
+use super::maps::{MadeMaps, MapArgs, MapCommand, Named, check_defined, exact_plan, in_percent};
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
 use crate::engine::{Engine, Metric};
@@ -31,7 +31,6 @@ pub struct Args {
     /// Maps: z, q, k, v, pattern (layer, head), pre, post (layer, neuron), the same with _by_position, and resid_pre,
     /// resid_mid, resid_post, attn_out, mlp_out (layer, position).
     #[arg(long, value_delimiter = ',', default_value = "z,q,k,v,pattern,resid_pre,attn_out,mlp_out")]
-    #[serde(serialize_with = "names")]
     pub maps: Vec<MapKind>,
     /// Metrics: logit_diff, logit_diff_noising.
     #[arg(long, value_delimiter = ',', default_value = "logit_diff")]

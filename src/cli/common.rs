@@ -1,7 +1,9 @@
 //! Arguments and steps that several commands share.
 
+use super::choice::choice;
 use super::device::Device;
 use crate::backend::Dtype;
+use crate::choice::choices;
 use crate::compat::Compat;
 use crate::datasets::treebank::{Scaffold, Split};
 use crate::datasets::{BuildOptions, Catalogue, DatasetError, END, PairedPrompts};
@@ -10,7 +12,7 @@ use crate::model::{LoadOptions, Model, ModelConfig, ModelError, WeightProcessing
 use crate::report::{Manifest, ModelRecord, RunStart};
 use anyhow::{Context, Result, anyhow, bail};
 use bytesize::ByteSize;
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Serialize, Serializer};
 use std::collections::BTreeSet;
@@ -31,40 +33,31 @@ pub struct ModelArgs {
     #[arg(long)]
     pub tokenizer: Option<String>,
     /// Rewrites of the weights as TransformerLens does them; `none` for the checkpoint's own.
-    #[arg(long, value_delimiter = ',', value_enum, default_values_t = Rewrite::ALL)]
+    #[arg(long, value_delimiter = ',', default_values_t = Rewrite::TRANSFORMER_LENS)]
+    #[arg(value_parser = choice::<Rewrite>())]
     pub weight_processing: Vec<Rewrite>,
 }
 
-/// One rewrite of the weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
-#[value(rename_all = "snake_case")]
-#[serde(rename_all = "snake_case")]
-pub enum Rewrite {
-    /// Fold layer norms' gain and bias into the next product.
-    FoldLn,
-    /// Centre everything that writes to the residual stream.
-    CenterWritingWeights,
-    /// Centre the unembedding over the vocabulary.
-    CenterUnembed,
-    /// Move value biases behind the attention.
-    FoldValueBiases,
-    /// None of them.
-    None,
+choices! {
+    /// One rewrite of the weights.
+    pub enum Rewrite {
+        /// Fold layer norms' gain and bias into the next product.
+        FoldLn = "fold_ln",
+        /// Centre everything that writes to the residual stream.
+        CenterWritingWeights = "center_writing_weights",
+        /// Centre the unembedding over the vocabulary.
+        CenterUnembed = "center_unembed",
+        /// Move value biases behind the attention.
+        FoldValueBiases = "fold_value_biases",
+        /// None of them.
+        None = "none",
+    }
 }
 
 impl Rewrite {
-    const ALL: [Rewrite; 4] =
-        [Rewrite::FoldLn, Rewrite::CenterWritingWeights, Rewrite::CenterUnembed, Rewrite::FoldValueBiases];
-
-    fn name(self) -> &'static str {
-        match self {
-            Rewrite::FoldLn => "fold_ln",
-            Rewrite::CenterWritingWeights => "center_writing_weights",
-            Rewrite::CenterUnembed => "center_unembed",
-            Rewrite::FoldValueBiases => "fold_value_biases",
-            Rewrite::None => "none",
-        }
-    }
+    /// Those of TransformerLens: all there are.
+    const TRANSFORMER_LENS: [Self; 4] =
+        [Self::FoldLn, Self::CenterWritingWeights, Self::CenterUnembed, Self::FoldValueBiases];
 }
 
 /// The names of the rewrites that are on, as records store them.
@@ -75,7 +68,12 @@ pub fn processing_names(processing: WeightProcessing) -> Vec<String> {
         processing.center_unembed,
         processing.fold_value_biases,
     ];
-    Rewrite::ALL.into_iter().zip(on).filter(|(_, on)| *on).map(|(rewrite, _)| rewrite.name().to_owned()).collect()
+    Rewrite::TRANSFORMER_LENS
+        .into_iter()
+        .zip(on)
+        .filter(|(_, on)| *on)
+        .map(|(rewrite, _)| rewrite.name().to_owned())
+        .collect()
 }
 
 /// What `--weight-processing` asks for.
@@ -115,7 +113,7 @@ impl ModelArgs {
 #[derive(Debug, Clone, clap::Args, Serialize)]
 pub struct CompatArgs {
     /// Follow the paper's code where results here differ from it on purpose (docs/fidelity.md says what each name is).
-    #[arg(long, value_name = "NAME", value_delimiter = ',', value_enum)]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = choice::<Compat>())]
     compat: Vec<Compat>,
 }
 
@@ -169,20 +167,6 @@ fn lossy_paths<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok,
     serializer.collect_seq(paths.iter().map(|path| path.display().to_string()))
 }
 
-/// Number format of the products.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DtypeArg {
-    /// Single precision.
-    F32,
-    /// TensorFloat-32 products, on a GPU.
-    Tf32,
-    /// bfloat16 products: half the memory for weights, and faster on a GPU and on processors that multiply bfloat16.
-    Bf16,
-    /// f16 products, on a GPU; values from 65520 on overflow.
-    F16,
-}
-
 /// Where results go and how they are computed.
 #[derive(Debug, Clone, clap::Args, Serialize)]
 pub struct RunArgs {
@@ -199,8 +183,8 @@ pub struct RunArgs {
     #[arg(long, default_value = "auto")]
     pub device: Device,
     /// Number format of the matrix products.
-    #[arg(long, value_enum, default_value = "f32")]
-    pub dtype: DtypeArg,
+    #[arg(long, value_parser = choice::<Dtype>(), default_value = "f32")]
+    pub dtype: Dtype,
     /// Threads; 0 for one per core.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=1024))]
     pub threads: u16,
@@ -247,16 +231,6 @@ impl RunArgs {
         Ok(catalogue)
     }
 
-    /// The number format as the backend names it.
-    pub fn dtype(&self) -> Dtype {
-        match self.dtype {
-            DtypeArg::F32 => Dtype::F32,
-            DtypeArg::Tf32 => Dtype::Tf32,
-            DtypeArg::Bf16 => Dtype::Bf16,
-            DtypeArg::F16 => Dtype::F16,
-        }
-    }
-
     /// The folder of a model's results.
     pub fn folder(&self, model: &str) -> PathBuf {
         self.data_dir.join(model)
@@ -288,7 +262,7 @@ impl RunArgs {
 
     /// Expected memory of a run on a model, in bytes: packed weights, and `activations` values in f32.
     pub fn memory(&self, config: &ModelConfig, activations: usize) -> usize {
-        config.n_layers * config.block_weights() * self.dtype().weight_bytes() + 4 * activations
+        config.n_layers * config.block_weights() * self.dtype.weight_bytes() + 4 * activations
     }
 }
 

@@ -4,12 +4,13 @@ use super::common::{RunArgs, distinct, spinner};
 use crate::backend::{Backend, CpuBackend, Dtype};
 #[cfg(feature = "cuda")]
 use crate::backend::{BackendError, CudaBackend, cuda::device_count};
+use crate::choice::serde_by_text;
 use crate::engine::Engine;
 use crate::model::Model;
 use anyhow::Result;
 #[cfg(not(feature = "cuda"))]
 use anyhow::bail;
-use serde::{Serialize, Serializer};
+use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -26,15 +27,15 @@ pub enum Device {
     AllCuda,
 }
 
-impl Serialize for Device {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Device::Auto => serializer.serialize_str("auto"),
-            Device::Cpu => serializer.serialize_str("cpu"),
-            Device::AllCuda => serializer.serialize_str("cuda:all"),
+            Device::Auto => f.write_str("auto"),
+            Device::Cpu => f.write_str("cpu"),
+            Device::AllCuda => f.write_str("cuda:all"),
             Device::Cuda(numbers) => {
                 let names: Vec<String> = numbers.iter().map(|number| format!("cuda:{number}")).collect();
-                serializer.serialize_str(&names.join(","))
+                f.write_str(&names.join(","))
             }
         }
     }
@@ -64,6 +65,8 @@ impl FromStr for Device {
     }
 }
 
+serde_by_text!(Device);
+
 /// What a command does with a model once it is on a device.
 ///
 /// A trait with a generic method, because a closure cannot be generic over the device.
@@ -79,7 +82,7 @@ impl RunArgs {
     /// Uploads a model to the chosen device and does the work there.
     pub fn on_device<W: DeviceWork>(&self, model: Model, work: W) -> Result<W::Output> {
         match &self.device {
-            Device::Cpu => self.on_processor(self.dtype(), model, work),
+            Device::Cpu => self.on_processor(self.dtype, model, work),
             #[cfg(feature = "cuda")]
             Device::Cuda(numbers) => self.with(self.gpus(numbers)?, model, work),
             #[cfg(feature = "cuda")]
@@ -90,10 +93,10 @@ impl RunArgs {
             #[cfg(feature = "cuda")]
             Device::Auto => match self.usable_gpu() {
                 Some(backend) => self.with(vec![backend], model, work),
-                None => self.on_processor(self.dtype(), model, work),
+                None => self.on_processor(self.dtype, model, work),
             },
             #[cfg(not(feature = "cuda"))]
-            Device::Auto => self.on_processor(self.dtype(), model, work),
+            Device::Auto => self.on_processor(self.dtype, model, work),
             #[cfg(not(feature = "cuda"))]
             Device::Cuda(_) | Device::AllCuda => bail!(
                 "--device cuda: this program was built without the feature `cuda`; build it without \
@@ -129,7 +132,7 @@ impl RunArgs {
 
     #[cfg(feature = "cuda")]
     fn gpus(&self, numbers: &[usize]) -> Result<Vec<CudaBackend>> {
-        Ok(numbers.iter().map(|&number| CudaBackend::new(number, self.dtype())).collect::<Result<_, _>>()?)
+        Ok(numbers.iter().map(|&number| CudaBackend::new(number, self.dtype)).collect::<Result<_, _>>()?)
     }
 
     /// The first GPU, if it can be used; one that is there and cannot is worth a warning.
@@ -139,7 +142,7 @@ impl RunArgs {
             Ok(0) | Err(BackendError::NoDriver) => return None,
             _ => {}
         }
-        match CudaBackend::new(0, self.dtype()) {
+        match CudaBackend::new(0, self.dtype) {
             Ok(backend) => Some(backend),
             Err(error) => {
                 tracing::warn!("--device auto: the GPU cannot be used, so the processor computes: {error}");
@@ -161,6 +164,10 @@ mod tests {
         assert_eq!("cuda:3".parse(), Ok(Device::Cuda(vec![3])));
         assert_eq!("cuda:1,cuda:0".parse(), Ok(Device::Cuda(vec![1, 0])));
         assert_eq!("cuda:all".parse(), Ok(Device::AllCuda));
+        for name in ["auto", "cpu", "cuda:3", "cuda:1,cuda:0", "cuda:all"] {
+            let device: Device = serde_json::from_value(name.into()).unwrap();
+            assert_eq!(serde_json::to_value(device).unwrap(), name);
+        }
         assert!("cuda:0,cuda".parse::<Device>().unwrap_err().contains("every GPU once"));
         for wrong in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:0", "auto:1", "cuda:0,", "cpu,cuda", "cuda:0,1"] {
             let message = wrong.parse::<Device>().unwrap_err();

@@ -1,5 +1,6 @@
 //! `direction-patching-suite`.
 
+use super::choice::choice;
 use super::common::{
     CompatArgs, ModelArgs, RunArgs, bar, bytes, check_writable, distinct, print, print_json, resolve_positions,
 };
@@ -7,6 +8,7 @@ use super::device::DeviceWork;
 use super::suite_plan::{Divided, Job, SWEEP, SuitePlan};
 use super::sweeping::{Recorder, SweepArgs, finite};
 use crate::backend::Backend;
+use crate::choice::{choices, serde_by_text};
 use crate::datasets::treebank::Scaffold;
 use crate::datasets::{Catalogue, PairedPrompts};
 use crate::directions::DirectionName;
@@ -17,10 +19,10 @@ use crate::model::Model;
 use crate::report::{CellKey, Manifest, RunRecord, Table};
 use crate::types::Matrix;
 use anyhow::{Context, Result, bail};
-use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::Write;
 use std::path::Path;
 use std::str::FromStr;
@@ -46,7 +48,7 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', default_value = "simple_test")]
     pub eval_sets: Vec<String>,
     /// Text around the Treebank's sentences; all other datasets are plain.
-    #[arg(long, value_enum, default_value = "plain")]
+    #[arg(long, value_parser = choice::<Scaffold>(), default_value = "plain")]
     pub scaffold: Scaffold,
     /// Metrics: logit_diff, logit_diff_noising, logit_flip (normalised, as in the paper), sign_flip (the literal share of
     /// prompts whose logit difference changes sign), prob_diff, log_prob, log_prob_noising.
@@ -56,14 +58,14 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', default_value = "auto")]
     pub positions: Vec<String>,
     /// Patch at the direction's own layer, or in front of every block.
-    #[arg(long, value_enum, default_value = "own")]
+    #[arg(long, value_parser = choice::<LayerChoice>(), default_value = "own")]
     pub layers: LayerChoice,
     /// Patch the results of these heads, layer.head, at every position instead of the residual stream: for example
     /// 9.2,10.1, or `paper` for the paper's list (gpt2-small, pythia-2.8b).
     #[arg(long, conflicts_with = "layers")]
     pub heads: Option<Heads>,
     /// Keep only the part of the direction parallel or orthogonal to the one fitted on the evaluation dataset itself.
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = choice::<Projection>())]
     pub projection: Option<Projection>,
     #[command(flatten)]
     #[serde(flatten)]
@@ -76,23 +78,33 @@ pub struct Args {
     pub run: RunArgs,
 }
 
-/// Where cells patch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LayerChoice {
-    /// At the direction's own layer.
-    Own,
-    /// In front of every block.
-    All,
+choices! {
+    /// Where cells patch.
+    pub enum LayerChoice {
+        /// At the direction's own layer.
+        Own = "own",
+        /// In front of every block.
+        All = "all",
+    }
 }
 
 /// Heads whose results are patched.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Heads {
     /// The paper's, of the models that it has a list for.
     Paper,
     /// These, as (layer, head).
     List(Vec<(usize, usize)>),
+}
+
+impl fmt::Display for Heads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |(layer, head): &(usize, usize)| format!("{layer}.{head}");
+        match self {
+            Heads::Paper => f.write_str("paper"),
+            Heads::List(heads) => f.write_str(&heads.iter().map(name).collect::<Vec<_>>().join(",")),
+        }
+    }
 }
 
 impl FromStr for Heads {
@@ -112,6 +124,8 @@ impl FromStr for Heads {
         Ok(Heads::List(distinct(&heads)))
     }
 }
+
+serde_by_text!(Heads);
 
 /// The heads to patch in a model; none for the residual stream.
 pub(super) fn resolve_heads(args: &Args, model: &Model) -> Result<Option<Vec<(usize, usize)>>> {
@@ -141,14 +155,14 @@ pub(super) fn wanted_positions(args: &Args, prompts: &PairedPrompts) -> Result<V
     Ok(vec![("ALL".into(), PatchPositions::All)])
 }
 
-/// Which part of a direction is patched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Projection {
-    /// Parallel to the evaluation dataset's own direction.
-    Para,
-    /// Orthogonal to it.
-    Ortho,
+choices! {
+    /// Which part of a direction is patched.
+    pub enum Projection {
+        /// Parallel to the evaluation dataset's own direction.
+        Para = "para",
+        /// Orthogonal to it.
+        Ortho = "ortho",
+    }
 }
 
 /// A direction's name with a two-digit layer, as result files list it.
@@ -164,10 +178,7 @@ pub(super) fn file_name(args: &Args, metric: Metric) -> String {
     let site = match &args.heads {
         None => "resid".to_owned(),
         Some(Heads::Paper) => "attn_result".to_owned(),
-        Some(Heads::List(heads)) => {
-            let heads: Vec<String> = heads.iter().map(|(layer, head)| format!("{layer}.{head}")).collect();
-            format!("attn_result_{}", heads.join("-"))
-        }
+        Some(heads @ Heads::List(_)) => format!("attn_result_{}", heads.to_string().replace(',', "-")),
     };
     let projection = match args.projection {
         None => "",
@@ -359,4 +370,17 @@ fn cell(args: &Args, model: &Model, job: &Job, mode: Mode, columns: Arc<Matrix>)
         LayerChoice::All => Layers::All,
     };
     Ok(residual_cell(columns, layers, job.positions, mode, model.config.n_layers))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_are_recorded_as_the_option_takes_them() {
+        for name in ["paper", "9.2", "9.2,10.1"] {
+            let heads: Heads = serde_json::from_value(name.into()).unwrap();
+            assert_eq!(serde_json::to_value(&heads).unwrap(), name);
+        }
+    }
 }

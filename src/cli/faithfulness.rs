@@ -1,11 +1,12 @@
 //! `faithfulness`.
 
 use super::common::{ModelArgs, RunArgs, bar};
-use super::maps::{MapArgs, names};
+use super::maps::MapArgs;
 use super::places::resolve_places;
 use super::stored_directions::{ByLayer, with_random};
 use super::tables::{Keyed, TableCommand, bar_figure};
 use crate::backend::Backend;
+use crate::choice::serde_by_text;
 use crate::datasets::PairedPrompts;
 use crate::engine::{Cell, Engine, Metric, PatchPositions, Plan};
 use crate::experiments::chunks::patched_scores;
@@ -33,7 +34,6 @@ pub struct Args {
     pub shared: MapArgs,
     /// The circuit: layer.head, and behind @ the positions at which it counts, joined by +.
     #[arg(long, value_delimiter = ',', required = true)]
-    #[serde(serialize_with = "names")]
     pub heads: Vec<HeadAt>,
     /// Directions along which heads are patched: das_simple_train_ADJ is every layer's own, das_simple_train_ADJ_layer2 the
     /// same one everywhere.
@@ -75,6 +75,8 @@ impl FromStr for HeadAt {
         Ok(Self { layer: number(layer)?, head: number(head)?, positions })
     }
 }
+
+serde_by_text!(HeadAt);
 
 /// How the heads are patched, and which of them.
 pub struct Case {
@@ -232,5 +234,18 @@ impl TableCommand for Args {
 
     fn title(&self, set: &str, model: &str) -> String {
         format!("Circuit faithfulness on {set}, {model}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_are_recorded_by_their_names() {
+        for name in ["9.2", "9.2@ADJ+VRB"] {
+            let head: HeadAt = serde_json::from_value(name.into()).unwrap();
+            assert_eq!(serde_json::to_value(&head).unwrap(), name);
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! `fit-directions`.
 
+use super::choice::{choice, choice_of};
 use super::common::{
     CompatArgs, ModelArgs, RunArgs, bar, build_prompts, bytes, distinct, note_skipped, planned_rows, print, print_json,
     processing_names, resolve_layers, resolve_positions,
@@ -45,7 +46,7 @@ pub struct Args {
     #[serde(flatten)]
     pub models: ModelArgs,
     /// Methods; all without it.
-    #[arg(long, value_delimiter = ',', value_enum)]
+    #[arg(long, value_delimiter = ',', value_parser = choice_of(Method::of_fits()))]
     pub methods: Vec<Method>,
     /// Datasets to fit on.
     #[arg(long, value_delimiter = ',', default_value = "simple_train")]
@@ -55,7 +56,7 @@ pub struct Args {
     #[arg(long, value_delimiter = ',')]
     pub test_sets: Vec<String>,
     /// Text around the Treebank's sentences: classification without it; all other datasets are plain.
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = choice::<Scaffold>())]
     pub scaffold: Option<Scaffold>,
     /// Positions: placeholders of the template, END, ALL, or auto: the main placeholder, ALL on the Treebank.
     #[arg(long, value_delimiter = ',', default_value = "auto")]
@@ -407,7 +408,7 @@ impl Outcome {
 impl<B: Backend> Fitting<'_, B> {
     fn record(&self, job: &Job, mut settings: serde_json::Value) -> FitRecord {
         let Self { args, engine, spec, prompts, .. } = *self;
-        settings["dtype"] = json!(args.run.dtype().to_string());
+        settings["dtype"] = json!(args.run.dtype.to_string());
         if Split::of_dataset(&prompts.name).is_some() {
             settings["scaffold"] = json!(scaffold_of(args, &prompts.name));
         }

@@ -1,8 +1,9 @@
 //! `head-cosines`.
 
 use super::common::{distinct, prompt_positions};
-use super::maps::{MadeMaps, MapArgs, MapCommand, Named, names};
+use super::maps::{MadeMaps, MapArgs, MapCommand, Named};
 use crate::backend::Backend;
+use crate::choice::serde_by_text;
 use crate::datasets::PairedPrompts;
 use crate::engine::{Engine, Flops, Layout};
 use crate::experiments::head_cosines::{HeadNode, head_cosines};
@@ -28,7 +29,6 @@ pub struct Args {
     pub shared: MapArgs,
     /// Heads at positions: layer.head@POSITION, a placeholder, END or a number.
     #[arg(long, value_delimiter = ',', required = true)]
-    #[serde(serialize_with = "names")]
     pub nodes: Vec<Node>,
 }
 
@@ -58,6 +58,8 @@ impl FromStr for Node {
         node().ok_or_else(|| format!("expected layer.head@POSITION, such as 9.2@END, found {text:?}"))
     }
 }
+
+serde_by_text!(Node);
 
 impl Args {
     fn nodes(&self, model: &Model, prompts: &PairedPrompts) -> Result<Vec<HeadNode>> {
@@ -107,5 +109,17 @@ impl MadeMaps for Args {
         let map = ResultMap { axes: vec!["node", "other_node"], shape, components, unit: "cosine", values };
         let title = format!("Changes that heads write on {}, {}", prompts.name, engine.model().name);
         Ok(vec![Named::new(self.stem(&(), &prompts.name), map, &title, "cosine", prompts)])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_are_recorded_by_their_names() {
+        let node: Node = serde_json::from_value("9.2@END".into()).unwrap();
+        assert_eq!(node, Node { layer: 9, head: 2, position: "END".into() });
+        assert_eq!(serde_json::to_value(&node).unwrap(), "9.2@END");
     }
 }

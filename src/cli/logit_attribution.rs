@@ -1,6 +1,7 @@
 //! `logit-attribution`.
 
-use super::maps::{MadeMaps, MapArgs, MapCommand, Named, names};
+use super::choice::choice;
+use super::maps::{MadeMaps, MapArgs, MapCommand, Named};
 use super::stored_directions::unit_direction;
 use super::twins::TwinArgs;
 use crate::backend::Backend;
@@ -36,11 +37,10 @@ pub struct Args {
     /// Maps: lens (the residual stream in front of every block, inside and at the end), lens_by_position, layers
     /// (embeddings, attention, MLPs, biases), heads, heads_by_position, neurons.
     #[arg(long, value_delimiter = ',', default_value = "lens,layers,heads,neurons")]
-    #[serde(serialize_with = "names")]
     pub maps: Vec<LogitMap>,
     /// Whose: the clean prompts', the corrupted ones' (with the clean ones' answers), or clean less corrupted; with --ablate
     /// clean less ablated.
-    #[arg(long, value_enum, default_value = "clean")]
+    #[arg(long, value_parser = choice::<Attributed>(), default_value = "clean")]
     #[arg(default_value_if("ablate", ArgPredicate::IsPresent, "difference"))]
     pub of: Attributed,
     /// A stored direction to read along instead of the answers.

@@ -1,5 +1,6 @@
 //! What the commands that make maps share: datasets, result files, summaries, and the way from arguments to all of them.
 
+use super::choice::choice;
 use super::common::{CompatArgs, ModelArgs, RunArgs, build_prompts, distinct, note_skipped, print, print_json};
 use super::device::DeviceWork;
 use super::stored_directions::unit_direction;
@@ -15,7 +16,7 @@ use crate::model::Model;
 use crate::report::figure::Figure;
 use crate::report::{Manifest, ResultMap, RunRecord, Table, write_array};
 use anyhow::{Context, Result, bail};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use serde_json::json;
 use std::fmt::Display;
 use std::path::Path;
@@ -29,7 +30,7 @@ pub struct MapArgs {
     #[arg(long, value_delimiter = ',', default_value = "simple")]
     pub eval_sets: Vec<String>,
     /// Text around the Treebank's sentences; all other datasets are plain.
-    #[arg(long, value_enum, default_value = "plain")]
+    #[arg(long, value_parser = choice::<Scaffold>(), default_value = "plain")]
     pub scaffold: Scaffold,
     #[command(flatten)]
     pub compat: CompatArgs,
@@ -143,11 +144,6 @@ impl Named {
     pub fn bare(stem: String, map: ResultMap) -> Self {
         Self { stem, map, figure: None, agreement: None, weights: None, directions: Vec::new() }
     }
-}
-
-/// A list of what has a name, as manifests keep it.
-pub fn names<T: Display, S: Serializer>(list: &[T], serializer: S) -> std::result::Result<S::Ok, S::Error> {
-    serializer.collect_seq(list.iter().map(T::to_string))
 }
 
 /// Labels of a dataset's positions: their numbers, and the placeholders that end there.

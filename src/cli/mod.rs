@@ -6,6 +6,7 @@ mod activation_patching_maps;
 mod attention;
 mod attribution_patching;
 mod bench;
+mod choice;
 mod circuit;
 mod common;
 mod corpus;

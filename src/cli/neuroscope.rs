@@ -1,5 +1,6 @@
 //! `neuroscope`.
 
+use super::choice::choice;
 use super::common::{
     CompatArgs, ModelArgs, RunArgs, distinct, note_skipped, optional_path, print, print_json, resolve_layers, spinner,
 };
@@ -45,7 +46,7 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', default_value = "own")]
     pub layers: Vec<String>,
     /// Values: cosines of residual and direction, or their products (no samples and no quantiles then).
-    #[arg(long, value_enum, default_value = "cosine")]
+    #[arg(long, value_parser = choice::<Measure>(), default_value = "cosine")]
     pub measure: Measure,
     /// How many largest and smallest values.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]

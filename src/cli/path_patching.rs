@@ -1,17 +1,18 @@
 //! `path-patching`.
 
+use super::choice::choice;
 use super::common::{distinct, resolve_position};
 use super::map_sweep::{Computed, Outline, SweptMaps};
-use super::maps::{MapArgs, MapCommand, Named, ReadoutArgs, check_defined, names};
+use super::maps::{MapArgs, MapCommand, Named, ReadoutArgs, check_defined};
 use super::sweeping::SweepArgs;
 use crate::backend::Backend;
+use crate::choice::choices;
 use crate::datasets::PairedPrompts;
 use crate::engine::{Engine, EngineError, Metric, PatchPositions};
 use crate::experiments::path_patching::{Method, Node, NodePattern, Nodes, Paths, SenderPositions, path_values};
 use crate::model::Model;
 use crate::report::ResultMap;
 use anyhow::{Result, bail};
-use clap::ValueEnum;
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -32,17 +33,15 @@ pub struct Args {
     pub shared: MapArgs,
     /// Where paths begin: one component, or nodes that act together.
     #[arg(long, value_delimiter = ',', default_value = "z")]
-    #[serde(serialize_with = "names")]
     pub senders: Vec<NodePattern>,
     /// Where they end: one component, or nodes that act together.
     #[arg(long, value_delimiter = ',', required = true)]
-    #[serde(serialize_with = "names")]
     pub receivers: Vec<NodePattern>,
     /// Where the senders change: a placeholder, END, a number, ALL, or EACH for one position at a time.
     #[arg(long, default_value = "ALL")]
     pub positions: String,
     /// How a change travels from senders to receivers.
-    #[arg(long, value_enum, default_value = "three-steps")]
+    #[arg(long, value_parser = choice::<MethodArg>(), default_value = "three-steps")]
     pub method: MethodArg,
     /// Patch a receiver's whole layer, whichever head or neuron is named, as the paper's code does.
     #[arg(long)]
@@ -58,16 +57,16 @@ pub struct Args {
     pub sweep: SweepArgs,
 }
 
-/// How a change travels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum MethodArg {
-    /// Through the MLPs between, all heads frozen.
-    ThreeSteps,
-    /// The same with MLPs frozen too.
-    ThreeStepsFrozenMlps,
-    /// Along the residual stream alone.
-    TwoSteps,
+choices! {
+    /// How a change travels.
+    pub enum MethodArg {
+        /// Through the MLPs between, all heads frozen.
+        ThreeSteps = "three-steps",
+        /// The same with MLPs frozen too.
+        ThreeStepsFrozenMlps = "three-steps-frozen-mlps",
+        /// Along the residual stream alone.
+        TwoSteps = "two-steps",
+    }
 }
 
 /// One component, or a list of single nodes.

@@ -2,7 +2,7 @@
 
 use super::common::{bar, distinct, processing_names};
 use super::fit_directions::revision;
-use super::maps::{MadeMaps, MapArgs, MapCommand, Named, in_percent, names};
+use super::maps::{MadeMaps, MapArgs, MapCommand, Named, in_percent};
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
 use crate::datasets::treebank::Split;
@@ -34,7 +34,6 @@ pub struct ProbingArgs {
     pub shared: MapArgs,
     /// Activations: resid_pre, resid_mid, resid_post, attn_out, mlp_out, z, q, k, v, pre, post.
     #[arg(long, value_delimiter = ',', default_value = "resid_post")]
-    #[serde(serialize_with = "names")]
     pub components: Vec<Component>,
 }
 
@@ -227,7 +226,7 @@ impl CcsArgs {
         let CcsSettings { learning_rate, weight_decay, epochs, tries, seed } = *search;
         let mut settings = json!({
             "learning_rate": learning_rate, "weight_decay": weight_decay, "epochs": epochs, "tries": tries,
-            "dtype": run.dtype().to_string(),
+            "dtype": run.dtype.to_string(),
         });
         if Split::of_dataset(&prompts.name).is_some() {
             settings["scaffold"] = json!(scaffold);

@@ -74,7 +74,7 @@ fn against_cpu(args: &Args, spec: &str, prompts: &PairedPrompts, layers: &[usize
     let found = args.run.on_device(args.models.load(spec, seed)?, work())?;
     let reference = args.run.on_processor(Dtype::F32, args.models.load(spec, seed)?, work())?;
     let pairs = found.iter().zip(&reference);
-    Ok(pairs.map(|((layer, found), (_, reference))| (*layer, compare(found, reference, args.run.dtype()))).collect())
+    Ok(pairs.map(|((layer, found), (_, reference))| (*layer, compare(found, reference, args.run.dtype))).collect())
 }
 
 /// Runs the checks; fails when one of them does.

@@ -4,7 +4,6 @@ use super::common::{
     CompatArgs, ModelArgs, RunArgs, bar, bytes, distinct, note_skipped, print, print_json, resolve_layers,
 };
 use super::device::DeviceWork;
-use super::maps::names;
 use super::stored_directions::unit_directions;
 use crate::backend::Backend;
 use crate::directions::DirectionName;
@@ -15,7 +14,7 @@ use crate::model::{Model, ModelConfig, Tokenizer};
 use crate::report::{Manifest, RunRecord, SteeredText, SteeredTexts, Table};
 use crate::types::PairedPrompts;
 use anyhow::{Context, Result, bail};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -44,7 +43,6 @@ pub struct Args {
     pub layers: Vec<String>,
     /// Hook names of the sites at which the directions are added together, such as blocks.0.hook_mlp_out.
     #[arg(long, value_delimiter = ',', conflicts_with = "layers")]
-    #[serde(serialize_with = "names")]
     pub sites: Vec<Site>,
     /// What directions are multiplied by: numbers, and ranges with both ends, -20..0 in steps of 1, -20..0:5 in steps of 5.
     #[arg(long, value_delimiter = ',', default_value = "-20..0", allow_hyphen_values = true)]
@@ -83,8 +81,8 @@ fn temperature(text: &str) -> std::result::Result<f64, String> {
     found.ok_or_else(|| "expected a number of at least 0".into())
 }
 
-/// An entry of the list of coefficients.
-#[derive(Debug, Clone, PartialEq)]
+/// An entry of the list of coefficients; in records its numbers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Coefficients(Vec<f32>);
 
 /// A range of more is a slip of the hand.
@@ -113,12 +111,6 @@ impl FromStr for Coefficients {
             return Err(expected(&format!("at most {MOST_COEFFICIENTS} coefficients")));
         }
         Ok(Self((0..=steps as u32).map(|i| single(first + f64::from(i) * step)).collect()))
-    }
-}
-
-impl Serialize for Coefficients {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        self.0.serialize(serializer)
     }
 }
 

@@ -62,7 +62,7 @@ pub fn configuration(run: &RunArgs, model: &Model) -> Result<Configuration> {
         ("model", model.name.clone()),
         ("weights", weights),
         ("weight_processing", processing_names(model.processing).join(",")),
-        ("dtype", run.dtype().to_string()),
+        ("dtype", run.dtype.to_string()),
     ];
     Ok(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }

@@ -1,8 +1,10 @@
 //! `treebank-data-gen`.
 
+use super::choice::choice;
 use super::common::{ModelArgs, RunArgs, bar, distinct, lossy_path, note_skipped, print, print_json};
 use super::device::DeviceWork;
 use crate::backend::Backend;
+use crate::choice::choices;
 use crate::datasets::treebank::{
     Archive, Encoded, Loss, OFFICIAL_ARCHIVE, PairedSentence, Provenance, Scaffold, Split, Treebank, TreebankFiles,
     answer_tokens, dataset_text, encode, pair, table_of_pairs,
@@ -13,7 +15,6 @@ use crate::files::{csv_bytes, sha256_of_file, write_whole};
 use crate::model::{HubSettings, Model};
 use crate::report::{Manifest, RunRecord, Table};
 use anyhow::{Context, Result};
-use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -37,14 +38,14 @@ pub struct Args {
     #[serde(serialize_with = "lossy_path")]
     root: PathBuf,
     /// Texts around the sentences.
-    #[arg(long, value_delimiter = ',', value_enum, default_values_t = Scaffold::ALL)]
+    #[arg(long, value_delimiter = ',', value_parser = choice::<Scaffold>(), default_values_t = Scaffold::ALL)]
     scaffolds: Vec<Scaffold>,
     /// Parts of the Treebank.
-    #[arg(long, value_delimiter = ',', value_enum, default_values_t = Split::ALL)]
+    #[arg(long, value_delimiter = ',', value_parser = choice::<Split>(), default_values_t = Split::ALL)]
     splits: Vec<Split>,
     /// Keep only sentences to which the model prefers the right answer: auto does so where the paper's code did
     /// (pythia-1.4b, test, classification).
-    #[arg(long, value_enum, default_value = "auto")]
+    #[arg(long, value_parser = choice::<Filter>(), default_value = "auto")]
     filter: Filter,
     /// Look up sentences without a phrase again, with bracket tokens written out and doubly encoded letters decoded.
     /// The paper's sizes (7864 train, 1007 dev, 2058 test) are those without.
@@ -64,16 +65,16 @@ pub struct Args {
     run: RunArgs,
 }
 
-/// Which datasets keep only what the model gets right.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Filter {
-    /// Those of the paper's code.
-    Auto,
-    /// All but plain ones.
-    Always,
-    /// None.
-    Never,
+choices! {
+    /// Which datasets keep only what the model gets right.
+    enum Filter {
+        /// Those of the paper's code.
+        Auto = "auto",
+        /// All but plain ones.
+        Always = "always",
+        /// None.
+        Never = "never",
+    }
 }
 
 impl Filter {

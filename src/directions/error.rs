@@ -27,14 +27,6 @@ pub enum DirectionError {
         /// What it holds.
         found: String,
     },
-    /// A name of a method that does not exist.
-    #[error("method {found:?}: expected one of {expected}")]
-    Method {
-        /// All names.
-        expected: String,
-        /// What was asked for.
-        found: String,
-    },
     /// A name that is not a direction's.
     #[error("direction name {name:?}: {field}: expected {expected}")]
     Name {

@@ -1,65 +1,45 @@
 //! The methods that fit a direction.
 
-use super::DirectionError;
-use clap::ValueEnum;
-use serde::{Deserialize, Serialize};
-use std::fmt;
-use std::str::FromStr;
+use crate::choice::choices;
 
-/// How a direction was found. Names are those of direction files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize, Deserialize)]
-#[value(rename_all = "snake_case")]
-#[serde(rename_all = "snake_case")]
-pub enum Method {
-    /// Difference of the two k-means centroids.
-    Kmeans,
-    /// Difference of the two class means.
-    MeanDiff,
-    /// First principal component.
-    Pca,
-    /// First right singular vector of the uncentred embeddings.
-    Svd,
-    /// Coefficients of an L2-regularised logistic regression.
-    LogisticRegression,
-    /// A Gaussian vector of unit length.
-    #[value(alias = "random")]
-    RandomDirection,
-    /// Distributed alignment search in one dimension.
-    Das,
-    /// Distributed alignment search in two dimensions.
-    Das2d,
-    /// Distributed alignment search in three dimensions.
-    Das3d,
-    /// Contrast-consistent search on completions: the command `ccs`, not `fit-directions`.
-    #[value(skip)]
-    Ccs,
+choices! {
+    /// How a direction was found. Names are those of direction files.
+    pub enum Method {
+        /// Difference of the two k-means centroids.
+        Kmeans = "kmeans",
+        /// Difference of the two class means.
+        MeanDiff = "mean_diff",
+        /// First principal component.
+        Pca = "pca",
+        /// First right singular vector of the uncentred embeddings.
+        Svd = "svd",
+        /// Coefficients of an L2-regularised logistic regression.
+        LogisticRegression = "logistic_regression",
+        /// A Gaussian vector of unit length.
+        RandomDirection = "random_direction" | "random",
+        /// Distributed alignment search in one dimension.
+        Das = "das",
+        /// Distributed alignment search in two dimensions.
+        Das2d = "das2d",
+        /// Distributed alignment search in three dimensions.
+        Das3d = "das3d",
+        /// Contrast-consistent search on completions: the command `ccs`, not `fit-directions`.
+        Ccs = "ccs",
+    }
 }
 
 impl Method {
     /// The methods of `fit-directions`, in the order of the enumeration.
     pub fn of_fits() -> &'static [Self] {
-        Self::value_variants()
+        match &Self::ALL {
+            [fits @ .., Self::Ccs] => fits,
+            all => all,
+        }
     }
 
     /// Every method, in the order of the enumeration.
     pub fn all() -> impl Iterator<Item = Self> {
-        Self::of_fits().iter().copied().chain([Self::Ccs])
-    }
-
-    /// The name in files and on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Kmeans => "kmeans",
-            Self::MeanDiff => "mean_diff",
-            Self::Pca => "pca",
-            Self::Svd => "svd",
-            Self::LogisticRegression => "logistic_regression",
-            Self::RandomDirection => "random_direction",
-            Self::Das => "das",
-            Self::Das2d => "das2d",
-            Self::Das3d => "das3d",
-            Self::Ccs => "ccs",
-        }
+        Self::ALL.into_iter()
     }
 
     /// Dimensions of the subspace it finds.
@@ -77,25 +57,6 @@ impl Method {
     }
 }
 
-impl fmt::Display for Method {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.pad(self.name())
-    }
-}
-
-impl FromStr for Method {
-    type Err = DirectionError;
-
-    /// Takes the names of direction files, and `random`.
-    fn from_str(text: &str) -> Result<Self, DirectionError> {
-        let name = if text == "random" { Self::RandomDirection.name() } else { text };
-        Self::all().find(|method| method.name() == name).ok_or_else(|| DirectionError::Method {
-            expected: Self::all().map(Self::name).collect::<Vec<_>>().join(", "),
-            found: text.into(),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,7 +71,7 @@ mod tests {
         assert_eq!(Method::Das3d.dimensions(), 3);
         // Of completions, which fit-directions does not look at.
         assert!(Method::all().any(|method| method == Method::Ccs) && !Method::of_fits().contains(&Method::Ccs));
-        assert!(<Method as ValueEnum>::from_str("ccs", false).is_err());
+        assert_eq!(Method::of_fits().len() + 1, Method::ALL.len());
         let message = "das4d".parse::<Method>().unwrap_err().to_string();
         assert!(message.contains("das4d") && message.contains("logistic_regression"), "{message}");
     }

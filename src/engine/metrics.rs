@@ -7,10 +7,8 @@
 //! baseline: it counts.
 
 use super::Logits;
+use crate::choice::choices;
 use crate::types::Matrix;
-use serde::{Deserialize, Serialize};
-use std::fmt;
-use std::str::FromStr;
 
 /// Which way a patch goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -21,39 +19,29 @@ pub enum Mode {
     Noising,
 }
 
-/// What a cell of a sweep reports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Metric {
-    /// Normalised logit difference, denoising.
-    LogitDiff,
-    /// Normalised logit difference, noising.
-    LogitDiffNoising,
-    /// Normalised share of prompts whose centred logit difference is positive, denoising: the paper's "logit flip".
-    LogitFlip,
-    /// Share of prompts whose logit difference changes its sign between the corrupted and the patched run, whichever
-    /// way: neither centred nor normalised.
-    SignFlip,
-    /// Normalised difference of the answers' probabilities, denoising.
-    ProbDiff,
-    /// Normalised log probability of the right answers, denoising: for prompts of one sentiment beside neutral ones.
-    LogProb,
-    /// The same, noising.
-    LogProbNoising,
+choices! {
+    /// What a cell of a sweep reports.
+    pub enum Metric {
+        /// Normalised logit difference, denoising.
+        LogitDiff = "logit_diff",
+        /// Normalised logit difference, noising.
+        LogitDiffNoising = "logit_diff_noising",
+        /// Normalised share of prompts whose centred logit difference is positive, denoising: the paper's "logit flip".
+        LogitFlip = "logit_flip",
+        /// Share of prompts whose logit difference changes its sign between the corrupted and the patched run,
+        /// whichever way: neither centred nor normalised.
+        SignFlip = "sign_flip",
+        /// Normalised difference of the answers' probabilities, denoising.
+        ProbDiff = "prob_diff",
+        /// Normalised log probability of the right answers, denoising: for prompts of one sentiment beside neutral
+        /// ones.
+        LogProb = "log_prob",
+        /// The same, noising.
+        LogProbNoising = "log_prob_noising",
+    }
 }
 
 impl Metric {
-    /// All metrics.
-    pub const ALL: [Metric; 7] = [
-        Metric::LogitDiff,
-        Metric::LogitDiffNoising,
-        Metric::LogitFlip,
-        Metric::SignFlip,
-        Metric::ProbDiff,
-        Metric::LogProb,
-        Metric::LogProbNoising,
-    ];
-
     /// Which run is patched.
     pub fn mode(self) -> Mode {
         match self {
@@ -65,35 +53,6 @@ impl Metric {
     /// Does it need probabilities, and with them the logits of the whole vocabulary?
     pub fn needs_probabilities(self) -> bool {
         matches!(self, Metric::ProbDiff | Metric::LogProb | Metric::LogProbNoising)
-    }
-
-    /// Name in files and on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Metric::LogitDiff => "logit_diff",
-            Metric::LogitDiffNoising => "logit_diff_noising",
-            Metric::LogitFlip => "logit_flip",
-            Metric::SignFlip => "sign_flip",
-            Metric::ProbDiff => "prob_diff",
-            Metric::LogProb => "log_prob",
-            Metric::LogProbNoising => "log_prob_noising",
-        }
-    }
-}
-
-impl fmt::Display for Metric {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Metric {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        let known = Metric::ALL.map(Metric::name).join(", ");
-        let found = Metric::ALL.into_iter().find(|metric| metric.name() == name);
-        found.ok_or_else(|| format!("unknown metric {name:?}, expected one of {known}"))
     }
 }
 
@@ -311,7 +270,7 @@ mod tests {
             assert_eq!((clean, corrupted), expected, "{metric}");
             assert_eq!(metric.name().parse::<Metric>().unwrap(), metric);
         }
-        assert!("accuracy".parse::<Metric>().unwrap_err().contains("logit_diff"));
+        assert!("accuracy".parse::<Metric>().unwrap_err().to_string().contains("logit_diff"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Where an activation can be captured or patched, under its TransformerLens hook name.
 
 use super::EngineError;
+use crate::choice::serde_by_text;
 use crate::model::ModelConfig;
 use std::fmt;
 use std::str::FromStr;
@@ -219,6 +220,8 @@ impl FromStr for Site {
     }
 }
 
+serde_by_text!(Site);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -235,6 +238,9 @@ mod tests {
             assert_eq!(site.to_string().parse::<Site>().unwrap(), site);
         }
         assert_eq!(Site::K(11).to_string(), "blocks.11.attn.hook_k");
+        let recorded = serde_json::to_value(Site::K(11)).unwrap();
+        assert_eq!(recorded, "blocks.11.attn.hook_k");
+        assert_eq!(serde_json::from_value::<Site>(recorded).unwrap(), Site::K(11));
         for wrong in ["", "blocks.x.hook_resid_pre", "blocks.1", "blocks.1.hook_resid", "resid_pre"] {
             assert!(wrong.parse::<Site>().is_err(), "{wrong}");
         }

@@ -6,6 +6,7 @@
 use super::chunks::{Progress, patch_dataset};
 use super::component::Component;
 use crate::backend::Backend;
+use crate::choice::serde_by_text;
 use crate::engine::{Baselines, Cell, Edit, Engine, EngineError, Metric, Mode, Pairs, Part, PatchPositions, Site};
 use crate::model::ModelConfig;
 use crate::types::PairedPrompts;
@@ -52,6 +53,8 @@ impl FromStr for MapKind {
         }
     }
 }
+
+serde_by_text!(MapKind);
 
 impl MapKind {
     /// What is patched.
@@ -259,4 +262,18 @@ pub fn map_cells(
         }
     }
     Ok((cells, ranges))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_recorded_by_their_names() {
+        for name in ["z", "z_by_position", "post", "resid_pre"] {
+            let kind: MapKind = serde_json::from_value(name.into()).unwrap();
+            assert_eq!(serde_json::to_value(kind).unwrap(), name);
+        }
+        assert!(serde_json::from_value::<MapKind>("attn_out_by_position".into()).is_err());
+    }
 }

@@ -1,64 +1,40 @@
 //! Activations that exist once per block, under TransformerLens' short names.
 
+use crate::choice::choices;
 use crate::engine::{Part, Site};
 use crate::model::ModelConfig;
-use std::fmt;
-use std::str::FromStr;
 
-/// An activation of every block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Component {
-    /// `attn.hook_z`, one part per head.
-    Z,
-    /// `attn.hook_q`, one part per head.
-    Q,
-    /// `attn.hook_k`, one part per key-value head.
-    K,
-    /// `attn.hook_v`, one part per key-value head.
-    V,
-    /// `attn.hook_pattern`, one part per head.
-    Pattern,
-    /// `hook_resid_pre`.
-    ResidPre,
-    /// `hook_resid_mid`.
-    ResidMid,
-    /// `hook_resid_post`.
-    ResidPost,
-    /// `hook_attn_out`.
-    AttnOut,
-    /// `hook_mlp_out`.
-    MlpOut,
-    /// `mlp.hook_pre`, one part per neuron.
-    MlpPre,
-    /// `mlp.hook_post`, one part per neuron.
-    MlpPost,
+choices! {
+    /// An activation of every block.
+    pub enum Component {
+        /// `attn.hook_z`, one part per head.
+        Z = "z",
+        /// `attn.hook_q`, one part per head.
+        Q = "q",
+        /// `attn.hook_k`, one part per key-value head.
+        K = "k",
+        /// `attn.hook_v`, one part per key-value head.
+        V = "v",
+        /// `attn.hook_pattern`, one part per head.
+        Pattern = "pattern",
+        /// `hook_resid_pre`.
+        ResidPre = "resid_pre",
+        /// `hook_resid_mid`.
+        ResidMid = "resid_mid",
+        /// `hook_resid_post`.
+        ResidPost = "resid_post",
+        /// `hook_attn_out`.
+        AttnOut = "attn_out",
+        /// `hook_mlp_out`.
+        MlpOut = "mlp_out",
+        /// `mlp.hook_pre`, one part per neuron.
+        MlpPre = "pre",
+        /// `mlp.hook_post`, one part per neuron.
+        MlpPost = "post",
+    }
 }
 
 impl Component {
-    /// All of them.
-    pub const ALL: [Component; 12] = {
-        use Component::*;
-        [Z, Q, K, V, Pattern, ResidPre, ResidMid, ResidPost, AttnOut, MlpOut, MlpPre, MlpPost]
-    };
-
-    /// TransformerLens' short name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Component::Z => "z",
-            Component::Q => "q",
-            Component::K => "k",
-            Component::V => "v",
-            Component::Pattern => "pattern",
-            Component::ResidPre => "resid_pre",
-            Component::ResidMid => "resid_mid",
-            Component::ResidPost => "resid_post",
-            Component::AttnOut => "attn_out",
-            Component::MlpOut => "mlp_out",
-            Component::MlpPre => "pre",
-            Component::MlpPost => "post",
-        }
-    }
-
     /// The site in block `layer`.
     pub fn site(self, layer: usize) -> Site {
         match self {
@@ -104,21 +80,5 @@ impl Component {
             None => vec![Part::All],
             Some(_) => (0..self.n_parts(config)).map(|number| self.part(number)).collect(),
         }
-    }
-}
-
-impl fmt::Display for Component {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Component {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let known = Component::ALL.map(Component::name).join(", ");
-        let found = Component::ALL.into_iter().find(|component| component.name() == text);
-        found.ok_or_else(|| format!("expected one of {known}, found {text:?}"))
     }
 }

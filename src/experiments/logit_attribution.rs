@@ -8,48 +8,30 @@
 use super::activation_maps::common_length;
 use super::chunks::{Kept, part, part_of_pairs, stretches};
 use crate::backend::Backend;
+use crate::choice::choices;
 use crate::engine::{Engine, EngineError, FrozenNorm, PairedRun, Pairs, Site};
 use crate::model::ModelConfig;
 use crate::types::{Matrix, PairedPrompts};
-use std::fmt;
-use std::str::FromStr;
 
-/// What is attributed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum LogitMap {
-    /// The residual stream in front of and inside every block and at the end, at the last position.
-    Lens,
-    /// The same at every position, each with its own scale of the norm, in front of every block and at the end.
-    LensByPosition,
-    /// Embeddings, every block's attention and MLP, and the biases: they add up to the logit difference.
-    Layers,
-    /// Every head, without the bias that a block's heads share.
-    Heads,
-    /// The same at every position, each with its own scale of the norm.
-    HeadsByPosition,
-    /// Every neuron of every MLP, without the MLP's last bias.
-    Neurons,
+choices! {
+    /// What is attributed.
+    pub enum LogitMap {
+        /// The residual stream in front of and inside every block and at the end, at the last position.
+        Lens = "lens",
+        /// The same at every position, each with its own scale of the norm, in front of every block and at the end.
+        LensByPosition = "lens_by_position",
+        /// Embeddings, every block's attention and MLP, and the biases: they add up to the logit difference.
+        Layers = "layers",
+        /// Every head, without the bias that a block's heads share.
+        Heads = "heads",
+        /// The same at every position, each with its own scale of the norm.
+        HeadsByPosition = "heads_by_position",
+        /// Every neuron of every MLP, without the MLP's last bias.
+        Neurons = "neurons",
+    }
 }
 
 impl LogitMap {
-    /// All of them.
-    pub const ALL: [LogitMap; 6] = {
-        use LogitMap::*;
-        [Lens, LensByPosition, Layers, Heads, HeadsByPosition, Neurons]
-    };
-
-    /// Its name in files and on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            LogitMap::Lens => "lens",
-            LogitMap::LensByPosition => "lens_by_position",
-            LogitMap::Layers => "layers",
-            LogitMap::Heads => "heads",
-            LogitMap::HeadsByPosition => "heads_by_position",
-            LogitMap::Neurons => "neurons",
-        }
-    }
-
     /// Does it need prompts of one length?
     pub fn by_position(self) -> bool {
         matches!(self, LogitMap::LensByPosition | LogitMap::HeadsByPosition)
@@ -104,22 +86,6 @@ impl LogitMap {
     }
 }
 
-impl fmt::Display for LogitMap {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for LogitMap {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let known = LogitMap::ALL.map(LogitMap::name).join(", ");
-        let found = LogitMap::ALL.into_iter().find(|map| map.name() == text);
-        found.ok_or_else(|| format!("unknown map {text:?}, expected one of {known}"))
-    }
-}
-
 fn lens_sites(config: &ModelConfig) -> Vec<(String, Site)> {
     let mut sites = Vec::new();
     for layer in 0..config.n_layers {
@@ -144,28 +110,19 @@ fn layer_sites(config: &ModelConfig) -> Vec<(String, Site)> {
     sites
 }
 
-/// Of which run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Attributed {
-    /// The clean prompts.
-    Clean,
-    /// The corrupted prompts, with the clean ones' answers.
-    Corrupted,
-    /// Clean less corrupted, each with its own scale of the norm.
-    Difference,
+choices! {
+    /// Of which run.
+    pub enum Attributed {
+        /// The clean prompts.
+        Clean = "clean",
+        /// The corrupted prompts, with the clean ones' answers.
+        Corrupted = "corrupted",
+        /// Clean less corrupted, each with its own scale of the norm.
+        Difference = "difference",
+    }
 }
 
 impl Attributed {
-    /// Its name in files and on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Attributed::Clean => "clean",
-            Attributed::Corrupted => "corrupted",
-            Attributed::Difference => "difference",
-        }
-    }
-
     /// Runs and their signs.
     fn runs(self) -> &'static [(bool, f64)] {
         match self {

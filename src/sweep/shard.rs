@@ -1,7 +1,7 @@
 //! Shards: a sweep dealt out to several processes.
 
 use super::CellId;
-use serde::{Serialize, Serializer};
+use crate::choice::serde_by_text;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -37,12 +37,6 @@ impl fmt::Display for Shard {
     }
 }
 
-impl Serialize for Shard {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
 impl FromStr for Shard {
     type Err = String;
 
@@ -54,6 +48,8 @@ impl FromStr for Shard {
         }
     }
 }
+
+serde_by_text!(Shard);
 
 /// The number of the shard, of `count`, that computes each of `units`: pieces of work that cannot be divided further. A unit
 /// that stands in the list several times goes to one shard.
@@ -76,6 +72,7 @@ mod tests {
     fn shards_are_counted_from_zero() {
         let shard: Shard = "3/4".parse().unwrap();
         assert_eq!((shard.index(), shard.count(), shard.to_string().as_str()), (3, 4, "3/4"));
+        assert_eq!(serde_json::from_value::<Shard>(serde_json::to_value(shard).unwrap()).unwrap(), shard);
         assert!(shard.folder(Path::new("data/demo")).ends_with("demo/shards/3-of-4"));
         for wrong in ["5/4", "4/4", "0/0", "1", "", "-1/4", "1/4/2", "a/b", "1/"] {
             assert!(wrong.parse::<Shard>().unwrap_err().contains("I/N"), "{wrong}");

@@ -36,7 +36,7 @@ fn logits_are_attributed_to_layers_heads_and_neurons() {
     assert!(again.stderr.contains("5 maps exist already"), "{}", again.stderr);
     let plan = run_in(data.path(), &["logit-attribution", "--of", "difference", "--dry-run"]).success();
     assert!(plan.stdout.contains("neurons    2048") && plan.stdout.contains("FLOP"), "{}", plan.stdout);
-    run_in(data.path(), &["logit-attribution", "--maps", "mlps"]).fails(2, &["--maps", "unknown map", "lens"]);
+    run_in(data.path(), &["logit-attribution", "--maps", "mlps"]).fails(2, &["--maps", "expected one of lens"]);
     run_in(data.path(), &["logit-attribution", "--of", "both"]).fails(2, &["--of", "difference"]);
 }
 

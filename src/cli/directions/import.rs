@@ -1,5 +1,6 @@
 //! `directions import`.
 
+use crate::cli::choice::choice;
 use crate::cli::common::{
     Rewrite, begin_manifest, lossy_path, note_skipped, print, print_json, processing_names, processing_of,
 };
@@ -32,7 +33,7 @@ pub(super) struct Args {
     #[arg(long, value_delimiter = ',', default_value = "*")]
     directions: Vec<String>,
     /// The weight processing they were fitted with. The paper's code fitted on the checkpoint's own weights.
-    #[arg(long, value_delimiter = ',', value_enum, default_value = "none")]
+    #[arg(long, value_delimiter = ',', value_parser = choice::<Rewrite>(), default_value = "none")]
     weight_processing: Vec<Rewrite>,
     /// They are stored in DATA_DIR/<model>.
     #[arg(long, default_value = "data")]

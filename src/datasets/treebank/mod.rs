@@ -19,36 +19,22 @@ pub use join::{Loss, Losses, Sentence, Treebank};
 pub use pair::{Encoded, PairedSentence, answer_tokens, encode, pair};
 pub use write::{Provenance, dataset_text, table_of_pairs};
 
-use clap::ValueEnum;
-use serde::{Deserialize, Serialize};
-use std::fmt;
+use crate::choice::choices;
 use std::path::{Path, PathBuf};
 
-/// The part of the Treebank a sentence belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Split {
-    /// Label 1 in `datasetSplit.txt`.
-    Train,
-    /// Label 3.
-    Dev,
-    /// Label 2.
-    Test,
+choices! {
+    /// The part of the Treebank a sentence belongs to.
+    pub enum Split {
+        /// Label 1 in `datasetSplit.txt`.
+        Train = "train",
+        /// Label 3.
+        Dev = "dev",
+        /// Label 2.
+        Test = "test",
+    }
 }
 
 impl Split {
-    /// All of them.
-    pub const ALL: [Split; 3] = [Split::Train, Split::Dev, Split::Test];
-
-    /// The name in files and on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Split::Train => "train",
-            Split::Dev => "dev",
-            Split::Test => "test",
-        }
-    }
-
     /// The dataset's name: `treebank_train`, …
     pub fn dataset(self) -> &'static str {
         match self {
@@ -64,37 +50,19 @@ impl Split {
     }
 }
 
-impl fmt::Display for Split {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.pad(self.name())
+choices! {
+    /// The text around a sentence, and with it the question the model is asked.
+    pub enum Scaffold {
+        /// The text alone.
+        Plain = "plain",
+        /// `Review Text: {text} Review Sentiment:`, answered by ` Positive` or ` Negative`.
+        Classification = "classification",
+        /// `{text} Overall the movie was just very`, answered by ` good` or ` bad`.
+        Continuation = "continuation",
     }
-}
-
-/// The text around a sentence, and with it the question the model is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Scaffold {
-    /// The text alone.
-    Plain,
-    /// `Review Text: {text} Review Sentiment:`, answered by ` Positive` or ` Negative`.
-    Classification,
-    /// `{text} Overall the movie was just very`, answered by ` good` or ` bad`.
-    Continuation,
 }
 
 impl Scaffold {
-    /// All of them.
-    pub const ALL: [Scaffold; 3] = [Scaffold::Plain, Scaffold::Classification, Scaffold::Continuation];
-
-    /// The name in files and on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Scaffold::Plain => "plain",
-            Scaffold::Classification => "classification",
-            Scaffold::Continuation => "continuation",
-        }
-    }
-
     /// The prompt around `text`, without BOS.
     pub fn apply(self, text: &str) -> String {
         match self {
@@ -123,11 +91,5 @@ impl Scaffold {
     /// The same pairs as a table.
     pub fn csv_file(self, model_folder: &Path, split: Split) -> PathBuf {
         self.dataset_file(model_folder, split).with_extension("csv")
-    }
-}
-
-impl fmt::Display for Scaffold {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.pad(self.name())
     }
 }

@@ -12,6 +12,7 @@ pub use effect::{Effect, NEGLIGIBLE};
 use super::activation_maps::{MapKind, common_length};
 use super::chunks::patched_scores;
 use crate::backend::Backend;
+use crate::choice::choices;
 use crate::engine::{
     Cell, Change, Edit, Engine, EngineError, Flops, Metric, Mode, Pairs, Part, PatchPositions, Places, Plan, Scores,
     Site, Values,
@@ -23,73 +24,34 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
-/// What an ablated place holds instead of its own value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Replacement {
-    /// Zero.
-    Zero,
-    /// The mean over the clean prompts at the same position; all prompts have one length.
-    Mean,
-    /// One mean over all ablated places of all clean prompts.
-    MeanOverPlaces,
-    /// One mean over all ablated places of the clean prompts of the other class: of the negative ones for a positive one.
-    MeanOfOtherClass,
-    /// The value in another clean prompt of the same length, drawn for every prompt.
-    Resample,
-    /// The value in the prompt's own corrupted prompt.
-    Corrupted,
+choices! {
+    /// What an ablated place holds instead of its own value.
+    pub enum Replacement {
+        /// Zero.
+        Zero = "zero",
+        /// The mean over the clean prompts at the same position; all prompts have one length.
+        Mean = "mean",
+        /// One mean over all ablated places of all clean prompts.
+        MeanOverPlaces = "mean_over_places",
+        /// One mean over all ablated places of the clean prompts of the other class: of the negative ones for a
+        /// positive one.
+        MeanOfOtherClass = "mean_of_other_class",
+        /// The value in another clean prompt of the same length, drawn for every prompt.
+        Resample = "resample",
+        /// The value in the prompt's own corrupted prompt.
+        Corrupted = "corrupted",
+    }
 }
 
 impl Replacement {
-    /// All of them.
-    pub const ALL: [Replacement; 6] = [
-        Replacement::Zero,
-        Replacement::Mean,
-        Replacement::MeanOverPlaces,
-        Replacement::MeanOfOtherClass,
-        Replacement::Resample,
-        Replacement::Corrupted,
-    ];
-
-    /// The name on the command line and in files.
-    pub fn name(self) -> &'static str {
-        match self {
-            Replacement::Zero => "zero",
-            Replacement::Mean => "mean",
-            Replacement::MeanOverPlaces => "mean_over_places",
-            Replacement::MeanOfOtherClass => "mean_of_other_class",
-            Replacement::Resample => "resample",
-            Replacement::Corrupted => "corrupted",
-        }
-    }
-
     /// The pairs of prompts whose corrupted side takes the clean one's place.
     fn pairs(self, prompts: &PairedPrompts, seed: u64) -> Result<Cow<'_, PairedPrompts>, EngineError> {
         match self {
             Replacement::Resample => Ok(Cow::Owned(resampled(prompts, seed)?)),
             _ => Ok(Cow::Borrowed(prompts)),
         }
-    }
-}
-
-impl fmt::Display for Replacement {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl FromStr for Replacement {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let known = Replacement::ALL.map(Replacement::name).join(", ");
-        let found = Replacement::ALL.into_iter().find(|replacement| replacement.name() == text);
-        found.ok_or_else(|| format!("expected one of {known}, found {text:?}"))
     }
 }
 

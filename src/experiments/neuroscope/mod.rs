@@ -19,6 +19,7 @@ pub use top::Top;
 
 use super::corpus::{CorpusError, Row};
 use crate::backend::Backend;
+use crate::choice::choices;
 use crate::engine::{Engine, EngineError, Output, ReadDirections, Run, Site};
 use crate::types::Matrix;
 
@@ -31,23 +32,13 @@ pub struct Channel {
     pub layer: usize,
 }
 
-/// What a value is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Measure {
-    /// Cosine of residual and direction.
-    Cosine,
-    /// Product of the residual and the unit direction.
-    Projection,
-}
-
-impl Measure {
-    /// Its name in tables and figures.
-    pub fn name(self) -> &'static str {
-        match self {
-            Measure::Cosine => "cosine",
-            Measure::Projection => "projection",
-        }
+choices! {
+    /// What a value is.
+    pub enum Measure {
+        /// Cosine of residual and direction.
+        Cosine = "cosine",
+        /// Product of the residual and the unit direction.
+        Projection = "projection",
     }
 }
 

@@ -1,5 +1,6 @@
 //! Nodes of the computation: senders, receivers, and which can reach which.
 
+use crate::choice::serde_by_text;
 use crate::engine::{EngineError, Part, Site};
 use crate::experiments::component::Component;
 use crate::model::ModelConfig;
@@ -50,10 +51,11 @@ impl FromStr for NodePattern {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let bad = |reason: String| format!("node {text:?}: {reason}");
+        let component = |name: &str| name.parse::<Component>().map_err(|unknown| bad(unknown.to_string()));
         let Some((name, place)) = text.split_once(':') else {
-            return Ok(NodePattern::Every(text.parse().map_err(bad)?));
+            return Ok(NodePattern::Every(component(text)?));
         };
-        let component: Component = name.parse().map_err(bad)?;
+        let component = component(name)?;
         let number = |digits: &str| {
             let expected = || bad(format!("expected a layer or layer.part behind the colon, found {place:?}"));
             digits.parse::<usize>().map_err(|_| expected())
@@ -66,6 +68,8 @@ impl FromStr for NodePattern {
         Ok(NodePattern::One(Node { component, layer, part }))
     }
 }
+
+serde_by_text!(NodePattern);
 
 /// Which end of a path a node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,6 +175,8 @@ mod tests {
     fn patterns_parse_back() {
         for text in ["z", "resid_post", "z:9", "z:10.11", "post:3.3071", "mlp_out:0"] {
             assert_eq!(text.parse::<NodePattern>().unwrap().to_string(), text);
+            let pattern: NodePattern = serde_json::from_value(text.into()).unwrap();
+            assert_eq!(serde_json::to_value(pattern).unwrap(), text);
         }
         for (text, expected) in [
             ("", "expected one of z"),
