@@ -3,11 +3,13 @@
 mod ablate;
 mod args;
 mod choice;
+mod data;
 mod errors;
 mod fit;
 mod patch;
 mod runner;
 mod stop;
+mod whole;
 
 use crate::session::Stopped;
 use anyhow::Result;
@@ -44,6 +46,8 @@ enum Command {
     FitDirections(fit::fit_directions::Args),
     /// Write a random unit direction for every layer.
     RandomDirections(fit::random_directions::Args),
+    /// Make datasets of the Stanford Sentiment Treebank: model x split x scaffold.
+    TreebankDataGen(data::treebank_data_gen::Args),
     /// Import, list, show and compare stored directions.
     Directions(fit::directions::Args),
     /// Patch every head, or every layer and position, on its own: model x map x dataset x metric.
@@ -52,6 +56,12 @@ enum Command {
     PathPatching(patch::path_patching::Args),
     /// Ablate nodes or directions together: zero, mean, resample; logit difference, accuracy, counts.
     Ablation(ablate::ablation::Args),
+    /// Run a whole analysis from a file: steps that are commands of this program.
+    Circuit(whole::circuit::Args),
+    /// Check the engine on a model: identities that must hold before a number can be trusted.
+    SelfCheck(whole::self_check::Args),
+    /// Time fixed workloads beside the processor's peak.
+    Bench(whole::bench::Args),
 }
 
 /// Parses the arguments, runs the command, prints an error.
@@ -78,10 +88,14 @@ fn execute(command: Command) -> Result<()> {
     match command {
         Command::FitDirections(args) => fit::fit_directions::run(args),
         Command::RandomDirections(args) => fit::random_directions::run(args),
+        Command::TreebankDataGen(args) => data::treebank_data_gen::run(args),
         Command::Directions(args) => fit::directions::run(args),
         Command::ActivationPatchingMaps(args) => patch::activation_patching_maps::run(args),
         Command::PathPatching(args) => patch::path_patching::run(args),
         Command::Ablation(args) => ablate::ablation::run(args),
+        Command::Circuit(args) => whole::circuit::run(args),
+        Command::SelfCheck(args) => whole::self_check::run(args),
+        Command::Bench(args) => whole::bench::run(args),
     }
 }
 

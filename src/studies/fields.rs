@@ -5,25 +5,54 @@ use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-/// A specification from settings by name, its defaults where they say nothing.
+/// A specification from settings by name, its defaults where they say nothing. A list may go by its singular.
 ///
 /// # Errors
 /// A [`Fault`] that names the setting: one that there is not, or a value that it cannot have.
 pub fn from_settings<S: Serialize + DeserializeOwned + Default>(settings: Map<String, Value>) -> Result<S, Fault> {
-    let defaults = serde_json::to_value(S::default()).map_err(|error| Fault::new(error.to_string()))?;
-    let Value::Object(mut fields) = defaults else { return Err(Fault::new("a specification has fields")) };
-    let names: Vec<String> = fields.keys().cloned().collect();
-    for (name, value) in settings {
-        if !fields.contains_key(&name) {
-            let found = format!("there is no such setting; there are {}", names.join(", "));
-            return Err(Fault::of(name, found));
-        }
-        fields.insert(name.clone(), value);
-        if let Err(error) = serde_json::from_value::<S>(fields.clone().into()) {
-            return Err(Fault::of(name, error.to_string()));
-        }
+    let mut fields = fields_of::<S>()?;
+    for (given, value) in settings {
+        let name = [given.clone(), format!("{given}s")].into_iter().find(|name| fields.contains_key(name));
+        let Some(name) = name else {
+            let known = Vec::from_iter(fields.keys().map(String::as_str)).join(", ");
+            return Err(Fault::of(given, format!("there is no such setting; there are {known}")));
+        };
+        let fits = |value: &Value| {
+            fields.insert(name.clone(), value.clone());
+            serde_json::from_value::<S>(fields.clone().into()).map(drop)
+        };
+        as_it_fits(value, fits).map_err(|error| Fault::of(given, error.to_string()))?;
     }
     serde_json::from_value(fields.into()).map_err(|error| Fault::new(error.to_string()))
+}
+
+/// The fields of a specification with their defaults.
+///
+/// # Errors
+/// Those of a type that has no fields.
+pub(crate) fn fields_of<S: Serialize + Default>() -> Result<Map<String, Value>, Fault> {
+    match serde_json::to_value(S::default()) {
+        Ok(Value::Object(fields)) => Ok(fields),
+        Ok(other) => Err(Fault::new(format!("a specification has fields, found {other}"))),
+        Err(error) => Err(Fault::new(error.to_string())),
+    }
+}
+
+/// Tries a value as it is, and then the other ways of writing it.
+fn as_it_fits(
+    value: Value,
+    mut fits: impl FnMut(&Value) -> Result<(), serde_json::Error>,
+) -> Result<(), serde_json::Error> {
+    let Err(error) = fits(&value) else { return Ok(()) };
+    let other = match value {
+        Value::String(text) => serde_json::from_str(&text).ok(),
+        Value::Array(values) => {
+            let texts = values.iter().map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+            Some(Value::String(texts.collect::<Vec<_>>().join(",")))
+        }
+        _ => None,
+    };
+    other.filter(|other| fits(other).is_ok()).map(drop).ok_or(error)
 }
 
 /// Reads a list, one value, or a text with commas between values.
@@ -93,13 +122,15 @@ mod tests {
         assert_eq!(read(lists).unwrap(), expected);
         assert_eq!(read(texts).unwrap(), expected);
         assert_eq!(read(serde_json::json!({ "layers": 5 })).unwrap().layers, ["5"]);
+        assert_eq!(read(serde_json::json!({ "layer": 5, "seed": "7" })).unwrap().seed, 7);
+        assert_eq!(read(serde_json::json!({ "position": ["A", 1] })).unwrap().position, Some("A,1".into()));
     }
 
     #[test]
     fn settings_that_cannot_be_are_named() {
         let message = |json| read(json).unwrap_err().to_string();
-        let unknown = message(serde_json::json!({ "layer": 5 }));
-        assert_eq!(unknown, "layer: there is no such setting; there are layers, prompts, position, seed");
+        let unknown = message(serde_json::json!({ "place": 5 }));
+        assert_eq!(unknown, "place: there is no such setting; there are layers, prompts, position, seed");
         assert!(message(serde_json::json!({ "prompts": ["x"] })).starts_with("prompts: "));
         assert!(message(serde_json::json!({ "seed": -1 })).starts_with("seed: "));
     }

@@ -19,22 +19,32 @@
 
 mod ablation;
 mod activation_patching_maps;
+mod benchmark;
+mod circuit;
 mod fields;
 mod fits;
 pub mod maps;
 mod path_patching;
+mod registry;
+mod self_check;
 mod stored_directions;
 mod suite_tables;
 mod swept;
 pub mod tables;
+mod treebank_data_gen;
 mod twins;
 
 pub use ablation::{Ablation, Attention};
 pub use activation_patching_maps::ActivationPatchingMaps;
+pub use benchmark::{Benchmark, Timings};
+pub use circuit::{Circuit, Step, session_options};
 pub use fields::from_settings;
 pub use fits::{FitDirections, Fits, Fitted, RandomDirections, RandomWritten};
 pub use path_patching::{PathMethod, PathPatching};
+pub use registry::{AnyStudy, Report};
+pub use self_check::{Checked, SelfCheck};
 pub use stored_directions::{Cosines, Details, ImportDirections, Imported, Listing, Stored, StoredDirections};
+pub use treebank_data_gen::{Filter, Generated, Joined, TreebankDataGen, TreebankDatasets};
 pub use twins::Twin;
 
 use crate::engine::Flops;

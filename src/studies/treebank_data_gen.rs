@@ -220,12 +220,16 @@ impl TreebankDataGen {
     fn provide(&self, dry_run: bool, observer: &mut dyn Observer) -> Result<TreebankFiles> {
         let offline = self.offline || dry_run || HubSettings::from_environment().offline;
         let archive = Archive { url: self.url.clone(), sha256: self.sha256.clone(), offline };
-        let mut progress = None;
+        let mut begun = false;
         let provided = archive.provide(&self.root, |done, total| {
-            let progress = progress
-                .get_or_insert_with(|| Progress::new(&mut *observer, "downloading the Treebank", total as usize));
-            progress.counted_to(done as usize);
+            if !std::mem::replace(&mut begun, true) {
+                observer.begin("downloading the Treebank", total);
+            }
+            observer.progress(done);
         });
+        if begun {
+            observer.end();
+        }
         match provided {
             Err(error @ TreebankError::Missing { .. }) => {
                 Err(Fault::new(error.to_string()).mended_by(Mend::Another("root")).into())

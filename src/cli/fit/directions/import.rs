@@ -45,8 +45,7 @@ pub(super) struct Args {
 pub(super) fn run(args: Args) -> Result<()> {
     let Args { folder, model, directions, weight_processing, data_dir, overwrite, dry_run, json } = args;
     let arguments = arguments();
-    let import =
-        ImportDirections { folder, model, directions, weight_processing, data_dir, overwrite, arguments };
+    let import = ImportDirections { folder, model, directions, weight_processing, data_dir, overwrite, arguments };
     let mut terminal = Terminal::new()?;
     let imported = if dry_run { import.plan(&mut terminal)? } else { import.run(&mut terminal)? };
     if json { print_json(&imported) } else { print(&imported.to_string()) }

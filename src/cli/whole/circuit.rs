@@ -1,0 +1,109 @@
+//! `circuit`: a whole analysis from one file, every step a command of this program.
+
+use crate::cli::args::arguments;
+use crate::cli::errors::Options;
+use crate::cli::runner::{Terminal, print, print_json, show_plan};
+use crate::session::{OfSetting, Session, SessionOptions, Spelling};
+use crate::studies::{Circuit, Step, session_options};
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Arguments of `circuit`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  actpatch circuit --config data/experiments/toy_movie_review.toml
+  actpatch circuit --config data/experiments/toy_movie_review.toml --model gpt2-small -- --threads 8 --dry-run
+
+The file names a model, groups of nodes for each model it knows, and steps. A step is a command and its options without
+dashes; a value that begins with $ is a group of the model. Options behind -- go to every step.")]
+pub struct Args {
+    /// The analysis (docs/experiments.md describes the format).
+    #[arg(long)]
+    config: PathBuf,
+    /// Model instead of the file's.
+    #[arg(long)]
+    model: Option<String>,
+    /// Options for every step.
+    #[arg(last = true)]
+    options: Vec<String>,
+}
+
+/// Runs every step in order, on one session; a step that cannot be read ends the analysis before it begins.
+pub fn run(args: Args) -> Result<()> {
+    let circuit = Circuit::read(&args.config).of_setting("config")?;
+    let model = args.model.unwrap_or_else(|| circuit.model().to_owned());
+    let mut settings = settings_of(&args.options)?;
+    let (dry_run, json) = (taken(&mut settings, "dry_run"), taken(&mut settings, "json"));
+    let (options, further) = session_options(settings)?;
+    let steps = circuit.steps(&model, &further)?;
+    let session = Session::open(&model, SessionOptions { arguments: arguments(), ..options })?;
+    for (number, step) in steps.iter().enumerate() {
+        writeln!(std::io::stderr(), "step {}: {}", number + 1, line(step, &model, &args.options)).context("stderr")?;
+        let context = || format!("{}: step {}", args.config.display(), number + 1);
+        run_step(step, &session, dry_run, json).with_context(context)?;
+    }
+    Ok(())
+}
+
+fn run_step(step: &Step, session: &Session, dry_run: bool, json: bool) -> Result<()> {
+    let session = step.session(session)?;
+    if dry_run {
+        return show_plan(&step.study().plan(&session)?);
+    }
+    let report = step.study().run(&session, &mut Terminal::new()?)?;
+    // As the command prints it, which may be asked of several models.
+    if json { print_json(&[report.json]) } else { print(&report.text) }
+}
+
+/// Options behind `--` as settings: with a value behind `=` or next to it, or switched on.
+fn settings_of(options: &[String]) -> Result<Vec<(String, Value)>> {
+    let mut settings = Vec::new();
+    let mut options = options.iter().peekable();
+    while let Some(option) = options.next() {
+        let Some(option) = option.strip_prefix("--") else {
+            bail!("expected an option behind --, found {option:?}");
+        };
+        let (name, value) = match option.split_once('=') {
+            Some((name, value)) => (name, Value::from(value)),
+            None => match options.next_if(|next| !next.starts_with("--")) {
+                Some(value) => (option, Value::from(value.clone())),
+                None => (option, Value::from(true)),
+            },
+        };
+        settings.push((name.replace('-', "_"), value));
+    }
+    Ok(settings)
+}
+
+/// Takes a switch out of settings.
+fn taken(settings: &mut Vec<(String, Value)>, name: &str) -> bool {
+    let before = settings.len();
+    settings.retain(|(setting, _)| setting != name);
+    settings.len() < before
+}
+
+/// A step as a command line.
+fn line(step: &Step, model: &str, options: &[String]) -> String {
+    let mut words = vec![step.name.clone(), format!("--models {model}")];
+    for (setting, value) in &step.settings {
+        let flag = Options.setting(setting);
+        match value {
+            Value::Bool(true) => words.push(flag),
+            Value::Bool(false) => {}
+            value => words.push(format!("{flag}={}", plain(value))),
+        }
+    }
+    words.extend_from_slice(options);
+    words.join(" ")
+}
+
+/// A value as a command line takes it.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(values) => values.iter().map(plain).collect::<Vec<_>>().join(","),
+        value => value.to_string(),
+    }
+}

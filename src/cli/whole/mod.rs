@@ -1,0 +1,5 @@
+//! Commands about the whole program or a whole analysis.
+
+pub mod bench;
+pub mod circuit;
+pub mod self_check;

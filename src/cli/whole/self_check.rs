@@ -1,0 +1,56 @@
+//! `self-check`.
+
+use crate::cli::args::{Asked, CompatArgs, ModelArgs, RunArgs};
+use crate::cli::runner::{Terminal, print, print_json, show_plan};
+use crate::session::Session;
+use crate::studies::{SelfCheck, Study};
+use anyhow::{Result, bail};
+
+/// Arguments of `self-check`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  actpatch self-check --models gpt2-small --eval-set simple_test --layers 0,6,11
+  actpatch self-check --models random:pythia-1.4b --layers 12 --device cuda --dtype bf16 --against-cpu")]
+pub struct Args {
+    #[command(flatten)]
+    models: ModelArgs,
+    /// Dataset to check on.
+    #[arg(long, default_value = "simple_test")]
+    eval_set: String,
+    /// Layers: `all`, numbers, ranges such as 2..5; layer n_layers is behind the last block.
+    #[arg(long, value_delimiter = ',', default_value = "all")]
+    layers: Vec<String>,
+    /// Also compare the device and the number format with the processor in f32: logits, patches, gradients, a DAS fit.
+    #[arg(long)]
+    against_cpu: bool,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// Runs the checks; fails when one of them does.
+pub fn run(args: Args) -> Result<()> {
+    let Args { models, eval_set, layers, against_cpu, run } = args;
+    let asked = Asked { models, compat: CompatArgs::default(), run };
+    let (study, options) = (SelfCheck { eval_set, layers, against_cpu }, asked.options()?);
+    let (mut all, mut failed) = (Vec::new(), 0);
+    for model in asked.models() {
+        let session = Session::open(&model, options.clone())?;
+        if asked.run.dry_run {
+            show_plan(&study.plan(&session)?)?;
+            continue;
+        }
+        let checked = study.run(&session, &mut Terminal::new()?)?;
+        failed += checked.failed();
+        match serde_json::to_value(&checked)? {
+            serde_json::Value::Array(entries) if asked.run.json => all.extend(entries),
+            _ => print(&checked.to_string())?,
+        }
+    }
+    if asked.run.json {
+        print_json(&all)?;
+    }
+    if failed > 0 {
+        bail!("{failed} checks failed");
+    }
+    Ok(())
+}
