@@ -13,7 +13,7 @@ mod whole;
 
 use crate::session::Stopped;
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
@@ -62,6 +62,10 @@ enum Command {
     SelfCheck(whole::self_check::Args),
     /// Time fixed workloads beside the processor's peak.
     Bench(whole::bench::Args),
+    /// Print what completes command lines in a shell.
+    Completions(whole::reference::CompletionsArgs),
+    /// Write manual pages.
+    Man(whole::reference::ManArgs),
 }
 
 /// Parses the arguments, runs the command, prints an error.
@@ -83,6 +87,16 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The definition of the command line.
+fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// The command reference as Markdown, which is `docs/cli.md`.
+pub fn reference() -> String {
+    whole::reference::markdown()
+}
+
 /// Runs a command.
 fn execute(command: Command) -> Result<()> {
     match command {
@@ -96,6 +110,8 @@ fn execute(command: Command) -> Result<()> {
         Command::Circuit(args) => whole::circuit::run(args),
         Command::SelfCheck(args) => whole::self_check::run(args),
         Command::Bench(args) => whole::bench::run(args),
+        Command::Completions(args) => whole::reference::completions(&args),
+        Command::Man(args) => whole::reference::man(&args),
     }
 }
 

@@ -2,4 +2,5 @@
 
 pub mod bench;
 pub mod circuit;
+pub mod reference;
 pub mod self_check;

@@ -1,0 +1,297 @@
+//! Faults that were reported, one test each: what was done, and what has to happen.
+
+#[path = "support/program.rs"]
+mod program;
+
+use program::{Finished, files, run_in};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A copy of the demo model's folder in `folder/name`, whose weights are multiplied by `factor`.
+fn model(folder: &Path, name: &str, factor: f32) -> String {
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/models/demo");
+    let copy = folder.join(name);
+    std::fs::create_dir_all(&copy).unwrap();
+    for file in ["config.json", "tokenizer.json"] {
+        std::fs::copy(demo.join(file), copy.join(file)).unwrap();
+    }
+    let bytes = std::fs::read(demo.join("model.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let changed: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = tensors
+        .tensors()
+        .into_iter()
+        .map(|(name, tensor)| (name, tensor.dtype(), tensor.shape().to_vec(), scaled(&tensor, factor)))
+        .collect();
+    let views = changed
+        .iter()
+        .map(|(name, dtype, shape, data)| (name.as_str(), TensorView::new(*dtype, shape.clone(), data).unwrap()));
+    std::fs::write(copy.join("model.safetensors"), safetensors::serialize(views, None).unwrap()).unwrap();
+    copy.display().to_string()
+}
+
+fn scaled(tensor: &TensorView<'_>, factor: f32) -> Vec<u8> {
+    match tensor.dtype() {
+        Dtype::F32 => {
+            let values = tensor.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+            values.flat_map(|value| (factor * value).to_le_bytes()).collect()
+        }
+        Dtype::F16 => {
+            let values = tensor.data().as_chunks::<2>().0.iter().map(|bytes| half::f16::from_le_bytes(*bytes));
+            values.flat_map(|value| half::f16::from_f32(factor * value.to_f32()).to_le_bytes()).collect()
+        }
+        Dtype::BF16 => {
+            let values = tensor.data().as_chunks::<2>().0.iter().map(|bytes| half::bf16::from_le_bytes(*bytes));
+            values.flat_map(|value| half::bf16::from_f32(factor * value.to_f32()).to_le_bytes()).collect()
+        }
+        other => panic!("the demo model holds no {other:?}"),
+    }
+}
+
+fn fit(data: &Path, extra: &[&str]) -> Finished {
+    run_in(data, &[&["fit-directions", "--methods", "kmeans", "--layers", "1"], extra].concat())
+}
+
+/// The table of an ablation, line by line.
+fn ablations(data: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(data.join("demo/ablation_simple_plain.csv")).unwrap();
+    text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn two_models_of_one_name_do_not_share_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) = (model(folder.path(), "run1/checkpoint", 1.0), model(folder.path(), "run2/checkpoint", 1.25));
+    let data = folder.path().join("data");
+    fit(&data, &["--models", &first]).success();
+    let before = files(&data);
+    let refused = &["results of", "run1/checkpoint", "run2/checkpoint", "--models NAME=", "--data-dir"];
+    fit(&data, &["--models", &second]).fails(1, refused);
+    let suite = ["direction-patching-suite", "--models", &second];
+    run_in(&data, &suite).fails(1, refused);
+    assert!(files(&data) == before, "nothing was written");
+    // Under a name of its own it has a folder of its own, and directions of its own.
+    let named = format!("second={second}");
+    fit(&data, &["--models", &named]).success();
+    let read = |name: &str| std::fs::read(data.join(name).join("kmeans_simple_train_ADJ_layer1.npy")).unwrap();
+    assert_ne!(read("checkpoint"), read("second"));
+    run_in(&data, &["direction-patching-suite", "--models", &named]).success();
+}
+
+#[test]
+fn changed_weights_in_the_same_folder_are_another_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let path = model(folder.path(), "checkpoint", 1.0);
+    fit(&data, &["--models", &path]).success();
+    model(folder.path(), "checkpoint", 1.25);
+    fit(&data, &["--models", &path]).fails(1, &["results of", "--models NAME="]);
+}
+
+#[test]
+fn directions_of_other_settings_are_not_kept() {
+    let data = tempfile::tempdir().unwrap();
+    let das = |extra: &[&str]| {
+        let fit = ["fit-directions", "--methods", "das", "--layers", "1"];
+        run_in(data.path(), &[&fit[..], extra].concat())
+    };
+    das(&["--epochs", "2"]).success();
+    let before = files(data.path());
+    let again = das(&["--epochs", "2"]).success();
+    assert!(again.stderr.contains("1 directions exist already"), "{}", again.stderr);
+    assert!(again.stdout.contains("das_simple_train_ADJ_layer1"), "{}", again.stdout);
+    for (extra, words) in [
+        (&["--epochs", "3"][..], &["epochs: expected 3, found 2", "--overwrite", "--data-dir"][..]),
+        (&["--epochs", "2", "--seed", "1"], &["seed: expected 1, found 0"]),
+        (&["--epochs", "2", "--learning-rate", "0.01"], &["learning_rate: expected 0.01, found 0.001"]),
+        (&["--epochs", "2", "--batch-size", "4"], &["batch_size: expected 4, found 128"]),
+        (&["--epochs", "2", "--weight-processing", "none"], &["weight_processing: expected", "found fold_ln"]),
+        (&["--epochs", "2", "--dtype", "bf16"], &["dtype: expected bf16, found f32"]),
+    ] {
+        das(extra).fails(1, &[&["das_simple_train_ADJ_layer1.json"], words].concat());
+    }
+    assert!(files(data.path()) == before, "nothing was changed");
+    das(&["--epochs", "3", "--overwrite"]).success();
+    assert!(files(data.path()) != before);
+}
+
+/// Everything that a dataset's file can change is computed again when it is edited.
+#[test]
+fn an_edited_dataset_file_is_noticed_by_every_command() {
+    let data = tempfile::tempdir().unwrap();
+    fit(data.path(), &[]).success();
+    let file = data.path().join("own.toml");
+    let own = own_dataset();
+    let direction = "kmeans_simple_train_ADJ_layer1";
+    let commands: &[&[&str]] = &[
+        &["activation-patching-maps", "--maps", "resid_pre"],
+        &["attribution-patching", "--maps", "z"],
+        &["path-patching", "--receivers", "resid_post:3"],
+        &["ablation", "--nodes", "z:1.0"],
+        &["ablation-maps", "--maps", "z", "--methods", "zero"],
+        &["faithfulness", "--heads", "1.0"],
+        &["logit-attribution", "--maps", "layers"],
+        &["attention", "--heads", "1.0", "--maps", "mean"],
+        &["head-cosines", "--nodes", "1.0@END,1.2@END"],
+        &["activation-patching-maps", "--maps", "z", "--along", direction],
+        &["direction-patching-suite", "--directions", direction],
+    ];
+    for command in commands {
+        let run = |dataset: &str| {
+            std::fs::write(&file, dataset).unwrap();
+            let shared = ["--dataset-file", file.to_str().unwrap(), "--eval-sets", "own"];
+            run_in(data.path(), &[command, &shared[..]].concat()).success()
+        };
+        let (first, again) = (run(&own[0]), run(&own[0]));
+        assert!(again.stderr.contains("exist already"), "{command:?}: {}", again.stderr);
+        assert_eq!(again.stdout, first.stdout, "{command:?}: what was kept is printed");
+        let before = files(data.path());
+        let other = run(&own[1]);
+        assert!(files(data.path()) != before, "{command:?} keeps the old values: {}", other.stderr);
+        assert_ne!(other.stdout, first.stdout, "{command:?}");
+    }
+}
+
+/// A dataset of explicit prompts, and the same with other words.
+fn own_dataset() -> [String; 2] {
+    let prompt = |clean: &str, corrupted: &str, right: &str, wrong: &str, label: &str| {
+        let text = |word: &str| format!("I thought this movie was{{ADJ: {word}}}, I{{VRB: loved}} it. This movie is");
+        format!(
+            "  {{ clean = \"{}\", corrupted = \"{}\", correct = \" {right}\", incorrect = \" {wrong}\", label = \"{label}\" }},\n",
+            text(clean),
+            text(corrupted)
+        )
+    };
+    let with = |good: &str, bad: &str| {
+        let prompts =
+            [prompt(good, bad, "great", "terrible", "positive"), prompt(bad, good, "terrible", "great", "negative")];
+        format!("[own]\nprompts = [\n{}]\n", prompts.concat())
+    };
+    [with("great", "terrible"), with("wonderful", "awful")]
+}
+
+#[test]
+fn rows_of_another_number_format_are_told_apart() {
+    let data = tempfile::tempdir().unwrap();
+    let ablate = |extra: &[&str]| {
+        run_in(data.path(), &[&["ablation", "--nodes", "z:1.2", "--device", "cpu"], extra].concat()).success()
+    };
+    let bf16 = ablate(&["--dtype", "bf16"]);
+    let f32 = ablate(&[]);
+    assert_ne!(bf16.stdout, f32.stdout);
+    let lines = ablations(data.path());
+    assert!(lines[0].ends_with(",dtype,weight_processing,seed,provenance"), "{}", lines[0]);
+    let of = |dtype: &str| lines.iter().filter(|line| line.contains(&format!(",{dtype},"))).count();
+    assert_eq!((of("bf16"), of("f32")), (3, 3), "{lines:?}");
+    // Both are kept, and either is printed when it is asked for.
+    assert_eq!(ablate(&[]).stdout, f32.stdout);
+    assert_eq!(ablate(&["--dtype", "bf16"]).stdout, bf16.stdout);
+    let unprocessed = ablate(&["--weight-processing", "none"]);
+    assert!(!unprocessed.stderr.contains("exist already"), "{}", unprocessed.stderr);
+}
+
+#[test]
+fn maps_along_a_direction_that_is_fitted_again_are_made_again() {
+    let data = tempfile::tempdir().unwrap();
+    let das = |epochs: &str| {
+        let fit = ["fit-directions", "--methods", "das", "--layers", "1", "--epochs", epochs, "--overwrite"];
+        run_in(data.path(), &fit).success();
+    };
+    let maps = |option: &str| {
+        let maps = ["activation-patching-maps", "--maps", "z", option, "das_simple_train_ADJ_layer1"];
+        run_in(data.path(), &maps).success()
+    };
+    das("1");
+    let (along, ablated) = (maps("--along"), maps("--ablate"));
+    assert!(maps("--along").stderr.contains("1 maps exist already"));
+    das("8");
+    for (option, before) in [("--along", along), ("--ablate", ablated)] {
+        let after = maps(option);
+        assert_ne!(after.stdout, before.stdout, "{option} keeps the old direction's values");
+        assert!(after.stderr.contains("is computed again"), "{option}: {}", after.stderr);
+    }
+}
+
+#[test]
+fn a_lost_figure_is_drawn_again_from_what_is_kept() {
+    let data = tempfile::tempdir().unwrap();
+    for (command, stem) in [
+        (&["activation-patching-maps", "--maps", "z"][..], "activation_patching_logit_diff_simple_plain_z"),
+        (&["ablation", "--nodes", "z:1.2"], "ablation_simple_plain"),
+    ] {
+        run_in(data.path(), command).success();
+        let path = |ending: &str| data.path().join("demo").join(format!("{stem}.{ending}"));
+        let before = ["svg", "png", "html"].map(|ending| std::fs::read(path(ending)).unwrap());
+        std::fs::remove_file(path("png")).unwrap();
+        let again = run_in(data.path(), command).success();
+        assert!(again.stderr.contains("exist already"), "{}", again.stderr);
+        assert!(["svg", "png", "html"].map(|ending| std::fs::read(path(ending)).unwrap()) == before, "{stem}");
+    }
+}
+
+#[test]
+fn a_damaged_record_is_named_and_not_trusted() {
+    let data = tempfile::tempdir().unwrap();
+    let command = ["activation-patching-maps", "--maps", "z"];
+    let first = run_in(data.path(), &command).success();
+    let record = data.path().join("demo/provenance/activation_patching_logit_diff_simple_plain_z.json");
+    std::fs::write(&record, "{").unwrap();
+    let again = run_in(data.path(), &command).success();
+    assert!(again.stderr.contains("activation_patching_logit_diff_simple_plain_z.json is damaged"), "{}", again.stderr);
+    assert_eq!(again.stdout, first.stdout);
+    assert!(run_in(data.path(), &command).success().stderr.contains("1 maps exist already"));
+}
+
+/// Starts several processes at once, and waits for all of them.
+fn at_once(data: &Path, commands: &[Vec<&str>]) {
+    let start = |arguments: &Vec<&str>| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_actpatch"));
+        command.args(arguments).arg("--data-dir").arg(data).args(["--threads", "1"]);
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let children: Vec<_> = commands.iter().map(start).collect();
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn rows_of_processes_that_run_at_once_are_all_there() {
+    let data = tempfile::tempdir().unwrap();
+    fit(data.path(), &[]).success();
+    let nodes = ["z:1.0", "z:1.1", "z:1.2", "z:1.3", "mlp_out:0", "mlp_out:1"];
+    let ablations: Vec<Vec<&str>> = nodes.iter().map(|node| vec!["ablation", "--nodes", *node]).collect();
+    at_once(data.path(), &ablations);
+    let lines = self::ablations(data.path());
+    for node in nodes {
+        let of_node = lines.iter().filter(|line| line.starts_with(&format!("{node},"))).count();
+        assert_eq!(of_node, 3, "{node}: {lines:#?}");
+    }
+    let heads = ["1.0", "1.1", "1.2", "2.0"];
+    let circuits: Vec<Vec<&str>> = heads.iter().map(|head| vec!["faithfulness", "--heads", *head]).collect();
+    at_once(data.path(), &circuits);
+    let table = std::fs::read_to_string(data.path().join("demo/faithfulness_simple_plain.csv")).unwrap();
+    for head in heads {
+        assert_eq!(table.lines().filter(|line| line.starts_with(&format!("{head},"))).count(), 3, "{table}");
+    }
+}
+
+#[test]
+fn statistics_of_fits_that_run_at_once_are_all_there() {
+    let data = tempfile::tempdir().unwrap();
+    let methods = ["kmeans", "mean_diff", "pca", "svd", "logistic_regression"];
+    let fit = |method: &&'static str| vec!["fit-directions", "--methods", *method, "--test-sets", "simple_test"];
+    at_once(data.path(), &methods.iter().map(fit).collect::<Vec<_>>());
+    let path: PathBuf = data.path().join("demo/direction_fitting_stats.csv");
+    let table = std::fs::read_to_string(path).unwrap();
+    for method in methods {
+        let rows = table.lines().filter(|line| line.contains(&format!(",{method},"))).count();
+        let fitted = std::fs::read_dir(data.path().join("demo")).unwrap().filter(|entry| {
+            let name = entry.as_ref().unwrap().file_name().to_string_lossy().into_owned();
+            name.starts_with(&format!("{method}_simple_train")) && name.ends_with(".npy")
+        });
+        assert_eq!(rows, 2 * fitted.count(), "{method}: {table}");
+    }
+}
