@@ -8,6 +8,8 @@ mod fit;
 mod patch;
 mod runner;
 mod stop;
+mod sweeps;
+mod whole;
 
 use crate::session::Stopped;
 use anyhow::Result;
@@ -40,16 +42,28 @@ Exit codes: 0 success, 1 failure, 2 wrong arguments, 75 stopped by a signal (the
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Fit and patch every method on the small model that is part of the program.
+    Demo(whole::demo::Args),
     /// Fit directions: model x method x dataset x position x layer.
     FitDirections(fit::fit_directions::Args),
     /// Write a random unit direction for every layer.
     RandomDirections(fit::random_directions::Args),
+    /// Patch along directions: model x direction x dataset x position x metric.
+    DirectionPatchingSuite(patch::direction_patching_suite::Args),
+    /// Print tables of what the suite has measured.
+    DirectionPatchingResults(patch::direction_patching_results::Args),
     /// Patch every head, or every layer and position, on its own: model x map x dataset x metric.
     ActivationPatchingMaps(patch::activation_patching_maps::Args),
     /// Patch the paths from senders to receivers.
     PathPatching(patch::path_patching::Args),
     /// Ablate nodes or directions together: zero, mean, resample; logit difference, accuracy, counts.
     Ablation(ablate::ablation::Args),
+    /// Show how far sweeps are: done, running, failed and missing cells, and the time left.
+    Status(sweeps::status::Args),
+    /// Join the shards of sweeps, and make their result files.
+    Merge(sweeps::merge::Args),
+    /// Run the experiments behind published numbers, and print ours beside theirs.
+    Verify(whole::verify::Args),
 }
 
 /// Parses the arguments, runs the command, prints an error.
@@ -74,11 +88,17 @@ pub fn main() -> ExitCode {
 /// Runs a command.
 fn execute(command: Command) -> Result<()> {
     match command {
+        Command::Demo(args) => whole::demo::run(args),
         Command::FitDirections(args) => fit::fit_directions::run(args),
         Command::RandomDirections(args) => fit::random_directions::run(args),
+        Command::DirectionPatchingSuite(args) => patch::direction_patching_suite::run(args),
+        Command::DirectionPatchingResults(args) => patch::direction_patching_results::run(args),
         Command::ActivationPatchingMaps(args) => patch::activation_patching_maps::run(args),
         Command::PathPatching(args) => patch::path_patching::run(args),
         Command::Ablation(args) => ablate::ablation::run(args),
+        Command::Status(args) => sweeps::status::run(args),
+        Command::Merge(args) => sweeps::merge::run(args),
+        Command::Verify(args) => whole::verify::run(args),
     }
 }
 

@@ -19,21 +19,33 @@
 
 mod ablation;
 mod activation_patching_maps;
+mod demo;
 mod fields;
 mod fits;
 pub mod maps;
+mod patching_results;
+mod patching_suite;
 mod path_patching;
 mod suite_tables;
+mod sweep_merge;
+mod sweep_status;
 mod swept;
 pub mod tables;
 mod twins;
+pub mod verify;
 
 pub use ablation::{Ablation, Attention};
 pub use activation_patching_maps::ActivationPatchingMaps;
+pub use demo::{Demo, DemoResults};
 pub use fields::from_settings;
 pub use fits::{FitDirections, Fits, Fitted, RandomDirections, RandomWritten};
+pub use patching_results::{PatchingResults, patching_results};
+pub use patching_suite::{Heads, PatchedLayers, PatchingSuite, Projection, Suite, SuiteCell};
 pub use path_patching::{PathMethod, PathPatching};
+pub use sweep_merge::{MergedModel, SweepMerge, merge_sweeps};
+pub use sweep_status::{LedgerStatus, SweepStatus, sweep_status};
 pub use twins::Twin;
+pub use verify::Verify;
 
 use crate::engine::Flops;
 use crate::session::{Note, Observer, Session};

@@ -1,0 +1,4 @@
+//! Commands that are made of other studies.
+
+pub mod demo;
+pub mod verify;
