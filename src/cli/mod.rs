@@ -9,6 +9,7 @@ mod fit;
 mod patch;
 mod runner;
 mod stop;
+mod sweeps;
 mod whole;
 
 use crate::session::Stopped;
@@ -42,6 +43,8 @@ Exit codes: 0 success, 1 failure, 2 wrong arguments, 75 stopped by a signal (the
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Fit and patch every method on the small model that is part of the program.
+    Demo(whole::demo::Args),
     /// Fit directions: model x method x dataset x position x layer.
     FitDirections(fit::fit_directions::Args),
     /// Write a random unit direction for every layer.
@@ -50,6 +53,10 @@ enum Command {
     TreebankDataGen(data::treebank_data_gen::Args),
     /// Import, list, show and compare stored directions.
     Directions(fit::directions::Args),
+    /// Patch along directions: model x direction x dataset x position x metric.
+    DirectionPatchingSuite(patch::direction_patching_suite::Args),
+    /// Print tables of what the suite has measured.
+    DirectionPatchingResults(patch::direction_patching_results::Args),
     /// Patch every head, or every layer and position, on its own: model x map x dataset x metric.
     ActivationPatchingMaps(patch::activation_patching_maps::Args),
     /// Patch the paths from senders to receivers.
@@ -66,6 +73,12 @@ enum Command {
     Completions(whole::reference::CompletionsArgs),
     /// Write manual pages.
     Man(whole::reference::ManArgs),
+    /// Show how far sweeps are: done, running, failed and missing cells, and the time left.
+    Status(sweeps::status::Args),
+    /// Join the shards of sweeps, and make their result files.
+    Merge(sweeps::merge::Args),
+    /// Run the experiments behind published numbers, and print ours beside theirs.
+    Verify(whole::verify::Args),
 }
 
 /// Parses the arguments, runs the command, prints an error.
@@ -100,6 +113,7 @@ pub fn reference() -> String {
 /// Runs a command.
 fn execute(command: Command) -> Result<()> {
     match command {
+        Command::Demo(args) => whole::demo::run(args),
         Command::FitDirections(args) => fit::fit_directions::run(args),
         Command::RandomDirections(args) => fit::random_directions::run(args),
         Command::TreebankDataGen(args) => data::treebank_data_gen::run(args),
@@ -112,6 +126,14 @@ fn execute(command: Command) -> Result<()> {
         Command::Bench(args) => whole::bench::run(args),
         Command::Completions(args) => whole::reference::completions(&args),
         Command::Man(args) => whole::reference::man(&args),
+        Command::DirectionPatchingSuite(args) => patch::direction_patching_suite::run(args),
+        Command::DirectionPatchingResults(args) => patch::direction_patching_results::run(args),
+        Command::ActivationPatchingMaps(args) => patch::activation_patching_maps::run(args),
+        Command::PathPatching(args) => patch::path_patching::run(args),
+        Command::Ablation(args) => ablate::ablation::run(args),
+        Command::Status(args) => sweeps::status::run(args),
+        Command::Merge(args) => sweeps::merge::run(args),
+        Command::Verify(args) => whole::verify::run(args),
     }
 }
 

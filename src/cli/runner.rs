@@ -4,7 +4,7 @@ use super::args::Asked;
 use super::errors::{Options, note_text};
 use super::stop::Stop;
 use crate::session::{Note, Observer, Session};
-use crate::studies::{Plan, Study};
+use crate::studies::{Outcome, Plan, Study};
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -36,6 +36,11 @@ pub fn show_plan(plan: &Plan) -> Result<()> {
     let mut terminal = Terminal::new()?;
     plan.notes.iter().for_each(|note| terminal.note(note));
     print(&plan.text)
+}
+
+/// Prints what came of a call, as text or as JSON.
+pub fn show(outcome: &impl Outcome, json: bool) -> Result<()> {
+    if json { print_json(outcome) } else { print(&outcome.to_string()) }
 }
 
 /// Shows progress on stderr, and hears signals.

@@ -69,6 +69,12 @@ impl KeyedRow {
         Self { keys, numbers, settings: RowSettings::default() }
     }
 
+    /// The number in a column by name; none where there is no such column, or it is not defined.
+    pub fn number(&self, columns: Columns, name: &str) -> Option<f64> {
+        let column = columns.numbers.iter().position(|column| *column == name)?;
+        self.numbers.get(column).copied().flatten()
+    }
+
     /// The row as JSON, under the names of the columns.
     pub fn as_json(&self, columns: Columns) -> serde_json::Value {
         let keys = columns.keys.iter().zip(&self.keys).map(|(name, key)| ((*name).to_owned(), key.clone().into()));

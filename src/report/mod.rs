@@ -13,6 +13,7 @@ mod result_map;
 pub mod results;
 mod steered_texts;
 mod suite_csv;
+mod suite_name;
 mod table;
 
 pub use csv_file::CsvFile;
@@ -25,4 +26,5 @@ pub use projections::{ProjectedPrompt, Projections};
 pub use result_map::{MapHead, ResultMap, write_array};
 pub use steered_texts::{SteeredText, SteeredTexts};
 pub use suite_csv::{CellKey, SuiteCsv};
+pub use suite_name::{SuiteName, SuiteSite};
 pub use table::Table;

@@ -1,8 +1,8 @@
-//! `direction_patching_<metric>_<site>_<scaffold>[_<projection>].csv`: one row per direction, one column per dataset
-//! and position under two header rows, values in percent.
+//! Tables of the suite, named as [`SuiteName`] says: one row per direction, one column per dataset and position under two
+//! header rows, values in percent.
 
-use super::ReportError;
 use super::error::write_csv;
+use super::{ReportError, SuiteName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -61,7 +61,7 @@ impl SuiteCsv {
         Ok(file)
     }
 
-    /// The result files of a model's folder, sorted; a folder that is not there has none.
+    /// The tables of a model's folder, and files that are named like some, sorted; a folder that is not there has none.
     ///
     /// # Errors
     /// [`ReportError::Io`].
@@ -72,7 +72,7 @@ impl SuiteCsv {
             for entry in std::fs::read_dir(folder).map_err(io)? {
                 let path = entry.map_err(io)?.path();
                 let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-                if name.starts_with("direction_patching_") && name.ends_with(".csv") {
+                if SuiteName::resembles(name) {
                     files.push(path);
                 }
             }

@@ -45,6 +45,12 @@ impl Fault {
         self
     }
 
+    /// The same without its causes, to be told once more.
+    pub(crate) fn repeated(&self) -> Self {
+        let Self { setting, message, mends, .. } = self;
+        Self { setting: setting.clone(), message: message.clone(), mends: mends.clone(), source: None }
+    }
+
     /// Its text, with names of settings and ways out as `spell` has them.
     pub fn text(&self, spell: &dyn Spelling) -> String {
         let setting = self.setting.as_ref().map_or(String::new(), |setting| spell.setting(setting) + ": ");
@@ -88,7 +94,8 @@ pub trait Spelling {
 }
 
 /// Settings as the fields of specifications.
-struct Fields;
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Fields;
 
 impl Spelling for Fields {}
 

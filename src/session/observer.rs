@@ -139,6 +139,12 @@ impl<'a> Progress<'a> {
         self.set((SHARES * share) as usize)
     }
 
+    /// This share of the whole is done, whatever the observer wants: for work that asks it on its own.
+    pub fn counted_share(&mut self, share: f64) {
+        self.done = (SHARES * share) as u64;
+        self.observer.progress(self.done);
+    }
+
     /// Says what the work is at.
     ///
     /// # Errors

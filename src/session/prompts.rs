@@ -7,6 +7,7 @@ use crate::engine::{Layout, PatchPositions};
 use crate::files::sha256;
 use anyhow::Result;
 use std::io::ErrorKind;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Placeholders in the order in which they are a dataset's main position.
@@ -71,8 +72,11 @@ impl Session {
         })
     }
 
-    /// The file of a Treebank dataset, which has to be made first.
-    fn treebank_file(&self, split: Split, scaffold: Scaffold) -> Result<std::path::PathBuf> {
+    /// The file of a Treebank dataset.
+    ///
+    /// # Errors
+    /// A file that has to be made first.
+    pub(crate) fn treebank_file(&self, split: Split, scaffold: Scaffold) -> Result<PathBuf, Fault> {
         let file = scaffold.dataset_file(&self.folder(), split);
         if file.is_file() {
             return Ok(file);
@@ -86,7 +90,7 @@ impl Session {
             settings.push(("data_dir", self.options.data_dir.display().to_string()));
         }
         let fault = Fault::new(format!("{}: {} is missing", split.dataset(), file.display()));
-        Err(fault.mended_by(Mend::Study("treebank-data-gen", settings)).into())
+        Err(fault.mended_by(Mend::Study("treebank-data-gen", settings)))
     }
 
     /// Several datasets, each once.

@@ -1,5 +1,7 @@
 //! Commands that patch.
 
 pub mod activation_patching_maps;
+pub mod direction_patching_results;
+pub mod direction_patching_suite;
 pub mod path_patching;
 pub mod twins;

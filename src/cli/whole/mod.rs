@@ -2,5 +2,7 @@
 
 pub mod bench;
 pub mod circuit;
+pub mod demo;
 pub mod reference;
 pub mod self_check;
+pub mod verify;

@@ -1,9 +1,10 @@
 //! `direction_patching_results.csv`: the best layer of every method on every evaluation column, for all models.
 
 use super::{Best, ResultFile};
-use crate::report::ReportError;
 use crate::report::error::write_csv;
+use crate::report::{ReportError, Table};
 use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The table's rows.
@@ -33,10 +34,10 @@ impl BestLayers {
     pub fn of(files: &[ResultFile]) -> Self {
         let row = |file: &ResultFile, best: Best| Row {
             model: file.model.clone(),
-            metric: file.metric.to_string(),
-            site: file.site.clone(),
-            scaffold: file.scaffold.to_string(),
-            variant: file.variant.clone(),
+            metric: file.name.metric.to_string(),
+            site: file.name.site.to_string(),
+            scaffold: file.name.scaffold.to_string(),
+            variant: file.name.variant.clone(),
             method: best.method.to_string(),
             fitted_on: best.fitted_on,
             patched: best.patched,
@@ -57,4 +58,20 @@ impl BestLayers {
         write_csv(&path, &self.rows)?;
         Ok(path)
     }
+}
+
+/// One row per method and fit, one column per evaluation: the percentage at the best layer, and that layer.
+pub fn best_layers_table(bests: &[Best]) -> Table {
+    let columns: BTreeSet<&str> = bests.iter().map(|best| best.patched.as_str()).collect();
+    let mut rows: BTreeMap<(&str, &str), BTreeMap<&str, String>> = BTreeMap::new();
+    for best in bests {
+        let cell = format!("{:.1} ({})", best.percent, best.layer);
+        rows.entry((best.method.name(), &best.fitted_on)).or_default().insert(&best.patched, cell);
+    }
+    let mut table = Table::new(["method", "fitted on"].into_iter().chain(columns.iter().copied()));
+    for ((method, fitted_on), cells) in rows {
+        let values = columns.iter().map(|column| cells.get(column).cloned().unwrap_or_default());
+        table.push([method.to_owned(), fitted_on.to_owned()].into_iter().chain(values));
+    }
+    table
 }

@@ -6,11 +6,9 @@ mod fitting;
 mod patching;
 mod scatter;
 
-use super::{ReportError, SuiteCsv};
-use crate::datasets::treebank::Scaffold;
+use super::{ReportError, SuiteCsv, SuiteName};
 use crate::directions::{DirectionError, DirectionName, Method};
-use crate::engine::Metric;
-pub use best_layers::BestLayers;
+pub use best_layers::{BestLayers, best_layers_table};
 pub use cosines::similarities;
 pub use fitting::fits;
 pub use patching::{cross_dataset, layers, simple};
@@ -56,14 +54,8 @@ pub struct ResultFile {
     pub model: String,
     /// The file.
     pub path: PathBuf,
-    /// What the values measure.
-    pub metric: Metric,
-    /// `resid`, or `attn_result` for the outputs of heads, with their names behind it if they are not the paper's.
-    pub site: String,
-    /// Text around the Treebank's sentences.
-    pub scaffold: Scaffold,
-    /// The rest of the file's name: `all_layers`, `para`, `ortho`, `compat_…`; mostly empty.
-    pub variant: String,
+    /// What the values are.
+    pub name: SuiteName,
     /// Every value.
     pub cells: Vec<Cell>,
 }
@@ -129,15 +121,14 @@ impl ResultFile {
     /// # Errors
     /// Those of [`SuiteCsv::read`], and [`ResultsError::Direction`] for a row whose name is not a direction's.
     pub fn read(model: &str, path: &Path) -> Result<Option<Self>, ResultsError> {
-        let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-        let Some((metric, site, scaffold, variant)) = parts(name) else { return Ok(None) };
+        let Some(name) = path.file_name().and_then(|name| name.to_str()?.parse().ok()) else { return Ok(None) };
         let mut cells = Vec::new();
         for ((direction, set, position), &percent) in SuiteCsv::read(path)?.cells() {
             let direction =
                 direction.parse().map_err(|source| ResultsError::Direction { path: path.into(), source })?;
             cells.push(Cell { direction, patched: Place { set: set.clone(), position: position.clone() }, percent });
         }
-        Ok(Some(Self { model: model.into(), path: path.into(), metric, site, scaffold, variant, cells }))
+        Ok(Some(Self { model: model.into(), path: path.into(), name, cells }))
     }
 
     /// The layer with the largest value of every (method, dataset of the fit, evaluation column).
@@ -191,27 +182,11 @@ impl ResultFile {
         lines
     }
 
-    /// `resid`, and the variant when there is one, as part of a file's name.
+    /// The site, and the variant when there is one, as part of a file's name.
     fn kind(&self) -> String {
-        if self.variant.is_empty() { self.site.clone() } else { format!("{}_{}", self.site, self.variant) }
+        let SuiteName { site, variant, .. } = &self.name;
+        if variant.is_empty() { site.to_string() } else { format!("{site}_{variant}") }
     }
-}
-
-/// Metric, site, scaffold and the rest of the name of a result file.
-fn parts(name: &str) -> Option<(Metric, String, Scaffold, String)> {
-    let rest = name.strip_prefix("direction_patching_")?;
-    for metric in Metric::ALL {
-        let Some(rest) = rest.strip_prefix(metric.name()).and_then(|rest| rest.strip_prefix('_')) else { continue };
-        for scaffold in Scaffold::ALL {
-            let Some((site, variant)) = rest.split_once(&format!("_{scaffold}")) else { continue };
-            // The outputs of other heads than the paper's have those heads in their name.
-            let known = site == "resid" || site == "attn_result" || site.starts_with("attn_result_");
-            if known && (variant.is_empty() || variant.starts_with('_')) {
-                return Some((metric, site.into(), scaffold, variant.trim_start_matches('_').into()));
-            }
-        }
-    }
-    None
 }
 
 /// Ascending numbers as `0..3, 7`.
@@ -246,33 +221,6 @@ fn spread(layers: &BTreeSet<usize>, count: usize) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_of_result_files_come_apart() {
-        let found = |name: &str| {
-            let (metric, site, scaffold, variant) = parts(name)?;
-            Some(format!("{metric} {site} {scaffold} {variant}"))
-        };
-        for (name, expected) in [
-            ("direction_patching_logit_diff_resid_plain", "logit_diff resid plain "),
-            ("direction_patching_logit_diff_noising_resid_plain_ortho", "logit_diff_noising resid plain ortho"),
-            ("direction_patching_logit_flip_attn_result_classification", "logit_flip attn_result classification "),
-            ("direction_patching_logit_diff_attn_result_1.0-2.1_plain", "logit_diff attn_result_1.0-2.1 plain "),
-            (
-                "direction_patching_sign_flip_resid_continuation_all_layers_para",
-                "sign_flip resid continuation all_layers_para",
-            ),
-        ] {
-            assert_eq!(found(name).as_deref(), Some(expected));
-        }
-        for name in [
-            "direction_patching_notes",
-            "direction_patching_banana_resid_plain",
-            "direction_patching_logit_diff_resid_plainly",
-        ] {
-            assert_eq!(found(name), None, "{name}");
-        }
-    }
 
     #[test]
     fn layers_are_listed_and_spread() {

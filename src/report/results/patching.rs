@@ -21,7 +21,7 @@ fn measure(metric: Metric) -> &'static str {
 
 /// What an evaluation column is called: the scaffold belongs to the Treebank's names.
 fn column(file: &ResultFile, place: &Place) -> String {
-    let scaffold = file.scaffold.name();
+    let scaffold = file.name.scaffold.name();
     if scaffold == "plain" { place.to_string() } else { format!("{place} {scaffold}") }
 }
 
@@ -35,8 +35,8 @@ fn stem(parts: &[&str]) -> String {
 pub fn layers(files: &[ResultFile]) -> Vec<Named> {
     let mut groups: BTreeMap<(String, Metric, &str), Vec<&ResultFile>> = BTreeMap::new();
     for file in files {
-        let kind = stem(&[&file.site, file.scaffold.name(), &file.variant]);
-        groups.entry((kind, file.metric, family(&file.model))).or_default().push(file);
+        let kind = stem(&[&file.name.site.to_string(), file.name.scaffold.name(), &file.name.variant]);
+        groups.entry((kind, file.name.metric, family(&file.model))).or_default().push(file);
     }
     let mut figures = Vec::new();
     for ((kind, metric, family), files) in groups {
@@ -79,7 +79,7 @@ fn layer_facets(file: &ResultFile, fit: Option<&Place>) -> Vec<Facet> {
         Facet {
             title: format!("{}: {}", file.model, column(file, place)),
             x: Axis::whole("layer"),
-            y: Axis::new(measure(file.metric)),
+            y: Axis::new(measure(file.name.metric)),
             plot: Plot::Lines(series.collect()),
         }
     };
@@ -124,7 +124,7 @@ impl Cells {
 pub fn cross_dataset(files: &[ResultFile]) -> Vec<Named> {
     let mut groups: BTreeMap<(String, Metric), Vec<&ResultFile>> = BTreeMap::new();
     for file in files {
-        groups.entry((file.kind(), file.metric)).or_default().push(file);
+        groups.entry((file.kind(), file.name.metric)).or_default().push(file);
     }
     let mut figures = Vec::new();
     for ((kind, metric), files) in groups {
@@ -132,10 +132,10 @@ pub fn cross_dataset(files: &[ResultFile]) -> Vec<Named> {
         let mut random: Vec<(String, f64)> = Vec::new();
         for file in &files {
             for best in file.best_layers() {
-                let place = if file.scaffold.name() == "plain" {
+                let place = if file.name.scaffold.name() == "plain" {
                     best.patched.clone()
                 } else {
-                    format!("{} {}", best.patched, file.scaffold)
+                    format!("{} {}", best.patched, file.name.scaffold)
                 };
                 if best.method == Method::RandomDirection {
                     random.push((place, best.percent));
@@ -176,7 +176,7 @@ pub fn simple(files: &[ResultFile]) -> Vec<Named> {
     let mut kinds: BTreeMap<String, BTreeMap<&str, Cells>> = BTreeMap::new();
     let usual = |set: &str| matches!(set, "simple_test" | "treebank_test");
     let any_usual = files.iter().flat_map(|file| &file.cells).any(|cell| usual(&cell.patched.set));
-    for file in files.iter().filter(|file| matches!(file.metric, Metric::LogitDiff | Metric::LogitFlip)) {
+    for file in files.iter().filter(|file| matches!(file.name.metric, Metric::LogitDiff | Metric::LogitFlip)) {
         for best in file.best_layers() {
             let set = best.patched.split(' ').next().unwrap_or_default();
             if any_usual && !usual(set) {
@@ -184,8 +184,9 @@ pub fn simple(files: &[ResultFile]) -> Vec<Named> {
             }
             let fit =
                 if best.method == Method::RandomDirection { String::new() } else { format!(" {}", best.fitted_on) };
-            let scaffold = if file.scaffold.name() == "plain" { String::new() } else { format!(" {}", file.scaffold) };
-            let column = format!("{}{scaffold}, {}", best.patched, file.metric);
+            let scaffold =
+                if file.name.scaffold.name() == "plain" { String::new() } else { format!(" {}", file.name.scaffold) };
+            let column = format!("{}{scaffold}, {}", best.patched, file.name.metric);
             let cells = kinds.entry(file.kind()).or_default().entry(&file.model).or_default();
             cells.insert(format!("{}{fit}", best.method), column, best.percent);
         }

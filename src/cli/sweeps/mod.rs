@@ -1,0 +1,4 @@
+//! Commands that look after sweeps.
+
+pub mod merge;
+pub mod status;

@@ -1,0 +1,34 @@
+//! `demo`: the whole journey on the small model that is part of the program.
+
+use crate::cli::args::{Asked, CompatArgs, ModelArgs, RunArgs};
+use crate::cli::runner::{self, Terminal};
+use crate::session::{Rewrite, Session};
+use crate::studies::{Demo, Study};
+use anyhow::Result;
+
+/// Arguments of `demo`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Example:\n  actpatch demo --data-dir /tmp/actpatch")]
+pub struct Args {
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// The model that is part of the program.
+const MODEL: &str = "demo";
+
+/// Fits every method at every layer, patches two datasets, prints the best layer of every method.
+pub fn run(args: Args) -> Result<()> {
+    let models = ModelArgs {
+        models: vec![MODEL.into()],
+        revision: None,
+        tokenizer: None,
+        weight_processing: Rewrite::TRANSFORMER_LENS.into(),
+    };
+    let asked = Asked { models, compat: CompatArgs::default(), run: args.run };
+    let session = Session::open(MODEL, asked.options()?)?;
+    if asked.run.dry_run {
+        return runner::show_plan(&Demo {}.plan(&session)?);
+    }
+    runner::show(&Demo {}.run(&session, &mut Terminal::new()?)?, asked.run.json)
+}

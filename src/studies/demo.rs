@@ -1,0 +1,90 @@
+//! The whole journey on one model: fits, the suite, the best layer of every method.
+
+use super::{FitDirections, PatchingSuite, Plan, Study};
+use crate::engine::Metric;
+use crate::report::RunRecord;
+use crate::report::results::{Best, ResultFile, best_layers_table};
+use crate::session::{Observer, Session};
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Instant;
+
+/// Fits every method at every layer, patches two datasets along the directions, and finds the best layer of every method.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Demo {}
+
+/// The dataset of the same sentence that the directions are tested on.
+const SAME_SENTENCE: &str = "simple_test";
+
+/// The out-of-distribution dataset: other words in another sentence about another subject.
+const OUT_OF_DISTRIBUTION: &str = "simple_product";
+
+/// The best layers of a demonstration.
+#[derive(Debug, Clone, Serialize)]
+pub struct DemoResults {
+    /// By metric.
+    pub best_layers: BTreeMap<Metric, Vec<Best>>,
+    /// The manifests of the fits and of the suite, where there was something to do.
+    pub manifests: Vec<RunRecord>,
+    /// The folder of directions, records and tables.
+    #[serde(skip)]
+    pub folder: String,
+    /// How long it took.
+    #[serde(skip)]
+    pub seconds: f64,
+}
+
+impl fmt::Display for DemoResults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (metric, bests) in &self.best_layers {
+            writeln!(f, "{metric}: percent at the best layer (layer)\n{}", best_layers_table(bests))?;
+        }
+        writeln!(f, "{:.1} s; directions, records and CSV files are in {}", self.seconds, self.folder)
+    }
+}
+
+impl Demo {
+    fn fits() -> FitDirections {
+        FitDirections { test_sets: vec![SAME_SENTENCE.into()], ..FitDirections::default() }
+    }
+
+    fn suite() -> PatchingSuite {
+        PatchingSuite {
+            eval_sets: vec![SAME_SENTENCE.into(), OUT_OF_DISTRIBUTION.into()],
+            metrics: vec![Metric::LogitDiff, Metric::LogitFlip],
+            ..PatchingSuite::default()
+        }
+    }
+}
+
+impl Study for Demo {
+    const NAME: &'static str = "demo";
+    type Outcome = DemoResults;
+
+    /// What the fits will compute: the suite needs their directions.
+    fn plan(&self, session: &Session) -> Result<Plan> {
+        Self::fits().plan(session)
+    }
+
+    fn run(&self, session: &Session, observer: &mut dyn Observer) -> Result<DemoResults> {
+        let started = Instant::now();
+        let suite = Self::suite();
+        let fitted = Self::fits().run(session, observer)?.manifest;
+        let patched = suite.run(session, observer)?.manifest;
+        let folder = session.folder();
+        let best_layers = |&metric: &Metric| {
+            let path = folder.join(suite.table(session, metric).to_string());
+            let file = ResultFile::read(&session.model().name, &path)?.with_context(|| path.display().to_string())?;
+            Ok((metric, file.best_layers()))
+        };
+        Ok(DemoResults {
+            best_layers: suite.metrics.iter().map(best_layers).collect::<Result<_>>()?,
+            manifests: fitted.into_iter().chain(patched).collect(),
+            folder: folder.display().to_string(),
+            seconds: started.elapsed().as_secs_f64(),
+        })
+    }
+}

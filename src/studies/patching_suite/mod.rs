@@ -1,0 +1,306 @@
+//! Directional activation patching: every direction on every dataset, at every position, under every metric.
+
+mod plan;
+mod target;
+
+pub use target::{Heads, PatchedLayers};
+
+use super::fields::list;
+use super::suite_tables::write_tables;
+use super::{Notes, Plan, Study, bytes};
+use crate::backend::Backend;
+use crate::choice::choices;
+use crate::datasets::PairedPrompts;
+use crate::datasets::treebank::Scaffold;
+use crate::engine::{self, Baselines, Engine, Flops, Layout, Metric, Scores};
+use crate::experiments::chunks;
+use crate::report::{CellKey, Manifest, RunRecord, SuiteName, SuiteSite, Table};
+use crate::session::{DeviceWork, Note, Observer, Progress, Session, distinct, wrong};
+use crate::sweep::{Recorder, SweepSettings, finite};
+use anyhow::{Context, Result};
+use plan::{Divided, Job, passes};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+use std::fmt;
+use target::Target;
+
+/// Patches along directions: model x direction x dataset x position x metric.
+///
+/// A value is in percent: 0 is the run that is patched, 100 (noising: -100) the run that activations are taken from. Every
+/// value is a cell of the folder's ledger, of which the tables `direction_patching_<metric>_….csv` are made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PatchingSuite {
+    /// Direction files by name, `*` and `?` match anything.
+    #[serde(deserialize_with = "list")]
+    pub directions: Vec<String>,
+    /// Datasets to patch.
+    #[serde(deserialize_with = "list")]
+    pub eval_sets: Vec<String>,
+    /// Text around the Treebank's sentences; all other datasets are plain.
+    pub scaffold: Scaffold,
+    /// Metrics.
+    #[serde(deserialize_with = "list")]
+    pub metrics: Vec<Metric>,
+    /// Positions: placeholders, ALL, or auto for the main placeholder.
+    #[serde(deserialize_with = "list")]
+    pub positions: Vec<String>,
+    /// Patch at the direction's own layer, or in front of every block.
+    pub layers: PatchedLayers,
+    /// Patch the results of these heads, layer.head, at every position instead of the residual stream; `paper` for the
+    /// paper's list (gpt2-small, pythia-2.8b).
+    #[serde(deserialize_with = "heads")]
+    pub heads: Option<Heads>,
+    /// Keep only the part of the direction parallel or orthogonal to the one fitted on the evaluation dataset itself.
+    pub projection: Option<Projection>,
+    /// Shards and failures.
+    #[serde(flatten)]
+    pub sweep: SweepSettings,
+}
+
+impl Default for PatchingSuite {
+    fn default() -> Self {
+        Self {
+            directions: vec!["*".into()],
+            eval_sets: vec!["simple_test".into()],
+            scaffold: Scaffold::Plain,
+            metrics: vec![Metric::LogitDiff],
+            positions: vec!["auto".into()],
+            layers: PatchedLayers::Own,
+            heads: None,
+            projection: None,
+            sweep: SweepSettings::default(),
+        }
+    }
+}
+
+/// Reads heads as one text, or as a list of texts. A number is neither: 9.1 and 9.10 are the same one, and two heads.
+fn heads<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Heads>, D::Error> {
+    let text = match Value::deserialize(deserializer)? {
+        Value::Null => return Ok(None),
+        Value::Array(names) => serde_json::from_value::<Vec<String>>(names.into()).map(|names| names.join(",")),
+        value => serde_json::from_value(value),
+    };
+    text.map_err(D::Error::custom)?.parse().map(Some).map_err(D::Error::custom)
+}
+
+choices! {
+    /// Which part of a direction is patched.
+    pub enum Projection {
+        /// Parallel to the evaluation dataset's own direction.
+        Parallel = "para",
+        /// Orthogonal to it.
+        Orthogonal = "ortho",
+    }
+}
+
+/// What a suite came to on one model.
+#[derive(Debug, Clone, Serialize)]
+pub struct Suite {
+    /// The model's name.
+    pub model: String,
+    /// Every cell that was asked for (of a shard: its own), those that were there already among them.
+    pub cells: Vec<SuiteCell>,
+    /// The manifest; none when nothing was to be done.
+    pub manifest: Option<RunRecord>,
+}
+
+/// A value of the suite.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SuiteCell {
+    /// The direction's name, with a two-digit layer.
+    pub direction: String,
+    /// Dataset.
+    pub prompt: String,
+    /// Position.
+    pub position: String,
+    /// What is measured.
+    pub metric: Metric,
+    /// The value in percent; none where the metric is undefined.
+    pub percent: Option<f64>,
+}
+
+impl From<((Metric, CellKey), Option<f64>)> for SuiteCell {
+    fn from(((metric, (direction, prompt, position)), percent): ((Metric, CellKey), Option<f64>)) -> Self {
+        Self { direction, prompt, position, metric, percent }
+    }
+}
+
+impl fmt::Display for Suite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = Table::new(["direction", "prompt", "position", "metric", "percent"]);
+        for SuiteCell { direction, prompt, position, metric, percent } in &self.cells {
+            let percent = percent.map_or("undefined".into(), |percent| format!("{percent:.2}"));
+            table.push([direction.clone(), prompt.clone(), position.clone(), metric.to_string(), percent]);
+        }
+        write!(f, "{}\n{table}", self.model)
+    }
+}
+
+impl PatchingSuite {
+    /// The name of the table that holds a metric's values.
+    pub fn table(&self, session: &Session, metric: Metric) -> SuiteName {
+        let site = self.heads.as_ref().map_or(SuiteSite::Residual, Heads::site);
+        let layers = if self.layers == PatchedLayers::All { "all_layers" } else { "" };
+        let compat = session.options().compat_ending();
+        let parts = [layers, self.projection.map_or("", Projection::name), compat.trim_start_matches('_')];
+        let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        SuiteName { metric, site, scaffold: self.scaffold, variant: parts.join("_") }
+    }
+}
+
+impl Study for PatchingSuite {
+    const NAME: &'static str = "direction-patching-suite";
+    type Outcome = Suite;
+
+    fn validate(&self) -> Result<()> {
+        if let (Some(heads), PatchedLayers::All) = (&self.heads, self.layers) {
+            wrong!("heads", "{heads}, and layers all: expected one of them");
+        }
+        Ok(())
+    }
+
+    fn plan(&self, session: &Session) -> Result<Plan> {
+        self.validate()?;
+        let config = session.config();
+        let mut notes = Notes::default();
+        let mut table = Table::new(["direction", "prompt", "position", "metrics", "arithmetic"]);
+        let (mut total, mut activations) = (Flops::default(), 0);
+        let Divided { target, work, .. } = Divided::new(self, session, &mut notes)?;
+        for (prompts, jobs) in &work {
+            let whole = Layout::new(prompts.sequences.iter().map(|s| (0, s.len())));
+            total = total + Flops::forward(config, &whole, 0, 10);
+            activations = activations.max(session.planned_values(&whole));
+            for job in jobs {
+                let (_, cells) = passes(std::slice::from_ref(job), &target);
+                let flops = engine::Plan::new(config, prompts, &cells, session.batch_tokens())?.flops();
+                total = total + flops;
+                let (direction, set, position) = job.key.clone();
+                let metrics: Vec<_> = job.metrics.iter().map(|(metric, _)| metric.to_string()).collect();
+                table.push([direction, set, position, metrics.join(" "), flops.to_string()]);
+            }
+        }
+        activations += session.batch_tokens() * config.passing_values();
+        let memory = session.planned_memory(activations);
+        let text = format!("{}\n{table}total {total}, about {} of memory\n", session.model().name, bytes(memory));
+        Ok(Plan::of(text).costing(total, Some(memory)).with(notes))
+    }
+
+    fn run(&self, session: &Session, observer: &mut dyn Observer) -> Result<Suite> {
+        self.validate()?;
+        let Divided { configuration, target, wanted, own, work, left } = Divided::new(self, session, observer)?;
+        let folder = session.claim()?;
+        let mut recorder = Recorder::start(&folder, &self.sweep, &configuration, wanted, left)?;
+        let (mut result, mut record) = (Ok(()), None);
+        if left > 0 {
+            let mut manifest = session.manifest(Self::NAME, self)?;
+            let patching = Patching { suite: self, session, target, recorder: &mut recorder, manifest: &mut manifest };
+            result = session.compute(observer, PatchModel { patching, work });
+            if result.is_ok() {
+                record = Some(manifest.finish()?);
+            }
+        }
+        // Also when the sweep was stopped: what is done can be looked at. A shard has no tables: they are made when it is
+        // merged.
+        if self.sweep.shard.is_none() {
+            recorder.with_state(|state| write_tables(&folder, state, |_| false))?;
+        }
+        result?;
+        let cells = recorder.results(&folder, &self.sweep, own)?.into_iter().map(SuiteCell::from).collect();
+        Ok(Suite { model: session.model().name.clone(), cells, manifest: record })
+    }
+}
+
+/// The cells of one model that have to be computed: datasets with the jobs on each.
+struct PatchModel<'a> {
+    patching: Patching<'a>,
+    work: Vec<(PairedPrompts, Vec<Job>)>,
+}
+
+impl DeviceWork for PatchModel<'_> {
+    type Output = ();
+
+    fn run<B: Backend>(self, engine: &Engine<B>, observer: &mut dyn Observer) -> Result<()> {
+        let Self { mut patching, work } = self;
+        patching.manifest.computed_on(engine);
+        patching.recorder.begin();
+        for (prompts, jobs) in work.iter().filter(|(_, jobs)| !jobs.is_empty()) {
+            patching.patch(engine, prompts, jobs, observer).with_context(|| prompts.name.clone())?;
+        }
+        Ok(())
+    }
+}
+
+/// What the datasets of one model share.
+struct Patching<'a> {
+    suite: &'a PatchingSuite,
+    session: &'a Session,
+    target: Target,
+    recorder: &'a mut Recorder,
+    manifest: &'a mut Manifest,
+}
+
+impl Patching<'_> {
+    /// Patches a dataset and records every value.
+    fn patch<B: Backend>(
+        &mut self,
+        engine: &Engine<B>,
+        prompts: &PairedPrompts,
+        jobs: &[Job],
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        self.manifest.saw(prompts)?;
+        let (passes, cells) = passes(jobs, &self.target);
+        let (metrics, recorder) = (&self.suite.metrics, &mut *self.recorder);
+        let mut progress = Progress::of_shares(observer, format!("patching {}", prompts.name));
+        let told = |step: chunks::Progress<'_>| -> Result<()> {
+            let mut batch = Vec::new();
+            for (finished, scores) in &step.finished {
+                let (job, mode) = passes[*finished];
+                let of_mode = job.metrics.iter().filter(|(metric, _)| metric.mode() == mode);
+                batch.extend(of_mode.map(|(metric, id)| (*id, percent(step.baselines, *metric, scores))));
+            }
+            recorder.record(batch)?;
+            recorder.go_on_unless(progress.cancelled())?;
+            progress.counted_share(step.share);
+            Ok(())
+        };
+        let baselines = chunks::patch_dataset(engine, prompts, &cells, metrics, engine.memory_budget(), told)?;
+        note_baselines(&prompts.name, &baselines, metrics, &mut progress);
+        self.note_written(jobs);
+        Ok(())
+    }
+
+    /// Notes in the manifest which cells of which tables are new.
+    fn note_written(&mut self, jobs: &[Job]) {
+        let folder = self.suite.sweep.folder(&self.session.folder());
+        for job in jobs {
+            let (direction, set, position) = &job.key;
+            for &(metric, _) in &job.metrics {
+                let file = folder.join(self.suite.table(self.session, metric).to_string());
+                self.manifest.wrote(&file, [format!("{direction} {set} {position}")]);
+            }
+        }
+    }
+}
+
+/// Logs the baselines of a dataset, and warns of metrics that are undefined on it.
+fn note_baselines(set: &str, baselines: &Baselines, metrics: &[Metric], progress: &mut Progress<'_>) {
+    let (logit_differences, accuracy) = (baselines.logit_differences(), baselines.clean.accuracy());
+    tracing::info!(dataset = set, ?logit_differences, accuracy);
+    for metric in distinct(metrics).into_iter().filter(|metric| !baselines.defined(*metric)) {
+        progress.note(&Note::Warning(format!(
+            "{set}: {metric} is undefined, its cells stay empty: clean and corrupted runs do not differ in it, or all \
+             prompts are of one class"
+        )));
+    }
+}
+
+/// A metric in percent; null when it is undefined on this dataset.
+fn percent(baselines: &Baselines, metric: Metric, scores: &Scores) -> Result<Value, String> {
+    if !baselines.defined(metric) {
+        return Ok(Value::Null);
+    }
+    finite(100.0 * baselines.evaluate(metric, scores))
+}

@@ -1,0 +1,254 @@
+//! What a suite has to compute on one model: its cells with their ids, less those that the ledgers know.
+
+use super::target::Target;
+use super::{PatchingSuite, Projection};
+use crate::datasets::PairedPrompts;
+use crate::directions::{Direction, DirectionName, Method, projected};
+use crate::engine::{self, Metric, Mode, PatchPositions};
+use crate::files::sha256_of_file;
+use crate::report::CellKey;
+use crate::session::{Fault, Mend, Observer, Session, distinct, fingerprint, hash_of_matrix, note_kept, wrong};
+use crate::studies::Study;
+use crate::sweep::{Cell, CellId, Configuration, Inputs, Known, Ledger, Place, deal};
+use crate::types::Matrix;
+use anyhow::{Context, Result};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// One direction on one dataset at one position: a pass that the cells of several metrics share.
+pub(super) struct Job {
+    /// Where its values stand.
+    pub key: CellKey,
+    /// Where the direction is at home.
+    layer: usize,
+    positions: PatchPositions,
+    subspace: Arc<Subspace>,
+    id: CellId,
+    pub metrics: Vec<(Metric, CellId)>,
+}
+
+/// What a job patches.
+struct Subspace {
+    /// Unit columns, `(d_model, k)`.
+    columns: Arc<Matrix>,
+    /// The hash of the columns.
+    hash: String,
+    /// The files they were read from.
+    inputs: Arc<Inputs>,
+}
+
+/// A file in the model's folder, and its hash.
+type Input = (Arc<str>, Arc<str>);
+
+/// A direction's name with a two-digit layer, as tables of the suite list it.
+fn row_name(name: &DirectionName) -> String {
+    let text = name.to_string();
+    let stem = text.rsplit_once("layer").map_or(text.as_str(), |(stem, _)| stem);
+    format!("{stem}layer{:02}", name.layer())
+}
+
+impl Job {
+    /// Does a metric need a run patched this way?
+    fn wants(&self, mode: Mode) -> bool {
+        self.metrics.iter().any(|(metric, _)| metric.mode() == mode)
+    }
+
+    /// The job's cells as the ledger knows them.
+    fn cells(&self, suite: &PatchingSuite, session: &Session, shard: Option<usize>) -> Vec<Cell> {
+        let (direction, set, position) = &self.key;
+        let at: Vec<Arc<str>> = [direction, set, position].map(|head| head.as_str().into()).into();
+        let cell = |&(metric, id): &(Metric, CellId)| {
+            let place = Place { file: suite.table(session, metric).to_string().into(), at: at.clone() };
+            Cell { id, place, inputs: self.subspace.inputs.clone(), shard }
+        };
+        self.metrics.iter().map(cell).collect()
+    }
+}
+
+/// A job in one patching direction, whose metrics share the pass.
+pub(super) type Pass<'a> = (&'a Job, Mode);
+
+/// The passes that jobs need, each with its cell of the engine: first all that denoise, then all that noise.
+pub(super) fn passes<'a>(jobs: &'a [Job], target: &Target) -> (Vec<Pass<'a>>, Vec<engine::Cell>) {
+    let of_mode = |mode| jobs.iter().filter(move |job| job.wants(mode)).map(move |job| (job, mode));
+    let passes: Vec<Pass> = of_mode(Mode::Denoising).chain(of_mode(Mode::Noising)).collect();
+    let cell = |&(job, mode): &Pass| target.cell(job.layer, job.subspace.columns.clone(), job.positions, mode);
+    let cells = passes.iter().map(cell).collect();
+    (passes, cells)
+}
+
+/// A suite's cells on one model, and the work that is left of them.
+pub(super) struct Divided {
+    pub configuration: Configuration,
+    pub target: Target,
+    /// All cells, with the shard that each belongs to.
+    pub wanted: Vec<Cell>,
+    /// Those of this process's shard.
+    pub own: Vec<((Metric, CellKey), CellId)>,
+    /// The datasets, with the jobs on each that are left and the cells of them that have to be computed.
+    pub work: Vec<(PairedPrompts, Vec<Job>)>,
+    /// The number of those cells.
+    pub left: usize,
+}
+
+impl Divided {
+    /// Finds out what there is to do, without changing anything.
+    ///
+    /// # Errors
+    /// Directions, datasets, positions and heads that are not there; directions of other weights; a ledger of another
+    /// configuration; tables that no ledger knows.
+    pub fn new(suite: &PatchingSuite, session: &Session, observer: &mut dyn Observer) -> Result<Self> {
+        let sets = session.every_prompts(&suite.eval_sets, suite.scaffold)?;
+        let directions = session.selected(&suite.directions)?;
+        session.check_directions(&directions)?;
+        let target = Target::new(suite, session.model())?;
+        let configuration = session.configuration()?;
+        let known = Known::read(&session.folder(), &suite.sweep, &configuration)?;
+        check_tables(suite, session, &known)?;
+        let mut jobs = Jobs { suite, session, configuration: &configuration, subspaces: HashMap::new() };
+        let of_set = |prompts: PairedPrompts| {
+            let jobs = jobs.of_set(&prompts, &target, &directions)?;
+            Ok((prompts, jobs))
+        };
+        let sets = sets.into_iter().map(of_set).collect::<Result<Vec<_>>>()?;
+        let mut divided =
+            Self { configuration, target, wanted: Vec::new(), own: Vec::new(), work: Vec::new(), left: 0 };
+        divided.deal(suite, session, sets, &known);
+        note_kept(observer, divided.own.len() - divided.left, "cells", session.folder());
+        Ok(divided)
+    }
+
+    /// Deals the jobs to the shards, and leaves out what is known of this process's own.
+    fn deal(&mut self, suite: &PatchingSuite, session: &Session, sets: Vec<(PairedPrompts, Vec<Job>)>, known: &Known) {
+        let own = suite.sweep.shard.map(|shard| shard.index());
+        let units: Vec<CellId> = sets.iter().flat_map(|(_, jobs)| jobs.iter().map(|job| job.id)).collect();
+        let mut shards = suite.sweep.shard.map(|shard| deal(&units, shard.count()).into_iter());
+        let lacks = |id: &CellId| session.options().overwrite || known.lacks(id, suite.sweep.retry_failed);
+        for (prompts, jobs) in sets {
+            let mut left = Vec::new();
+            for mut job in jobs {
+                let shard = shards.as_mut().and_then(Iterator::next);
+                self.wanted.extend(job.cells(suite, session, shard));
+                if shard != own {
+                    continue;
+                }
+                self.own.extend(job.metrics.iter().map(|&(metric, id)| ((metric, job.key.clone()), id)));
+                job.metrics.retain(|(_, id)| lacks(id));
+                self.left += job.metrics.len();
+                if !job.metrics.is_empty() {
+                    left.push(job);
+                }
+            }
+            self.work.push((prompts, left));
+        }
+    }
+}
+
+/// Refuses to replace tables that no ledger knows: those of versions before there were ledgers.
+fn check_tables(suite: &PatchingSuite, session: &Session, known: &Known) -> Result<()> {
+    let (folder, files) = (session.folder(), known.files());
+    for &metric in &suite.metrics {
+        let file = suite.table(session, metric).to_string();
+        let path = folder.join(&file);
+        if !files.contains(file.as_str()) && path.exists() && !session.options().overwrite {
+            let (path, ledger) = (path.display(), Ledger::FILE);
+            let fault = Fault::new(format!("{path}: {ledger} knows nothing of its values (an older version made it?)"));
+            return Err(fault
+                .mended_by(Mend::Set("overwrite", String::new()))
+                .mended_by(Mend::Another("data_dir"))
+                .into());
+        }
+    }
+    Ok(())
+}
+
+/// Makes jobs. A direction is read once, whatever the number of its jobs.
+struct Jobs<'a> {
+    suite: &'a PatchingSuite,
+    session: &'a Session,
+    configuration: &'a Configuration,
+    subspaces: HashMap<(DirectionName, Option<DirectionName>), Arc<Subspace>>,
+}
+
+impl Jobs<'_> {
+    /// All jobs on one dataset.
+    fn of_set(&mut self, prompts: &PairedPrompts, target: &Target, directions: &[DirectionName]) -> Result<Vec<Job>> {
+        let dataset = fingerprint(prompts)?;
+        let metrics = distinct(&self.suite.metrics);
+        let id = |own: &Configuration| CellId::of(PatchingSuite::NAME, self.configuration, own);
+        let mut jobs = Vec::new();
+        for (position, positions) in target.positions(prompts, &self.suite.positions)? {
+            for direction in directions {
+                let subspace = self.subspace(direction, &prompts.name, &position)?;
+                let mut own = target.in_ids(direction, positions);
+                own.insert("dataset".into(), dataset.clone());
+                own.insert("subspace".into(), subspace.hash.clone());
+                let of_job = id(&own);
+                let of_metric = |metric: &Metric| {
+                    own.insert("metric".into(), metric.to_string());
+                    (*metric, id(&own))
+                };
+                let metrics = metrics.iter().map(of_metric).collect();
+                let key = (row_name(direction), prompts.name.clone(), position.clone());
+                jobs.push(Job { key, layer: direction.layer(), positions, subspace, id: of_job, metrics });
+            }
+        }
+        Ok(jobs)
+    }
+
+    /// What a direction patches on a dataset: itself, or what the suite keeps of it.
+    fn subspace(&mut self, name: &DirectionName, set: &str, position: &str) -> Result<Arc<Subspace>> {
+        let own = match self.suite.projection {
+            None => None,
+            Some(_) => Some(counterpart(&self.session.folder(), name, set, position)?),
+        };
+        let key = (name.clone(), own);
+        if let Some(known) = self.subspaces.get(&key) {
+            return Ok(known.clone());
+        }
+        let (direction, file) = self.read(name)?;
+        let mut inputs = Inputs::from([file]);
+        let columns = match (&key.1, self.suite.projection) {
+            (Some(own), Some(projection)) => {
+                let (own, file) = self.read(own)?;
+                inputs.extend([file]);
+                projected(&direction.columns, &own.columns, projection == Projection::Parallel)
+            }
+            _ => direction.unit_columns(),
+        };
+        let hash = hash_of_matrix(&columns);
+        let subspace = Arc::new(Subspace { columns: Arc::new(columns), hash, inputs: Arc::new(inputs) });
+        self.subspaces.insert(key, subspace.clone());
+        Ok(subspace)
+    }
+
+    /// A direction, and its file with the hash of its bytes.
+    fn read(&self, name: &DirectionName) -> Result<(Direction, Input)> {
+        let folder = self.session.folder();
+        let direction = Direction::read(&folder, name, self.session.config().d_model)?;
+        let path = Direction::paths(&folder, name).0;
+        let hash = sha256_of_file(&path).with_context(|| path.display().to_string())?;
+        Ok((direction, (format!("{name}.npy").into(), hash.into())))
+    }
+}
+
+/// The direction fitted on the evaluation dataset itself.
+fn counterpart(folder: &Path, name: &DirectionName, set: &str, position: &str) -> Result<DirectionName> {
+    if matches!(name.method(), Method::RandomDirection | Method::Ccs) {
+        wrong!("projection", "{name} has no counterpart fitted on {set}: expected directions without it");
+    }
+    let own = DirectionName::fitted(name.method(), set, position, name.layer())?;
+    let path: PathBuf = Direction::paths(folder, &own).0;
+    if !path.exists() {
+        let fit = [
+            ("methods", name.method().to_string()),
+            ("train_sets", set.to_owned()),
+            ("positions", position.to_owned()),
+            ("layers", name.layer().to_string()),
+        ];
+        let fault = Fault::of("projection", format!("{} is missing", path.display()));
+        return Err(fault.mended_by(Mend::Study("fit-directions", fit.into())).into());
+    }
+    Ok(own)
+}

@@ -1,0 +1,266 @@
+//! Our numbers beside those that others have published or computed.
+
+mod directions;
+mod experiment;
+mod maps;
+mod runs;
+
+use super::fields::list;
+use super::{Plan, Study};
+use crate::model::Model;
+use crate::report::{Golden, GoldenFile, Table};
+use crate::session::{Fault, Fields, Mend, Observer, OfSetting, Session, SessionOptions, Spelling, distinct, wrong};
+use anyhow::Result;
+use experiment::{Bench, Numbers, ran};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Value, json};
+use std::fmt;
+use std::path::PathBuf;
+
+/// Runs the experiments behind published numbers anew, and sets ours beside theirs.
+///
+/// Results go to a folder of their own that is gone afterwards; imported directions and datasets of the Treebank are taken
+/// from the model's folder of results.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Verify {
+    /// Further files of golden numbers (docs/verify.md describes the format).
+    #[serde(deserialize_with = "list")]
+    pub golden: Vec<PathBuf>,
+    /// Only these kinds of experiments; all without any.
+    #[serde(deserialize_with = "list")]
+    pub experiments: Vec<String>,
+}
+
+impl Verify {
+    /// Begins to verify a model by name; one that cannot be loaded is told of by every experiment that needs it.
+    ///
+    /// # Errors
+    /// A file of golden numbers that is wrong, a model without any, experiments that there are none of.
+    pub fn begin(&self, model: &str, options: SessionOptions) -> Result<Verification> {
+        options.validate()?;
+        let name = Model::results_name(model, options.revision.as_deref()).of_setting("models")?;
+        let entries = self.entries(&name)?;
+        let folder = options.data_dir.join(&name);
+        let session = Session::open(model, options).map_err(|error| match error.downcast::<Fault>() {
+            Ok(fault) => fault,
+            Err(error) => Fault::new(format!("{error:#}")),
+        });
+        let bench = Bench::new(model.to_owned(), folder, session)?;
+        Ok(Verification { model: name, entries: entries.into_iter(), bench })
+    }
+
+    /// The experiments on a model by name, without loading it.
+    ///
+    /// # Errors
+    /// Those of [`Verify::begin`].
+    pub fn plan_of(&self, model: &str, revision: Option<&str>) -> Result<Plan> {
+        self.plan_for(&Model::results_name(model, revision).of_setting("models")?)
+    }
+
+    fn plan_for(&self, model: &str) -> Result<Plan> {
+        let mut table = Table::new([model, "experiment", "numbers"]);
+        for golden in self.entries(model)? {
+            table.push([golden.name, golden.experiment, golden.values.len().to_string()]);
+        }
+        Ok(Plan::of(format!("{table}\n")))
+    }
+
+    /// The golden numbers of a model that are asked for.
+    fn entries(&self, model: &str) -> Result<Vec<Golden>> {
+        let mut files = GoldenFile::built_in()?;
+        for path in &self.golden {
+            files.push(GoldenFile::read(path)?);
+        }
+        let known: Vec<String> = files.iter().map(|file| file.model.clone()).collect();
+        let of_model = files.into_iter().filter(|file| file.model == model);
+        let mut entries: Vec<Golden> = of_model.flat_map(|file| file.golden).collect();
+        if entries.is_empty() {
+            let found = format!("no golden numbers for {model}, but for {}", known.join(", "));
+            return Err(Fault::of("models", found).mended_by(Mend::Set("golden", "FILE".into())).into());
+        }
+        let kinds: Vec<String> = distinct(&entries.iter().map(|golden| golden.experiment.clone()).collect::<Vec<_>>());
+        if let Some(unknown) = self.experiments.iter().find(|kind| !kinds.contains(kind)) {
+            let kinds = kinds.join(", ");
+            wrong!("experiments", "{model} has no golden numbers of {unknown:?}, it has those of {kinds}");
+        }
+        entries.retain(|golden| self.experiments.is_empty() || self.experiments.contains(&golden.experiment));
+        Ok(entries)
+    }
+}
+
+impl Study for Verify {
+    const NAME: &'static str = "verify";
+    type Outcome = Verified;
+
+    fn plan(&self, session: &Session) -> Result<Plan> {
+        self.plan_for(&session.model().name)
+    }
+
+    fn run(&self, session: &Session, observer: &mut dyn Observer) -> Result<Verified> {
+        let model = session.model().name.clone();
+        let entries = self.entries(&model)?.into_iter();
+        let bench = Bench::new(session.asked().to_owned(), session.folder(), Ok(session.clone()))?;
+        let mut verification = Verification { model, entries, bench };
+        let mut verified = Verified::default();
+        while let Some(entry) = verification.next(observer)? {
+            verified.entries.push(entry);
+        }
+        Ok(verified)
+    }
+}
+
+/// The experiments behind a model's golden numbers, one after the other.
+pub struct Verification {
+    model: String,
+    entries: std::vec::IntoIter<Golden>,
+    bench: Bench,
+}
+
+impl Verification {
+    /// Runs the next experiment; none behind the last one.
+    ///
+    /// # Errors
+    /// Golden numbers that are wrong, an experiment that fails on the way. What is not there is no error, but the entry's
+    /// [`Ran::Cannot`].
+    pub fn next(&mut self, observer: &mut dyn Observer) -> Result<Option<Entry>> {
+        let Some(golden) = self.entries.next() else { return Ok(None) };
+        let ran = ran(&golden, &self.bench, observer)?;
+        Ok(Some(Entry { model: self.model.clone(), golden, ran }))
+    }
+}
+
+/// Golden numbers with ours beside them.
+#[derive(Debug)]
+pub struct Entry {
+    /// The model's name.
+    pub model: String,
+    /// Theirs.
+    pub golden: Golden,
+    /// Ours.
+    pub ran: Ran,
+}
+
+/// What came of an experiment.
+#[derive(Debug)]
+pub enum Ran {
+    /// One number for every golden one.
+    Numbers(Numbers),
+    /// What it lacks.
+    Cannot(Fault),
+}
+
+impl Entry {
+    fn passes(&self, name: &str, ours: f64) -> bool {
+        // A NaN is no pass.
+        self.golden.values.get(name).is_some_and(|theirs| (ours - theirs).abs() <= self.golden.tolerance)
+    }
+
+    /// Its text, with names of settings and ways out as `spell` has them.
+    pub fn text(&self, spell: &dyn Spelling) -> String {
+        let Golden { name, experiment, source, tolerance, values, .. } = &self.golden;
+        let head = format!("{name}\n  {experiment}; {source}\n");
+        let numbers = match &self.ran {
+            Ran::Cannot(fault) => return format!("{head}  cannot run: {}\n\n", fault.text(spell)),
+            Ran::Numbers(numbers) => numbers,
+        };
+        let mut table = Table::new(["", "theirs", "ours", "difference", "tolerance", "result"]);
+        for (name, ours) in numbers {
+            let theirs = values.get(name).copied().unwrap_or(f64::NAN);
+            let shown = [theirs, *ours, ours - theirs].map(|number| format!("{number:.4}"));
+            let result = if self.passes(name, *ours) { "passed" } else { "FAILED" };
+            let row = [name.clone()].into_iter().chain(shown).chain([tolerance.to_string(), result.to_owned()]);
+            table.push(row);
+        }
+        format!("{head}{table}\n")
+    }
+
+    /// The same as JSON.
+    pub fn as_json(&self, spell: &dyn Spelling) -> Value {
+        let Golden { name, experiment, source, tolerance, values: theirs, .. } = &self.golden;
+        let (values, reason) = match &self.ran {
+            Ran::Cannot(fault) => (Vec::new(), Some(fault.text(spell))),
+            Ran::Numbers(numbers) => {
+                let row = |(name, ours): (&String, &f64)| json!({ "name": name, "theirs": theirs.get(name), "ours": ours, "passed": self.passes(name, *ours) });
+                (numbers.iter().map(row).collect(), None)
+            }
+        };
+        json!({
+            "model": self.model, "name": name, "experiment": experiment, "source": source, "tolerance": tolerance,
+            "values": values, "cannot_run": reason,
+        })
+    }
+}
+
+/// How many numbers were checked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Numbers that are as they should be.
+    pub passed: usize,
+    /// Numbers that are off.
+    pub failed: usize,
+    /// Experiments that could not run.
+    pub not_run: usize,
+}
+
+impl Verdict {
+    /// Counts a further entry.
+    pub fn count(&mut self, entry: &Entry) {
+        match &entry.ran {
+            Ran::Cannot(_) => self.not_run += 1,
+            Ran::Numbers(numbers) => {
+                let passed = numbers.iter().filter(|(name, ours)| entry.passes(name, **ours)).count();
+                self.passed += passed;
+                self.failed += numbers.len() - passed;
+            }
+        }
+    }
+
+    /// Are all numbers as they should be?
+    ///
+    /// # Errors
+    /// Numbers that are off; none that could be checked.
+    pub fn check(self) -> Result<(), Fault> {
+        match (self.passed, self.failed) {
+            (0, 0) => Err(Fault::new("no number could be checked")),
+            (_, 0) => Ok(()),
+            (passed, failed) => Err(Fault::new(format!("{failed} of {} numbers are off", passed + failed))),
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { passed, failed, not_run } = self;
+        writeln!(f, "{passed} numbers passed, {failed} failed; {not_run} experiments could not run")
+    }
+}
+
+/// A model's golden numbers with ours beside them.
+#[derive(Debug, Default)]
+pub struct Verified {
+    /// Entry by entry.
+    pub entries: Vec<Entry>,
+}
+
+impl Verified {
+    /// How many numbers are as they should be.
+    pub fn verdict(&self) -> Verdict {
+        let mut verdict = Verdict::default();
+        self.entries.iter().for_each(|entry| verdict.count(entry));
+        verdict
+    }
+}
+
+impl fmt::Display for Verified {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.entries.iter().try_for_each(|entry| f.write_str(&entry.text(&Fields)))?;
+        self.verdict().fmt(f)
+    }
+}
+
+impl Serialize for Verified {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.entries.iter().map(|entry| entry.as_json(&Fields)))
+    }
+}
