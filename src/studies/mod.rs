@@ -18,21 +18,41 @@
 //! ```
 
 mod ablation;
+mod ablation_maps;
 mod activation_patching_maps;
+mod attention;
+mod attribution_patching;
+mod ccs;
+mod faithfulness;
 mod fields;
 mod fits;
+mod head_cosines;
+mod heads;
+mod logit_attribution;
 pub mod maps;
+mod neuron_cosines;
 mod path_patching;
+mod probing;
 mod suite_tables;
 mod swept;
 pub mod tables;
 mod twins;
 
 pub use ablation::{Ablation, Attention};
+pub use ablation_maps::{AblationMaps, Measure};
 pub use activation_patching_maps::ActivationPatchingMaps;
+pub use attention::{AttentionMaps, OverPrompts};
+pub use attribution_patching::AttributionPatching;
+pub use ccs::Ccs;
+pub use faithfulness::Faithfulness;
 pub use fields::from_settings;
 pub use fits::{FitDirections, Fits, Fitted, RandomDirections, RandomWritten};
+pub use head_cosines::HeadCosines;
+pub use heads::{HeadAt, HeadAtPosition, HeadChoice};
+pub use logit_attribution::LogitAttribution;
+pub use neuron_cosines::NeuronCosines;
 pub use path_patching::{PathMethod, PathPatching};
+pub use probing::Probing;
 pub use twins::Twin;
 
 use crate::engine::Flops;

@@ -1,5 +1,6 @@
 //! Commands that patch.
 
 pub mod activation_patching_maps;
+pub mod attribution_patching;
 pub mod path_patching;
 pub mod twins;
