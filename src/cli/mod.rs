@@ -7,6 +7,7 @@ mod data;
 mod errors;
 mod fit;
 mod patch;
+mod read;
 mod runner;
 mod stop;
 mod sweeps;
@@ -61,6 +62,8 @@ enum Command {
     ActivationPatchingMaps(patch::activation_patching_maps::Args),
     /// Patch the paths from senders to receivers.
     PathPatching(patch::path_patching::Args),
+    /// Ablate every head, neuron or place on its own: model x map x replacement x dataset.
+    AblationMaps(ablate::ablation_maps::Args),
     /// Ablate nodes or directions together: zero, mean, resample; logit difference, accuracy, counts.
     Ablation(ablate::ablation::Args),
     /// Run a whole analysis from a file: steps that are commands of this program.
@@ -79,6 +82,22 @@ enum Command {
     Merge(sweeps::merge::Args),
     /// Run the experiments behind published numbers, and print ours beside theirs.
     Verify(whole::verify::Args),
+    /// How much of the clean run a circuit's heads restore, and how much all others do.
+    Faithfulness(ablate::faithfulness::Args),
+    /// What layers, heads and neurons write along the answers: logit lens and direct logit attribution.
+    LogitAttribution(read::logit_attribution::Args),
+    /// Estimate activation-patching maps from gradients, and compare them with exact ones.
+    AttributionPatching(patch::attribution_patching::Args),
+    /// Where heads attend: mean, value-weighted and single patterns, attention beside contribution.
+    Attention(read::attention::Args),
+    /// Fit linear probes at every layer and position.
+    Probing(read::probing::Args),
+    /// Search every layer for a direction of truth without labels (contrast-consistent search).
+    Ccs(read::ccs::Args),
+    /// How alike the changes are that heads write when prompts are corrupted.
+    HeadCosines(read::head_cosines::Args),
+    /// Cosines of what neurons write with directions.
+    NeuronCosines(read::neuron_cosines::Args),
 }
 
 /// Parses the arguments, runs the command, prints an error.
@@ -120,6 +139,7 @@ fn execute(command: Command) -> Result<()> {
         Command::Directions(args) => fit::directions::run(args),
         Command::ActivationPatchingMaps(args) => patch::activation_patching_maps::run(args),
         Command::PathPatching(args) => patch::path_patching::run(args),
+        Command::AblationMaps(args) => ablate::ablation_maps::run(args),
         Command::Ablation(args) => ablate::ablation::run(args),
         Command::Circuit(args) => whole::circuit::run(args),
         Command::SelfCheck(args) => whole::self_check::run(args),
@@ -134,6 +154,14 @@ fn execute(command: Command) -> Result<()> {
         Command::Status(args) => sweeps::status::run(args),
         Command::Merge(args) => sweeps::merge::run(args),
         Command::Verify(args) => whole::verify::run(args),
+        Command::Faithfulness(args) => ablate::faithfulness::run(args),
+        Command::LogitAttribution(args) => read::logit_attribution::run(args),
+        Command::AttributionPatching(args) => patch::attribution_patching::run(args),
+        Command::Attention(args) => read::attention::run(args),
+        Command::Probing(args) => read::probing::run(args),
+        Command::Ccs(args) => read::ccs::run(args),
+        Command::HeadCosines(args) => read::head_cosines::run(args),
+        Command::NeuronCosines(args) => read::neuron_cosines::run(args),
     }
 }
 

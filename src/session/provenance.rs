@@ -189,6 +189,12 @@ impl Session {
         write_json(&self.record_path(output), &record)
     }
 
+    /// The data files of the result `output` in the folder of results, as its record names them; none without a record.
+    pub(crate) fn recorded_files(&self, output: &str) -> Option<Vec<PathBuf>> {
+        let record: Record = serde_json::from_slice(&std::fs::read(self.record_path(output)).ok()?).ok()?;
+        Some(record.files.keys().map(|name| self.folder().join(name)).collect())
+    }
+
     /// What the rows of a table were made of, by id; a damaged record knows none of them.
     pub(crate) fn row_provenances(&self, table: &str) -> BTreeMap<String, Provenance> {
         let path = self.record_path(table);

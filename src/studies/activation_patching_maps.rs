@@ -1,19 +1,17 @@
 //! Activation-patching maps: every head, neuron, or layer and position patched on its own.
 
 use super::fields::list;
-use super::maps::{self, MapSets, MapStudy, Maps, Named, Readout, check_defined, exact_plan, position_labels};
+use super::maps::{self, MapSets, MapStudy, Maps, Named, Readout, exact_plan, in_order, position_labels};
 use super::swept::{self, Computed, Outline, SweptMaps};
 use super::twins::Twin;
 use super::{Plan, Study};
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
 use crate::engine::{Engine, EngineError, Metric, Mode};
-use crate::experiments::activation_maps::{
-    ActivationMap, MapKind, MapPlace, activation_maps, common_length, map_values,
-};
+use crate::experiments::activation_maps::{MapKind, MapPlace, activation_maps, common_length, map_values};
 use crate::report::ResultMap;
 use crate::report::figure::Figure;
-use crate::session::{Observer, Progress, Provenance, Session, distinct, wrong};
+use crate::session::{Observer, Progress, Provenance, Session, wrong};
 use crate::sweep::SweepSettings;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -103,7 +101,6 @@ impl MapStudy for ActivationPatchingMaps {
     }
 
     fn kinds(&self, session: &Session, prompts: &PairedPrompts) -> Result<Vec<Self::Kind>> {
-        self.validate()?;
         self.twin.planned(session, prompts)?;
         let metrics = |&kind: &MapKind| self.metrics.iter().map(move |&metric| (kind, metric));
         Ok(self.maps.iter().flat_map(metrics).collect())
@@ -177,31 +174,17 @@ impl SweptMaps for ActivationPatchingMaps {
 
 /// The wanted maps of one dataset, in the order of the wanted list, without a ledger: for studies that compare with them.
 pub(crate) fn exact_maps<B: Backend>(
-    sets: &MapSets,
+    study: &ActivationPatchingMaps,
     session: &Session,
     engine: &Engine<B>,
     prompts: &PairedPrompts,
     wanted: &[(MapKind, Metric)],
     observer: &mut dyn Observer,
 ) -> Result<Vec<Named>> {
-    let mut progress = Progress::of_shares(observer, format!("patching {}", prompts.name));
-    let (kinds, metrics): (Vec<_>, Vec<_>) = wanted.iter().copied().unzip();
-    let (kinds, metrics) = (distinct(&kinds), distinct(&metrics));
-    let told = |share| progress.share(share);
-    let (baselines, mut maps) = activation_maps(engine, prompts, &kinds, &metrics, engine.memory_budget(), told)?;
-    drop(progress);
-    check_defined(&baselines, metrics, &prompts.name)?;
-    // What makes them is the study of that name, with its defaults.
-    let study = ActivationPatchingMaps { sets: sets.clone(), ..ActivationPatchingMaps::default() };
-    let mut all = Vec::new();
-    for kind in wanted {
-        let Some(place) = maps.iter().position(|map| (map.kind, map.metric) == *kind) else { continue };
-        let ActivationMap { shape, values, .. } = maps.swap_remove(place);
-        let map = ResultMap::percent(&kind.0.axes(), shape, &values);
-        let figure = study.figure(session, prompts, kind, &map)?;
-        let provenance = maps::provenance_of(&study, session, prompts, kind)?;
-        let stem = study.stem(session, kind, &prompts.name);
-        all.push(Named { figure, provenance: Some(provenance), ..Named::new(stem, map) });
-    }
-    Ok(all)
+    let stem = |kind: &(MapKind, Metric)| study.stem(session, kind, &prompts.name);
+    in_order(prompts, wanted, stem, |kinds, metrics| {
+        let mut progress = Progress::of_shares(observer, format!("patching {}", prompts.name));
+        let told = |share| progress.share(share);
+        activation_maps(engine, prompts, kinds, metrics, engine.memory_budget(), told)
+    })
 }

@@ -92,9 +92,23 @@ pub(crate) fn text<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer:
     entry(Value::deserialize(deserializer)?).map_err(D::Error::custom)
 }
 
+/// Reads a text that may be a number, or a list of such texts, which become one with commas.
+pub(crate) fn joined<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<T, D::Error> {
+    let value = match Value::deserialize(deserializer)? {
+        Value::Array(values) => {
+            let texts: Vec<String> =
+                values.into_iter().map(entry).collect::<Result<_, _>>().map_err(D::Error::custom)?;
+            Value::String(texts.join(","))
+        }
+        value => value,
+    };
+    entry(value).map_err(D::Error::custom)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
     #[serde(default)]
@@ -105,6 +119,8 @@ mod tests {
         prompts: Vec<usize>,
         #[serde(deserialize_with = "text")]
         position: Option<String>,
+        #[serde(deserialize_with = "joined")]
+        heads: String,
         seed: u64,
     }
 
@@ -115,23 +131,29 @@ mod tests {
 
     #[test]
     fn lists_and_texts_are_read_as_people_write_them() {
-        let expected =
-            Spec { layers: vec!["0".into(), "2..3".into()], prompts: vec![1, 2], position: Some("4".into()), seed: 7 };
-        let lists = serde_json::json!({ "layers": [0, "2..3"], "prompts": [1, 2], "position": 4, "seed": 7 });
-        let texts = serde_json::json!({ "layers": "0,2..3", "prompts": "1,2", "position": "4", "seed": 7 });
+        let expected = Spec {
+            layers: vec!["0".into(), "2..3".into()],
+            prompts: vec![1, 2],
+            position: Some("4".into()),
+            heads: "9.2,10.4".into(),
+            seed: 7,
+        };
+        let (lists, texts) = (json!([0, "2..3"]), json!("0,2..3"));
+        let lists = json!({ "layers": lists, "prompts": [1, 2], "position": 4, "heads": [9.2, "10.4"], "seed": 7 });
+        let texts = json!({ "layers": texts, "prompts": "1,2", "position": "4", "heads": "9.2,10.4", "seed": 7 });
         assert_eq!(read(lists).unwrap(), expected);
         assert_eq!(read(texts).unwrap(), expected);
-        assert_eq!(read(serde_json::json!({ "layers": 5 })).unwrap().layers, ["5"]);
-        assert_eq!(read(serde_json::json!({ "layer": 5, "seed": "7" })).unwrap().seed, 7);
-        assert_eq!(read(serde_json::json!({ "position": ["A", 1] })).unwrap().position, Some("A,1".into()));
+        assert_eq!(read(json!({ "layers": 5 })).unwrap().layers, ["5"]);
+        assert_eq!(read(json!({ "layer": 5, "seed": "7" })).unwrap().seed, 7);
+        assert_eq!(read(json!({ "position": ["A", 1] })).unwrap().position, Some("A,1".into()));
     }
 
     #[test]
     fn settings_that_cannot_be_are_named() {
         let message = |json| read(json).unwrap_err().to_string();
-        let unknown = message(serde_json::json!({ "place": 5 }));
-        assert_eq!(unknown, "place: there is no such setting; there are layers, prompts, position, seed");
-        assert!(message(serde_json::json!({ "prompts": ["x"] })).starts_with("prompts: "));
-        assert!(message(serde_json::json!({ "seed": -1 })).starts_with("seed: "));
+        let unknown = message(json!({ "place": 5 }));
+        assert_eq!(unknown, "place: there is no such setting; there are layers, prompts, position, heads, seed");
+        assert!(message(json!({ "prompts": ["x"] })).starts_with("prompts: "));
+        assert!(message(json!({ "seed": -1 })).starts_with("seed: "));
     }
 }

@@ -7,10 +7,11 @@ use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
 use crate::datasets::treebank::Scaffold;
 use crate::directions::{Direction, FitRecord};
-use crate::engine::{Baselines, Engine, Metric, Pairs};
-use crate::experiments::activation_maps::{MapKind, map_cells};
+use crate::engine::{Baselines, Engine, Flops, Layout, Metric, Pairs};
+use crate::experiments::activation_maps::{ActivationMap, MapKind, map_cells};
 use crate::experiments::attribution_patching::Agreement;
 use crate::files::sha256;
+use crate::model::ModelConfig;
 use crate::report::figure::Figure;
 use crate::report::{Manifest, MapHead, ResultMap, RunRecord, Table, write_array};
 use crate::session::{
@@ -21,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Which datasets maps are made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,6 +85,31 @@ impl Readout {
     }
 }
 
+/// Makes a [`MadeMaps`] a study of this name; checks of its fields may follow.
+macro_rules! maps_study {
+    ($study:ty, $name:literal $(, { $($checks:tt)+ })?) => {
+        impl $crate::studies::Study for $study {
+            const NAME: &'static str = $name;
+            type Outcome = $crate::studies::maps::Maps;
+
+            $($($checks)+)?
+
+            fn plan(&self, session: &$crate::session::Session) -> anyhow::Result<$crate::studies::Plan> {
+                $crate::studies::maps::plan(self, session)
+            }
+
+            fn run(
+                &self,
+                session: &$crate::session::Session,
+                observer: &mut dyn $crate::session::Observer,
+            ) -> anyhow::Result<Self::Outcome> {
+                $crate::studies::maps::run(self, session, observer)
+            }
+        }
+    };
+}
+pub(crate) use maps_study;
+
 /// A study whose results are maps of datasets.
 pub(crate) trait MapStudy: Study {
     /// What a map is told from the others by.
@@ -91,11 +117,6 @@ pub(crate) trait MapStudy: Study {
 
     /// Which datasets.
     fn sets(&self) -> &MapSets;
-
-    /// Are maps that exist already made again?
-    fn renews(&self, session: &Session) -> bool {
-        session.options().overwrite
-    }
 
     /// The stored direction that patched runs are measured along, if it is not the answers.
     fn readout(&self) -> Option<&String> {
@@ -115,13 +136,9 @@ pub(crate) trait MapStudy: Study {
     ///
     /// # Errors
     /// A direction that cannot be read.
-    fn depends(
-        &self,
-        session: &Session,
-        prompts: &PairedPrompts,
-        kind: &Self::Kind,
-        provenance: Provenance,
-    ) -> Result<Provenance>;
+    fn depends(&self, _: &Session, _: &PairedPrompts, _: &Self::Kind, provenance: Provenance) -> Result<Provenance> {
+        Ok(provenance)
+    }
 
     /// What a plan says of a dataset.
     ///
@@ -129,7 +146,7 @@ pub(crate) trait MapStudy: Study {
     /// Whatever cannot be made of this model and dataset.
     fn planned(&self, session: &Session, prompts: &PairedPrompts, kinds: &[Self::Kind]) -> Result<String>;
 
-    /// The figure of a map, from its values alone.
+    /// The figure of a map, from its values alone; none where [`MadeMaps::make`] draws it.
     ///
     /// # Errors
     /// A token that cannot be spelled.
@@ -141,15 +158,16 @@ pub(crate) trait MapStudy: Study {
         map: &ResultMap,
     ) -> Result<Option<Figure>>;
 
-    /// Can the figure be drawn from the values alone? If not, a map whose figure is lost is made again.
-    fn redraws(&self, _: &Self::Kind) -> bool {
-        true
+    /// Why a map that is there has to be made again, if so: something that is asked for is not there, or its figure is
+    /// lost and not to be drawn from the values alone.
+    fn lacks(&self, _kind: &Self::Kind, _kept: &Named, _figure_lost: bool) -> Option<&'static str> {
+        None
     }
 }
 
 /// A study whose maps of a dataset are made together.
 pub(crate) trait MadeMaps: MapStudy {
-    /// Makes them.
+    /// Makes the maps of a dataset that are wanted.
     ///
     /// # Errors
     /// Those of the engine.
@@ -157,8 +175,7 @@ pub(crate) trait MadeMaps: MapStudy {
         &self,
         session: &Session,
         engine: &Engine<B>,
-        prompts: &PairedPrompts,
-        kinds: &[Self::Kind],
+        set: &AskedSet<Self::Kind>,
         observer: &mut dyn Observer,
     ) -> Result<Vec<Named>>;
 }
@@ -178,14 +195,12 @@ pub struct Named {
     pub(crate) weights: Option<(Vec<usize>, Vec<f32>)>,
     /// Directions that were found with it, to be stored as others are.
     pub(crate) directions: Vec<(Direction, FitRecord)>,
-    /// What it was made of, where that is not what its study says of its kind.
-    pub(crate) provenance: Option<Provenance>,
 }
 
 impl Named {
     /// A map alone.
     pub(crate) fn new(stem: String, map: ResultMap) -> Self {
-        Self { stem, map, agreement: None, figure: None, weights: None, directions: Vec::new(), provenance: None }
+        Self { stem, map, agreement: None, figure: None, weights: None, directions: Vec::new() }
     }
 }
 
@@ -240,20 +255,41 @@ pub(crate) fn exact_plan<'p>(
     Ok(table)
 }
 
+/// The wanted maps of activations in the order of the list, under their names; `compute` makes all of these kinds under all
+/// of these metrics.
+pub(crate) fn in_order(
+    prompts: &PairedPrompts,
+    wanted: &[(MapKind, Metric)],
+    stem: impl Fn(&(MapKind, Metric)) -> String,
+    compute: impl FnOnce(&[MapKind], &[Metric]) -> Result<(Baselines, Vec<ActivationMap>)>,
+) -> Result<Vec<Named>> {
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (kinds, metrics): (Vec<_>, Vec<_>) = wanted.iter().copied().unzip();
+    let (kinds, metrics) = (distinct(&kinds), distinct(&metrics));
+    let (baselines, maps) = compute(&kinds, &metrics)?;
+    check_defined(&baselines, metrics, &prompts.name)?;
+    let named = |kind: &(MapKind, Metric)| {
+        let ActivationMap { shape, values, .. } = maps.iter().find(|map| (map.kind, map.metric) == *kind)?;
+        Some(Named::new(stem(kind), ResultMap::percent(&kind.0.axes(), shape.clone(), values)))
+    };
+    Ok(wanted.iter().filter_map(named).collect())
+}
+
+/// The arithmetic of one pass over some prompts.
+pub(crate) fn pass<'a>(config: &ModelConfig, sequences: impl IntoIterator<Item = &'a Vec<u32>>) -> Flops {
+    let layout = Layout::new(sequences.into_iter().map(|sequence| (0, sequence.len())));
+    Flops::forward(config, &layout, 0, 1)
+}
+
 /// A map that is asked for.
 pub(crate) struct Asked<K> {
     pub kind: K,
     pub stem: String,
     pub provenance: Provenance,
     /// The map, if it is there already.
-    kept: Option<Named>,
-}
-
-impl<K> Asked<K> {
-    /// Is the map there already?
-    pub fn is_kept(&self) -> bool {
-        self.kept.is_some()
-    }
+    pub kept: Option<Named>,
 }
 
 /// A dataset with the maps that are asked for.
@@ -266,6 +302,14 @@ impl<K: Clone> AskedSet<K> {
     /// The maps that have to be made.
     pub fn wanted(&self) -> Vec<K> {
         self.maps.iter().filter(|map| map.kept.is_none()).map(|map| map.kind.clone()).collect()
+    }
+
+    /// The map of this kind, if it is there already.
+    pub fn kept(&self, kind: &K) -> Option<&Named>
+    where
+        K: PartialEq,
+    {
+        self.maps.iter().find(|map| map.kind == *kind).and_then(|map| map.kept.as_ref())
     }
 
     /// What a map of this name is made of.
@@ -291,6 +335,7 @@ pub(crate) fn asked<S: MapStudy>(
         Some(along) => session.reading_along(session.unit_direction("along", along)?)?,
         None => session.clone(),
     };
+    study.validate()?;
     let sets = study.sets();
     let mut all = Vec::new();
     for prompts in session.every_prompts(&sets.eval_sets, sets.scaffold)? {
@@ -311,16 +356,11 @@ fn asked_map<S: MapStudy>(
     kind: S::Kind,
     observer: &mut dyn Observer,
 ) -> Result<Asked<S::Kind>> {
-    let (folder, stem) = (session.results()?, study.stem(session, &kind, &prompts.name));
+    let stem = study.stem(session, &kind, &prompts.name);
     let provenance = provenance_of(study, session, prompts, &kind)?;
-    let mut kept = None;
-    if !study.renews(session) {
-        match session.standing(&stem, &ResultMap::paths(&folder, &stem), &provenance)? {
-            Standing::Absent => {}
-            Standing::Other(difference) => observer.note(&Note::Renewed { what: stem.clone(), difference }),
-            Standing::Kept(notation) => kept = read_again(study, session, prompts, (&kind, &stem), notation)?,
-        }
-    }
+    let draw = |map: &ResultMap| study.figure(session, prompts, &kind, map);
+    let lacks = |named: &Named, figure_lost| study.lacks(&kind, named, figure_lost);
+    let kept = kept(session, &stem, &provenance, draw, lacks, observer)?;
     Ok(Asked { kind, stem, provenance, kept })
 }
 
@@ -332,32 +372,50 @@ pub(crate) fn provenance_of<S: MapStudy>(
     kind: &S::Kind,
 ) -> Result<Provenance> {
     let mut provenance = session.provenance(S::NAME)?.with("dataset", fingerprint(prompts)?)?;
+    provenance = provenance.with("placeholders", &prompts.positions)?;
     if let Some(direction) = session.model().readout() {
         provenance = provenance.with("along", sha256(bytemuck::cast_slice(direction)))?;
     }
     study.depends(session, prompts, kind, provenance)
 }
 
-/// A map that is there, with its figure drawn again if it is lost; none if the map has to be made again.
-fn read_again<S: MapStudy>(
-    study: &S,
+/// The map of a name if it is there, made of `provenance` and whole, with its figure drawn again if that is lost; `lacks`
+/// is [`MapStudy::lacks`].
+pub(crate) fn kept(
     session: &Session,
-    prompts: &PairedPrompts,
-    (kind, stem): (&S::Kind, &str),
-    notation: Value,
+    stem: &str,
+    provenance: &Provenance,
+    draw: impl FnOnce(&ResultMap) -> Result<Option<Figure>>,
+    lacks: impl FnOnce(&Named, bool) -> Option<&'static str>,
+    observer: &mut dyn Observer,
 ) -> Result<Option<Named>> {
-    let Ok(Notation { head, agreement, figure }) = serde_json::from_value(notation) else { return Ok(None) };
-    let folder = session.folder();
-    let map = ResultMap::read(&folder, stem, head)?;
-    if figure && !Figure::paths(&folder, stem).iter().all(|path| path.is_file()) {
-        if !study.redraws(kind) {
-            return Ok(None);
-        }
-        if let Some(figure) = study.figure(session, prompts, kind, &map)? {
-            figure.write(&folder, stem)?;
-        }
+    let folder = session.results()?;
+    if session.options().overwrite {
+        return Ok(None);
     }
-    Ok(Some(Named { agreement, ..Named::new(stem.to_owned(), map) }))
+    let mut made_again = |difference: String| {
+        observer.note(&Note::Renewed { what: stem.to_owned(), difference });
+        Ok(None)
+    };
+    let files = session.recorded_files(stem).unwrap_or_else(|| ResultMap::paths(&folder, stem).into());
+    let notation = match session.standing(stem, &files, provenance)? {
+        Standing::Absent => return Ok(None),
+        Standing::Other(difference) => return made_again(difference),
+        Standing::Kept(notation) => notation,
+    };
+    let Notation { head, agreement, figure } = match serde_json::from_value(notation) {
+        Ok(notation) => notation,
+        Err(error) => return made_again(format!("what is noted of it cannot be read ({error})")),
+    };
+    let named = Named { agreement, ..Named::new(stem.to_owned(), ResultMap::read(&folder, stem, head)?) };
+    let lost = figure && !Figure::paths(&folder, stem).iter().all(|path| path.is_file());
+    if let Some(lacking) = lacks(&named, lost) {
+        return made_again(lacking.to_owned());
+    }
+    if let (true, Some(figure)) = (lost, draw(&named.map)?) {
+        figure.write(&folder, stem)?;
+    }
+    Ok(Some(named))
 }
 
 /// What maps are asked for will cost.
@@ -390,11 +448,10 @@ impl<S: MadeMaps> DeviceWork for Making<'_, S> {
         manifest.computed_on(engine);
         let mut all = Vec::new();
         for set in sets {
-            let (prompts, kinds) = (&set.prompts, set.wanted());
             let mut made = Vec::new();
-            if !kinds.is_empty() {
-                manifest.saw(prompts)?;
-                made = study.make(session, engine, prompts, &kinds, observer).with_context(|| prompts.name.clone())?;
+            if !set.wanted().is_empty() {
+                manifest.saw(&set.prompts)?;
+                made = study.make(session, engine, set, observer).with_context(|| set.prompts.name.clone())?;
                 write(study, session, set, &mut made, manifest)?;
             }
             all.push(made);
@@ -425,16 +482,15 @@ pub(crate) fn write<S: MapStudy>(
     maps: &mut [Named],
     manifest: &mut Manifest,
 ) -> Result<()> {
-    let folder = session.folder();
     for named in maps.iter_mut().filter(|named| named.figure.is_none()) {
         if let Some(asked) = set.maps.iter().find(|map| map.stem == named.stem) {
             named.figure = study.figure(session, &set.prompts, &asked.kind, &named.map)?;
         }
     }
     for named in maps.iter() {
-        let provenance = named.provenance.as_ref().or(set.provenance_of(&named.stem));
+        let provenance = set.provenance_of(&named.stem);
         let provenance = provenance.with_context(|| format!("{}: made of nothing that is known", named.stem))?;
-        write_map(session, &folder, named, provenance, manifest)?;
+        write_map(session, named, provenance, manifest)?;
     }
     Ok(())
 }
@@ -442,30 +498,30 @@ pub(crate) fn write<S: MapStudy>(
 /// Writes one map with everything that belongs to it, and records what it was made of.
 pub(crate) fn write_map(
     session: &Session,
-    folder: &Path,
     named: &Named,
     provenance: &Provenance,
     manifest: &mut Manifest,
 ) -> Result<()> {
-    let Named { stem, map, figure, weights, directions, agreement, .. } = named;
+    let folder = &session.folder();
+    let Named { stem, map, figure, weights, directions, agreement } = named;
     // Results must never outlive the direction they were measured with.
     forget(folder, &directions.iter().map(|(direction, _)| format!("{}.npy", direction.name)).collect())?;
-    for (direction, record) in directions {
-        manifest.wrote(&direction.write(folder, record)?, []);
-    }
     let mut files: Vec<PathBuf> = ResultMap::paths(folder, stem).into();
+    for (direction, record) in directions {
+        files.push(direction.write(folder, record)?);
+    }
     map.write(folder, stem)?;
     if let Some((shape, values)) = weights {
         let path = folder.join(format!("{stem}_weights.npy"));
         write_array(&path, shape, values)?;
-        manifest.wrote(&path, []);
+        files.push(path);
     }
     if let Some(figure) = figure {
         figure.write(folder, stem)?.iter().for_each(|path| manifest.wrote(path, []));
     }
     let notation = Notation { head: map.head(), agreement: *agreement, figure: figure.is_some() };
     session.record(stem, provenance, &files, serde_json::to_value(notation)?)?;
-    files.drain(..).for_each(|path| manifest.wrote(&path, []));
+    files.iter().for_each(|path| manifest.wrote(path, []));
     Ok(())
 }
 

@@ -18,12 +18,20 @@
 //! ```
 
 mod ablation;
+mod ablation_maps;
 mod activation_patching_maps;
 mod benchmark;
 mod circuit;
 mod demo;
+mod attention;
+mod attribution_patching;
+mod ccs;
+mod faithfulness;
 mod fields;
 mod fits;
+mod head_cosines;
+mod heads;
+mod logit_attribution;
 pub mod maps;
 mod patching_results;
 mod patching_suite;
@@ -31,6 +39,9 @@ mod path_patching;
 mod registry;
 mod self_check;
 mod stored_directions;
+mod neuron_cosines;
+mod path_patching;
+mod probing;
 mod suite_tables;
 mod sweep_merge;
 mod sweep_status;
@@ -41,6 +52,7 @@ mod twins;
 pub mod verify;
 
 pub use ablation::{Ablation, Attention};
+pub use ablation_maps::{AblationMaps, Measure};
 pub use activation_patching_maps::ActivationPatchingMaps;
 pub use benchmark::{Benchmark, Timings};
 pub use circuit::{Circuit, Step, session_options};
@@ -56,6 +68,18 @@ pub use stored_directions::{Cosines, Details, ImportDirections, Imported, Listin
 pub use treebank_data_gen::{Filter, Generated, Joined, TreebankDataGen, TreebankDatasets};
 pub use sweep_merge::{MergedModel, SweepMerge, merge_sweeps};
 pub use sweep_status::{LedgerStatus, SweepStatus, sweep_status};
+pub use attention::{AttentionMaps, OverPrompts};
+pub use attribution_patching::AttributionPatching;
+pub use ccs::Ccs;
+pub use faithfulness::Faithfulness;
+pub use fields::from_settings;
+pub use fits::{FitDirections, Fits, Fitted, RandomDirections, RandomWritten};
+pub use head_cosines::HeadCosines;
+pub use heads::{HeadAt, HeadAtPosition, HeadChoice};
+pub use logit_attribution::LogitAttribution;
+pub use neuron_cosines::NeuronCosines;
+pub use path_patching::{PathMethod, PathPatching};
+pub use probing::Probing;
 pub use twins::Twin;
 pub use verify::Verify;
 

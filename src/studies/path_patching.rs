@@ -176,7 +176,6 @@ impl MapStudy for PathPatching {
     }
 
     fn kinds(&self, session: &Session, prompts: &PairedPrompts) -> Result<Vec<Metric>> {
-        self.validate()?;
         self.paths(prompts)?.check(session.config(), prompts)?;
         Ok(self.metrics.clone())
     }

@@ -193,7 +193,7 @@ fn divided<S: SweptMaps>(
     sets: &[AskedSet<S::Kind>],
 ) -> Result<Vec<Vec<Swept<S::Kind>>>> {
     let of_set = |set: &AskedSet<S::Kind>| {
-        let wanted = set.maps.iter().filter(|map| !map.is_kept());
+        let wanted = set.maps.iter().filter(|map| map.kept.is_none());
         wanted.map(|map| Swept::new(study, session, configuration, &set.prompts, map)).collect::<Result<Vec<_>>>()
     };
     let mut all = sets.iter().map(of_set).collect::<Result<Vec<_>>>()?;

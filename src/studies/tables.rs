@@ -4,6 +4,7 @@ use super::{Notes, Plan, Study};
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
 use crate::engine::Engine;
+use crate::files::sha256;
 use crate::report::figure::{Axis, Bars, Facet, Figure, Plot};
 use crate::report::{Columns, KeyedRow, KeyedTable, Manifest, RowSettings, RunRecord, Table};
 use crate::session::{DeviceWork, Note, Observer, Provenance, Session, fingerprint, note_kept, processing_names};
@@ -37,7 +38,7 @@ impl Subject for PairedPrompts {
     }
 
     fn fingerprint(&self) -> Result<String> {
-        fingerprint(self)
+        Ok(sha256(&serde_json::to_vec(&(fingerprint(self)?, &self.positions))?))
     }
 
     fn note(&self, manifest: &mut Manifest) -> Result<()> {
@@ -252,6 +253,7 @@ impl<S: TableStudy> DeviceWork for Work<'_, S> {
 }
 
 fn tabled<S: TableStudy>(study: &S, session: &Session, observer: &mut dyn Observer) -> Result<Vec<Tabled<S>>> {
+    study.validate()?;
     study.sets(session)?.into_iter().map(|set| Tabled::new(study, session, set, observer)).collect()
 }
 

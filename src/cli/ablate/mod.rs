@@ -1,3 +1,5 @@
 //! Commands that take something away.
 
 pub mod ablation;
+pub mod ablation_maps;
+pub mod faithfulness;

@@ -1,0 +1,182 @@
+//! Ablation maps: every head, neuron or place ablated on its own.
+
+use super::fields::list;
+use super::maps::{AskedSet, MadeMaps, MapSets, MapStudy, Named, maps_study, position_labels};
+use crate::backend::Backend;
+use crate::choice::choices;
+use crate::datasets::PairedPrompts;
+use crate::engine::{Engine, Flops};
+use crate::experiments::ablation::{Condition, Effect, Replacement, ablation, map_conditions};
+use crate::experiments::activation_maps::{MapKind, common_length};
+use crate::model::ModelConfig;
+use crate::report::figure::Figure;
+use crate::report::{ResultMap, Table};
+use crate::session::{Observer, Progress, Provenance, Session, distinct};
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+/// Ablates every head, neuron or place on its own: model x map x replacement x dataset.
+///
+/// Every value is one ablation of the clean run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AblationMaps {
+    /// Which datasets.
+    #[serde(flatten)]
+    pub sets: MapSets,
+    /// Maps, as in [`super::ActivationPatchingMaps`].
+    #[serde(deserialize_with = "list")]
+    pub maps: Vec<MapKind>,
+    /// What takes an activation's place.
+    #[serde(deserialize_with = "list")]
+    pub methods: Vec<Replacement>,
+    /// What is compared with the clean run.
+    #[serde(deserialize_with = "list")]
+    pub measures: Vec<Measure>,
+}
+
+impl Default for AblationMaps {
+    fn default() -> Self {
+        Self {
+            sets: MapSets::default(),
+            maps: "z".parse().into_iter().collect(),
+            methods: vec![Replacement::Mean],
+            measures: vec![Measure::LogitDiff],
+        }
+    }
+}
+
+choices! {
+    /// What an ablation changes.
+    pub enum Measure {
+        /// The mean logit difference.
+        LogitDiff = "logit_diff",
+        /// The share of prompts with a positive logit difference.
+        Accuracy = "accuracy",
+    }
+}
+
+impl Measure {
+    fn label(self) -> &'static str {
+        match self {
+            Measure::LogitDiff => "change of the logit difference (%)",
+            Measure::Accuracy => "change of the accuracy (points)",
+        }
+    }
+
+    /// The change, in percent of what the logit difference was, or in points of percent of the accuracy; none where there
+    /// is nothing to compare with.
+    fn of(self, effect: &Effect) -> Option<f64> {
+        match self {
+            Measure::LogitDiff => effect.change(),
+            Measure::Accuracy => Some(100.0 * (effect.accuracy.1 - effect.accuracy.0)),
+        }
+    }
+}
+
+/// A map, what takes an activation's place in it, and what is measured.
+type Kind = (MapKind, Replacement, Measure);
+
+/// The ablations of one map by one method.
+type Ablations = ((MapKind, Replacement), Vec<Condition>);
+
+/// The ablations of every map and method, each with its conditions.
+fn sweeps(model: &ModelConfig, prompts: &PairedPrompts, kinds: &[Kind]) -> Result<Vec<Ablations>> {
+    let pairs: Vec<(MapKind, Replacement)> = kinds.iter().map(|&(map, method, _)| (map, method)).collect();
+    let conditions = |(map, method)| Ok(((map, method), map_conditions(map, method, model, prompts)?));
+    distinct(&pairs).into_iter().map(conditions).collect()
+}
+
+maps_study!(AblationMaps, "ablation-maps");
+
+impl MapStudy for AblationMaps {
+    type Kind = Kind;
+
+    fn sets(&self) -> &MapSets {
+        &self.sets
+    }
+
+    fn kinds(&self, session: &Session, prompts: &PairedPrompts) -> Result<Vec<Kind>> {
+        let mut kinds = Vec::new();
+        for &map in &self.maps {
+            for &method in &self.methods {
+                kinds.extend(self.measures.iter().map(|&measure| (map, method, measure)));
+            }
+        }
+        sweeps(session.config(), prompts, &kinds)?;
+        Ok(kinds)
+    }
+
+    fn stem(&self, session: &Session, &(map, method, measure): &Kind, set: &str) -> String {
+        self.sets.stem(session, "ablation", &map.to_string(), format!("{method}_{measure}"), set)
+    }
+
+    fn depends(
+        &self,
+        session: &Session,
+        _: &PairedPrompts,
+        &(_, method, _): &Kind,
+        provenance: Provenance,
+    ) -> Result<Provenance> {
+        match method {
+            Replacement::Resample => provenance.with("seed", session.seed()),
+            _ => Ok(provenance),
+        }
+    }
+
+    fn planned(&self, session: &Session, prompts: &PairedPrompts, kinds: &[Kind]) -> Result<String> {
+        let mut table = Table::new(["prompt", "map", "method", "ablations", "arithmetic"]);
+        for ((map, method), conditions) in sweeps(session.config(), prompts, kinds)? {
+            let flops = |condition: &Condition| -> Result<Flops> {
+                Ok(condition.plan(session.config(), prompts, session.seed(), session.batch_tokens())?.flops)
+            };
+            let flops: Flops = conditions.iter().map(flops).sum::<Result<_>>()?;
+            let count = conditions.len().to_string();
+            table.push([prompts.name.clone(), map.to_string(), method.to_string(), count, flops.to_string()]);
+        }
+        Ok(table.to_string())
+    }
+
+    fn figure(
+        &self,
+        session: &Session,
+        prompts: &PairedPrompts,
+        &(map, method, measure): &Kind,
+        values: &ResultMap,
+    ) -> Result<Option<Figure>> {
+        let title = format!("Ablation ({method}) of {map} on {}, {}", prompts.name, session.model().name);
+        Ok(values.figure(&title, measure.label(), &position_labels(prompts)))
+    }
+}
+
+impl MadeMaps for AblationMaps {
+    fn make<B: Backend>(
+        &self,
+        session: &Session,
+        engine: &Engine<B>,
+        set: &AskedSet<Kind>,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<Named>> {
+        let (prompts, kinds) = (&set.prompts, set.wanted());
+        let sweeps = sweeps(session.config(), prompts, &kinds)?;
+        let all: Vec<Condition> = sweeps.iter().flat_map(|(_, conditions)| conditions.iter().cloned()).collect();
+        let mut progress = Progress::of_shares(observer, format!("ablating {}", prompts.name));
+        let told = |share| progress.share(share);
+        let outcome = ablation(engine, prompts, &all, session.seed(), engine.memory_budget(), told)?;
+        let length = common_length(prompts).unwrap_or(0);
+        let (mut first, mut maps) = (0, Vec::new());
+        for ((map, method), conditions) in sweeps {
+            let scores = &outcome.ablated[first..first + conditions.len()];
+            first += conditions.len();
+            for &kind in kinds.iter().filter(|kind| (kind.0, kind.1) == (map, method)) {
+                let change = |scores| Effect::new(&outcome.clean, scores, |_| true).and_then(|e| kind.2.of(&e));
+                let values: Option<Vec<f64>> = scores.iter().map(change).collect();
+                let undefined = || format!("{}: the clean logit difference is zero: no percent of it", prompts.name);
+                let shape = map.shape(session.config(), length);
+                let values = ResultMap::new(&map.axes(), shape, "percent", values.with_context(undefined)?);
+                maps.push(Named::new(self.stem(session, &kind, &prompts.name), values));
+            }
+        }
+        Ok(maps)
+    }
+}
