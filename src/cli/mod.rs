@@ -8,6 +8,7 @@ mod fit;
 mod patch;
 mod runner;
 mod stop;
+mod texts;
 
 use crate::session::Stopped;
 use anyhow::Result;
@@ -50,6 +51,16 @@ enum Command {
     PathPatching(patch::path_patching::Args),
     /// Ablate nodes or directions together: zero, mean, resample; logit difference, accuracy, counts.
     Ablation(ablate::ablation::Args),
+    /// Read every token of texts along directions: values, extremes, samples to label.
+    Neuroscope(texts::neuroscope::Args),
+    /// What people's labels say of values: shares along them, and the accuracy of both ends.
+    LabelShares(texts::label_shares::Args),
+    /// What ablating the residual stream, or directions in it, costs on plain text: the change of the loss of the next token.
+    TextLoss(texts::text_loss::Args),
+    /// How far negated words flip along directions between two layers.
+    Negation(texts::negation::Args),
+    /// Write texts while a direction is added: model x direction x prompt x coefficient x sample.
+    Steering(texts::steering::Args),
 }
 
 /// Parses the arguments, runs the command, prints an error.
@@ -79,6 +90,11 @@ fn execute(command: Command) -> Result<()> {
         Command::ActivationPatchingMaps(args) => patch::activation_patching_maps::run(args),
         Command::PathPatching(args) => patch::path_patching::run(args),
         Command::Ablation(args) => ablate::ablation::run(args),
+        Command::Neuroscope(args) => texts::neuroscope::run(args),
+        Command::LabelShares(args) => texts::label_shares::run(args),
+        Command::TextLoss(args) => texts::text_loss::run(args),
+        Command::Negation(args) => texts::negation::run(args),
+        Command::Steering(args) => texts::steering::run(args),
     }
 }
 

@@ -2,8 +2,9 @@
 
 use crate::session::Fault;
 use serde::de::{DeserializeOwned, Error};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
 
 /// A specification from settings by name, its defaults where they say nothing.
 ///
@@ -63,6 +64,27 @@ pub(crate) fn text<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer:
     entry(Value::deserialize(deserializer)?).map_err(D::Error::custom)
 }
 
+/// Reads one text or a list of texts, which keep their commas.
+pub(crate) fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::Array(values) => values.into_iter().map(|value| entry(value).map_err(D::Error::custom)).collect(),
+        value => Ok(vec![entry(value).map_err(D::Error::custom)?]),
+    }
+}
+
+/// Writes a path, whatever its bytes.
+pub(crate) fn path<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
+}
+
+/// The same, if there is one.
+pub(crate) fn optional_path<S: Serializer>(own: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+    match own {
+        Some(own) => path(own, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,6 +98,10 @@ mod tests {
         prompts: Vec<usize>,
         #[serde(deserialize_with = "text")]
         position: Option<String>,
+        #[serde(deserialize_with = "texts")]
+        text: Vec<String>,
+        #[serde(serialize_with = "optional_path")]
+        corpus: Option<PathBuf>,
         seed: u64,
     }
 
@@ -86,20 +112,28 @@ mod tests {
 
     #[test]
     fn lists_and_texts_are_read_as_people_write_them() {
-        let expected =
-            Spec { layers: vec!["0".into(), "2..3".into()], prompts: vec![1, 2], position: Some("4".into()), seed: 7 };
+        let expected = Spec {
+            layers: vec!["0".into(), "2..3".into()],
+            prompts: vec![1, 2],
+            position: Some("4".into()),
+            seed: 7,
+            ..Spec::default()
+        };
         let lists = serde_json::json!({ "layers": [0, "2..3"], "prompts": [1, 2], "position": 4, "seed": 7 });
         let texts = serde_json::json!({ "layers": "0,2..3", "prompts": "1,2", "position": "4", "seed": 7 });
         assert_eq!(read(lists).unwrap(), expected);
         assert_eq!(read(texts).unwrap(), expected);
         assert_eq!(read(serde_json::json!({ "layers": 5 })).unwrap().layers, ["5"]);
+        assert_eq!(read(serde_json::json!({ "text": "Well, good" })).unwrap().text, ["Well, good"]);
+        let several = read(serde_json::json!({ "text": ["Well, good", 7], "corpus": "a.txt" })).unwrap();
+        assert_eq!((several.text, several.corpus), (vec!["Well, good".into(), "7".into()], Some("a.txt".into())));
     }
 
     #[test]
     fn settings_that_cannot_be_are_named() {
         let message = |json| read(json).unwrap_err().to_string();
         let unknown = message(serde_json::json!({ "layer": 5 }));
-        assert_eq!(unknown, "layer: there is no such setting; there are layers, prompts, position, seed");
+        assert_eq!(unknown, "layer: there is no such setting; there are layers, prompts, position, text, corpus, seed");
         assert!(message(serde_json::json!({ "prompts": ["x"] })).starts_with("prompts: "));
         assert!(message(serde_json::json!({ "seed": -1 })).starts_with("seed: "));
     }

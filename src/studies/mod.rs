@@ -26,6 +26,7 @@ mod path_patching;
 mod suite_tables;
 mod swept;
 pub mod tables;
+mod texts;
 mod twins;
 
 pub use ablation::{Ablation, Attention};
@@ -33,6 +34,11 @@ pub use activation_patching_maps::ActivationPatchingMaps;
 pub use fields::from_settings;
 pub use fits::{FitDirections, Fits, Fitted, RandomDirections, RandomWritten};
 pub use path_patching::{PathMethod, PathPatching};
+pub use texts::{
+    Coefficients, Corpus, LabelShares, LabelledShares, Negation, Negations, Neuroscope, Readings, ScoreRow,
+    SteeredDirection, Steering, TextLoss, Texts,
+};
+pub(crate) use texts::{PROMPT as STEERING_PROMPT, TEXT_METHODS};
 pub use twins::Twin;
 
 use crate::engine::Flops;
