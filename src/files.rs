@@ -1,4 +1,4 @@
-//! Files that appear whole or not at all, and their hashes.
+//! Files that appear whole or not at all, their hashes, and texts that users give.
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -42,6 +42,77 @@ pub fn csv_bytes<R: Serialize>(rows: impl IntoIterator<Item = R>) -> io::Result<
     writer.flush()?;
     drop(writer);
     Ok(bytes)
+}
+
+/// What some editors put in front of a text in UTF-8.
+const BYTE_ORDER_MARK: [u8; 3] = [0xEF, 0xBB, 0xBF];
+
+/// What can be wrong with a file that ought to be a text.
+#[derive(Debug, thiserror::Error)]
+pub enum TextError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// A line of it is no text.
+    #[error(transparent)]
+    Line(#[from] LineError),
+}
+
+/// A line that is no text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: expected {expected}, found {found}")]
+pub struct LineError {
+    /// Its number, from 1.
+    pub line: usize,
+    /// What would fit.
+    pub expected: String,
+    /// What is there.
+    pub found: String,
+}
+
+/// A text that a user gives, without a byte order mark.
+///
+/// # Errors
+/// A file that cannot be read, and those of [`text_of_line`].
+pub fn read_text(path: &Path) -> Result<String, TextError> {
+    let mut bytes = std::fs::read(path)?;
+    without_mark(&mut bytes);
+    // Whole texts are text far more often than not: lines are told apart when one of them is not.
+    match String::from_utf8(bytes) {
+        Ok(text) if !text.contains('\0') => Ok(text),
+        Ok(text) => first_error(text.as_bytes()).map_or(Ok(text), |error| Err(error.into())),
+        Err(other) => Err(first_error(other.as_bytes()).map_or_else(|| io::Error::other(other).into(), Into::into)),
+    }
+}
+
+/// What is wrong with the first line that is no text.
+fn first_error(bytes: &[u8]) -> Option<LineError> {
+    let lines = bytes.split(|byte| *byte == b'\n').enumerate();
+    lines.map(|(number, line)| text_of_line(number + 1, line.to_vec())).find_map(Result::err)
+}
+
+/// The text of a line by its number, from 1, without its end, and in the first line without a byte order mark.
+///
+/// # Errors
+/// Bytes that are not UTF-8. NUL characters, which no text has: they tell of a binary file, or of UTF-16.
+pub fn text_of_line(line: usize, mut bytes: Vec<u8>) -> Result<String, LineError> {
+    let wrong = |expected: &str, found: String| LineError { line, expected: expected.into(), found };
+    if line == 1 {
+        without_mark(&mut bytes);
+    }
+    let mut text = String::from_utf8(bytes)
+        .map_err(|error| wrong("UTF-8", format!("other bytes behind byte {}", error.utf8_error().valid_up_to())))?;
+    if let Some(place) = text.find('\0') {
+        return Err(wrong("a text", format!("a NUL character behind byte {place}")));
+    }
+    text.truncate(text.trim_end_matches(['\n', '\r']).len());
+    Ok(text)
+}
+
+fn without_mark(bytes: &mut Vec<u8>) {
+    if bytes.starts_with(&BYTE_ORDER_MARK) {
+        bytes.drain(..BYTE_ORDER_MARK.len());
+    }
 }
 
 /// The SHA-256 of a file in hexadecimal digits, read piece by piece.
@@ -102,6 +173,30 @@ mod tests {
         }
         let rows = [Row { token: "a", mean: Some(0.5) }, Row { token: "b", mean: None }];
         assert_eq!(csv_bytes(rows).unwrap(), b"token,mean\na,0.5\nb,\n");
+    }
+
+    #[test]
+    fn texts_are_read_without_marks_and_lines_that_are_none_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.txt");
+        let read = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            read_text(&path).map_err(|error| error.to_string())
+        };
+        assert_eq!(read(b"\xef\xbb\xbfgreat\r\nbad\n").unwrap(), "great\r\nbad\n");
+        assert_eq!(read(b"a\n\xef\xbb\xbfb").unwrap(), "a\n\u{feff}b", "elsewhere it is a character");
+        assert_eq!(read(b"").unwrap(), "");
+        assert_eq!(
+            read(b"a\n\xef\xbb\xbf\xe9").unwrap_err(),
+            "line 2: expected UTF-8, found other bytes behind byte 3"
+        );
+        assert_eq!(read(b"a\nb\0").unwrap_err(), "line 2: expected a text, found a NUL character behind byte 1");
+        // UTF-16, as some editors write it.
+        assert_eq!(read(b"\xff\xfea\0").unwrap_err(), "line 1: expected UTF-8, found other bytes behind byte 0");
+        assert!(read_text(&folder.path().join("none")).is_err());
+        let line = |number, bytes: &[u8]| text_of_line(number, bytes.to_vec()).unwrap();
+        assert_eq!(line(1, b"\xef\xbb\xbfgreat \r\n"), "great ");
+        assert_eq!(line(2, b"\xef\xbb\xbfgreat"), "\u{feff}great");
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod read;
 mod runner;
 mod stop;
 mod sweeps;
+mod texts;
 mod whole;
 
 use crate::session::Stopped;
@@ -52,10 +53,10 @@ enum Command {
     RandomDirections(fit::random_directions::Args),
     /// Make datasets of the Stanford Sentiment Treebank: model x split x scaffold.
     TreebankDataGen(data::treebank_data_gen::Args),
-    /// Import, list, show and compare stored directions.
-    Directions(fit::directions::Args),
     /// Patch along directions: model x direction x dataset x position x metric.
     DirectionPatchingSuite(patch::direction_patching_suite::Args),
+    /// Import, list, show and compare stored directions.
+    Directions(fit::directions::Args),
     /// Print tables of what the suite has measured.
     DirectionPatchingResults(patch::direction_patching_results::Args),
     /// Patch every head, or every layer and position, on its own: model x map x dataset x metric.
@@ -66,22 +67,6 @@ enum Command {
     AblationMaps(ablate::ablation_maps::Args),
     /// Ablate nodes or directions together: zero, mean, resample; logit difference, accuracy, counts.
     Ablation(ablate::ablation::Args),
-    /// Run a whole analysis from a file: steps that are commands of this program.
-    Circuit(whole::circuit::Args),
-    /// Check the engine on a model: identities that must hold before a number can be trusted.
-    SelfCheck(whole::self_check::Args),
-    /// Time fixed workloads beside the processor's peak.
-    Bench(whole::bench::Args),
-    /// Print what completes command lines in a shell.
-    Completions(whole::reference::CompletionsArgs),
-    /// Write manual pages.
-    Man(whole::reference::ManArgs),
-    /// Show how far sweeps are: done, running, failed and missing cells, and the time left.
-    Status(sweeps::status::Args),
-    /// Join the shards of sweeps, and make their result files.
-    Merge(sweeps::merge::Args),
-    /// Run the experiments behind published numbers, and print ours beside theirs.
-    Verify(whole::verify::Args),
     /// How much of the clean run a circuit's heads restore, and how much all others do.
     Faithfulness(ablate::faithfulness::Args),
     /// What layers, heads and neurons write along the answers: logit lens and direct logit attribution.
@@ -94,10 +79,36 @@ enum Command {
     Probing(read::probing::Args),
     /// Search every layer for a direction of truth without labels (contrast-consistent search).
     Ccs(read::ccs::Args),
+    /// Read every token of texts along directions: values, extremes, samples to label.
+    Neuroscope(texts::neuroscope::Args),
+    /// What people's labels say of values: shares along them, and the accuracy of both ends.
+    LabelShares(texts::label_shares::Args),
+    /// What ablating the residual stream, or directions in it, costs on plain text: the change of the loss of the next token.
+    TextLoss(texts::text_loss::Args),
+    /// How far negated words flip along directions between two layers.
+    Negation(texts::negation::Args),
     /// How alike the changes are that heads write when prompts are corrupted.
     HeadCosines(read::head_cosines::Args),
     /// Cosines of what neurons write with directions.
     NeuronCosines(read::neuron_cosines::Args),
+    /// Write texts while a direction is added: model x direction x prompt x coefficient x sample.
+    Steering(texts::steering::Args),
+    /// Run a whole analysis from a file: steps that are commands of this program.
+    Circuit(whole::circuit::Args),
+    /// Show how far sweeps are: done, running, failed and missing cells, and the time left.
+    Status(sweeps::status::Args),
+    /// Join the shards of sweeps, and make their result files.
+    Merge(sweeps::merge::Args),
+    /// Check the engine on a model: identities that must hold before a number can be trusted.
+    SelfCheck(whole::self_check::Args),
+    /// Run the experiments behind published numbers, and print ours beside theirs.
+    Verify(whole::verify::Args),
+    /// Time fixed workloads beside the processor's peak.
+    Bench(whole::bench::Args),
+    /// Print what completes command lines in a shell.
+    Completions(whole::reference::CompletionsArgs),
+    /// Write manual pages.
+    Man(whole::reference::ManArgs),
 }
 
 /// Parses the arguments, runs the command, prints an error.
@@ -136,32 +147,34 @@ fn execute(command: Command) -> Result<()> {
         Command::FitDirections(args) => fit::fit_directions::run(args),
         Command::RandomDirections(args) => fit::random_directions::run(args),
         Command::TreebankDataGen(args) => data::treebank_data_gen::run(args),
+        Command::DirectionPatchingSuite(args) => patch::direction_patching_suite::run(args),
         Command::Directions(args) => fit::directions::run(args),
+        Command::DirectionPatchingResults(args) => patch::direction_patching_results::run(args),
         Command::ActivationPatchingMaps(args) => patch::activation_patching_maps::run(args),
         Command::PathPatching(args) => patch::path_patching::run(args),
         Command::AblationMaps(args) => ablate::ablation_maps::run(args),
         Command::Ablation(args) => ablate::ablation::run(args),
-        Command::Circuit(args) => whole::circuit::run(args),
-        Command::SelfCheck(args) => whole::self_check::run(args),
-        Command::Bench(args) => whole::bench::run(args),
-        Command::Completions(args) => whole::reference::completions(&args),
-        Command::Man(args) => whole::reference::man(&args),
-        Command::DirectionPatchingSuite(args) => patch::direction_patching_suite::run(args),
-        Command::DirectionPatchingResults(args) => patch::direction_patching_results::run(args),
-        Command::ActivationPatchingMaps(args) => patch::activation_patching_maps::run(args),
-        Command::PathPatching(args) => patch::path_patching::run(args),
-        Command::Ablation(args) => ablate::ablation::run(args),
-        Command::Status(args) => sweeps::status::run(args),
-        Command::Merge(args) => sweeps::merge::run(args),
-        Command::Verify(args) => whole::verify::run(args),
         Command::Faithfulness(args) => ablate::faithfulness::run(args),
         Command::LogitAttribution(args) => read::logit_attribution::run(args),
         Command::AttributionPatching(args) => patch::attribution_patching::run(args),
         Command::Attention(args) => read::attention::run(args),
         Command::Probing(args) => read::probing::run(args),
         Command::Ccs(args) => read::ccs::run(args),
+        Command::Neuroscope(args) => texts::neuroscope::run(args),
+        Command::LabelShares(args) => texts::label_shares::run(args),
+        Command::TextLoss(args) => texts::text_loss::run(args),
+        Command::Negation(args) => texts::negation::run(args),
         Command::HeadCosines(args) => read::head_cosines::run(args),
         Command::NeuronCosines(args) => read::neuron_cosines::run(args),
+        Command::Steering(args) => texts::steering::run(args),
+        Command::Circuit(args) => whole::circuit::run(args),
+        Command::Status(args) => sweeps::status::run(args),
+        Command::Merge(args) => sweeps::merge::run(args),
+        Command::SelfCheck(args) => whole::self_check::run(args),
+        Command::Verify(args) => whole::verify::run(args),
+        Command::Bench(args) => whole::bench::run(args),
+        Command::Completions(args) => whole::reference::completions(&args),
+        Command::Man(args) => whole::reference::man(&args),
     }
 }
 

@@ -2,10 +2,12 @@
 //!
 //! Every line of a file that is not blank is a document; in a file whose name ends in `.jsonl` it is `{"text": "…"}` or
 //! `{"tokens": [1, 2]}` (other fields are skipped), and in an `.npy` file every row of an array of token ids is one.
-//! Documents do not run together: each is cut into rows of its own, and every row begins with BOS where the model has one;
+//! A byte order mark at the beginning and line ends, CRLF among them, are no part of a document; a NUL character is an error
+//! (in `.jsonl` a text may hold one as `\u0000`). Documents do not run together: each is cut into rows of its own, and every row begins with BOS where the model has one;
 //! where given tokens begin with it already it is that one.
 
 use super::token_array::TokenArray;
+use crate::files::text_of_line;
 use crate::model::{ModelError, Tokenizer};
 use serde::Deserialize;
 use std::collections::VecDeque;
@@ -204,12 +206,9 @@ impl Lines {
             if bytes.len() as u64 > LONGEST_LINE {
                 return Err(self.wrong(format!("at most {LONGEST_LINE} bytes"), "more".into()));
             }
-            let text = String::from_utf8(bytes).map_err(|error| {
-                self.wrong("UTF-8".into(), format!("other bytes behind byte {}", error.utf8_error().valid_up_to()))
-            })?;
-            let text = text.trim_end_matches(['\n', '\r']);
+            let text = text_of_line(self.number, bytes).map_err(|error| self.wrong(error.expected, error.found))?;
             if !text.trim().is_empty() {
-                return Ok(Some(text.to_owned()));
+                return Ok(Some(text));
             }
         }
     }
@@ -265,6 +264,10 @@ mod tests {
         let last = [&[bos], &great[..]].concat();
         assert_eq!(found, [row(0, 0, &[bos, 5, 6, 7]), row(0, 3, &[bos, 8]), row(1, 0, &last)]);
         assert_eq!(rows("a.txt", b" great\r\n\n great").unwrap(), [row(0, 0, &last), row(1, 0, &last)]);
+        assert_eq!(rows("m.txt", b"\xef\xbb\xbf great\r\n").unwrap(), [row(0, 0, &last)]);
+        assert_eq!(rows("m.jsonl", b"\xef\xbb\xbf{\"text\": \" great\"}\r\n").unwrap(), [row(0, 0, &last)]);
+        let nul = tokenizer.encode("a\0b").unwrap();
+        assert_eq!(rows("n.jsonl", b"{\"text\": \"a\\u0000b\"}\n").unwrap()[0].tokens[1..], nul[..3]);
         // The BOS of given tokens is a row's own; an array has a document in every row.
         let array = ndarray::array![[bos as i64, 5, 6, 7, 8], [9, 10, 11, 12, 13]];
         let mut bytes = Vec::new();
@@ -286,6 +289,7 @@ mod tests {
             ("b.jsonl", b"[1", "line 1"),
             ("b.jsonl", b"{\"tokens\": [99999]}", "line 1: expected tokens 0.."),
             ("b.txt", b"fine\nfi\xff\xfe", "b.txt: line 2: expected UTF-8, found other bytes behind byte 2"),
+            ("n.txt", b"fine\na\0b", "n.txt: line 2: expected a text, found a NUL character behind byte 1"),
             ("long.txt", &long, "long.txt: line 1: expected at most 16777216 bytes, found more"),
         ] {
             let message = rows(name, content).unwrap_err().to_string();

@@ -1,5 +1,6 @@
 //! What people's labels say of values: the share of every label along them, and how well the ends tell signs apart.
 
+use crate::files::{TextError, read_text};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -70,7 +71,7 @@ pub const KEYS: [&str; 2] = ["direction", "layer"];
 /// Reads a table that has `value` and `label` among its columns, and may have both of [`KEYS`].
 ///
 /// # Errors
-/// [`LabelError::File`]; [`LabelError::Content`] for a column that is not there, a value that is no finite number, a row
+/// [`LabelError::File`]; [`LabelError::Content`] for a line that is no text in UTF-8, a column that is not there, a value that is no finite number, a row
 /// without a label, no rows at all.
 pub fn read(path: &Path, value: &str, label: &str) -> Result<Vec<Labelled>, LabelError> {
     let failed = |source| LabelError::File { path: path.into(), source };
@@ -80,7 +81,11 @@ pub fn read(path: &Path, value: &str, label: &str) -> Result<Vec<Labelled>, Labe
         expected: expected.into(),
         found: found.into(),
     };
-    let mut reader = csv::Reader::from_path(path).map_err(failed)?;
+    let text = read_text(path).map_err(|error| match error {
+        TextError::Io(source) => failed(source.into()),
+        TextError::Line(line) => content(format!("line {}", line.line), &line.expected, &line.found),
+    })?;
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
     let header = reader.headers().map_err(failed)?.clone();
     let column = |name: &str| header.iter().position(|head| head == name);
     let needed = |name: &str| {
@@ -186,8 +191,11 @@ mod tests {
         let path = folder.path().join("labels.csv");
         let read = |text: &str| {
             std::fs::write(&path, text).unwrap();
-            read(&path, "value", "sentiment")
+            super::read(&path, "value", "sentiment")
         };
+        std::fs::write(&path, b"value,sentiment\n1,caf\xe9\n").unwrap();
+        let latin = super::read(&path, "value", "sentiment").unwrap_err().to_string();
+        assert!(latin.contains("labels.csv: line 2: expected UTF-8"), "{latin}");
         for (text, words) in [
             ("value,token\n0, a\n", "header: expected a column sentiment, found value,token"),
             ("sentiment\nPositive\n", "header: expected a column value"),
@@ -196,6 +204,7 @@ mod tests {
             ("value,sentiment\n1,Positive\n1,\n", "line 3: expected a label, found none"),
             ("value,sentiment\n1\n", "labels.csv: "),
             ("value,sentiment\n", "expected labels, found none"),
+            ("value,sentiment\n1,a\0\n", "line 2: expected a text, found a NUL character behind byte 3"),
         ] {
             let message = read(text).unwrap_err().to_string();
             assert!(message.contains(words) && message.contains("labels.csv"), "{message}");
@@ -205,5 +214,7 @@ mod tests {
         assert_eq!(found.iter().map(|group| group.keys.join("@")).collect::<Vec<_>>(), ["das@10", "das@2"]);
         assert_eq!(found[1].values, [(1.0, "Positive".to_owned()), (3.0, "Negative".to_owned())]);
         assert_eq!(read("value,sentiment\n1,a\n").unwrap()[0].keys, Vec::<String>::new());
+        let marked = read("\u{feff}value,sentiment\r\n1,a\r\n").unwrap();
+        assert_eq!(marked[0].values, [(1.0, "a".to_owned())]);
     }
 }

@@ -53,3 +53,19 @@ pub fn write_csv<R: serde::Serialize>(path: &Path, rows: impl IntoIterator<Item 
     let bytes = crate::files::csv_bytes(rows).map_err(|source| ReportError::Io { path: path.into(), source })?;
     write_whole(path, &bytes)
 }
+
+/// Reads the rows of a CSV file; `what` says what they are.
+///
+/// # Errors
+/// [`ReportError::Io`]; [`ReportError::Content`] for a row that is none.
+pub(crate) fn read_csv<R: serde::de::DeserializeOwned>(path: &Path, what: &str) -> Result<Vec<R>, ReportError> {
+    let wrong = |error: csv::Error| ReportError::Content {
+        path: path.into(),
+        field: error.position().map_or("header".into(), |place| format!("line {}", place.line())),
+        expected: what.into(),
+        found: error.to_string(),
+    };
+    let mut reader =
+        csv::Reader::from_path(path).map_err(|error| ReportError::Io { path: path.into(), source: error.into() })?;
+    reader.deserialize().collect::<Result<_, _>>().map_err(wrong)
+}

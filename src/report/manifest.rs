@@ -49,7 +49,7 @@ pub struct RunRecord {
     pub model: Option<ModelRecord>,
     /// The engine never pads: always `none`.
     pub padding: String,
-    /// The datasets that the model saw.
+    /// The datasets and texts that the model saw.
     pub prompts: Vec<PromptsRecord>,
     /// The files written, relative to the folder, with the cells that are new in each; a direction has no cells.
     pub written: BTreeMap<String, Vec<String>>,
@@ -69,17 +69,40 @@ pub struct ModelRecord {
     pub bos: Option<u32>,
 }
 
-/// The prompts of one dataset.
+/// The prompts of one dataset, or plain texts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PromptsRecord {
     /// Its name.
     pub dataset: String,
-    /// Pairs of a clean and a corrupted prompt.
-    pub pairs: usize,
+    /// How many there are.
+    #[serde(flatten)]
+    pub count: PromptsCount,
     /// Does every prompt begin with BOS?
     pub begins_with_bos: bool,
-    /// SHA-256 of `manifests/prompts/<sha256>.json`, which holds texts, token ids, answers and positions.
+    /// SHA-256 of `manifests/prompts/<sha256>.json`, which holds texts and token ids; of a dataset also answers and
+    /// positions.
     pub sha256: String,
+}
+
+/// How many prompts there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PromptsCount {
+    /// Pairs of a clean and a corrupted prompt.
+    Pairs(usize),
+    /// Texts without counterparts.
+    Texts(usize),
+}
+
+/// Plain texts as the model sees them.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct SeenTexts<'a> {
+    /// What they are called.
+    pub name: &'a str,
+    /// The texts.
+    pub texts: &'a [String],
+    /// Token ids of every text.
+    pub sequences: &'a [Vec<u32>],
 }
 
 /// What a manifest knows before the run.
@@ -158,8 +181,27 @@ impl Manifest {
     /// # Errors
     /// [`ReportError::Io`].
     pub fn saw(&mut self, prompts: &PairedPrompts) -> Result<(), ReportError> {
+        let count = PromptsCount::Pairs(prompts.clean.len());
+        self.saw_sequences(&prompts.name, count, &prompts.sequences, prompts)
+    }
+
+    /// Notes plain texts that the model sees, and writes them unless an earlier run has.
+    ///
+    /// # Errors
+    /// [`ReportError::Io`].
+    pub fn saw_texts(&mut self, seen: &SeenTexts<'_>) -> Result<(), ReportError> {
+        self.saw_sequences(seen.name, PromptsCount::Texts(seen.texts.len()), seen.sequences, seen)
+    }
+
+    fn saw_sequences(
+        &mut self,
+        name: &str,
+        count: PromptsCount,
+        sequences: &[Vec<u32>],
+        contents: &impl Serialize,
+    ) -> Result<(), ReportError> {
         let folder = self.folder.join(FOLDER).join("prompts");
-        let text = serde_json::to_vec(prompts)
+        let text = serde_json::to_vec(contents)
             .map_err(|error| ReportError::Io { path: folder.clone(), source: error.into() })?;
         let sha256 = sha256(&text);
         let path = folder.join(format!("{sha256}.json"));
@@ -167,9 +209,8 @@ impl Manifest {
             write_whole(&path, &text)?;
         }
         let bos = self.record.model.as_ref().and_then(|model| model.bos);
-        let begins_with_bos = prompts.sequences.iter().all(|tokens| bos.is_some() && tokens.first() == bos.as_ref());
-        let pairs = prompts.clean.len();
-        let record = PromptsRecord { dataset: prompts.name.clone(), pairs, begins_with_bos, sha256 };
+        let begins_with_bos = sequences.iter().all(|tokens| bos.is_some() && tokens.first() == bos.as_ref());
+        let record = PromptsRecord { dataset: name.into(), count, begins_with_bos, sha256 };
         if !self.record.prompts.contains(&record) {
             self.record.prompts.push(record);
         }

@@ -15,13 +15,15 @@ mod steered_texts;
 mod suite_csv;
 mod suite_name;
 mod table;
+pub(crate) mod token_pages;
 
 pub use csv_file::CsvFile;
+pub(crate) use error::read_csv;
 pub use error::{ReportError, write_csv};
 pub use fitting_stats::{FittingStats, StatsRow};
 pub use golden::{GOLDEN_DATASETS, Golden, GoldenFile};
 pub use keyed_table::{Columns, KeyedRow, KeyedTable, RowSettings};
-pub use manifest::{Manifest, ModelRecord, PromptsRecord, RunRecord, RunStart};
+pub use manifest::{Manifest, ModelRecord, PromptsCount, PromptsRecord, RunRecord, RunStart, SeenTexts};
 pub use projections::{ProjectedPrompt, Projections};
 pub use result_map::{MapHead, ResultMap, write_array};
 pub use steered_texts::{SteeredText, SteeredTexts};

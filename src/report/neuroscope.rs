@@ -1,6 +1,6 @@
 //! The tables of `neuroscope`: one row type each.
 
-use super::ReportError;
+use super::{ReportError, read_csv};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -33,27 +33,19 @@ impl ChannelSummary {
     /// # Errors
     /// [`ReportError`] for a file that cannot be read, or is none.
     pub fn read(path: &Path) -> Result<Vec<Self>, ReportError> {
-        let wrong = |error: csv::Error| ReportError::Content {
-            path: path.into(),
-            field: error.position().map_or("header".into(), |place| format!("line {}", place.line())),
-            expected: "a row of a neuroscope summary".into(),
-            found: error.to_string(),
-        };
-        let mut reader = csv::Reader::from_path(path)
-            .map_err(|error| ReportError::Io { path: path.into(), source: error.into() })?;
-        reader.deserialize().collect::<Result<_, _>>().map_err(wrong)
+        read_csv(path, "a row of a neuroscope summary")
     }
 }
 
 /// A row of `_top.csv`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TopRow {
     /// The direction's name.
     pub direction: String,
     /// Where residuals were read.
     pub layer: usize,
     /// `largest` or `smallest`.
-    pub end: &'static str,
+    pub end: String,
     /// From 1, the outermost.
     pub rank: usize,
     /// The token's value.
@@ -66,10 +58,12 @@ pub struct TopRow {
     pub token: String,
     /// It and its neighbours.
     pub text: String,
+    /// The token's id: others may be spelled like it.
+    pub token_id: u32,
 }
 
 /// A row of `_samples.csv`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SampleRow {
     /// The direction's name.
     pub direction: String,
@@ -91,28 +85,59 @@ pub struct SampleRow {
     pub token: String,
     /// It and its neighbours.
     pub text: String,
+    /// The token's id: others may be spelled like it.
+    pub token_id: u32,
+}
+
+impl SampleRow {
+    /// The columns of the table.
+    pub const COLUMNS: [&str; 11] =
+        ["direction", "layer", "lower", "upper", "count", "value", "document", "position", "token", "text", "token_id"];
 }
 
 /// A row of `_token_means.csv`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TokenMeanRow {
     /// The direction's name.
     pub direction: String,
     /// Where residuals were read.
     pub layer: usize,
     /// `largest_mean`, `smallest_mean`, `largest_std` or `smallest_std`.
-    pub list: &'static str,
+    pub list: String,
     /// From 1, the outermost.
     pub rank: usize,
     /// The token.
     pub token: String,
-    /// Its id.
-    #[serde(skip)]
-    pub id: u32,
     /// How often it occurred.
     pub count: u64,
     /// Mean of its values.
     pub mean: f64,
     /// Their standard deviation (divided by the count).
     pub std: f64,
+    /// The token's id: others may be spelled like it.
+    pub token_id: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_have_the_columns_that_they_are_known_by() {
+        let row = SampleRow {
+            direction: "das".into(),
+            layer: 1,
+            lower: 0.1,
+            upper: 0.2,
+            count: 3,
+            value: 0.15,
+            document: 0,
+            position: 4,
+            token: " a".into(),
+            text: "b a".into(),
+            token_id: 7,
+        };
+        let text = String::from_utf8(crate::files::csv_bytes([row]).unwrap()).unwrap();
+        assert_eq!(text.lines().next().unwrap(), SampleRow::COLUMNS.join(","));
+    }
 }

@@ -38,6 +38,9 @@ pub struct SteeredText {
     pub log_probability: f32,
     /// Did a token end the text, and not the limit?
     pub ended: bool,
+    /// Id of everything that it was made of; nothing in files of version 0.1, which did not say.
+    #[serde(default)]
+    pub provenance: String,
 }
 
 impl SteeredText {
@@ -100,6 +103,11 @@ impl SteeredTexts {
         }
     }
 
+    /// Every text, in order.
+    pub fn texts(&self) -> &[SteeredText] {
+        &self.texts
+    }
+
     fn place(&self, like: &SteeredText) -> Result<usize, usize> {
         self.texts.binary_search_by(|text| text.by_settings(like))
     }
@@ -139,6 +147,7 @@ mod tests {
             log_probabilities: vec![-0.1, -1.0 / 3.0],
             log_probability: -0.43333334,
             ended: true,
+            provenance: "0123456789abcdef".into(),
         }
     }
 
@@ -158,6 +167,18 @@ mod tests {
         assert_eq!(order, [(-20.0, 0), (0.1, 0), (0.1, 1)]);
         assert_eq!(read.get(&text(0.1, 1, "")).unwrap().text, "better");
         assert!(read.get(&SteeredText { top_k: 5, ..text(0.1, 1, "") }).is_none());
+    }
+
+    #[test]
+    fn lines_of_version_0_1_say_nothing_of_their_making() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("texts.jsonl");
+        let line = serde_json::to_string(&text(1.0, 0, "x")).unwrap();
+        let earlier = line.replace(",\"provenance\":\"0123456789abcdef\"", "");
+        assert_ne!(earlier, line);
+        std::fs::write(&path, earlier + "\n").unwrap();
+        let expected = SteeredText { provenance: String::new(), ..text(1.0, 0, "x") };
+        assert_eq!(SteeredTexts::read(&path).unwrap().texts(), [expected]);
     }
 
     #[test]

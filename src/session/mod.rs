@@ -36,6 +36,7 @@ pub(crate) use device::DeviceWork;
 pub(crate) use fault::wrong;
 pub(crate) use provenance::hash_of_matrix;
 pub(crate) use results::start_manifest;
+pub(crate) use stored::hash_of_layers;
 
 use crate::datasets::Catalogue;
 use crate::engine::{Layout, MEMORY_BUDGET};

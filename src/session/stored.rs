@@ -1,5 +1,6 @@
 //! Stored directions by name, checked against the model that they are used with.
 
+use super::provenance::hash_of_matrix;
 use super::{Fault, Mend, OfSetting, Session, distinct, processing_names, wrong};
 use crate::compat::Compat;
 use crate::directions::{Direction, DirectionName, FitRecord, Method, list, random_subspace, select};
@@ -23,6 +24,11 @@ pub fn at_layers<T>(columns: &BTreeMap<usize, T>, n_layers: usize) -> String {
 pub fn family(name: &DirectionName) -> String {
     let text = name.to_string();
     text.rsplit_once("_layer").map_or(text.clone(), |(family, _)| family.to_owned())
+}
+
+/// The hashes of directions by layer.
+pub(crate) fn hash_of_layers(columns: &ByLayer) -> BTreeMap<usize, String> {
+    columns.iter().map(|(layer, columns)| (*layer, hash_of_matrix(columns))).collect()
 }
 
 impl Session {

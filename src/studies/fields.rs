@@ -2,8 +2,9 @@
 
 use crate::session::Fault;
 use serde::de::{DeserializeOwned, Error};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
 
 /// A specification from settings by name, its defaults where they say nothing. A list may go by its singular.
 ///
@@ -105,6 +106,27 @@ pub(crate) fn joined<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserialize
     entry(value).map_err(D::Error::custom)
 }
 
+/// Reads one text or a list of texts, which keep their commas.
+pub(crate) fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::Array(values) => values.into_iter().map(|value| entry(value).map_err(D::Error::custom)).collect(),
+        value => Ok(vec![entry(value).map_err(D::Error::custom)?]),
+    }
+}
+
+/// Writes a path, whatever its bytes.
+pub(crate) fn path<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
+}
+
+/// The same, if there is one.
+pub(crate) fn optional_path<S: Serializer>(own: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+    match own {
+        Some(own) => path(own, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,6 +143,10 @@ mod tests {
         position: Option<String>,
         #[serde(deserialize_with = "joined")]
         heads: String,
+        #[serde(deserialize_with = "texts")]
+        text: Vec<String>,
+        #[serde(serialize_with = "optional_path")]
+        corpus: Option<PathBuf>,
         seed: u64,
     }
 
@@ -136,23 +162,30 @@ mod tests {
             prompts: vec![1, 2],
             position: Some("4".into()),
             heads: "9.2,10.4".into(),
+            text: vec!["Good, or not?".into()],
+            corpus: Some("reviews.txt".into()),
             seed: 7,
         };
-        let (lists, texts) = (json!([0, "2..3"]), json!("0,2..3"));
-        let lists = json!({ "layers": lists, "prompts": [1, 2], "position": 4, "heads": [9.2, "10.4"], "seed": 7 });
-        let texts = json!({ "layers": texts, "prompts": "1,2", "position": "4", "heads": "9.2,10.4", "seed": 7 });
+        let lists = json!({
+            "layers": [0, "2..3"], "prompts": [1, 2], "position": 4, "heads": [9.2, "10.4"], "text": ["Good, or not?"],
+            "corpus": "reviews.txt", "seed": 7,
+        });
+        let texts = json!({
+            "layers": "0,2..3", "prompts": "1,2", "position": "4", "heads": "9.2,10.4", "text": "Good, or not?",
+            "corpus": "reviews.txt", "seed": "7",
+        });
         assert_eq!(read(lists).unwrap(), expected);
         assert_eq!(read(texts).unwrap(), expected);
         assert_eq!(read(json!({ "layers": 5 })).unwrap().layers, ["5"]);
-        assert_eq!(read(json!({ "layer": 5, "seed": "7" })).unwrap().seed, 7);
+        assert_eq!(read(json!({ "layer": 5 })).unwrap().layers, ["5"]);
         assert_eq!(read(json!({ "position": ["A", 1] })).unwrap().position, Some("A,1".into()));
     }
 
     #[test]
     fn settings_that_cannot_be_are_named() {
         let message = |json| read(json).unwrap_err().to_string();
-        let unknown = message(json!({ "place": 5 }));
-        assert_eq!(unknown, "place: there is no such setting; there are layers, prompts, position, heads, seed");
+        let known = "there are layers, prompts, position, heads, text, corpus, seed";
+        assert_eq!(message(json!({ "place": 5 })), format!("place: there is no such setting; {known}"));
         assert!(message(json!({ "prompts": ["x"] })).starts_with("prompts: "));
         assert!(message(json!({ "seed": -1 })).starts_with("seed: "));
     }

@@ -86,13 +86,29 @@ macro_rules! registry {
 
 registry! {
     Ablation,
+    AblationMaps,
     ActivationPatchingMaps,
+    AttentionMaps,
+    AttributionPatching,
     Benchmark,
+    Ccs,
+    Demo,
+    Faithfulness,
     FitDirections,
+    HeadCosines,
+    LogitAttribution,
+    Negation,
+    NeuronCosines,
+    Neuroscope,
+    PatchingSuite,
     PathPatching,
+    Probing,
     RandomDirections,
     SelfCheck,
+    Steering,
+    TextLoss,
     TreebankDataGen,
+    Verify,
 }
 
 #[cfg(test)]

@@ -7,7 +7,9 @@ use crate::engine::Engine;
 use crate::files::sha256;
 use crate::report::figure::{Axis, Bars, Facet, Figure, Plot};
 use crate::report::{Columns, KeyedRow, KeyedTable, Manifest, RowSettings, RunRecord, Table};
-use crate::session::{DeviceWork, Note, Observer, Provenance, Session, fingerprint, note_kept, processing_names};
+use crate::session::{
+    DeviceWork, Note, Observer, Provenance, Session, Standing, fingerprint, note_kept, processing_names,
+};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -16,6 +18,9 @@ use std::fmt;
 
 /// What a table tells of: a dataset, a corpus.
 pub(crate) trait Subject: Send + Sync {
+    /// What it is called among the things that rows are made of.
+    const SETTING: &'static str;
+
     /// Its name.
     fn name(&self) -> &str;
 
@@ -33,6 +38,8 @@ pub(crate) trait Subject: Send + Sync {
 }
 
 impl Subject for PairedPrompts {
+    const SETTING: &'static str = "dataset";
+
     fn name(&self) -> &str {
         &self.name
     }
@@ -79,12 +86,18 @@ pub(crate) trait TableStudy: Study {
     /// Whatever cannot be read.
     fn depends(&self, session: &Session, case: &Self::Case, provenance: Provenance) -> Result<Provenance>;
 
-    /// Do files beside the table hold what is asked for too? If they do not, all of it is made again.
+    /// How files beside the table stand that are to hold all that is asked for: unless they do, and no row is missing, all of
+    /// it is made again. None where there are no such files.
     ///
     /// # Errors
     /// A file that cannot be read.
-    fn complete(&self, _: &Session, _: &Self::Set, _: &[(Keyed<Self::Case>, Provenance)]) -> Result<bool> {
-        Ok(true)
+    fn beside(
+        &self,
+        _: &Session,
+        _: &Self::Set,
+        _: &[(Keyed<Self::Case>, Provenance)],
+    ) -> Result<Option<(String, Standing)>> {
+        Ok(None)
     }
 
     /// What a plan says of a set.
@@ -143,7 +156,8 @@ impl<S: TableStudy> Tabled<S> {
         let name = set.name().to_owned();
         let stem = study.stem(session, &name);
         let table = KeyedTable::read(&session.results()?.join(format!("{stem}.csv")), S::COLUMNS)?;
-        let shared = session.provenance(S::NAME)?.with("set", set.fingerprint()?)?.with("seed", session.seed())?;
+        let shared =
+            session.provenance(S::NAME)?.with(S::Set::SETTING, set.fingerprint()?)?.with("seed", session.seed())?;
         let with_provenance = |case: Keyed<S::Case>| {
             let provenance = study.depends(session, &case.1, shared.clone())?.with("keys", &case.0)?;
             Ok((case, provenance))
@@ -155,32 +169,47 @@ impl<S: TableStudy> Tabled<S> {
         Ok(tabled)
     }
 
+    /// Finds what has to be made.
     fn find_wanted(&mut self, study: &S, session: &Session, observer: &mut dyn Observer) -> Result<()> {
-        let all: Vec<usize> = (0..self.asked.len()).collect();
-        if session.options().overwrite || !study.complete(session, &self.set, &self.asked)? {
-            self.wanted = all;
+        let all = || (0..self.asked.len()).collect();
+        if session.options().overwrite {
+            self.wanted = all();
             return Ok(());
         }
+        let missing = self.missing(session, observer);
+        let wanted = match study.beside(session, &self.set, &self.asked)? {
+            None => missing,
+            Some((_, Standing::Kept(_))) if missing.is_empty() => missing,
+            Some((_, Standing::Kept(_) | Standing::Absent)) => all(),
+            Some((what, Standing::Other(difference))) => {
+                observer.note(&Note::Renewed { what, difference });
+                all()
+            }
+        };
+        note_kept(observer, self.asked.len() - wanted.len(), "conditions", self.table.path());
+        self.wanted = wanted;
+        Ok(())
+    }
+
+    /// What the table does not have, or has made of something else.
+    fn missing(&self, session: &Session, observer: &mut dyn Observer) -> Vec<usize> {
         let records = session.row_provenances(&self.stem);
-        let mut wanted = Vec::new();
-        for number in all {
-            let ((keys, _), provenance) = &self.asked[number];
+        let mut missing = Vec::new();
+        for (number, ((keys, _), provenance)) in self.asked.iter().enumerate() {
             let there: BTreeSet<&str> =
                 self.table.rows_of(keys, &self.settings).map(|row| &*row.settings.provenance).collect();
             let id = provenance.id();
             if there.len() == 1 && there.contains(id.as_str()) {
                 continue;
             }
-            wanted.push(number);
+            missing.push(number);
             if let Some(other) = there.into_iter().find(|other| **other != *id) {
                 let difference = records.get(other).and_then(|found| provenance.difference(found));
                 let difference = difference.unwrap_or("nothing says what it was made of".into());
                 observer.note(&Note::Renewed { what: keys.join(" "), difference });
             }
         }
-        note_kept(observer, self.asked.len() - wanted.len(), "conditions", self.table.path());
-        self.wanted = wanted;
-        Ok(())
+        missing
     }
 
     /// The cases that have to be made.

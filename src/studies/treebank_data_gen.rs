@@ -208,7 +208,7 @@ impl TreebankDataGen {
             let sha256 = sha256_of_file(path).with_context(|| path.display().to_string())?;
             Ok((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), sha256))
         };
-        let sources = files.paths().into_iter().map(|path| hashed(path)).collect::<Result<Vec<_>>>()?;
+        let sources = files.paths().into_iter().map(hashed).collect::<Result<Vec<_>>>()?;
         let losses = data_dir.join("treebank_losses.csv");
         if !dry_run {
             write_whole(&losses, &losses_csv(&treebank)?).with_context(|| losses.display().to_string())?;
@@ -253,7 +253,7 @@ impl TreebankDataGen {
         let (mut made, mut manifest) = (Vec::new(), None);
         if !wanted.is_empty() {
             let mut started = session.manifest(Self::NAME, self)?;
-            let making = Making { study: self, joined, session, wanted: &wanted };
+            let making = Making { joined, session, wanted: &wanted };
             // Only the filter runs the model; everything else needs its tokenizer alone.
             made = match wanted.iter().any(|asked| asked.filtered) {
                 true => session.compute(observer, Filtered { making, manifest: &mut started })?,
@@ -270,7 +270,7 @@ impl TreebankDataGen {
     fn planned(&self, joined: &Joined, session: &Session) -> Result<TreebankDatasets> {
         let asked = self.asked(joined, session, &mut Silent)?;
         let wanted: Vec<&Asked> = asked.iter().filter(|asked| asked.kept.is_none()).collect();
-        let making = Making { study: self, joined, session, wanted: &wanted };
+        let making = Making { joined, session, wanted: &wanted };
         let count = |asked: &&Asked| Ok(making.pairs(asked, None)?.1);
         let datasets = wanted.iter().map(count).collect::<Result<_>>()?;
         Ok(TreebankDatasets { model: session.model().name.clone(), datasets, manifest: None })
@@ -342,7 +342,6 @@ type Keep<'a> = &'a dyn Fn(Vec<Encoded>, (u32, u32)) -> Result<Vec<Encoded>>;
 
 /// The datasets of one model that are to be made.
 struct Making<'a> {
-    study: &'a TreebankDataGen,
     joined: &'a Joined,
     session: &'a Session,
     wanted: &'a [&'a Asked],

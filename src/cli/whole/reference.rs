@@ -42,8 +42,8 @@ pub fn man(args: &ManArgs) -> Result<()> {
 fn pages(command: &Command, name: &str, folder: &Path) -> Result<()> {
     let path = folder.join(format!("{name}.1"));
     let mut page = Vec::new();
-    let titled = command.clone().name(name.to_owned());
-    clap_mangen::Man::new(titled).render(&mut page).with_context(|| path.display().to_string())?;
+    let titled = clap_mangen::Man::new(command.clone()).title(name.to_owned());
+    titled.render(&mut page).with_context(|| path.display().to_string())?;
     crate::files::write_whole(&path, &page).with_context(|| path.display().to_string())?;
     let commands = command.get_subcommands().filter(|command| command.get_name() != "help");
     commands.into_iter().try_for_each(|command| pages(command, &format!("{name}-{}", command.get_name()), folder))

@@ -183,9 +183,7 @@ pub fn text_losses<B: Backend, E: From<EngineError> + From<CorpusError>>(
     mut told: impl FnMut(&[Row], &BatchLosses) -> Result<(), E>,
 ) -> Result<Vec<TextLoss>, E> {
     let mut random = ChaCha20Rng::seed_from_u64(seed);
-    // Full logits of a batch are on the host at once.
-    let room = engine.memory_budget() / (4 * engine.config().d_vocab);
-    let most = engine.max_tokens().min(room.max(1));
+    let most = tokens_of_a_batch(engine.config(), engine.max_tokens(), engine.memory_budget());
     let mut sums = vec![TextLoss::default(); conditions.len()];
     let (mut rows, mut waiting) = (rows.fuse(), Vec::new());
     loop {
@@ -207,6 +205,12 @@ pub fn text_losses<B: Backend, E: From<EngineError> + From<CorpusError>>(
         Some(number) => Err(conditions[number].changes_nothing(engine.config()).into()),
         None => Ok(sums.into_iter().map(TextLoss::mean).collect()),
     }
+}
+
+/// About how many tokens a batch has: full logits of all of them are on the host at once. Texts are resampled from those of
+/// the same batch.
+pub fn tokens_of_a_batch(config: &ModelConfig, max_tokens: usize, memory_budget: usize) -> usize {
+    max_tokens.min((memory_budget / (4 * config.d_vocab)).max(1))
 }
 
 /// The next rows, with about `most` tokens, and are they the last? Two rows stay behind in `waiting`, unless these are the
