@@ -1,7 +1,7 @@
 //! The journeys: what is run, in which order, in a fresh folder each.
 //!
-//! They follow the README and the examples of the help texts; where those name a real model, the demo model takes its place,
-//! with layers, heads and nodes that it has. DAS gets few epochs, and texts are short.
+//! They follow the README and the examples of the help texts; where those name a real model, the demo model takes its
+//! place, with layers, heads and nodes that it has. DAS gets few epochs, and texts are short.
 
 use std::path::Path;
 
@@ -27,6 +27,22 @@ const fn journey(name: &'static str, setup: fn() -> Files, lines: &'static [&'st
 /// Every journey, those that take longest first.
 pub const JOURNEYS: &[Journey] = &[
     journey(
+        "demo",
+        nothing,
+        &[
+            "demo",
+            "demo",
+            "direction-patching-results --models demo",
+            "directions list --model demo",
+            "directions list 'das_*' 'kmeans_*' --model demo --json",
+            "directions show das_simple_train_ADJ_layer2 --model demo",
+            "directions compare 'das_simple_train_ADJ_*' --model demo",
+            "directions compare '*_layer1' --model demo --csv",
+            "directions compare 'das2d_*' 'das_*' --json",
+            "status",
+        ],
+    ),
+    journey(
         "circuit_sentiment_classification",
         nothing,
         &["circuit --config data/experiments/sentiment_classification.toml"],
@@ -47,7 +63,8 @@ pub const JOURNEYS: &[Journey] = &[
         nothing,
         &[
             "circuit --config data/experiments/toy_movie_review.toml",
-            "circuit --config data/experiments/toy_movie_review.toml --model random:gpt2-small -- --threads 8 --dry-run",
+            "circuit --config data/experiments/toy_movie_review.toml --model random:gpt2-small -- --threads 8 \
+             --dry-run",
             "circuit --config data/experiments/toy_movie_review.toml --model pythia-160m",
         ],
     ),
@@ -61,26 +78,11 @@ pub const JOURNEYS: &[Journey] = &[
         ],
     ),
     journey(
-        "demo",
-        nothing,
-        &[
-            "demo",
-            "demo",
-            "direction-patching-results --models demo",
-            "directions list --model demo",
-            "directions list 'das_*' 'kmeans_*' --model demo --json",
-            "directions show das_simple_train_ADJ_layer2 --model demo",
-            "directions compare 'das_simple_train_ADJ_*' --model demo",
-            "directions compare '*_layer1' --model demo --csv",
-            "directions compare 'das2d_*' 'das_*' --json",
-            "status",
-        ],
-    ),
-    journey(
         "readme",
-        nothing,
+        reviews,
         &[
-            "fit-directions --models demo,random:pythia-14m --methods das,kmeans,mean_diff --test-sets simple_test --epochs 2",
+            "fit-directions --models demo,random:pythia-14m --methods das,kmeans,mean_diff --test-sets simple_test \
+             --epochs 2",
             "random-directions --models demo,random:pythia-14m",
             "direction-patching-suite --models demo,random:pythia-14m --eval-sets simple_test,simple_adverb \
              --positions auto,ALL --metrics logit_diff,logit_flip",
@@ -88,7 +90,8 @@ pub const JOURNEYS: &[Journey] = &[
             "self-check --models demo",
             "verify --models demo",
             "activation-patching-maps --models demo",
-            "attribution-patching --models demo --maps z,resid_pre,post --exact",
+            "attribution-patching --models demo --maps z,resid_pre,post --exact --dataset-file pairs.toml \
+             --eval-sets pairs",
             "path-patching --models demo --senders z --receivers v:1.0,v:2.2,v:2.3",
             "neuroscope --models demo --text 'I loved it. The plot was awful.' --directions 'das_*' --layers all",
             "steering --models demo --directions kmeans_simple_train_ADJ_layer1 --coefficients -20..20:5 --samples 4",
@@ -139,14 +142,14 @@ pub const JOURNEYS: &[Journey] = &[
             "direction-patching-suite --positions ADJ,ALL --metrics logit_diff,logit_flip --layers all",
             "direction-patching-suite --projection ortho --directions '*_layer1'",
             "direction-patching-suite --projection para --directions '*_layer1'",
-            "direction-patching-suite --directions 'mean_diff*layer1,das2d*layer1' --eval-sets simple_product,simple_adverb \
+            "direction-patching-suite --directions 'mean_diff*layer1,das2d*layer1' --eval-sets \
+             simple_product,simple_adverb \
              --metrics logit_diff,logit_diff_noising,prob_diff,log_prob,log_prob_noising,logit_flip,sign_flip \
              --positions auto,ALL --batch-tokens 256",
             "direction-patching-suite --models demo --directions 'das_*' --heads 2.2,2.3",
             "direction-patching-suite --models demo --directions 'das_*' --heads paper",
             "direction-patching-suite --directions 'das_*,kmeans_*' --eval-sets simple_test --json",
             "direction-patching-suite --directions 'kmeans_*' --overwrite",
-            "direction-patching-results",
             "direction-patching-results --json",
         ],
     ),
@@ -156,10 +159,12 @@ pub const JOURNEYS: &[Journey] = &[
         &[
             "fit-directions --methods mean_diff,das --epochs 2 --layers 0,1 --shard 0/2",
             "fit-directions --methods mean_diff,das --epochs 2 --layers 0,1 --shard 1/2",
-            "direction-patching-suite --metrics logit_diff,logit_flip --eval-sets simple_test,simple_adverb --shard 0/2",
+            "direction-patching-suite --metrics logit_diff,logit_flip --eval-sets simple_test,simple_adverb --shard \
+             0/2",
             "status",
             "merge",
-            "direction-patching-suite --metrics logit_diff,logit_flip --eval-sets simple_test,simple_adverb --shard 1/2",
+            "direction-patching-suite --metrics logit_diff,logit_flip --eval-sets simple_test,simple_adverb --shard \
+             1/2",
             "merge --json",
             "merge",
             "activation-patching-maps --maps z,resid_pre --shard 0/2",
@@ -184,7 +189,8 @@ pub const JOURNEYS: &[Journey] = &[
             "fit-directions --methods kmeans,das --epochs 4 --layers 1",
             "activation-patching-maps --models demo --eval-sets simple --maps z,q,k,v",
             "activation-patching-maps --maps z,z_by_position --metrics logit_diff,logit_diff_noising",
-            "activation-patching-maps --maps post,mlp_out,resid_post,attn_out --eval-sets simple_adverb --json",
+            "activation-patching-maps --maps mlp_out,resid_post,attn_out --eval-sets simple_adverb --json",
+            "activation-patching-maps --dataset-file pairs.toml --eval-sets pairs --maps post,resid_mid",
             "activation-patching-maps --along das_simple_train_ADJ_layer1 --maps resid_pre",
             "ccs --models demo --eval-sets classification_4 --epochs 100 --tries 2",
             "activation-patching-maps --models demo --dataset-file reviews.toml --eval-sets true_labels \
@@ -243,7 +249,8 @@ pub const JOURNEYS: &[Journey] = &[
             "fit-directions --methods kmeans,das --epochs 4",
             "ablation --nodes z:1.0,z:1.2,mlp_out:0 --methods zero,mean,resample",
             "ablation --directions kmeans_simple_train_ADJ --positions ALL,ADJ --attention live,frozen --random 3",
-            "ablation --eval-sets classification_4 --directions das_simple_train_ADJ --positions COMMA,ALL --require COMMA \
+            "ablation --eval-sets classification_4 --directions das_simple_train_ADJ --positions COMMA,ALL --require \
+             COMMA \
              --correct-only --balance",
             "ablation --eval-sets mood_stories --nodes v:1,v:2 --methods corrupted --attention frozen \
              --positions NAME1+VRB1+NAME2+VRB2 --keep-at COMMA1+STOP1+COMMA2+STOP2",
@@ -274,7 +281,8 @@ pub const JOURNEYS: &[Journey] = &[
             "neuroscope --text 'I loved it. The plot was awful.' --directions 'das_*' --layers all",
             "neuroscope --models demo --corpus reviews.jsonl --directions 'das_*layer1,kmeans_*layer1'",
             "neuroscope --models demo --corpus tokens.npy --directions 'das_*layer1' --exclude plain_words.txt --top 3",
-            "neuroscope --models demo --corpus reviews.txt --directions '*_layer1' --layers 0..3 --tail 0.05 --window 2 \
+            "neuroscope --models demo --corpus reviews.txt --directions '*_layer1' --layers 0..3 --tail 0.05 \
+             --window 2 \
              --row-tokens 12 --every-token --min-count 3",
             "neuroscope --corpus reviews.txt --directions 'das_*layer1' --measure projection --name projected --json",
             "negation --models demo --directions '*_layer1'",
@@ -296,7 +304,8 @@ pub const JOURNEYS: &[Journey] = &[
         &[
             "fit-directions --methods kmeans,das --epochs 4 --layers 1,2",
             "steering --directions kmeans_simple_train_ADJ_layer1 --coefficients -10..10:5 --samples 3",
-            "steering --models demo --directions das_simple_train_ADJ_layer1 --coefficients -4..0 --threads 2 --samples 2",
+            "steering --models demo --directions das_simple_train_ADJ_layer1 --coefficients -4..0 --threads 2 \
+             --samples 2",
             "steering --directions kmeans_simple_train_ADJ --layers 1,2 --temperature 0 --prompt 'The film was'",
             "steering --directions kmeans_simple_train_ADJ_layer1 --sites blocks.0.hook_mlp_out --coefficients -3,3 \
              --samples 2 --top-k 0 --max-new-tokens 5 --seed 7 --json",
@@ -313,7 +322,8 @@ pub const JOURNEYS: &[Journey] = &[
              --test-sets treebank_test",
             "fit-directions --models demo --train-sets treebank_train --scaffold classification --methods mean_diff \
              --layers 1",
-            "direction-patching-suite --models demo --eval-sets treebank_test --scaffold classification --positions END,ALL",
+            "direction-patching-suite --models demo --eval-sets treebank_test --scaffold classification --positions \
+             END,ALL",
             "ablation --eval-sets treebank_test --scaffold classification --directions das_treebank_train_ALL_layer1 \
              --positions COMMA,ALL --require COMMA --correct-only --balance",
             "ccs --models demo --eval-sets treebank_test --scaffold classification --epochs 50 --tries 2",
@@ -333,7 +343,8 @@ pub const JOURNEYS: &[Journey] = &[
             "directions compare --csv",
             "direction-patching-suite --weight-processing none",
             "direction-patching-suite",
-            "directions import their_directions --model demo --weight-processing fold_ln,center_unembed --data-dir other",
+            "directions import their_directions --model demo --weight-processing fold_ln,center_unembed --data-dir \
+             other",
             "direction-patching-suite --weight-processing fold_ln,center_unembed --data-dir other",
             "directions import their_directions --model demo --directions 'das_*' --overwrite",
             "direction-patching-results",
@@ -405,9 +416,9 @@ fn file(name: &str, contents: impl Into<Vec<u8>>) -> (String, Vec<u8>) {
     (name.to_owned(), contents.into())
 }
 
-/// Reviews with a label behind them: true in clean prompts, false in corrupted ones.
+/// Reviews with a label behind them, true in clean prompts and false in corrupted ones; two pairs written out.
 fn reviews() -> Files {
-    let text = r#"
+    let labelled = r#"
 [true_labels]
 template = "I thought this movie was{ADJ}, I{VRB} it. Review Sentiment:{LABEL}"
 corrupted = "partner"
@@ -419,7 +430,20 @@ ADJ = { positive = "positive_core_adjectives", negative = "negative_core_adjecti
 VRB = { positive = "positive_verbs", negative = "negative_verbs" }
 LABEL = { both = "positive_sentiments" }
 "#;
-    vec![file("reviews.toml", text)]
+    let review = |adjective: &str, verb: &str| {
+        format!("I thought this movie was{{ADJ: {adjective}}}, I {verb} it. \\nConclusion: This movie is")
+    };
+    let pair = |label: &str, [clean, corrupted]: [&str; 2], verb: &str, [correct, incorrect]: [&str; 2]| {
+        format!(
+            "[[pairs.prompts]]\nlabel = \"{label}\"\nclean = \"{}\"\ncorrupted = \"{}\"\n\
+             correct = \" {correct}\"\nincorrect = \" {incorrect}\"\n",
+            review(clean, verb),
+            review(corrupted, verb)
+        )
+    };
+    let pairs = pair("positive", ["amazing", "bad"], "loved", ["great", "terrible"])
+        + &pair("negative", ["terrible", "good"], "hated", ["terrible", "great"]);
+    vec![file("reviews.toml", labelled), file("pairs.toml", pairs)]
 }
 
 /// Short reviews as lines, as JSON and as tokens, words to leave out, negated words, and people's labels.

@@ -1,10 +1,10 @@
-//! The whole program on the demo model, pinned: every command of the README, the examples of the help texts and the shipped
-//! analyses are run in fresh folders, and all that they print and write is compared with what is stored here.
+//! The whole program on the demo model, pinned: every command of the README, the examples of the help texts and the
+//! shipped analyses are run in fresh folders, and all that they print and write is compared with what is stored here.
 //!
-//! - `pins/everywhere.txt`: what holds on every machine: names, headers, rows and shapes of files, cells' places, and their
-//!   ids where no file's hash is part of them; what manifests say of options, prompts and files.
-//! - `pins/<instructions>.txt`: what depends on rounding: hashes of files and of what is printed, cells' values, the ids of
-//!   cells that depend on fitted directions. Without the file of this machine's instructions these are not compared.
+//! - `pins/everywhere.txt`: what holds on every machine: names, headers, rows and shapes of files, cells' places, and
+//!   their ids where no file's hash is part of them; what manifests say of options, prompts and files.
+//! - `pins/<instructions>.txt`: what depends on rounding: hashes of files and of what is printed, cells' values, the ids
+//!   of cells that depend on fitted directions. Without the file of this machine these are not compared.
 //! - `spoken/<journey>.txt`: exit codes, notes, dry runs. `help/`: the long help of every command.
 //!
 //! Changed on purpose: `ACTPATCH_PINS=write cargo test --test whole` stores what is found; `git diff` shows what it is.
@@ -24,8 +24,8 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-const RENEW: &str = "Changed on purpose? ACTPATCH_PINS=write cargo test --test whole stores what is found (see tests/whole/main.rs). \
-    Pins of other machines' instructions are renewed there, or deleted.";
+const RENEW: &str = "Changed on purpose? ACTPATCH_PINS=write cargo test --test whole stores what is found (see \
+    tests/whole/main.rs). Pins of other machines' instructions are renewed there, or deleted.";
 
 #[test]
 fn every_journey_is_as_pinned() {
@@ -54,8 +54,8 @@ fn every_help_text_is_as_pinned() {
     assert!(different.is_empty(), "\n{different}\n{RENEW}");
 }
 
-/// What decides the bits of results: the instructions that the processor backend and the `gemm` crate look for, for bfloat16
-/// also the units that multiply it, and the system's mathematical functions.
+/// What decides the bits of results: the instructions that the processor backend and the `gemm` crate look for, for
+/// bfloat16 also the units that multiply it, and the system's mathematical functions.
 fn instructions(bf16: bool) -> String {
     #[cfg(target_arch = "x86_64")]
     let (avx512, avx2, pairs) = (
@@ -85,8 +85,8 @@ fn instructions(bf16: bool) -> String {
     name + "-" + &mathematics()
 }
 
-/// Tells libraries of mathematical functions apart, whose last digits are part of results: the hash of what those that the
-/// program calls give for some arguments.
+/// Tells libraries of mathematical functions apart, whose last digits are part of results: the hash of what those that
+/// the program calls give for some arguments.
 fn mathematics() -> String {
     let mut values: Vec<u8> = Vec::new();
     for number in 1..=4096u16 {

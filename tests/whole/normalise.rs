@@ -77,8 +77,8 @@ pub fn manifest(name: &str, contents: &[u8]) -> Manifest {
     Manifest { folder, command: manifest["command"].as_str().unwrap().to_owned(), summary }
 }
 
-/// The fields of an object, those of inner objects by their path, with the values as the command line has them: empty where
-/// an option is not set.
+/// The fields of an object, those of inner objects by their path, with the values as the command line has them: empty
+/// where an option is not set.
 fn flatten(path: &str, value: &Value, found: &mut Vec<(String, String)>) {
     let Some(fields) = value.as_object() else {
         let unset = value.is_null() || *value == Value::Bool(false);

@@ -145,6 +145,9 @@ fn actpatch(folder: &Path, arguments: &[String]) -> Output {
         command.env_remove(name);
     }
     command.env("HF_HUB_OFFLINE", "1").env("HF_HOME", folder.join("hub")).env("CUDA_VISIBLE_DEVICES", "");
+    // The program's name is part of what it prints.
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::arg0(&mut command, "actpatch");
     command.env("RAYON_NUM_THREADS", threads).current_dir(folder).args(arguments).output().unwrap()
 }
 
