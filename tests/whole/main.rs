@@ -11,14 +11,15 @@
 //! `ACTPATCH_BIN=/path/to/actpatch` runs another build: pins written with the old one are compared with the new one.
 //! `ACTPATCH_PINS_KEEP=folder` keeps what was written and printed there, to compare with other tools.
 //! `ACTPATCH_PINS_THREADS=2` computes on more threads, which must change nothing.
+//! `ACTPATCH_PINS_ONLY=maps,paths` runs these journeys alone.
 
 mod journeys;
 mod normalise;
 mod pins;
 mod runner;
 
-use pins::parse;
-use runner::Travelled;
+use pins::Pins;
+use runner::{Travelled, wanted};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -41,7 +42,7 @@ fn every_journey_is_as_pinned() {
             tell(&format!(
                 "NOT PINNED FOR THIS MACHINE: {} is missing, so {} hashes of numbers are not compared",
                 stored(machine).display(),
-                pins.lines().len()
+                pins.0.len()
             ));
         }
     }
@@ -120,17 +121,18 @@ fn tell(message: &str) {
 }
 
 /// Stores pins, or says which differ.
-fn compare_pins(name: &str, found: &pins::Pins) -> String {
+fn compare_pins(name: &str, found: &Pins) -> String {
     let path = stored(name);
+    let (old, others) = Pins::parse(&std::fs::read_to_string(&path).unwrap_or_default()).split(wanted);
     if writes() {
-        store(&path, &found.text());
+        let all = found.0.iter().chain(&others.0).map(|(key, value)| (key.clone(), value.clone())).collect();
+        store(&path, &Pins(all).to_string());
+        return String::new();
     }
-    let old = parse(&std::fs::read_to_string(&path).unwrap_or_default());
-    let new = found.lines();
-    let all: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let all: BTreeSet<&String> = old.0.keys().chain(found.0.keys()).collect();
     let mut different = String::new();
     for key in all {
-        let [old, new] = [&old, &new].map(|pins| pins.get(key).map_or("(none)", String::as_str));
+        let [old, new] = [&old, found].map(|pins| pins.0.get(key).map_or("(none)", String::as_str));
         if old != new {
             write!(different, "{key}\n    old {old}\n    new {new}\n").unwrap();
         }
@@ -142,6 +144,7 @@ fn compare_pins(name: &str, found: &pins::Pins) -> String {
 fn compare_texts(folder: &str, found: &BTreeMap<PathBuf, String>) -> String {
     let there: BTreeMap<PathBuf, Vec<u8>> = runner::files(&here().join(folder))
         .into_iter()
+        .filter(|(name, _)| folder == "help" || wanted(name.trim_end_matches(".txt")))
         .map(|(name, text)| (Path::new(folder).join(name), text))
         .collect();
     if writes() {

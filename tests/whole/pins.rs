@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
 use std::path::PathBuf;
 
-/// What a pin is about; sections of the files of pins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// What a pin is about.
+#[derive(Debug, Clone, Copy)]
 pub enum Kind {
     /// Options, prompts and written files of every run.
     Manifest,
@@ -39,9 +39,9 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Pins of one file, by kind and by what they are of.
-#[derive(Debug, Default, PartialEq)]
-pub struct Pins(BTreeMap<(Kind, String), String>);
+/// Pins of one file, by kind and what they are of: `<kind> <journey>…`.
+#[derive(Debug, Default)]
+pub struct Pins(pub BTreeMap<String, String>);
 
 /// The pins of journeys: those that hold everywhere, and by set of instructions those that depend on rounding.
 #[derive(Default)]
@@ -52,31 +52,32 @@ pub struct AllPins {
 
 impl Pins {
     fn add(&mut self, kind: Kind, key: String, value: String) {
-        let before = self.0.insert((kind, key.clone()), value);
+        let before = self.0.insert(format!("{kind} {key}"), value);
         assert!(before.is_none(), "two pins of {kind} {key}");
     }
 
-    /// One line per pin.
-    pub fn lines(&self) -> BTreeMap<String, String> {
-        self.0.iter().map(|((kind, key), value)| (format!("{kind} {key}"), value.clone())).collect()
+    /// The pins that a file holds.
+    pub fn parse(text: &str) -> Self {
+        let pin = |line: &str| {
+            let (key, value) = line.split_once(" = ").unwrap_or_else(|| panic!("no pin: {line}"));
+            (key.to_owned(), value.to_owned())
+        };
+        Self(text.lines().map(pin).collect())
     }
 
-    /// The file: sections by kind.
-    pub fn text(&self) -> String {
-        self.0.iter().fold(String::new(), |mut text, ((kind, key), value)| {
-            writeln!(text, "{kind} {key} = {value}").unwrap();
-            text
-        })
+    /// The pins of the journeys that `wanted` holds true of, and the others.
+    pub fn split(self, wanted: impl Fn(&str) -> bool) -> (Self, Self) {
+        let of = |key: &String| key.split([' ', '/']).nth(1).is_some_and(&wanted);
+        let (some, others) = self.0.into_iter().partition(|(key, _)| of(key));
+        (Self(some), Self(others))
     }
 }
 
-/// The pins that a file holds.
-pub fn parse(text: &str) -> BTreeMap<String, String> {
-    let pin = |line: &str| {
-        let (key, value) = line.split_once(" = ").unwrap_or_else(|| panic!("no pin: {line}"));
-        (key.to_owned(), value.to_owned())
-    };
-    text.lines().map(pin).collect()
+/// The file: one line per pin.
+impl fmt::Display for Pins {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|(key, value)| writeln!(f, "{key} = {value}"))
+    }
 }
 
 /// All pins of journeys; `machine` names the instructions of a journey.

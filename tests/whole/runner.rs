@@ -56,13 +56,20 @@ pub struct Travelled {
     pub files: BTreeMap<String, Vec<u8>>,
 }
 
-/// Runs every journey, in the order of the table.
+/// Is the journey of this name to be run? `ACTPATCH_PINS_ONLY` lists some; without it all are.
+pub fn wanted(name: &str) -> bool {
+    std::env::var("ACTPATCH_PINS_ONLY").map_or(true, |only| only.split(',').any(|one| one == name))
+}
+
+/// Runs the journeys, in the order of the table.
 pub fn travel() -> Vec<Travelled> {
+    let journeys: Vec<&'static Journey> = JOURNEYS.iter().filter(|journey| wanted(journey.name)).collect();
+    assert!(!journeys.is_empty(), "ACTPATCH_PINS_ONLY: expected names of journeys");
     let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..SIDE_BY_SIDE {
             scope.spawn(|| {
-                while let Some(journey) = JOURNEYS.get(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some(journey) = journeys.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let travelled = run(journey);
                     done.lock().unwrap().push(travelled);
                 }
