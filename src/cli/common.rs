@@ -1,12 +1,13 @@
 //! Arguments and steps that several commands share.
 
 use super::device::Device;
+use super::download_bars::download_bars;
 use crate::backend::Dtype;
 use crate::compat::Compat;
 use crate::datasets::treebank::{Scaffold, Split};
 use crate::datasets::{BuildOptions, Catalogue, DatasetError, END, PairedPrompts};
 use crate::engine::{Layout, MEMORY_BUDGET, PatchPositions};
-use crate::model::{LoadOptions, Model, ModelConfig, ModelError, WeightProcessing};
+use crate::model::{HubSettings, LoadOptions, Model, ModelConfig, ModelError, WeightProcessing};
 use crate::report::{Manifest, ModelRecord, RunStart};
 use anyhow::{Context, Result, anyhow, bail};
 use bytesize::ByteSize;
@@ -98,7 +99,8 @@ impl ModelArgs {
         let processing = processing_of(&self.weight_processing)?;
         let options =
             LoadOptions { processing, revision: self.revision.clone(), tokenizer: self.tokenizer.clone(), seed };
-        let model = Model::load(spec, &options).map_err(|error| {
+        let settings = HubSettings { observer: download_bars(), ..HubSettings::from_environment() };
+        let model = Model::load_from(spec, &options, &settings).map_err(|error| {
             let culprit = match &error {
                 ModelError::Name { spec: name, .. } if name == spec => "--models".to_owned(),
                 ModelError::Name { .. } => "--tokenizer".to_owned(),

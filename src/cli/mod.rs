@@ -14,6 +14,7 @@ mod device;
 mod direction_patching_results;
 mod direction_patching_suite;
 mod directions;
+mod download_bars;
 mod faithfulness;
 mod fit_directions;
 mod fit_projections;

@@ -140,8 +140,9 @@ pub fn run(args: Args) -> Result<()> {
 
 /// The files, downloaded if need be.
 fn provide(args: &Args) -> Result<TreebankFiles> {
-    let offline = args.offline || args.run.dry_run || HubSettings::from_environment().offline;
-    let archive = Archive { url: args.url.clone(), sha256: args.sha256.clone(), offline };
+    let HubSettings { offline, limits, .. } = HubSettings::from_environment();
+    let offline = args.offline || args.run.dry_run || offline;
+    let archive = Archive { url: args.url.clone(), sha256: args.sha256.clone(), offline, limits };
     let progress = bar(0, "downloading the Treebank");
     let files = archive.provide(&args.root, |done, total| {
         progress.set_length(total);
