@@ -165,6 +165,30 @@ fn a_process_that_is_killed_leaves_a_part_that_the_next_one_continues() {
 }
 
 #[test]
+fn without_locks_two_write_the_same_bytes_to_the_same_places() {
+    let (copy, cache) = (Copy::of("gpt2-tiny"), tempfile::tempdir().unwrap());
+    let hub = Hub::serve(copy.path());
+    let settings = hub.settings(cache.path());
+    hub.disturb("model.safetensors", [Fault::Slow(2_000)]);
+    let etag = hub.etag("model.safetensors");
+    let part = root(cache.path()).join("blobs").join(format!("{etag}.incomplete"));
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| load(REPO, &settings).map(|model| model.name));
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while fs::metadata(&part).map_or(0, |data| data.len()) < 10_000 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // Who comes now takes a lock of its own.
+        fs::remove_file(cache.path().join(".locks/models--someone--gpt2-tiny").join(format!("{etag}.lock"))).unwrap();
+        load(REPO, &settings).unwrap();
+        assert!(!slow.is_finished());
+        slow.join().unwrap().unwrap();
+    });
+    assert_eq!(hub.ranges("model.safetensors").len(), 2);
+    load(REPO, &offline(cache.path())).unwrap();
+}
+
+#[test]
 fn two_processes_do_not_damage_each_other() {
     let (copy, cache, data) = (Copy::of("gpt2-tiny"), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let hub = Hub::serve(copy.path());

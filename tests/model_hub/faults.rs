@@ -1,6 +1,6 @@
 //! Servers that are silent, slow, endless, busy or wrong.
 
-use super::server::{Fault, Hub, REPO, SIGNATURE};
+use super::server::{COMMIT, Fault, Hub, REPO, SIGNATURE};
 use super::support::{Copy, offline};
 use super::{complaint, hub_size, load, root};
 use actpatch::model::HubSettings;
@@ -172,7 +172,7 @@ fn a_transfer_that_breaks_off_is_continued_at_once_and_by_the_next_process() {
     contains(&message, &["config.json: incomplete: expected 816 bytes, received 100 (", "try again"]);
     let message = complaint(REPO, &hub.strict(cache.path()));
     contains(&message, &["model.safetensors", &format!("expected {} bytes, received 30000 (", hub_size(&copy))]);
-    let message = complaint(REPO, &offline(cache.path()));
+    let message = complaint(&format!("{REPO}@{COMMIT}"), &offline(cache.path()));
     contains(&message, &["model.safetensors is not in the cache"]);
     hub.disturb("model.safetensors", [Fault::Cut(20_000)]);
     load(REPO, &hub.settings(cache.path())).unwrap();

@@ -14,6 +14,7 @@ use std::io::Read;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use support::{Copy, offline};
 
 fn load(spec: &str, settings: &HubSettings) -> Result<Model, String> {
@@ -155,6 +156,17 @@ fn encrypted_connections_are_built_in() {
     assert!(message.contains("cannot be reached") && message.contains(&endpoint), "{message}");
     // A record of type 22 (handshake) of TLS, whose versions all begin with 3.
     assert_eq!(first.join().unwrap().unwrap(), [22, 3]);
+}
+
+#[test]
+fn an_encrypted_connection_that_is_not_answered_is_given_up() {
+    let cache = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("https://{}", listener.local_addr().unwrap());
+    let settings = asked_once(cache.path());
+    let limits = Limits { connect: Duration::from_millis(300), ..settings.limits };
+    let message = complaint(REPO, &HubSettings { endpoint, limits, ..settings });
+    assert!(message.contains("cannot be reached: no connection within 300ms"), "{message}");
 }
 
 #[test]

@@ -34,6 +34,8 @@ pub enum Fault {
     Cut(usize),
     /// The body byte by byte, slowly.
     Drip,
+    /// The proper body, so many bytes at a time, slowly.
+    Slow(usize),
     /// A body without an announced length that does not end.
     Endless,
     /// Another length is announced.
@@ -314,6 +316,19 @@ fn deliver(reply: Reply<'_>, file: &str, served: &mut Served, seen: &Seen) -> st
         Some(Fault::Drip) => {
             let reply = reply.begin(status, &headers, Some(body.len() as u64), b"")?;
             reply.repeat(b"{", Duration::from_millis(20))
+        }
+        Some(Fault::Slow(piece)) => {
+            let mut reply = reply.begin(status, &headers, Some(body.len() as u64), b"")?.stream;
+            let body = body.to_vec();
+            std::thread::spawn(move || {
+                for piece in body.chunks(piece) {
+                    std::thread::sleep(Duration::from_millis(20));
+                    if reply.write_all(piece).is_err() {
+                        break;
+                    }
+                }
+            });
+            Ok(())
         }
         Some(Fault::With(name, value)) => {
             headers.push((name, value.to_owned()));

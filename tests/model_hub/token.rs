@@ -5,8 +5,11 @@ use super::support::Copy;
 use super::{complaint, load};
 use actpatch::model::HubSettings;
 use actpatch::model::hub::Token;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 
 const SECRET: &str = "hf_AbCdEfGhIjKlMnOpQrStUvWxYz";
 
@@ -52,6 +55,51 @@ fn a_token_that_is_refused_is_not_shown() {
     assert!(message.contains("HF_ENDPOINT: expected an address") && !message.contains("secret"), "{message}");
 }
 
+/// A proxy that connects to wherever it is asked to, and what it was asked.
+fn proxy() -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let heads = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&heads);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut client = stream.unwrap();
+            let lines = BufReader::new(client.try_clone().unwrap()).lines().map(Result::unwrap);
+            let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+            let mut server = TcpStream::connect(head[0].split(' ').nth(1).unwrap()).unwrap();
+            noted.lock().unwrap().push(head.join("\n"));
+            client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+            let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+            std::thread::spawn(move || std::io::copy(&mut server, &mut client));
+        }
+    });
+    (address, heads)
+}
+
+#[test]
+fn a_proxy_passes_the_token_on_without_seeing_it_itself() {
+    let (copy, cache) = (Copy::of("gpt2-tiny"), tempfile::tempdir().unwrap());
+    let hub = Hub::serve(copy.path());
+    hub.demand(Some(SECRET));
+    let (address, heads) = proxy();
+    let mut command = command(&hub, cache.path());
+    command.env("ALL_PROXY", address).env_remove("NO_PROXY").env_remove("no_proxy").output().unwrap();
+    load(REPO, &HubSettings { offline: true, ..hub.settings(cache.path()) }).unwrap();
+    let heads = heads.lock().unwrap();
+    assert_eq!(heads.len(), hub.seen().len(), "every request came by the proxy");
+    assert!(heads.iter().all(|head| head.starts_with("CONNECT 127.0.0.1:") && !head.contains("earer")), "{heads:?}");
+}
+
+/// The program, which loads the model with the token.
+fn command(hub: &Hub, cache: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_actpatch"));
+    command.args(["self-check", "--device", "cpu", "--models", REPO, "--data-dir"]).arg(cache);
+    command.env("HF_ENDPOINT", hub.endpoint()).env("HF_HUB_CACHE", cache).env_remove("HF_HUB_OFFLINE");
+    command.env("HF_TOKEN", SECRET);
+    command
+}
+
 #[test]
 fn the_token_is_in_no_log() {
     let (copy, cache) = (Copy::of("gpt2-tiny"), tempfile::tempdir().unwrap());
@@ -59,17 +107,14 @@ fn the_token_is_in_no_log() {
     hub.demand(Some(SECRET));
     hub.disturb_heads("config.json", [Fault::Status(500, Vec::new())]);
     hub.disturb("tokenizer.json", [Fault::Elsewhere]);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_actpatch"));
-    command.args(["self-check", "--device", "cpu", "--models", REPO, "--data-dir"]).arg(cache.path());
-    command.env("HF_ENDPOINT", hub.endpoint()).env("HF_HUB_CACHE", cache.path()).env_remove("HF_HUB_OFFLINE");
-    let output = command.env("HF_TOKEN", SECRET).env("RUST_LOG", "trace").output().unwrap();
+    let output = command(&hub, cache.path()).env("RUST_LOG", "trace").output().unwrap();
     let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
     assert!(hub.seen().iter().filter(|seen| !seen.elsewhere).all(|seen| seen.token.is_some()));
     assert!(text.contains("HTTP 500; trying again"), "our own log is there");
     let bytes = dumped(&text);
     let has = |part: &str| bytes.windows(part.len()).any(|window| window == part.as_bytes());
-    assert!(has("HEAD /someone/gpt2-tiny") && has("authorization: Bearer ***"), "ureq's log is there");
     assert!(!text.contains("AbCdEfGh") && !has("AbCdEfGh") && !has("UvWxYz"), "{text}");
+    assert!(has("HEAD /someone/gpt2-tiny") && has("authorization: Bearer ***"), "ureq's log is there");
 }
 
 /// The bytes that ureq writes into its log in rows such as `4745 5420 … GET `.

@@ -134,8 +134,9 @@ impl<'a> Download<'a> {
     fn bring(&self, file: &str, description: &Description, blob: &Path) -> Result<(), HubError> {
         let Description { etag, size, .. } = description;
         let (url, part, limits) = (self.url(file), self.cache.part(etag), &self.settings.limits);
-        let weights = Path::new(file).extension().is_some_and(|ending| ending == "safetensors");
-        let largest = if weights { limits.weights_bytes } else { limits.small_file_bytes };
+        // Everything but weights is JSON.
+        let small = Path::new(file).extension().is_some_and(|ending| ending == "json");
+        let largest = if small { limits.small_file_bytes } else { limits.weights_bytes };
         if let Some(found) = size.filter(|size| *size > largest) {
             return Err(HubError::TooLarge { url: shown(&url), found, largest });
         }
@@ -143,10 +144,14 @@ impl<'a> Download<'a> {
             fs::create_dir_all(folder).map_err(in_cache(folder))?;
         }
         let (size, by_hash) = (*size, is_hash(etag));
-        let fetch = Fetch { url: &url, part: &part, size, largest, small: !weights, by_hash };
+        let fetch = Fetch { url: &url, part: &part, size, largest, small, by_hash };
         let mut tell = |bytes, total| self.settings.observer.tell(Progress { file, bytes, total });
         loop {
             let continued = self.client.fetch(&fetch, &mut tell).map_err(|error| self.failure(file, error))?;
+            // Where locks are not kept, another process may have been faster.
+            if !part.is_file() && self.is_whole(blob)? {
+                return Ok(());
+            }
             let Some(damage) = compare(&part, etag).map_err(in_cache(&part))? else { break };
             remove(&part)?;
             // The bytes of an earlier transfer may be the wrong ones: only a file in one piece tells.

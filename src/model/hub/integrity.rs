@@ -102,4 +102,28 @@ mod tests {
         std::fs::write(&path, "").unwrap();
         assert_eq!(compare(&path, "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391").unwrap(), None);
     }
+
+    #[test]
+    #[cfg(unix)]
+    fn large_weights_are_read_for_their_hash_only_when_their_length_is_wrong() {
+        let folder = tempfile::tempdir().unwrap();
+        let [blob, weights] = ["0".repeat(64).as_str(), "model.safetensors"].map(|name| folder.path().join(name));
+        write_weights(&blob, HASHED_BYTES);
+        std::os::unix::fs::symlink(&blob, &weights).unwrap();
+        assert_eq!(compare_blob(&weights).unwrap(), None);
+        File::options().write(true).open(&blob).unwrap().set_len(HASHED_BYTES + 1).unwrap();
+        let damage = compare_blob(&weights).unwrap().unwrap();
+        assert_eq!(damage.expected, format!("SHA-256 {}", "0".repeat(64)));
+    }
+
+    /// A file with one tensor of so many zero bytes.
+    #[cfg(unix)]
+    fn write_weights(path: &Path, bytes: u64) {
+        let header = format!(r#"{{"a":{{"dtype":"U8","shape":[{bytes}],"data_offsets":[0,{bytes}]}}}}"#);
+        let mut contents = (header.len() as u64).to_le_bytes().to_vec();
+        contents.extend(header.bytes());
+        std::fs::write(path, &contents).unwrap();
+        let file = File::options().write(true).open(path).unwrap();
+        file.set_len(contents.len() as u64 + bytes).unwrap();
+    }
 }

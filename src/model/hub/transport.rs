@@ -16,7 +16,7 @@ use super::wire::{Access, Unmasking};
 use crate::files::write_whole;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -539,12 +539,18 @@ impl Fetch<'_> {
     }
 
     /// The part, ready for the bytes from `start` on, whose validator is `etag`.
+    ///
+    /// Not every file system keeps locks between machines. So bytes are written at their places and not behind those of
+    /// others, and what starts anew is another file: at worst two processes write the same bytes to the same places.
     fn open(&self, start: u64, etag: Option<&str>) -> Result<File, Failure> {
         let disk = |source| Failure::File { path: self.part.into(), source };
-        let mut options = OpenOptions::new();
-        // Emptied before the new validator is written: at no time do old bytes stand beside it.
-        let options = if start > 0 { options.append(true) } else { options.write(true).create(true).truncate(true) };
-        let file = options.open(self.part).map_err(disk)?;
+        if start == 0 {
+            remove(self.part)?;
+        }
+        let mut file =
+            OpenOptions::new().write(true).create(start == 0).truncate(false).open(self.part).map_err(disk)?;
+        file.seek(SeekFrom::Start(start)).map_err(disk)?;
+        // After the removal: at no time do old bytes stand beside a new validator.
         if start == 0 && !self.by_hash {
             let strong = etag.filter(|etag| !etag.starts_with("W/")).unwrap_or_default();
             let path = self.validator();
