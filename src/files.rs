@@ -139,7 +139,7 @@ pub fn sha256(bytes: &[u8]) -> String {
 }
 
 /// Lower-case hexadecimal digits of `bytes`.
-fn hexadecimal(bytes: &[u8]) -> String {
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

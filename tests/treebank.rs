@@ -6,13 +6,16 @@ use actpatch::datasets::treebank::{
     Archive, Loss, Scaffold, Split, Treebank, TreebankError, TreebankFiles, answer_tokens, encode, pair,
 };
 use actpatch::model::Tokenizer;
+use actpatch::model::hub::Limits;
 use serde_json::Value;
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Cursor, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 fn fixture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/treebank")
@@ -138,7 +141,8 @@ fn corrected_files_are_preferred_and_missing_ones_named() {
     assert!(files.dictionary.ends_with("dictionary_fixed.txt") && files.sentences.ends_with("datasetSentences.txt"));
     std::fs::remove_file(folder.path().join("datasetSplit.txt")).unwrap();
     std::fs::remove_file(folder.path().join("datasetSentences.txt")).unwrap();
-    let archive = Archive { url: "https://example.org/x.zip".into(), sha256: None, offline: true };
+    let url = "https://example.org/x.zip".into();
+    let archive = Archive { url, sha256: None, offline: true, limits: Limits::default() };
     let message = archive.provide(folder.path(), |_, _| {}).unwrap_err().to_string();
     for part in ["datasetSentences_fixed.txt or datasetSentences.txt", "datasetSplit.txt", "https://example.org/x.zip"]
     {
@@ -164,6 +168,10 @@ struct Served {
     etag: String,
     /// Close the connection after so many bytes of the next answer.
     cut: Option<usize>,
+    /// What the next answers begin with, in the place of the archive.
+    refusals: VecDeque<String>,
+    /// `If-Range` is not looked at.
+    careless: bool,
     /// Range headers of all requests.
     ranges: Vec<Option<String>>,
 }
@@ -194,8 +202,16 @@ impl Server {
         Self { address, served, ended, thread: Some(thread) }
     }
 
+    /// The archive, asked for once.
     fn archive(&self) -> Archive {
-        Archive { url: format!("http://{}/sst.zip", self.address), sha256: None, offline: false }
+        let url = format!("http://{}/sst.zip", self.address);
+        Archive { url, sha256: None, offline: false, limits: Limits { attempts: 1, ..Limits::default() } }
+    }
+
+    /// The archive, asked for again and again.
+    fn patient(&self) -> Archive {
+        let limits = Limits { attempts: 3, first_wait: Duration::from_millis(1), ..Limits::default() };
+        Archive { limits, ..self.archive() }
     }
 
     fn change(&self, change: impl FnOnce(&mut Served)) {
@@ -223,8 +239,11 @@ fn answer(served: &mut Served, mut stream: TcpStream) -> std::io::Result<()> {
         }
     }
     served.ranges.push(range.clone());
+    if let Some(refusal) = served.refusals.pop_front() {
+        return write!(stream, "HTTP/1.1 {refusal}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    }
     let total = served.bytes.len();
-    let from = range.filter(|_| condition.is_none_or(|etag| etag == served.etag));
+    let from = range.filter(|_| served.careless || condition.is_none_or(|etag| etag == served.etag));
     let start: usize =
         from.map_or(0, |range| range.trim_start_matches("bytes=").trim_end_matches('-').parse().unwrap());
     let status = if start > 0 { "206 Partial Content" } else { "200 OK" };
@@ -302,6 +321,52 @@ fn an_interrupted_download_continues_and_a_changed_file_starts_anew() {
 }
 
 #[test]
+fn a_changed_file_is_noticed_whatever_the_server_looks_at() {
+    let (server, folder) = (Server::start(official()), tempfile::tempdir().unwrap());
+    server.change(|served| served.cut = Some(700));
+    server.archive().provide(folder.path(), |_, _| {}).unwrap_err();
+    server.change(|served| (served.careless, served.etag) = (true, "\"two\"".into()));
+    server.patient().provide(folder.path(), |_, _| {}).unwrap();
+    let ranges = server.served.lock().unwrap().ranges.clone();
+    assert_eq!(ranges, [None, Some("bytes=700-".to_owned()), None]);
+    assert_eq!(std::fs::read(folder.path().join("stanfordSentimentTreebank.zip")).unwrap(), official());
+}
+
+#[test]
+fn a_download_goes_on_by_itself_and_waits_for_a_busy_server() {
+    let (server, folder) = (Server::start(official()), tempfile::tempdir().unwrap());
+    let refusals = ["500 Whatever", "302 Whatever\r\nLocation: /elsewhere"].map(str::to_owned);
+    server.change(|served| (served.cut, served.refusals) = (Some(700), refusals.into()));
+    server.patient().provide(folder.path(), |_, _| {}).unwrap();
+    let ranges = server.served.lock().unwrap().ranges.clone();
+    assert_eq!(ranges, [None, None, None, Some("bytes=700-".to_owned())]);
+
+    let folder = tempfile::tempdir().unwrap();
+    server.change(|served| served.refusals = ["429 Whatever\r\nRetry-After: 86400".to_owned()].into());
+    let message = server.patient().provide(folder.path(), |_, _| {}).unwrap_err().to_string();
+    for part in ["datasetSplit.txt", "HTTP 429, and asks to wait 1day (Retry-After), more than 5m"] {
+        assert!(message.contains(part), "{message}");
+    }
+    server.change(|served| served.refusals = std::iter::repeat_n("503 Whatever".to_owned(), 3).collect());
+    let message = server.patient().provide(folder.path(), |_, _| {}).unwrap_err().to_string();
+    assert!(message.contains("HTTP 503; 3 attempts"), "{message}");
+}
+
+#[test]
+fn several_at_once_download_one_archive() {
+    let (server, folder) = (Server::start(official()), tempfile::tempdir().unwrap());
+    std::thread::scope(|scope| {
+        let provided: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| server.archive().provide(folder.path(), |_, _| {}).unwrap())).collect();
+        provided.into_iter().for_each(|files| assert!(files.join().unwrap().sentences.is_file()));
+    });
+    assert_eq!(server.served.lock().unwrap().ranges.len(), 1);
+    let litter = |name: &str| name.ends_with(".lock") || name.ends_with(".part") || name.ends_with(".etag");
+    let names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!names.iter().any(|name| litter(name.to_str().unwrap())), "{names:?}");
+}
+
+#[test]
 fn a_wrong_hash_and_a_damaged_archive_are_errors() {
     let (server, folder) = (Server::start(official()), tempfile::tempdir().unwrap());
     let wrong = Archive { sha256: Some("0".repeat(64)), ..server.archive() };
@@ -328,7 +393,8 @@ fn a_wrong_hash_and_a_damaged_archive_are_errors() {
 fn a_server_that_is_not_there_gives_the_error_with_the_missing_files() {
     // A port that nothing listens on any more.
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let archive = Archive { url: format!("http://{address}/x.zip"), sha256: None, offline: false };
+    let limits = Limits { attempts: 2, first_wait: Duration::from_millis(1), ..Limits::default() };
+    let archive = Archive { url: format!("http://{address}/x.zip"), sha256: None, offline: false, limits };
     let folder = tempfile::tempdir().unwrap();
     let message = archive.provide(folder.path(), |_, _| {}).unwrap_err().to_string();
     assert!(message.contains("datasetSplit.txt") && message.contains("the download from http://127"), "{message}");

@@ -1,6 +1,7 @@
 //! Options that many commands share, and the sessions they open.
 
 use super::choice::choice;
+use super::download_bars::download_bars;
 use crate::backend::Dtype;
 use crate::compat::Compat;
 use crate::datasets::treebank::Scaffold;
@@ -109,6 +110,7 @@ impl Asked {
             seed: run.seed,
             overwrite: run.overwrite,
             arguments: arguments(),
+            downloads: download_bars(),
         })
     }
 }

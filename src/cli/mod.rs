@@ -4,6 +4,7 @@ mod ablate;
 mod args;
 mod choice;
 mod data;
+mod download_bars;
 mod errors;
 mod fit;
 mod patch;

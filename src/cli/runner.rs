@@ -57,18 +57,11 @@ impl Terminal {
 }
 
 impl Observer for Terminal {
-    /// A bar, or a spinner for work of unknown length; both are invisible when stderr is no terminal.
     fn begin(&mut self, what: &str, total: u64) {
-        let bar = match total {
-            0 => ProgressBar::new_spinner(),
-            total => ProgressBar::new(total),
-        };
-        match ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}") {
-            Ok(style) if total > 0 => bar.set_style(style),
-            _ => bar.enable_steady_tick(Duration::from_millis(200)),
-        }
-        bar.set_message(what.to_owned());
-        self.bar = Some(bar);
+        self.bar = Some(match total {
+            0 => spinner(what),
+            total => bar(total, what),
+        });
     }
 
     fn progress(&mut self, done: u64) {
@@ -98,6 +91,22 @@ impl Observer for Terminal {
     fn cancelled(&self) -> bool {
         self.stop.asked()
     }
+}
+
+/// A bar on stderr; invisible when stderr is no terminal.
+pub fn bar(total: u64, what: &str) -> ProgressBar {
+    let bar = ProgressBar::new(total).with_message(what.to_owned());
+    match ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+/// The same for work of unknown length.
+fn spinner(what: &str) -> ProgressBar {
+    let spinner = ProgressBar::new_spinner().with_message(what.to_owned());
+    spinner.enable_steady_tick(Duration::from_millis(200));
+    spinner
 }
 
 /// Writes text to stdout; a closed pipe ends the program quietly.

@@ -9,7 +9,7 @@ use std::time::UNIX_EPOCH;
 
 /// Files up to this size are hashed at load; hashing a checkpoint of many gigabytes would take longer than loading it
 /// (see [`Provenance::with_every_hash`]).
-const HASHED_BYTES: u64 = 64 << 20;
+pub(crate) const HASHED_BYTES: u64 = 64 << 20;
 
 /// What a model was made from: enough to get the same one again, or to notice that it is another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -277,6 +277,11 @@ fn weight_files(folder: &Path) -> Result<(PathBuf, Vec<PathBuf>), ModelError> {
     Err(ModelError::MissingFile { path: single, hint: conversion_hint(folder) })
 }
 
+/// Is this a `.safetensors` file of the length that its header gives?
+pub(crate) fn is_whole(path: &Path) -> bool {
+    Shard::map(path).is_ok()
+}
+
 /// What to do about a folder without `.safetensors` weights.
 fn conversion_hint(folder: &Path) -> String {
     let pickled = ["pytorch_model.bin", "pytorch_model.bin.index.json"].iter().find(|name| folder.join(name).is_file());

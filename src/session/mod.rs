@@ -40,7 +40,7 @@ pub(crate) use stored::hash_of_layers;
 
 use crate::datasets::Catalogue;
 use crate::engine::{Layout, MEMORY_BUDGET};
-use crate::model::{LoadOptions, Model, ModelConfig, ModelError};
+use crate::model::{HubSettings, LoadOptions, Model, ModelConfig, ModelError};
 use anyhow::{Context, Result};
 use device::Engines;
 use std::path::PathBuf;
@@ -174,7 +174,8 @@ fn load(name: &str, options: &SessionOptions) -> Result<Model> {
         tokenizer: options.tokenizer.clone(),
         seed: options.seed,
     };
-    let model = match Model::load(name, &load) {
+    let hub = HubSettings { observer: options.downloads.clone(), ..HubSettings::from_environment() };
+    let model = match Model::load_from(name, &load, &hub) {
         Err(ModelError::Name { spec, message }) if Some(&spec) == options.tokenizer.as_ref() && spec != name => {
             Err(ModelError::Name { spec, message }).of_setting("tokenizer")
         }

@@ -5,6 +5,7 @@ use crate::backend::Dtype;
 use crate::choice::choices;
 use crate::compat::Compat;
 use crate::model::WeightProcessing;
+use crate::model::hub::Observer as Downloads;
 use anyhow::Result;
 use bytesize::ByteSize;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
@@ -48,6 +49,9 @@ pub struct SessionOptions {
     /// How the program was called, for manifests.
     #[serde(skip)]
     pub arguments: Vec<String>,
+    /// Hears how far downloads from the Hub are.
+    #[serde(skip)]
+    pub downloads: Downloads,
 }
 
 impl Default for SessionOptions {
@@ -67,6 +71,7 @@ impl Default for SessionOptions {
             seed: 0,
             overwrite: false,
             arguments: Vec::new(),
+            downloads: Downloads::default(),
         }
     }
 }

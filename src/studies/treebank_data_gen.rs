@@ -218,8 +218,9 @@ impl TreebankDataGen {
 
     /// The files, downloaded if need be.
     fn provide(&self, dry_run: bool, observer: &mut dyn Observer) -> Result<TreebankFiles> {
-        let offline = self.offline || dry_run || HubSettings::from_environment().offline;
-        let archive = Archive { url: self.url.clone(), sha256: self.sha256.clone(), offline };
+        let HubSettings { offline, limits, .. } = HubSettings::from_environment();
+        let offline = self.offline || dry_run || offline;
+        let archive = Archive { url: self.url.clone(), sha256: self.sha256.clone(), offline, limits };
         let mut begun = false;
         let provided = archive.provide(&self.root, |done, total| {
             if !std::mem::replace(&mut begun, true) {

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "every test binary uses another part")]
 
 use actpatch::engine::{EngineError, MEMORY_BUDGET};
+use actpatch::model::hub::{Limits, Observer};
 use actpatch::model::{HubSettings, LoadOptions, Model, ModelError, WeightProcessing};
 use actpatch::types::PairedPrompts;
 use half::{bf16, f16};
@@ -141,7 +142,14 @@ impl Copy {
 
 /// Settings that never reach the network.
 pub fn offline(cache: &Path) -> HubSettings {
-    HubSettings { cache: cache.into(), endpoint: "http://127.0.0.1:9".to_owned(), token: None, offline: true }
+    HubSettings {
+        cache: cache.into(),
+        endpoint: "http://127.0.0.1:9".to_owned(),
+        token: None,
+        offline: true,
+        limits: Limits::default(),
+        observer: Observer::default(),
+    }
 }
 
 /// Loads a folder.

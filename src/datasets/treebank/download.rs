@@ -2,16 +2,20 @@
 
 use super::{FILES, TreebankError, TreebankFiles};
 use crate::files::{sha256_of_file, write_whole};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use crate::model::hub::transport::{Client, Failure, Fetch, TransferError, shown};
+use crate::model::hub::{Limits, lock};
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use ureq::http::Response;
 
 /// Where the authors of the Treebank publish it.
 pub const OFFICIAL_ARCHIVE: &str = "https://nlp.stanford.edu/~socherr/stanfordSentimentTreebank.zip";
 
 /// The largest file that is taken out of an archive; the largest real one has about 12 MB.
 const LARGEST: u64 = 256 << 20;
+
+/// The largest archive that is downloaded; the official one has about 6 MB.
+const LARGEST_ARCHIVE: u64 = 1 << 30;
 
 /// An archive with the Treebank's files, and what is asked of it.
 #[derive(Debug, Clone)]
@@ -22,6 +26,8 @@ pub struct Archive {
     pub sha256: Option<String>,
     /// Never use the network.
     pub offline: bool,
+    /// How long and how often the server is tried.
+    pub limits: Limits,
 }
 
 impl Archive {
@@ -41,7 +47,7 @@ impl Archive {
         let failed = |missing: Vec<String>, reason: Option<String>| TreebankError::Missing {
             root: root.into(),
             missing,
-            address: self.url.clone(),
+            address: shown(&self.url),
             reason,
         };
         let path = root.join("stanfordSentimentTreebank.zip");
@@ -62,65 +68,21 @@ impl Archive {
         TreebankFiles::find(root).map_err(|missing| failed(missing, Some(format!("not in {} either", path.display()))))
     }
 
-    /// Downloads into `<path>.part`, which becomes `path` when its size is the announced one.
-    fn download(&self, path: &Path, progress: &mut impl FnMut(u64, u64)) -> Result<(), TreebankError> {
-        let part = beside(path, "part");
-        let validator = beside(path, "part.etag");
-        let have = fs::metadata(&part).map_or(0, |data| data.len());
-        // Without a validator nobody can tell whether the server's file is still the one the part is of.
-        let known = fs::read_to_string(&validator).ok().filter(|etag| have > 0 && !etag.is_empty());
-        let response = match self.request(known.as_deref().map(|etag| (have, etag))) {
-            // The part is as long as the file or longer: only a fresh start can tell.
-            Err(ureq::Error::StatusCode(416)) => self.request(None),
-            other => other,
-        };
-        let response = response.map_err(|error| self.answer("the archive", &error.to_string()))?;
-        let start = if response.status() == 206 { have } else { 0 };
-        let length = header(&response, "content-length").and_then(|text| text.parse::<u64>().ok());
-        let total = start + length.ok_or_else(|| self.answer("its size in Content-Length", "none"))?;
-        if start > 0 {
-            let range = header(&response, "content-range").unwrap_or_default();
-            if range != format!("bytes {start}-{}/{total}", total.saturating_sub(1)) {
-                return Err(self.answer(&format!("bytes from {start} to the end"), &format!("Content-Range {range:?}")));
-            }
+    /// Downloads into `<path>.part`, which becomes `path` when all of it is there. Of several processes one does so, and
+    /// the others wait for it.
+    fn download(&self, path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<(), TreebankError> {
+        let (part, turn) = (beside(path, "part"), beside(path, "lock"));
+        let _lock = lock(&turn).map_err(io_error(&turn))?;
+        if path.is_file() {
+            return Ok(());
         }
-        let etag = header(&response, "etag").filter(|etag| !etag.starts_with("W/")).unwrap_or_default();
-        write_whole(&validator, etag.as_bytes()).map_err(io_error(&validator))?;
-        let mut file = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(start == 0)
-            .append(start > 0)
-            .open(&part)
-            .map_err(io_error(&part))?;
-        let ended = copy(response.into_body().into_reader(), &mut file, start, total, progress);
-        let found = file.metadata().map_err(io_error(&part))?.len();
-        if ended.is_err() || found != total {
-            let reason = ended.err().map_or("the server closed the connection".into(), |error| error.to_string());
-            return Err(TreebankError::Incomplete { url: self.url.clone(), expected: total, found, reason });
-        }
-        fs::rename(&part, path).map_err(io_error(path))?;
-        let _ = fs::remove_file(&validator);
+        let (url, part) = (self.url.as_str(), part.as_path());
+        let fetch = Fetch { url, part, size: None, largest: LARGEST_ARCHIVE, small: false, by_hash: false };
+        Client::new(&self.limits).fetch(&fetch, progress).map_err(failure)?;
+        fetch.finish(path).map_err(io_error(path))?;
+        // Whoever takes a new lock now finds the archive.
+        let _ = fs::remove_file(&turn);
         Ok(())
-    }
-
-    /// Asks for the archive, or for its bytes from `from` on if its validator is still the same.
-    fn request(&self, from: Option<(u64, &str)>) -> Result<Response<ureq::Body>, ureq::Error> {
-        let config = ureq::Agent::config_builder()
-            .timeout_connect(Some(std::time::Duration::from_secs(20)))
-            .timeout_recv_response(Some(std::time::Duration::from_secs(60)))
-            .user_agent(concat!("actpatch/", env!("CARGO_PKG_VERSION")))
-            .build();
-        // A compressed transfer would have another length than the file.
-        let mut request = ureq::Agent::new_with_config(config).get(&self.url).header("Accept-Encoding", "identity");
-        if let Some((start, etag)) = from {
-            request = request.header("Range", format!("bytes={start}-")).header("If-Range", etag);
-        }
-        request.call()
-    }
-
-    fn answer(&self, expected: &str, found: &str) -> TreebankError {
-        TreebankError::Answer { url: self.url.clone(), expected: expected.into(), found: found.into() }
     }
 
     /// Compares the archive's hash with the user's, and notes it.
@@ -147,29 +109,12 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-fn header<'r>(response: &'r Response<ureq::Body>, name: &str) -> Option<&'r str> {
-    response.headers().get(name).and_then(|value| value.to_str().ok())
-}
-
-/// Copies at most the announced bytes.
-fn copy(
-    reader: impl Read,
-    file: &mut File,
-    start: u64,
-    total: u64,
-    progress: &mut impl FnMut(u64, u64),
-) -> io::Result<()> {
-    let mut reader = reader.take(total - start);
-    let mut buffer = vec![0; 1 << 16];
-    let mut done = start;
-    loop {
-        let read = reader.read(&mut buffer)?;
-        if read == 0 {
-            return file.sync_all();
-        }
-        file.write_all(&buffer[..read])?;
-        done += read as u64;
-        progress(done, total);
+fn failure(error: TransferError) -> TreebankError {
+    let (reason, url) = (error.reason(), error.url);
+    match error.failure {
+        Failure::Broken { expected, found, reason } => TreebankError::Incomplete { url, expected, found, reason },
+        Failure::File { path, source } => TreebankError::Io { path, source },
+        _ => TreebankError::Answer { url, expected: "the archive".into(), found: reason },
     }
 }
 

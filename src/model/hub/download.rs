@@ -1,42 +1,59 @@
-//! Downloads by `hf-hub`, and the checks that it leaves to its callers: the size and the hash of what arrived.
+//! The download of a repository's files at one commit into the cache.
 
-use super::{HubError, HubSettings};
-use crate::files::sha256_of_file;
+use super::cache::{CachedRepo, in_cache};
+use super::integrity::{compare, compare_blob, is_hash};
+use super::transport::{Client, Failure, Fetch, Origin, TransferError, shown};
+use super::wire::Access;
+use super::{HubError, HubSettings, Progress};
 use crate::model::names::is_commit;
-use crate::model::provenance::is_sha256;
-use hf_hub::api::sync::{Api, ApiBuilder, ApiError, Metadata};
-use hf_hub::{Cache, Repo, RepoType};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use ureq::http::HeaderMap;
+use ureq::http::header::{CONTENT_LENGTH, ETAG, HeaderName};
+
+/// The commit that an answer is of.
+const COMMIT: HeaderName = HeaderName::from_static("x-repo-commit");
+
+/// The etag of a file that lies elsewhere.
+const LINKED_ETAG: HeaderName = HeaderName::from_static("x-linked-etag");
+
+/// Its size.
+const LINKED_SIZE: HeaderName = HeaderName::from_static("x-linked-size");
+
+/// What is written out in a part of an address.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// The download of several files of one repository at one commit.
 pub(super) struct Download<'a> {
-    api: Api,
-    cache: &'a Cache,
+    settings: &'a HubSettings,
+    client: Client,
+    cache: &'a CachedRepo,
     repo: &'a str,
     commit: String,
+}
+
+/// What the Hub says about a file.
+struct Description {
+    commit: String,
+    /// Without quotation marks: the name of its blob.
+    etag: String,
+    size: Option<u64>,
 }
 
 impl<'a> Download<'a> {
     /// Asks which commit `revision` stands for now; `file` is one that every repository has.
     pub fn start(
-        settings: &HubSettings,
-        cache: &'a Cache,
+        settings: &'a HubSettings,
+        cache: &'a CachedRepo,
         repo: &'a str,
         revision: &str,
         file: &str,
     ) -> Result<Self, HubError> {
-        let HubSettings { endpoint, token, .. } = settings;
-        // No retries: hf-hub's own would append a whole file to a part of it. The next attempt continues.
-        let api = ApiBuilder::from_cache(cache.clone())
-            .with_endpoint(endpoint.clone())
-            .with_token(token.as_ref().map(|token| token.reveal().to_owned()))
-            .with_user_agent("actpatch", env!("CARGO_PKG_VERSION"))
-            .build()
-            .map_err(|error| HubError::Unreachable { url: endpoint.clone(), reason: error.to_string() })?;
-        let mut this = Self { api, cache, repo, commit: revision.to_owned() };
-        this.commit = this.describe(file)?.commit_hash().to_owned();
+        let client = client(settings)?;
+        let mut this = Self { settings, client, cache, repo, commit: revision.to_owned() };
+        this.commit = this.describe(file)?.commit;
         Ok(this)
     }
 
@@ -47,23 +64,30 @@ impl<'a> Download<'a> {
 
     /// The folder with the files.
     pub fn folder(&self) -> PathBuf {
-        self.cache.repo(self.at_commit()).pointer_path(&self.commit)
+        self.cache.snapshot(&self.commit)
     }
 
     /// What the Hub says about a file. Commit and etag become names in the cache, so they are checked.
-    fn describe(&self, file: &str) -> Result<Metadata, HubError> {
+    fn describe(&self, file: &str) -> Result<Description, HubError> {
         let url = self.url(file);
-        let metadata = self.api.metadata(&url).map_err(|error| self.failure(file, error))?;
-        let (commit, etag) = (metadata.commit_hash(), metadata.etag());
+        let headers = self.client.head(&url, &COMMIT).map_err(|error| self.failure(file, error))?;
+        let text = |name: HeaderName| text(&headers, &name);
+        let commit = text(COMMIT).unwrap_or_default();
+        let etag = text(LINKED_ETAG).or(text(ETAG)).unwrap_or_default();
+        let etag = etag.strip_prefix("W/").unwrap_or(etag).trim_matches('"');
+        let size = text(LINKED_SIZE).or(text(CONTENT_LENGTH));
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
         let reason = if !is_commit(commit) {
             format!("header x-repo-commit: expected a commit hash of 40 digits, found {commit:?}")
-        } else if etag.is_empty() || !etag.trim_start_matches("W/").chars().all(plain) {
+        } else if etag.is_empty() || !etag.chars().all(plain) {
             format!("header etag: expected letters and digits, found {etag:?}")
+        } else if size.is_some_and(|size| size.parse::<u64>().is_err()) {
+            format!("header x-linked-size or content-length: expected a number, found {size:?}")
         } else {
-            return Ok(metadata);
+            let size = size.and_then(|size| size.parse().ok());
+            return Ok(Description { commit: commit.to_owned(), etag: etag.to_owned(), size });
         };
-        Err(HubError::Answer { url, reason })
+        Err(HubError::Answer { url: shown(&url), reason })
     }
 
     /// Is there such a file at the Hub?
@@ -76,81 +100,113 @@ impl<'a> Download<'a> {
         found(self.required(file))
     }
 
-    /// Brings a file into the cache unless it is there.
+    /// Brings a file into the cache unless it is there and whole.
     pub fn required(&self, file: &str) -> Result<(), HubError> {
         let pointer = self.folder().join(file);
-        if pointer.is_file() {
+        if self.is_whole(&pointer)? {
             return Ok(());
         }
-        let metadata = self.describe(file)?;
-        let (etag, size) = (metadata.etag(), metadata.size() as u64);
-        let blob = self.cache.repo(self.at_commit()).blob_path(etag);
-        let part = blob.with_extension("part");
-        // Of a whole part, hf-hub would ask for the bytes after the last one, for ever. A file without a hash always
-        // starts anew: a part that was continued wrongly might come to the right size.
-        if !is_sha256(etag) || length(&part).is_some_and(|length| length >= size) {
+        let description = self.describe(file)?;
+        let blob = self.cache.blob(&description.etag);
+        let _lock = self.cache.lock(&description.etag)?;
+        // Another process, or another commit with the same file, may have brought it.
+        if !self.is_whole(&blob)? {
+            self.bring(file, &description, &blob)?;
+        }
+        self.cache.link(&self.commit, file, &description.etag)
+    }
+
+    /// Is this file of the cache there, and does it hold what its name says?
+    fn is_whole(&self, path: &Path) -> Result<bool, HubError> {
+        if !path.is_file() {
+            return Ok(false);
+        }
+        let damage = compare_blob(path).map_err(in_cache(path))?;
+        if let Some(damage) = &damage {
+            let (expected, found) = (&damage.expected, &damage.found);
+            tracing::warn!("{}: damaged: expected {expected}, found {found}; it is fetched again", path.display());
+        }
+        Ok(damage.is_none())
+    }
+
+    /// Fetches the contents of a blob and compares their hash; of a file that was not whole or not right nothing is left
+    /// but the part that the next attempt continues.
+    fn bring(&self, file: &str, description: &Description, blob: &Path) -> Result<(), HubError> {
+        let Description { etag, size, .. } = description;
+        let (url, part, limits) = (self.url(file), self.cache.part(etag), &self.settings.limits);
+        // Everything but weights is JSON.
+        let small = Path::new(file).extension().is_some_and(|ending| ending == "json");
+        let largest = if small { limits.small_file_bytes } else { limits.weights_bytes };
+        if let Some(found) = size.filter(|size| *size > largest) {
+            return Err(HubError::TooLarge { url: shown(&url), found, largest });
+        }
+        if let Some(folder) = part.parent() {
+            fs::create_dir_all(folder).map_err(in_cache(folder))?;
+        }
+        let (size, by_hash) = (*size, is_hash(etag));
+        let fetch = Fetch { url: &url, part: &part, size, largest, small, by_hash };
+        let mut tell = |bytes, total| self.settings.observer.tell(Progress { file, bytes, total });
+        loop {
+            let continued = self.client.fetch(&fetch, &mut tell).map_err(|error| self.failure(file, error))?;
+            // Where locks are not kept, another process may have been faster.
+            if !part.is_file() && self.is_whole(blob)? {
+                return Ok(());
+            }
+            let Some(damage) = compare(&part, etag).map_err(in_cache(&part))? else { break };
             remove(&part)?;
+            // The bytes of an earlier transfer may be the wrong ones: only a file in one piece tells.
+            if !continued {
+                return Err(HubError::Damaged { url: shown(&url), expected: damage.expected, found: damage.found });
+            }
         }
-        // A link to a blob that is gone.
-        remove(&pointer)?;
-        if let Err(error) = self.api.repo(self.at_commit()).download(file) {
-            return Err(match (error, length(&part)) {
-                (ApiError::IoError(cause), Some(found)) => {
-                    HubError::Incomplete { url: self.url(file), expected: size, found, reason: cause.to_string() }
-                }
-                (ApiError::IoError(source), None) => HubError::Cache { path: blob, source },
-                (error, _) => self.failure(file, error),
-            });
-        }
-        let checked = self.check(file, &pointer, etag, size);
-        if checked.is_err() {
-            remove(&pointer)?;
-            remove(&blob)?;
-        }
-        checked
-    }
-
-    /// Compares size and hash of a downloaded file with those announced. The etag of a large file is its SHA-256; a
-    /// small one's is a Git hash, for which the size has to do.
-    fn check(&self, file: &str, path: &Path, etag: &str, size: u64) -> Result<(), HubError> {
-        let error = |source| HubError::Cache { path: path.into(), source };
-        let bytes = fs::metadata(path).map_err(error)?.len();
-        let (expected, found) = if bytes != size {
-            (format!("{size} bytes"), format!("{bytes} bytes"))
-        } else if is_sha256(etag) {
-            (
-                format!("SHA-256 {}", etag.to_ascii_lowercase()),
-                format!("SHA-256 {}", sha256_of_file(path).map_err(error)?),
-            )
-        } else {
-            return Ok(());
-        };
-        if expected == found { Ok(()) } else { Err(HubError::Damaged { url: self.url(file), expected, found }) }
-    }
-
-    fn at_commit(&self) -> Repo {
-        Repo::with_revision(self.repo.to_owned(), RepoType::Model, self.commit.clone())
+        fetch.finish(blob).map_err(in_cache(blob))
     }
 
     fn url(&self, file: &str) -> String {
-        self.api.repo(self.at_commit()).url(file)
+        let [commit, file] = [self.commit.as_str(), file].map(|part| utf8_percent_encode(part, SEGMENT));
+        format!("{}/{}/resolve/{commit}/{file}", self.settings.endpoint, self.repo)
     }
 
-    fn failure(&self, file: &str, error: ApiError) -> HubError {
-        let url = self.url(file);
-        let ApiError::RequestError(error) = error else {
-            return HubError::Answer { url, reason: error.to_string() };
-        };
-        match *error {
-            ureq::Error::StatusCode(status @ (401 | 403)) => HubError::Denied { url, status },
-            ureq::Error::StatusCode(404) => {
+    fn failure(&self, file: &str, error: TransferError) -> HubError {
+        let (reason, url) = (error.reason(), error.url);
+        match error.failure {
+            Failure::Status { status: status @ (401 | 403), elsewhere: None, .. } => HubError::Denied { url, status },
+            Failure::Status { status: 404, elsewhere: None, .. } => {
                 let (repo, revision, file) = (self.repo.to_owned(), self.commit.clone(), file.to_owned());
                 HubError::NotFound { url, repo, revision, file }
             }
-            ureq::Error::StatusCode(status) => HubError::Answer { url, reason: format!("HTTP {status}") },
-            error => HubError::Unreachable { url, reason: error.to_string() },
+            Failure::Status { .. } | Failure::Answer { .. } => HubError::Answer { url, reason },
+            Failure::Unreachable { .. } => HubError::Unreachable { url, reason },
+            Failure::Broken { expected, found, reason } => HubError::Incomplete { url, expected, found, reason },
+            Failure::Pause { status, asked, longest } => HubError::Pause { url, status, asked, longest },
+            Failure::TooLarge { found, largest } => HubError::TooLarge { url, found, largest },
+            Failure::File { path, source } => HubError::Cache { path, source },
         }
     }
+}
+
+/// The client that `settings` describe.
+fn client(settings: &HubSettings) -> Result<Client, HubError> {
+    let HubSettings { endpoint, token, limits, .. } = settings;
+    let origin = Origin::parse(endpoint).ok_or_else(|| HubError::Setting {
+        name: "HF_ENDPOINT",
+        expected: "an address http:// or https:// without user name and password",
+        found: shown(endpoint),
+    })?;
+    let Some(token) = token else { return Ok(Client::new(limits)) };
+    match Access::new(origin, token.reveal()) {
+        Some(access) => Ok(Client::with_access(limits, access)),
+        None => Err(HubError::Setting {
+            name: "HF_TOKEN, or the token's file",
+            expected: "letters, digits and signs",
+            found: "other characters, which are not shown".to_owned(),
+        }),
+    }
+}
+
+/// A header's value.
+fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
 }
 
 /// Takes a file that is not there for an answer.
@@ -162,14 +218,10 @@ fn found(result: Result<(), HubError>) -> Result<bool, HubError> {
     }
 }
 
-fn length(path: &Path) -> Option<u64> {
-    fs::metadata(path).ok().map(|data| data.len())
-}
-
 /// Removes a file that may be absent.
 fn remove(path: &Path) -> Result<(), HubError> {
     match fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(HubError::Cache { path: path.into(), source }),
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(in_cache(path)(source)),
         _ => Ok(()),
     }
 }

@@ -1,6 +1,7 @@
 //! What can go wrong between here and the Hub.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Every variant names the repository or address, the file, and what to do where something can be done.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +21,20 @@ pub enum HubError {
         file: String,
         /// The cache folder.
         cache: PathBuf,
+    },
+    /// A file in the cache is damaged, and the network may not be used.
+    #[error(
+        "{}: damaged: expected {expected}, found {found}; HF_HUB_OFFLINE is set: unset it and the file is fetched again, \
+         or copy it from another cache folder",
+        path.display()
+    )]
+    DamagedOffline {
+        /// The file.
+        path: PathBuf,
+        /// The hash that its name in the cache is.
+        expected: String,
+        /// The one that it has.
+        found: String,
     },
     /// The Hub answered 401 or 403.
     #[error(
@@ -66,6 +81,43 @@ pub enum HubError {
         /// What was expected or found.
         reason: String,
     },
+    /// The Hub asks for a longer wait than is allowed ([`Limits::longest_wait`](super::Limits::longest_wait)).
+    #[error(
+        "{url}: HTTP {status}, and asks to wait {} (Retry-After), more than the {} that are waited; try again then, or \
+         with a token (HF_TOKEN), of which the Hub takes more requests",
+        humantime::format_duration(*asked),
+        humantime::format_duration(*longest)
+    )]
+    Pause {
+        /// The address.
+        url: String,
+        /// 429, or another status that may pass.
+        status: u16,
+        /// The wait that it asks for.
+        asked: Duration,
+        /// The longest one allowed.
+        longest: Duration,
+    },
+    /// A file is larger than one of its kind may be ([`Limits`](super::Limits)).
+    #[error("{url}: too large: expected at most {largest} bytes, found {found}")]
+    TooLarge {
+        /// The address.
+        url: String,
+        /// The size that the Hub announced.
+        found: u64,
+        /// The largest one allowed.
+        largest: u64,
+    },
+    /// A setting that nothing can be asked with.
+    #[error("{name}: expected {expected}, found {found}")]
+    Setting {
+        /// Its name.
+        name: &'static str,
+        /// What would do.
+        expected: &'static str,
+        /// What there is, without secrets.
+        found: String,
+    },
     /// No answer: the name does not resolve, the connection is refused.
     #[error("{url}: cannot be reached: {reason} (HF_ENDPOINT sets another address, HTTPS_PROXY a proxy)")]
     Unreachable {
@@ -91,7 +143,7 @@ pub enum HubError {
     Damaged {
         /// The address.
         url: String,
-        /// The size or SHA-256 that the Hub announced.
+        /// The size or hash that the Hub announced.
         expected: String,
         /// That of what arrived.
         found: String,

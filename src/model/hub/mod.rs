@@ -1,17 +1,22 @@
 //! Models from the Hugging Face Hub: looked up in the shared cache first, downloaded into it otherwise.
 
+mod cache;
 mod download;
 mod error;
+mod integrity;
+mod retry;
 mod settings;
+pub(crate) mod transport;
+mod wire;
 
+pub(crate) use cache::lock;
 pub use error::HubError;
-pub use settings::{HubSettings, Token};
+pub use settings::{HubSettings, Limits, Observer, Progress, Token};
 
-use super::names::is_commit;
 use super::tensors::{INDEX, SINGLE, shard_names};
+use cache::CachedRepo;
 use download::Download;
-use hf_hub::{Cache, Repo, RepoType};
-use std::fs::{self, File};
+use integrity::{Damage, compare_blob};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -36,8 +41,8 @@ pub(crate) struct Snapshot {
     pub commit: String,
 }
 
-/// The files of `repo` at `revision`. A complete snapshot in the cache needs no network; else what is missing is
-/// downloaded, all of it from the one commit that `revision` stands for now.
+/// The files of `repo` at `revision`. A complete and undamaged snapshot in the cache needs no network; else what is
+/// missing or damaged is downloaded, all of it from the one commit that `revision` stands for now.
 ///
 /// # Errors
 /// The network may not be used or fails, the Hub refuses, or the cache cannot be written.
@@ -47,27 +52,33 @@ pub(crate) fn snapshot(
     revision: &str,
     wanted: Wanted,
 ) -> Result<Snapshot, HubError> {
-    let in_cache = |source| HubError::Cache { path: settings.cache.clone(), source };
-    // hf-hub links files by paths that have to be absolute.
-    let cache = Cache::new(std::path::absolute(&settings.cache).map_err(in_cache)?);
-    let handle = Repo::with_revision(repo.to_owned(), RepoType::Model, revision.to_owned());
-    let file = match cached(&cache, &handle, wanted) {
+    let cache = CachedRepo::new(&settings.cache, repo);
+    let gap = match cached(&cache, revision, wanted) {
         Ok(snapshot) => return Ok(snapshot),
-        Err(file) => file,
+        Err(gap) => gap,
     };
     if settings.offline {
         let (repo, revision, cache) = (repo.to_owned(), revision.to_owned(), settings.cache.clone());
-        return Err(HubError::Offline { repo, revision, file, cache });
-    }
-    let _lock = lock(&cache.path().join(".locks").join(handle.folder_name()))?;
-    // Another process may have brought the files while this one waited.
-    if let Ok(snapshot) = cached(&cache, &handle, wanted) {
-        return Ok(snapshot);
+        return Err(match gap {
+            Gap::Missing(file) => HubError::Offline { repo, revision, file, cache },
+            Gap::Damaged(path, Damage { expected, found }) => HubError::DamagedOffline { path, expected, found },
+            Gap::Unreadable(path, source) => HubError::Cache { path, source },
+        });
     }
     let download = Download::start(settings, &cache, repo, revision, first(wanted))?;
     bring(&download, repo, wanted)?;
-    cache.repo(handle).create_ref(download.commit()).map_err(in_cache)?;
+    cache.note_commit(revision, download.commit())?;
     Ok(Snapshot { folder: download.folder(), commit: download.commit().to_owned() })
+}
+
+/// Why a snapshot in the cache will not do.
+enum Gap {
+    /// It lacks this file.
+    Missing(String),
+    /// This file is damaged.
+    Damaged(PathBuf, Damage),
+    /// This file cannot be read.
+    Unreadable(PathBuf, io::Error),
 }
 
 /// A file that the repository must have.
@@ -75,53 +86,50 @@ fn first(wanted: Wanted) -> &'static str {
     if wanted.weights { "config.json" } else { "tokenizer.json" }
 }
 
-/// The complete snapshot in the cache, or the first file that it lacks.
-fn cached(cache: &Cache, handle: &Repo, wanted: Wanted) -> Result<Snapshot, String> {
-    let files = cache.repo(handle.clone());
-    let folder = if is_commit(handle.revision()) {
-        Some(files.pointer_path(handle.revision()))
-    } else {
-        files.get(first(wanted)).and_then(|path| path.parent().map(Path::to_path_buf))
-    };
-    let commit = folder.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
-    match (folder, commit.filter(|name| is_commit(name))) {
-        (Some(folder), Some(commit)) => match missing(&folder, wanted) {
-            None => Ok(Snapshot { folder, commit }),
-            Some(file) => Err(file),
-        },
-        _ => Err(first(wanted).to_owned()),
-    }
+/// The complete and undamaged snapshot in the cache.
+fn cached(cache: &CachedRepo, revision: &str, wanted: Wanted) -> Result<Snapshot, Gap> {
+    let commit = cache.commit_of(revision).ok_or_else(|| Gap::Missing(first(wanted).to_owned()))?;
+    let folder = cache.snapshot(&commit);
+    whole(&folder, wanted)?;
+    Ok(Snapshot { folder, commit })
 }
 
-/// The first file that a snapshot lacks.
-fn missing(folder: &Path, wanted: Wanted) -> Option<String> {
-    let lacks = |name: &str| !folder.join(name).is_file();
-    if wanted.weights && lacks("config.json") {
-        return Some("config.json".to_owned());
+/// Is everything that is wanted in a snapshot, and undamaged?
+fn whole(folder: &Path, wanted: Wanted) -> Result<(), Gap> {
+    for name in files(folder, wanted).map_err(Gap::Missing)? {
+        let path = folder.join(name);
+        match compare_blob(&path) {
+            Ok(None) => {}
+            Ok(Some(damage)) => return Err(Gap::Damaged(path, damage)),
+            Err(error) => return Err(Gap::Unreadable(path, error)),
+        }
     }
-    if wanted.tokenizer && lacks("tokenizer.json") {
-        return Some("tokenizer.json".to_owned());
-    }
-    if !wanted.weights || !lacks(SINGLE) {
-        return None;
-    }
-    if lacks(INDEX) {
-        return Some(SINGLE.to_owned());
-    }
-    match shard_names(&folder.join(INDEX)) {
-        Ok(shards) => shards.into_iter().find(|shard| lacks(shard)),
-        // A damaged index counts as there: reading the folder names what is wrong with it.
-        Err(_) => None,
-    }
+    Ok(())
 }
 
-/// Waits until no other process downloads the same repository. hf-hub has a lock as well, but gives up after seconds.
-fn lock(folder: &Path) -> Result<File, HubError> {
-    let error = |source| HubError::Cache { path: folder.into(), source };
-    fs::create_dir_all(folder).map_err(error)?;
-    let file = File::create(folder.join("actpatch.lock")).map_err(error)?;
-    file.lock().map_err(error)?;
-    Ok(file)
+/// The names of a snapshot's wanted files, or of the first one that it lacks.
+fn files(folder: &Path, wanted: Wanted) -> Result<Vec<String>, String> {
+    let mut names = Vec::new();
+    let there = |name: String| if folder.join(&name).is_file() { Ok(name) } else { Err(name) };
+    if wanted.weights {
+        names.push(there("config.json".to_owned())?);
+    }
+    if wanted.tokenizer {
+        names.push(there("tokenizer.json".to_owned())?);
+    }
+    if !wanted.weights {
+        return Ok(names);
+    }
+    if let Ok(single) = there(SINGLE.to_owned()) {
+        names.push(single);
+        return Ok(names);
+    }
+    names.push(there(INDEX.to_owned()).map_err(|_| SINGLE.to_owned())?);
+    // An index that cannot be read counts as there: its hash, or reading the folder, names what is wrong with it.
+    for shard in shard_names(&folder.join(INDEX)).unwrap_or_default() {
+        names.push(there(shard)?);
+    }
+    Ok(names)
 }
 
 /// Brings all wanted files.
@@ -135,7 +143,7 @@ fn bring(download: &Download<'_>, repo: &str, wanted: Wanted) -> Result<(), HubE
         download.required("tokenizer.json")?;
     }
     // Another name of a commit whose shards are all there.
-    if missing(&download.folder(), wanted).is_none() {
+    if whole(&download.folder(), wanted).is_ok() {
         return Ok(());
     }
     let absent = match download.required(SINGLE) {

@@ -1,7 +1,9 @@
-//! The environment variables that all of the Hub's clients share.
+//! The environment variables that all of the Hub's clients share, and the limits of a download.
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// The Hub's public address.
 const ENDPOINT: &str = "https://huggingface.co";
@@ -36,11 +38,101 @@ pub struct HubSettings {
     pub cache: PathBuf,
     /// The Hub's address: `HF_ENDPOINT`.
     pub endpoint: String,
-    /// Sent to the Hub: `HF_TOKEN`, else the file at `HF_TOKEN_PATH`, else the file `$HF_HOME/token`. hf-hub 0.5 also
-    /// sends it to the host that the Hub names for a large file, when it asks there for the file's size.
+    /// Sent to the Hub and nowhere else: `HF_TOKEN`, else the file at `HF_TOKEN_PATH`, else the file `$HF_HOME/token`.
     pub token: Option<Token>,
     /// Never use the network: `HF_HUB_OFFLINE` is 1, `true`, `yes` or `on`.
     pub offline: bool,
+    /// How long and how often a server is tried, and how much is taken from it.
+    pub limits: Limits,
+    /// Hears how far a download is.
+    pub observer: Observer,
+}
+
+/// How long and how often a server is tried, and how much is taken from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest time for looking up a host, and for connecting to it.
+    pub connect: Duration,
+    /// The longest time without a single byte.
+    pub silence: Duration,
+    /// The longest time for all of a small file (everything but weights), per attempt.
+    pub small_file: Duration,
+    /// The largest small file, in bytes.
+    pub small_file_bytes: u64,
+    /// The largest file of weights, in bytes.
+    pub weights_bytes: u64,
+    /// How often a request is tried before its failure counts; an attempt that brought a good part of a file is not
+    /// counted.
+    pub attempts: u32,
+    /// The wait before the second attempt; it doubles with every further one.
+    pub first_wait: Duration,
+    /// The longest wait between two attempts. A server that asks for a longer one is not waited for.
+    pub longest_wait: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(20),
+            silence: Duration::from_secs(60),
+            small_file: Duration::from_secs(600),
+            // The largest tokenizers have about 35 MB.
+            small_file_bytes: 128 << 20,
+            // What the Hub takes at most.
+            weights_bytes: 500_000_000_000,
+            attempts: 5,
+            first_wait: Duration::from_millis(500),
+            // The Hub counts requests over five minutes.
+            longest_wait: Duration::from_secs(300),
+        }
+    }
+}
+
+/// How far the download of a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress<'a> {
+    /// The file's name in its repository.
+    pub file: &'a str,
+    /// The bytes there are.
+    pub bytes: u64,
+    /// The bytes there will be.
+    pub total: u64,
+}
+
+/// A function that hears of progress; by default there is none.
+#[derive(Clone, Default)]
+pub struct Observer(Option<Arc<dyn Fn(Progress<'_>) + Send + Sync>>);
+
+impl Observer {
+    /// Wraps a function.
+    pub fn new(hears: impl Fn(Progress<'_>) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(hears)))
+    }
+
+    pub(super) fn tell(&self, progress: Progress<'_>) {
+        if let Some(hears) = &self.0 {
+            hears(progress);
+        }
+    }
+}
+
+/// Two are equal that are the same function.
+impl PartialEq for Observer {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Observer {}
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(if self.0.is_some() { "Observer(a function)" } else { "Observer(none)" })
+    }
 }
 
 impl HubSettings {
@@ -71,6 +163,8 @@ impl HubSettings {
             endpoint: set("HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.to_owned()).trim_end_matches('/').to_owned(),
             token: token.map(Token),
             offline,
+            limits: Limits::default(),
+            observer: Observer::default(),
         }
     }
 }
