@@ -6,7 +6,7 @@ use crate::compat::Compat;
 use crate::datasets::treebank::{Scaffold, Split};
 use crate::datasets::{BuildOptions, Catalogue, DatasetError, END, PairedPrompts};
 use crate::engine::{Layout, MEMORY_BUDGET, PatchPositions};
-use crate::model::{LoadOptions, Model, ModelConfig, ModelError, WeightProcessing};
+use crate::model::{Bos, LoadOptions, Model, ModelConfig, ModelError, WeightProcessing};
 use crate::report::{Manifest, ModelRecord, RunStart};
 use anyhow::{Context, Result, anyhow, bail};
 use bytesize::ByteSize;
@@ -30,9 +30,35 @@ pub struct ModelArgs {
     /// Tokenizer (file, folder or Hub id) instead of the model's own; random models use the demo model's without it.
     #[arg(long)]
     pub tokenizer: Option<String>,
+    /// Beginning-of-sequence token in front of every text: as the model's family is used, always, or never.
+    #[arg(long, value_enum, default_value_t)]
+    pub bos: BosChoice,
     /// Rewrites of the weights as TransformerLens does them; `none` for the checkpoint's own.
     #[arg(long, value_delimiter = ',', value_enum, default_values_t = Rewrite::ALL)]
     pub weight_processing: Vec<Rewrite>,
+}
+
+/// When a beginning-of-sequence token stands in front of a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BosChoice {
+    /// Where the family is used with one and the model has one, or where its tokenizer puts one there.
+    #[default]
+    Auto,
+    /// Always; a model without one is refused.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl From<BosChoice> for Bos {
+    fn from(choice: BosChoice) -> Self {
+        match choice {
+            BosChoice::Auto => Bos::Auto,
+            BosChoice::Always => Bos::Always,
+            BosChoice::Never => Bos::Never,
+        }
+    }
 }
 
 /// One rewrite of the weights.
@@ -96,8 +122,8 @@ impl ModelArgs {
     /// Loads one of the models.
     pub fn load(&self, spec: &str, seed: u64) -> Result<Model> {
         let processing = processing_of(&self.weight_processing)?;
-        let options =
-            LoadOptions { processing, revision: self.revision.clone(), tokenizer: self.tokenizer.clone(), seed };
+        let (revision, tokenizer) = (self.revision.clone(), self.tokenizer.clone());
+        let options = LoadOptions { processing, revision, tokenizer, bos: self.bos.into(), seed };
         let model = Model::load(spec, &options).map_err(|error| {
             let culprit = match &error {
                 ModelError::Name { spec: name, .. } if name == spec => "--models".to_owned(),
