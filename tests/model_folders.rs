@@ -5,8 +5,9 @@
 mod support;
 
 use actpatch::backend::{CpuBackend, Dtype};
-use actpatch::engine::{Engine, Output};
-use actpatch::model::{Model, WeightProcessing};
+use actpatch::engine::{Engine, Output, Resume, Run, Site};
+use actpatch::model::WeightProcessing;
+use actpatch::types::Matrix;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use support::load;
@@ -23,6 +24,9 @@ struct Expected {
     /// Of every sequence's last token.
     #[serde(default)]
     logits: Vec<Vec<f32>>,
+    /// Of the second sequence's last logit of token 1 minus token 2, to its embedded tokens.
+    #[serde(default)]
+    gradient: Vec<f32>,
     #[serde(default)]
     texts: Vec<String>,
     /// Of the texts, without special tokens.
@@ -43,15 +47,46 @@ fn folders() -> Vec<PathBuf> {
     folders
 }
 
-fn logits(model: Model, sequences: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, String> {
-    let engine = Engine::new(CpuBackend::new(Dtype::F32).unwrap(), model).map_err(|error| error.to_string())?;
-    let run = engine.run(sequences, &[], &[], Output::Last).map_err(|error| error.to_string())?;
+type CpuEngine = Engine<CpuBackend>;
+
+fn engine(folder: &Path, processing: WeightProcessing) -> Result<CpuEngine, String> {
+    let model = load(folder, processing).map_err(|error| error.to_string())?;
+    Engine::new(CpuBackend::new(Dtype::F32).unwrap(), model).map_err(|error| error.to_string())
+}
+
+fn rows(run: &Run<CpuBackend>) -> Vec<Vec<f32>> {
     let values = &run.logits().unwrap().values;
-    Ok((0..values.rows).map(|row| values.row(row).to_vec()).collect())
+    (0..values.rows).map(|row| values.row(row).to_vec()).collect()
+}
+
+/// Logits of every sequence's last token.
+fn logits(engine: &CpuEngine, sequences: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, String> {
+    engine.run(sequences, &[], &[], Output::Last).map(|run| rows(&run)).map_err(|error| error.to_string())
+}
+
+/// The same, of rows that start in the middle of the last block's input, behind captured keys and values.
+fn resumed_logits(engine: &CpuEngine, sequences: &[Vec<u32>]) -> Vec<Vec<f32>> {
+    let layer = engine.config().n_layers - 1;
+    let starts: Vec<usize> = sequences.iter().map(|sequence| sequence.len() / 2).collect();
+    let run = engine.run(sequences, &[Site::ResidPre(layer)], &starts, Output::None).unwrap();
+    let resume = Resume { run: &run, layer, rows: &starts.into_iter().enumerate().collect::<Vec<_>>() };
+    rows(&engine.resume(&resume, &[], &[], Output::Last).unwrap())
+}
+
+/// The gradient of a sequence's last logit of token 1 minus token 2 to the first block's input.
+fn gradient(engine: &CpuEngine, sequence: &[u32]) -> Vec<f32> {
+    let run = engine.run(&[sequence.to_vec()], &[Site::ResidPre(0)], &[], Output::None).unwrap();
+    let resume = Resume { run: &run, layer: 0, rows: &[(0, 0)] };
+    let columns = engine.answer_columns(&[1, 2]).unwrap();
+    let output = Output::Answers { columns: &columns, log_sum_exp: false };
+    let (_, tape) = engine.resume_with_tape(&resume, &[], output).unwrap();
+    let d_logits = Matrix::new(1, 2, vec![1.0, -1.0]);
+    engine.backend().download(&engine.backward(&resume, &tape, &columns, &d_logits).unwrap()).unwrap()
 }
 
 /// The largest difference between two tables.
 fn difference(left: &[Vec<f32>], right: &[Vec<f32>]) -> f32 {
+    assert_eq!(left.iter().map(Vec::len).collect::<Vec<_>>(), right.iter().map(Vec::len).collect::<Vec<_>>());
     let pairs = left.iter().flatten().zip(right.iter().flatten());
     pairs.map(|(l, r)| if l.is_finite() { (l - r).abs() } else { f32::INFINITY }).fold(0.0, f32::max)
 }
@@ -88,14 +123,20 @@ fn check(folder: &Path) -> Result<f32, String> {
     same("BOS", &tokenizer.bos(), &expected.bos)?;
     same("recorded BOS", &model.provenance.bos.as_ref().unwrap().token, &expected.bos)?;
     same("ends", &tokenizer.ends(), &expected.ends)?;
-    let plain = difference(&logits(model, &expected.sequences)?, &expected.logits);
-    let model = load(folder, WeightProcessing::processed()).map_err(|error| error.to_string())?;
-    let processed = logits(model, &expected.sequences)?;
-    let processed = difference(&centred(&processed), &centred(&expected.logits));
-    if plain > TOLERANCE || processed > TOLERANCE {
-        return Err(format!("logits are off by {plain:e}, with processed weights by {processed:e}"));
+    let plain = engine(folder, WeightProcessing::none())?;
+    let processed = engine(folder, WeightProcessing::processed())?;
+    let largest = expected.gradient.iter().map(|value| value.abs()).fold(1.0, f32::max);
+    let scaled = |values: Vec<f32>| vec![values.into_iter().map(|value| value / largest).collect::<Vec<f32>>()];
+    let differences = [
+        difference(&logits(&plain, &expected.sequences)?, &expected.logits),
+        difference(&resumed_logits(&plain, &expected.sequences), &expected.logits),
+        difference(&centred(&logits(&processed, &expected.sequences)?), &centred(&expected.logits)),
+        difference(&scaled(gradient(&plain, &expected.sequences[1])), &scaled(expected.gradient.clone())),
+    ];
+    if differences.iter().any(|difference| *difference > TOLERANCE) {
+        return Err(format!("whole, resumed, processed logits and gradient are off by {differences:?}"));
     }
-    Ok(plain.max(processed))
+    Ok(differences.into_iter().fold(0.0, f32::max))
 }
 
 #[test]
@@ -107,6 +148,6 @@ fn folders_mean_what_they_mean_to_transformers() {
             Err(what) => wrong.push(format!("{}: {what}", folder.file_name().unwrap().display())),
         }
     }
-    println!("{} folders, logits within {worst:e}", folders.len());
+    println!("{} folders, logits and gradients within {worst:e}", folders.len());
     assert!(wrong.is_empty(), "{} of {} folders:\n{}", wrong.len(), folders.len(), wrong.join("\n"));
 }

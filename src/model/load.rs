@@ -111,7 +111,7 @@ fn load_folder(
     let architecture = families::read(&config)?;
     let tokenizer = match &options.tokenizer {
         Some(tokenizer) => tokenizer_elsewhere(tokenizer, settings)?,
-        None => tokenizer_in(folder)?,
+        None => tokenizer_files::in_folder(folder)?,
     };
     let files = TensorFiles::open(folder, architecture.as_ref())?;
     let mut records = vec![FileRecord::of_file(config.path())?];
@@ -195,7 +195,7 @@ fn demo_tokenizer() -> Result<Loaded, ModelError> {
     Ok(Loaded {
         tokenizer: Tokenizer::from_bytes(&path, demo::TOKENIZER, None)?,
         record: FileRecord::of_bytes(&path, demo::TOKENIZER),
-        files: TokenFiles::default().with_config(Some(config)),
+        files: TokenFiles::of_config(config),
     })
 }
 
@@ -211,25 +211,13 @@ fn tokenizer_elsewhere(spec: &str, settings: &HubSettings) -> Result<Loaded, Mod
     match names::parse(spec, None)?.place {
         Place::Hub { repo, revision } => {
             let wanted = Wanted { weights: false, tokenizer: true };
-            tokenizer_in(&hub::snapshot(settings, &repo, &revision, wanted)?.folder)
+            tokenizer_files::in_folder(&hub::snapshot(settings, &repo, &revision, wanted)?.folder)
         }
-        Place::Folder(folder) => tokenizer_in(&folder),
+        Place::Folder(folder) => tokenizer_files::in_folder(&folder),
         Place::Demo | Place::Random { .. } => Err(ModelError::Name {
             spec: spec.to_owned(),
             message: "has no tokenizer of its own: expected a tokenizer.json, a folder with one, or a Hub id"
                 .to_owned(),
         }),
     }
-}
-
-/// The tokenizer of a model folder.
-fn tokenizer_in(folder: &Path) -> Result<Loaded, ModelError> {
-    let path = folder.join("config.json");
-    let config = if path.is_file() { Some(read_config(&path)?) } else { None };
-    let model_type = match &config {
-        Some(config) => config.text("model_type")?,
-        None => None,
-    };
-    let loaded = tokenizer_files::in_folder(folder, model_type)?;
-    Ok(Loaded { files: loaded.files.with_generation_config(folder)?.with_config(config), ..loaded })
 }

@@ -44,7 +44,7 @@ pub struct BosRecord {
 /// The small files of a folder that name special tokens, those that are there.
 #[derive(Debug, Default)]
 pub(super) struct TokenFiles {
-    pub tokenizer_config: Option<ConfigFile>,
+    tokenizer_config: Option<ConfigFile>,
     special_tokens_map: Option<ConfigFile>,
     generation_config: Option<ConfigFile>,
     config: Option<ConfigFile>,
@@ -84,24 +84,34 @@ impl TokenFiles {
         })
     }
 
-    /// Adds the folder's `generation_config.json`.
-    pub fn with_generation_config(self, folder: &Path) -> Result<Self, ModelError> {
-        Ok(Self { generation_config: optional(&folder.join("generation_config.json"))?, ..self })
+    /// Those of a model's folder, besides the tokenizer's the model's.
+    pub fn of_model(folder: &Path) -> Result<Self, ModelError> {
+        let file = |name: &str| optional(&folder.join(name));
+        let (generation_config, config) = (file("generation_config.json")?, file("config.json")?);
+        Ok(Self { generation_config, config, ..Self::beside(&folder.join("tokenizer.json"))? })
     }
 
-    /// Adds the model's `config.json`.
-    pub fn with_config(self, config: Option<ConfigFile>) -> Self {
-        Self { config, ..self }
+    /// A `config.json` alone.
+    pub fn of_config(config: ConfigFile) -> Self {
+        Self { config: Some(config), ..Self::default() }
     }
 
-    /// The tokens that texts may spell besides those of `tokenizer.json`, in the library's order.
-    pub fn added_tokens(&self) -> Result<Vec<AddedToken>, ModelError> {
+    /// Does the tokenizer put a space in front of a text?
+    pub fn adds_prefix_space(&self) -> Result<bool, ModelError> {
+        match &self.tokenizer_config {
+            Some(file) if file.get("add_prefix_space").is_some() => file.flag("add_prefix_space", false),
+            _ => Ok(false),
+        }
+    }
+
+    /// The tokens that texts may spell besides those of `tokenizer`, in the library's order.
+    pub fn added_tokens(&self, tokenizer: &Tokenizer) -> Result<Vec<AddedToken>, ModelError> {
         let mut tokens = match &self.tokenizer_config {
             Some(file) => listed_tokens(file)?,
             None => Vec::new(),
         };
         for role in ROLES {
-            if let Named::Token { content, .. } = self.named(role)?
+            if let Named::Token { content, .. } = self.named(role, tokenizer)?
                 && !tokens.iter().any(|token| token.content == content)
             {
                 tokens.push(AddedToken::from(content, true));
@@ -122,7 +132,7 @@ impl TokenFiles {
             return record(None, "asked for");
         }
         let d_vocab = architecture.config().d_vocab;
-        let named = self.named("bos_token")?;
+        let named = self.named("bos_token", tokenizer)?;
         let opening = self.opening(tokenizer, &named)?;
         let wanted = setting == Bos::Always || architecture.prepends_bos();
         let found = opening.and_then(|candidate| candidate.existing(tokenizer, d_vocab));
@@ -152,14 +162,15 @@ impl TokenFiles {
         }
     }
 
-    /// The token that the tokenizer puts in front of every text.
+    /// The token that the tokenizer puts in front of every text. GPT-NeoX's class does not follow `tokenizer.json` there, and
+    /// a tokenizer without that file has only `add_bos_token`.
     fn opening(&self, tokenizer: &Tokenizer, named: &Named) -> Result<Option<Candidate>, ModelError> {
-        if !self.assembled {
+        if !self.assembled && self.class()?.as_deref() != Some("GPTNeoXTokenizer") {
             let because = "what the tokenizer puts in front of a text";
             return Ok(tokenizer.opening().map(|id| Candidate::new(i64::from(id), because.to_owned())));
         }
         match (&self.tokenizer_config, named) {
-            (Some(file), Named::Token { content, .. }) if file.flag("add_bos_token", false)? => {
+            (Some(file), Named::Token { content, .. }) if self.assembled && file.flag("add_bos_token", false)? => {
                 let (id, because) = (tokenizer.id(content).map(i64::from), file.name_of("add_bos_token"));
                 Ok(Some(Candidate { id, name: content.clone(), because }))
             }
@@ -177,7 +188,7 @@ impl TokenFiles {
                 return Ok(ends);
             }
         }
-        Ok(match self.named("eos_token")? {
+        Ok(match self.named("eos_token", tokenizer)? {
             Named::Token { content, because } => {
                 let id = tokenizer.id(&content).map(i64::from);
                 let end = Candidate { id, name: content, because }.existing(tokenizer, d_vocab);
@@ -193,7 +204,7 @@ impl TokenFiles {
 
     /// Who has a role, by the tokenizer's files. `special_tokens_map.json` is older, and read only where
     /// `tokenizer_config.json` does not list the added tokens; then it wins.
-    fn named(&self, role: &str) -> Result<Named, ModelError> {
+    fn named(&self, role: &str, tokenizer: &Tokenizer) -> Result<Named, ModelError> {
         let listed = self.tokenizer_config.as_ref().is_some_and(|file| file.mentions("added_tokens_decoder"));
         let older = self.special_tokens_map.as_ref().filter(|_| !listed);
         for file in older.into_iter().chain(&self.tokenizer_config) {
@@ -209,24 +220,45 @@ impl TokenFiles {
                 },
             });
         }
-        Ok(self.of_class(role)?.unwrap_or(Named::Unsaid))
+        self.of_class(role, tokenizer)
     }
 
-    /// Who has a role by the defaults of the tokenizer's class.
-    fn of_class(&self, role: &str) -> Result<Option<Named>, ModelError> {
-        let Some(file) = &self.tokenizer_config else { return Ok(None) };
-        let class = file.text("tokenizer_class")?.map(|class| class.trim_end_matches("Fast"));
-        let content = match (class, role) {
-            (Some("GPT2Tokenizer" | "GPTNeoXTokenizer"), "bos_token" | "eos_token" | "unk_token") => "<|endoftext|>",
-            (Some("Qwen2Tokenizer"), "eos_token" | "unk_token" | "pad_token") => "<|endoftext|>",
-            (Some("LlamaTokenizer"), "bos_token") => "<s>",
-            (Some("LlamaTokenizer"), "eos_token") => "</s>",
-            (Some("Qwen2Tokenizer"), "bos_token") => {
-                return Ok(Some(Named::Nobody { because: file.name_of("tokenizer_class") }));
+    /// The library's class of the tokenizer: the one that a file names, or the family's.
+    pub fn class(&self) -> Result<Option<String>, ModelError> {
+        for file in [&self.tokenizer_config, &self.config].into_iter().flatten() {
+            if let Some(class) = file.text("tokenizer_class")? {
+                return Ok(Some(class.trim_end_matches("Fast").to_owned()));
             }
-            _ => return Ok(None),
+        }
+        let family = match &self.config {
+            Some(config) => config.text("model_type")?,
+            None => None,
         };
-        Ok(Some(Named::Token { content: content.to_owned(), because: file.name_of("tokenizer_class") }))
+        Ok(match family {
+            Some("gpt2") => Some("GPT2Tokenizer".to_owned()),
+            Some("gpt_neox") => Some("GPTNeoXTokenizer".to_owned()),
+            Some("qwen2" | "qwen3") => Some("Qwen2Tokenizer".to_owned()),
+            _ => None,
+        })
+    }
+
+    /// Who has a role by the defaults of the tokenizer's class, as far as the tokenizer has the token.
+    fn of_class(&self, role: &str, tokenizer: &Tokenizer) -> Result<Named, ModelError> {
+        let Some(class) = self.class()? else { return Ok(Named::Unsaid) };
+        let because = format!("the default of {class}");
+        let content = match (class.as_str(), role) {
+            ("GPT2Tokenizer" | "GPTNeoXTokenizer", "bos_token" | "eos_token" | "unk_token") => "<|endoftext|>",
+            ("GPTNeoXTokenizer", "pad_token") => "<|padding|>",
+            ("Qwen2Tokenizer", "eos_token" | "unk_token" | "pad_token") => "<|endoftext|>",
+            ("LlamaTokenizer", "bos_token") => "<s>",
+            ("LlamaTokenizer", "eos_token") => "</s>",
+            ("Qwen2Tokenizer", "bos_token") => return Ok(Named::Nobody { because }),
+            _ => return Ok(Named::Unsaid),
+        };
+        match tokenizer.id(content) {
+            Some(_) => Ok(Named::Token { content: content.to_owned(), because }),
+            None => Ok(Named::Unsaid),
+        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! A folder's tokenizer: `tokenizer.json`, or the vocabulary and merges of byte-level pairs that it is made from.
 
-use super::config::ConfigFile;
 use super::load::read;
 use super::provenance::FileRecord;
 use super::special_tokens::TokenFiles;
@@ -29,36 +28,39 @@ pub(super) struct Loaded {
     pub files: TokenFiles,
 }
 
-/// The tokenizer of a folder. `model_type` says how a bare vocabulary is used where `tokenizer_config.json` does not.
-pub(super) fn in_folder(folder: &Path, model_type: Option<&str>) -> Result<Loaded, ModelError> {
-    let whole = folder.join(WHOLE);
+/// The tokenizer of a folder.
+pub(super) fn in_folder(folder: &Path) -> Result<Loaded, ModelError> {
+    let (whole, files) = (folder.join(WHOLE), TokenFiles::of_model(folder)?);
     if !whole.is_file() && folder.join(VOCABULARY).is_file() && folder.join(MERGES).is_file() {
-        return assembled(folder, model_type);
+        return assembled(folder, files);
     }
-    file(&whole)
+    from_whole(&whole, files)
 }
 
 /// A `tokenizer.json` by whatever name.
 pub(super) fn file(path: &Path) -> Result<Loaded, ModelError> {
+    from_whole(path, TokenFiles::beside(path)?)
+}
+
+fn from_whole(path: &Path, files: TokenFiles) -> Result<Loaded, ModelError> {
     let hint = "the model's tokenizer in the format of the tokenizers library; another one can be given by name";
     let bytes = read(path, hint)?;
-    loaded(path, &bytes, FileRecord::of_bytes(path, &bytes), TokenFiles::beside(path)?)
+    loaded(path, &bytes, FileRecord::of_bytes(path, &bytes), files)
 }
 
 fn loaded(path: &Path, bytes: &[u8], record: FileRecord, files: TokenFiles) -> Result<Loaded, ModelError> {
     let mut tokenizer = Tokenizer::from_bytes(path, bytes, None)?;
-    tokenizer.add(files.added_tokens()?)?;
+    tokenizer.add(files.added_tokens(&tokenizer)?)?;
     Ok(Loaded { tokenizer, record, files })
 }
 
 /// Puts vocabulary and merges together as the library's tokenizer classes do. The record is that of the vocabulary, with the
 /// merges in its hash.
-fn assembled(folder: &Path, model_type: Option<&str>) -> Result<Loaded, ModelError> {
-    let (vocabulary_path, merges_path) = (folder.join(VOCABULARY), folder.join(MERGES));
-    let mut files = TokenFiles::beside(&vocabulary_path)?;
+fn assembled(folder: &Path, mut files: TokenFiles) -> Result<Loaded, ModelError> {
     files.assembled = true;
+    let (vocabulary_path, merges_path) = (folder.join(VOCABULARY), folder.join(MERGES));
     let (vocabulary, merges) = (read(&vocabulary_path, "the vocabulary")?, read(&merges_path, "the merges")?);
-    let mut whole = around(files.tokenizer_config.as_ref(), model_type, &vocabulary_path)?;
+    let mut whole = around(&files, &vocabulary_path)?;
     let entries: Map<String, Value> = serde_json::from_slice(&vocabulary)
         .map_err(|error| ModelError::Json { path: vocabulary_path.clone(), message: error.to_string() })?;
     whole["model"] = json!({ "type": "BPE", "vocab": entries, "merges": pairs(&merges_path, &merges)? });
@@ -78,29 +80,22 @@ fn pairs(path: &Path, bytes: &[u8]) -> Result<Vec<[String; 2]>, ModelError> {
     lines.map(pair).collect()
 }
 
-/// What the class of a tokenizer, or else the family, puts around the pairs.
-fn around(config: Option<&ConfigFile>, model_type: Option<&str>, path: &Path) -> Result<Value, ModelError> {
-    let class = match config {
-        Some(file) => file.text("tokenizer_class")?.map(|class| class.trim_end_matches("Fast").to_owned()),
-        None => None,
-    };
-    let prefix = match config {
-        Some(file) if file.get("add_prefix_space").is_some() => file.flag("add_prefix_space", false)?,
-        _ => false,
-    };
+/// What the tokenizer's class puts around the pairs.
+fn around(files: &TokenFiles, path: &Path) -> Result<Value, ModelError> {
+    let (class, prefix) = (files.class()?, files.adds_prefix_space()?);
     let bytes = |use_regex: bool| json!({ "type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": true, "use_regex": use_regex });
-    let (normalizer, pieces) = match (class.as_deref(), model_type) {
-        (Some("GPT2Tokenizer"), _) | (None, Some("gpt2")) => (Value::Null, bytes(true)),
-        (Some("GPTNeoXTokenizer"), _) | (None, Some("gpt_neox")) => (json!({ "type": "NFC" }), bytes(true)),
-        (Some("Qwen2Tokenizer"), _) | (None, Some("qwen2" | "qwen3")) => {
+    let (normalizer, pieces) = match class.as_deref() {
+        Some("GPT2Tokenizer") => (Value::Null, bytes(true)),
+        Some("GPTNeoXTokenizer") => (json!({ "type": "NFC" }), bytes(true)),
+        Some("Qwen2Tokenizer") => {
             let split = json!({
                 "type": "Split", "pattern": { "Regex": QWEN2_PIECES }, "behavior": "Isolated", "invert": false
             });
             let both = json!({ "type": "Sequence", "pretokenizers": [split, bytes(false)] });
             (json!({ "type": "NFC" }), both)
         }
-        (class, model_type) => {
-            let whose = class.or(model_type).unwrap_or("an unknown class");
+        class => {
+            let whose = class.unwrap_or("its family");
             let message = format!(
                 "stands without {WHOLE}, and how {whose} uses it is not known here (known: GPT2Tokenizer, \
                  GPTNeoXTokenizer, Qwen2Tokenizer); make {WHOLE} in Python: \
