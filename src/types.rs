@@ -63,7 +63,7 @@ pub enum NormKind {
 }
 
 /// How rotary frequencies are stretched for contexts longer than those of the pre-training.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum RotaryScaling {
     /// Not at all.
     None,
@@ -84,17 +84,53 @@ pub enum RotaryScaling {
         /// Context of the pre-training, in positions.
         original_n_ctx: usize,
     },
+    /// YaRN (Peng et al. 2023, arXiv 2309.00071): pairs that turn often within the pre-training's context stay, those that
+    /// turn rarely are stretched by `factor`, and the ones between are interpolated.
+    Yarn {
+        /// The divisor of low frequencies.
+        factor: f64,
+        /// Turns within the pre-training's context from which on a pair stays as it is.
+        fast_turns: f64,
+        /// Turns up to which a pair is stretched fully.
+        slow_turns: f64,
+        /// Are the bounds between the three kinds of pairs rounded to whole pairs?
+        whole_pairs: bool,
+        /// Context of the pre-training, in positions.
+        original_n_ctx: usize,
+        /// Cosines and sines are multiplied by this.
+        magnitude: f32,
+    },
+    /// LongRoPE (Ding et al. 2024, arXiv 2402.13753): every pair has a divisor of its own, one for sequences within the
+    /// pre-training's context and one for longer ones.
+    LongRope {
+        /// Divisors in sequences of up to `original_n_ctx` tokens, one per pair.
+        short: Vec<f32>,
+        /// Divisors in longer sequences, at all of their positions.
+        long: Vec<f32>,
+        /// Context of the pre-training, in positions.
+        original_n_ctx: usize,
+        /// Cosines and sines are multiplied by this.
+        magnitude: f32,
+    },
+    /// Only the first pairs turn, the others stand still (Hugging Face `proportional`).
+    Proportional {
+        /// Number of pairs that turn.
+        pairs: usize,
+        /// The divisor of their frequencies.
+        factor: f32,
+    },
 }
 
 /// How a model knows where a token stands.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Positions {
     /// A learned vector per position, added to the embedding (GPT-2).
     Learned,
     /// Rotary embedding of the first `dims` of every head's query and key, pairing dimension `i` with `i + dims / 2`
     /// (the GPT-NeoX convention, which Llama's checkpoints share).
     Rotary {
-        /// Number of rotated dimensions of a head.
+        /// Number of rotated dimensions of a head, over which the wavelengths spread. Of an odd number one dimension more is
+        /// rotated.
         dims: usize,
         /// Base of the geometric progression of wavelengths.
         base: f32,

@@ -46,37 +46,53 @@ fn configurations() {
 
 #[test]
 fn attention_windows() {
-    let window = |name: &str, fields: &[(&str, Value)]| {
+    let windows = |name: &str, fields: &[(&str, Value)]| {
         let copy = Copy::of(name);
         for (field, value) in fields {
             copy.config(field, value.clone());
         }
-        copy.load().map(|model| model.config.attention_window).map_err(|error| error.to_string())
+        let config = copy.load().map_err(|error| error.to_string())?.config;
+        Ok((0..2).map(|layer| config.window(layer)).collect::<Vec<_>>())
     };
-    assert_eq!(window(MISTRAL, &[]), Ok(Some(5)));
+    let both = |window| Ok(vec![window; 2]);
+    let error = |name: &str, fields: &[(&str, Value)]| -> String { windows(name, fields).unwrap_err() };
+    assert_eq!(windows(MISTRAL, &[]), both(Some(5)));
     // Absent means the library's default, `null` means off.
-    assert_eq!(window(MISTRAL, &[("sliding_window", Value::Null)]), Ok(Some(4096)));
+    assert_eq!(windows(MISTRAL, &[("sliding_window", Value::Null)]), both(Some(4096)));
     let copy = Copy::of(MISTRAL);
     let path = copy.file("config.json");
     let text = std::fs::read_to_string(&path).unwrap().replace("\"sliding_window\": 5", "\"sliding_window\": null");
     std::fs::write(&path, text).unwrap();
-    assert_eq!(copy.load().unwrap().config.attention_window, None);
+    assert_eq!(copy.load().unwrap().config.window(0), None);
     // Qwen's files name a window and say beside it whether, and from which block on, it is used.
-    let full = ("layer_types", Value::Null);
-    let using = |first: u32| {
+    let using = |first: Value| {
         [
             ("use_sliding_window", json!(true)),
             ("sliding_window", json!(7)),
-            full.clone(),
-            ("max_window_layers", json!(first)),
+            ("layer_types", Value::Null),
+            ("max_window_layers", first),
         ]
     };
-    assert_eq!(window(QWEN2, &[("sliding_window", json!(7))]), Ok(None));
-    assert_eq!(window(QWEN2, &using(0)), Ok(Some(7)));
-    assert_eq!(window(QWEN2, &using(2)), Ok(None));
-    assert!(window(QWEN2, &using(1)).unwrap_err().contains("`max_window_layers`: expected 0"));
-    let mixed = json!(["sliding_attention", "full_attention"]);
-    assert!(window(QWEN2, &[("layer_types", mixed)]).unwrap_err().contains("`full_attention` in every block"));
+    assert_eq!(windows(QWEN2, &[("sliding_window", json!(7))]), both(None));
+    assert_eq!(windows(QWEN2, &using(json!(0))), both(Some(7)));
+    assert_eq!(windows(QWEN2, &using(json!(1))), Ok(vec![None, Some(7)]));
+    assert_eq!(windows(QWEN2, &using(json!(2))), both(None));
+    assert_eq!(windows(QWEN2, &using(Value::Null)), both(None));
+    // Names of the blocks' kinds win over that.
+    let types = |first: &str, second: &str| ("layer_types", json!([first, second]));
+    let (full, sliding) = ("full_attention", "sliding_attention");
+    for (name, kinds, expected) in [
+        (QWEN2, types(sliding, full), vec![Some(7), None]),
+        (QWEN3, types(full, sliding), vec![None, Some(7)]),
+        (QWEN3, types(full, full), vec![None, None]),
+        (MISTRAL, types(full, sliding), vec![None, Some(7)]),
+    ] {
+        let fields = [&using(json!(0))[..], &[kinds]].concat();
+        assert_eq!(windows(name, &fields), Ok(expected), "{name}: {fields:?}");
+    }
+    assert!(error(QWEN2, &[types(sliding, full)]).contains("`use_sliding_window`: expected a window"));
+    assert!(error(QWEN2, &[("layer_types", json!([full]))]).contains("for each of num_hidden_layers = 2"));
+    assert!(error(QWEN2, &[types(full, "chunked_attention")]).contains("`layer_types`: expected `full_attention`"));
 }
 
 #[test]
@@ -85,8 +101,8 @@ fn configurations_that_cannot_be_honoured_are_refused() {
     for (name, (field, value), part) in [
         (
             LLAMA,
-            scaling(json!({ "rope_type": "yarn", "factor": 4.0 })),
-            "`rope_scaling.rope_type`: expected default, linear or llama3",
+            scaling(json!({ "rope_type": "su" })),
+            "`rope_scaling.rope_type`: expected default, linear, dynamic, llama3",
         ),
         (
             LLAMA,
@@ -95,12 +111,27 @@ fn configurations_that_cannot_be_honoured_are_refused() {
         ),
         (
             LLAMA,
-            scaling(json!({ "rope_type": "llama3", "low_freq_factor": 4, "high_freq_factor": 4 })),
-            "above low_freq_factor",
+            scaling(json!({ "rope_type": "linear", "factor": 0 })),
+            "`rope_scaling.factor`: expected a number above 0",
+        ),
+        (
+            LLAMA,
+            scaling(json!({ "rope_type": "linear", "factor": 2, "partial_rotary_factor": 0.5 })),
+            "`partial_rotary_factor`: expected 1",
+        ),
+        (
+            LLAMA,
+            scaling(json!({ "rope_type": "longrope", "short_factor": [1, 2], "long_factor": [1, 2] })),
+            "`rope_scaling.short_factor`: expected a list of 5 numbers",
+        ),
+        (
+            LLAMA,
+            scaling(json!({ "rope_type": "yarn", "factor": 2, "rope_theta": 1 })),
+            "`rope_theta`: expected a number other than 1",
         ),
         (LLAMA, ("num_key_value_heads", json!(3)), "a divisor of num_attention_heads = 4"),
         (LLAMA, ("num_key_value_heads", json!(4)), "expected shape [40, 40]"),
-        (LLAMA, ("head_dim", json!(9)), "which is 9 dimensions"),
+        (LLAMA, ("head_dim", json!(9)), "`head_dim`: expected an even number of dimensions to rotate, found 9"),
         (LLAMA, ("hidden_act", json!("relu2")), "field `hidden_act`"),
         (LLAMA, ("attention_bias", json!(true)), "`layers.0.self_attn.q_proj.bias` of shape [40] is missing"),
         (LLAMA, ("mlp_bias", json!(true)), "`layers.0.mlp.gate_proj.bias` of shape [44] is missing"),
@@ -108,7 +139,7 @@ fn configurations_that_cannot_be_honoured_are_refused() {
         (
             MISTRAL,
             ("num_key_value_heads", Value::Null),
-            "`num_key_value_heads`: expected a whole number, found nothing",
+            "`num_key_value_heads`: expected a divisor of num_attention_heads = 4, found 8",
         ),
         (QWEN2, ("tie_word_embeddings", json!(false)), "`lm_head.weight` of shape [50, 40] is missing"),
         (QWEN3, ("head_dim", Value::Null), "expected shape [512, 36]"),

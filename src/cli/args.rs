@@ -5,6 +5,7 @@ use super::download_bars::download_bars;
 use crate::backend::Dtype;
 use crate::compat::Compat;
 use crate::datasets::treebank::Scaffold;
+use crate::model::Bos;
 use crate::session::{Device, Rewrite, SessionOptions, distinct, processing_of};
 use crate::studies::maps::{MapSets, Readout};
 use crate::sweep::{Shard, SweepSettings};
@@ -24,6 +25,9 @@ pub struct ModelArgs {
     /// Tokenizer (file, folder or Hub id) instead of the model's own; random models use the demo model's without it.
     #[arg(long)]
     pub tokenizer: Option<String>,
+    /// Beginning-of-sequence token in front of every text: as the model's family is used, always, or never.
+    #[arg(long, value_parser = choice::<Bos>(), default_value_t)]
+    pub bos: Bos,
     /// Rewrites of the weights as TransformerLens does them; `none` for the checkpoint's own.
     #[arg(long, value_delimiter = ',', default_values_t = Rewrite::TRANSFORMER_LENS)]
     #[arg(value_parser = choice::<Rewrite>())]
@@ -98,6 +102,7 @@ impl Asked {
         Ok(SessionOptions {
             revision: models.revision,
             tokenizer: models.tokenizer,
+            bos: models.bos,
             weight_processing: processing_of(&models.weight_processing)?,
             compat: compat.compat,
             data_dir: run.data_dir,

@@ -193,7 +193,7 @@ impl<B: Backend> WayBack<'_, B> {
         let (engine, tape) = (self.engine, self.tape);
         let (backend, config) = (&engine.backend, engine.config());
         let (weights, d_model) = (&engine.layers[index], config.d_model);
-        let (d_attn, kv_stride) = (config.d_attn(), engine.heads().kv_stride());
+        let (d_attn, kv_stride) = (config.d_attn(), engine.heads(index).kv_stride());
         let only_last = tape.last_only && index + 1 == config.n_layers;
 
         // With a parallel residual both branches read the block's input, so attention sees the gradient before the
@@ -241,7 +241,7 @@ impl<B: Backend> WayBack<'_, B> {
         only_last: bool,
     ) -> Result<(B::Tensor, B::Tensor), EngineError> {
         let (engine, tape) = (self.engine, self.tape);
-        let (backend, heads) = (&engine.backend, engine.heads());
+        let (backend, heads) = (&engine.backend, engine.heads(index));
         let (rows, asked) = match only_last {
             true => (&tape.attention_last, &tape.positions_last),
             false => (&tape.attention, &tape.positions),
@@ -251,7 +251,7 @@ impl<B: Backend> WayBack<'_, B> {
         let mut d_q = backend.tensor(backend.len(&kept.q))?;
         let mut d_kv = backend.tensor(backend.len(&kept.kv))?;
         backend.attention_backward(&kept.q, kv, rows, heads, &kept.log_sum_exp, d_z, &mut d_q, &mut d_kv)?;
-        engine.rotate(&mut d_q, &mut d_kv, (asked, &tape.positions), true)?;
+        engine.rotate(index, &mut d_q, &mut d_kv, (asked, &tape.positions), true)?;
         if let Some(inputs) = &kept.qk_inputs {
             engine.qk_norm_backward(&engine.layers[index], inputs, &mut d_q, &mut d_kv)?;
         }
@@ -273,7 +273,8 @@ impl<B: Backend> WayBack<'_, B> {
         d_z: &B::Tensor,
         only_last: bool,
     ) -> Result<B::Tensor, EngineError> {
-        let (backend, heads, d_kv) = (&self.engine.backend, self.engine.heads(), self.engine.config().d_kv());
+        let engine = self.engine;
+        let (backend, heads, d_kv) = (&engine.backend, engine.heads(index), engine.config().d_kv());
         let (stride, width) = (heads.kv_stride(), heads.width);
         let (d_z, own) = (backend.download(d_z)?, backend.download(&kept.kv)?);
         let run = self.resume.run;

@@ -7,27 +7,50 @@ use crate::model::ModelConfig;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Flops(pub u64);
 
+/// Pairs of query and visible key.
+#[derive(Clone, Copy)]
+struct Scores {
+    /// Of all positions.
+    all: u64,
+    /// Of the last ones alone.
+    last: u64,
+}
+
+impl Scores {
+    fn new(layout: &Layout, window: Option<usize>) -> Self {
+        let seen = |keys: usize| keys.min(window.unwrap_or(keys)) as u64;
+        let rows = 0..layout.n_rows();
+        Self {
+            all: rows.clone().map(|r| (layout.start(r)..layout.len(r)).map(|p| seen(p + 1)).sum::<u64>()).sum(),
+            last: rows.map(|r| seen(layout.len(r))).sum(),
+        }
+    }
+}
+
 /// Shapes of a batch that its arithmetic follows from.
 struct Counts<'a> {
     config: &'a ModelConfig,
     tokens: u64,
     rows: u64,
-    /// Pairs of query and visible key, of all positions and of the last ones alone.
-    scores: u64,
-    last_scores: u64,
+    /// In blocks without a window and in those with one.
+    full: Scores,
+    windowed: Scores,
 }
 
 impl<'a> Counts<'a> {
     fn new(config: &'a ModelConfig, layout: &Layout) -> Self {
-        let seen = |keys: usize| keys.min(config.attention_window.unwrap_or(keys)) as u64;
-        let rows = 0..layout.n_rows();
+        let full = Scores::new(layout, None);
         Self {
             config,
             tokens: layout.n_tokens() as u64,
             rows: layout.n_rows() as u64,
-            scores: rows.clone().map(|r| (layout.start(r)..layout.len(r)).map(|p| seen(p + 1)).sum::<u64>()).sum(),
-            last_scores: rows.map(|r| seen(layout.len(r))).sum(),
+            full,
+            windowed: config.attention_window.map_or(full, |window| Scores::new(layout, Some(window))),
         }
+    }
+
+    fn scores(&self, layer: usize) -> Scores {
+        if self.config.window(layer).is_some() { self.windowed } else { self.full }
     }
 
     /// Keys and values of a block.
@@ -46,9 +69,9 @@ impl<'a> Counts<'a> {
         2 * tokens * self.config.d_model as u64 * (self.config.d_attn() + mlp_width(self.config)) as u64
     }
 
-    /// A block that is computed at every token.
-    fn block(&self) -> u64 {
-        self.keys() + self.rest(self.tokens, self.scores)
+    /// Block `layer`, computed at every token.
+    fn block(&self, layer: usize) -> u64 {
+        self.keys() + self.rest(self.tokens, self.scores(layer).all)
     }
 }
 
@@ -62,9 +85,13 @@ impl Flops {
     /// block computes queries, attention output and MLP for last positions only.
     pub fn forward(config: &ModelConfig, layout: &Layout, start: usize, answers: usize) -> Self {
         let counts = Counts::new(config, layout);
-        let blocks = config.n_layers.saturating_sub(start) as u64;
-        let last = counts.keys() + counts.rest(counts.rows, counts.last_scores);
-        let body = if blocks == 0 { 0 } else { (blocks - 1) * counts.block() + last };
+        let last = config.n_layers - 1;
+        let body = if start > last {
+            0
+        } else {
+            let before: u64 = (start..last).map(|layer| counts.block(layer)).sum();
+            before + counts.keys() + counts.rest(counts.rows, counts.scores(last).last)
+        };
         Flops(body + 2 * counts.rows * (answers * config.d_model) as u64)
     }
 
@@ -72,7 +99,7 @@ impl Flops {
     pub fn whole(config: &ModelConfig, layout: &Layout) -> Self {
         let counts = Counts::new(config, layout);
         let logits = 2 * counts.tokens * (config.d_model * config.d_vocab) as u64;
-        Flops(config.n_layers as u64 * counts.block() + logits)
+        Flops((0..config.n_layers).map(|layer| counts.block(layer)).sum::<u64>() + logits)
     }
 
     /// A pass with frozen heads on `tokens` tokens: the MLPs of `mlps` blocks, attention outputs of `outputs`, and
@@ -146,6 +173,9 @@ mod tests {
             norm_eps: 1e-5,
             positions: Positions::Learned,
             attention_window: None,
+            full_attention: Vec::new(),
+            scores_by_width: true,
+            scores_by_depth: false,
             qk_norm: false,
             activation: Activation::Gelu,
             gated_mlp: false,
@@ -161,5 +191,9 @@ mod tests {
         assert_eq!(Flops::forward(&plain, &layout, 0, 3), Flops(expected));
         let expected = 2 * keys(6) + rest(4, 3, 1 + 2 + 2 + 2) + rest(1, 3, 2) + logits;
         assert_eq!(Flops::forward(&llama, &layout, 0, 3), Flops(expected));
+        // The same with a window in block 1 alone.
+        let mixed = ModelConfig { full_attention: vec![0], ..llama };
+        let expected = 2 * keys(6) + rest(4, 3, 1 + 2 + 3 + 4) + rest(1, 3, 2) + logits;
+        assert_eq!(Flops::forward(&mixed, &layout, 0, 3), Flops(expected));
     }
 }

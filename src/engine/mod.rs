@@ -310,14 +310,15 @@ impl<B: Backend> Engine<B> {
         Ok(self.unembedding.get_or_init(|| packed))
     }
 
-    fn heads(&self) -> Heads {
+    /// The attention of block `layer`.
+    fn heads(&self, layer: usize) -> Heads {
         let config = self.config();
         Heads {
             count: config.n_heads,
             kv_count: config.n_kv_heads,
             width: config.d_head,
-            scale: 1.0 / (config.d_head as f32).sqrt(),
-            window: config.attention_window,
+            scale: config.score_scale(layer),
+            window: config.window(layer),
         }
     }
 

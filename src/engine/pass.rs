@@ -118,8 +118,8 @@ impl<'a, B: Backend> Pass<'a, B> {
         Ok(Self {
             attention: backend.upload_attention_rows(&rows(false))?,
             attention_last: backend.upload_attention_rows(&rows(true))?,
-            positions: backend.upload_indices(&layout.positions())?,
-            positions_last: backend.upload_indices(&last.positions())?,
+            positions: backend.upload_indices(&engine.position_rows(&layout))?,
+            positions_last: backend.upload_indices(&engine.position_rows(&last))?,
             last: backend.upload_indices(&layout.last_tokens())?,
             engine,
             layout,
@@ -348,7 +348,7 @@ impl<'a, B: Backend> Pass<'a, B> {
         self.at(Site::Q(layer), &mut q)?;
         let qk_inputs = self.norm_queries_and_keys(weights, &mut q, &mut kv)?;
         let asked = if only_last { &self.positions_last } else { &self.positions };
-        engine.rotate(&mut q, &mut kv, (asked, &self.positions), false)?;
+        engine.rotate(layer, &mut q, &mut kv, (asked, &self.positions), false)?;
         if let Some(rows) = &self.keep {
             let mut kept = engine.backend.tensor(engine.backend.indices_len(rows) * 2 * d_kv)?;
             engine.backend.gather_rows(&kv, 2 * d_kv, rows, &mut kept)?;
@@ -400,7 +400,7 @@ impl<'a, B: Backend> Pass<'a, B> {
         log_sum_exp: Option<&mut B::Tensor>,
     ) -> Result<B::Tensor, EngineError> {
         let engine = self.engine;
-        let (backend, heads) = (&engine.backend, engine.heads());
+        let (backend, heads) = (&engine.backend, engine.heads(layer));
         let rows = if only_last { &self.attention_last } else { &self.attention };
         let own = self.grown.as_ref().map_or(kv, |grown| &grown.key_values[layer]);
         let key_values = || KeyValues { own, prefix: self.prefix.prefix.map(|prefix| &prefix.key_values[layer]) };

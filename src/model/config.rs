@@ -3,6 +3,7 @@
 use super::ModelError;
 use crate::types::Activation;
 use serde_json::{Map, Value};
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 /// Larger counts than any model has: products of two of them still fit 64 bits.
@@ -10,6 +11,9 @@ const LARGEST_COUNT: u64 = 1 << 28;
 
 /// Largest number of layers; a table of every tensor's name is built from it.
 const LARGEST_DEPTH: usize = 4096;
+
+/// Longest context of a model with rotary positions, whose table of angles is built from it: no text here is as long.
+const LONGEST_CONTEXT: usize = 1 << 20;
 
 /// A parsed `config.json`, or an object inside one.
 #[derive(Debug, Clone)]
@@ -33,7 +37,7 @@ impl ConfigFile {
         &self.path
     }
 
-    /// A field's value; JSON's `null` counts as absent.
+    /// A field's value; `null` counts as absent.
     pub fn get(&self, field: &str) -> Option<&Value> {
         self.fields.get(field).filter(|value| !value.is_null())
     }
@@ -43,64 +47,115 @@ impl ConfigFile {
         self.fields.contains_key(field)
     }
 
+    /// Is the object empty?
+    pub fn is_empty(&self) -> bool {
+        self.fields.is_empty()
+    }
+
+    /// An object inside the file that is not there.
+    pub fn nothing(&self, field: &str) -> Self {
+        Self { path: self.path.clone(), prefix: format!("{}{field}.", self.prefix), fields: Map::new() }
+    }
+
     /// The complaint about `field`.
     pub fn error(&self, field: &str, expected: impl Into<String>) -> ModelError {
-        let found = self.get(field).map_or_else(|| "nothing".to_owned(), Value::to_string);
-        ModelError::Config {
-            path: self.path.clone(),
-            field: format!("{}{field}", self.prefix),
-            expected: expected.into(),
-            found,
+        let found = self.fields.get(field).map_or_else(|| "nothing".to_owned(), Value::to_string);
+        ModelError::Config { path: self.path.clone(), field: self.full_name(field), expected: expected.into(), found }
+    }
+
+    /// The complaint about a value that follows from several fields, of which `field` is the one to change.
+    pub fn wrong(&self, field: &str, expected: impl Into<String>, found: String) -> ModelError {
+        ModelError::Config { path: self.path.clone(), field: self.full_name(field), expected: expected.into(), found }
+    }
+
+    /// Says that `field` is not followed as it stands, because the libraries do not follow it either.
+    pub fn warn(&self, field: &str, message: impl Display) {
+        tracing::warn!("{}: field `{}`: {message}", self.path.display(), self.full_name(field));
+    }
+
+    fn full_name(&self, field: &str) -> String {
+        format!("{}{field}", self.prefix)
+    }
+
+    /// A value by `read`; `default` when the field is absent. `null` is not absent: the library refuses it.
+    fn or<T>(
+        &self,
+        field: &str,
+        default: T,
+        expected: &str,
+        read: impl FnOnce(&Value) -> Option<T>,
+    ) -> Result<T, ModelError> {
+        match self.fields.get(field) {
+            None => Ok(default),
+            Some(value) => read(value).ok_or_else(|| self.error(field, expected)),
         }
     }
 
-    /// A whole number of at least 1, if the field is there.
+    /// A whole number of at least 1; `default` when the field is absent.
+    pub fn count(&self, field: &str, default: usize) -> Result<usize, ModelError> {
+        self.or(field, default, &format!("a whole number from 1 to {LARGEST_COUNT}"), count)
+    }
+
+    /// A whole number of at least 1, if the field is there and not `null`.
     pub fn optional_count(&self, field: &str) -> Result<Option<usize>, ModelError> {
-        let Some(value) = self.get(field) else { return Ok(None) };
-        match value.as_u64() {
-            Some(count @ 1..=LARGEST_COUNT) => Ok(Some(count as usize)),
-            _ => Err(self.error(field, format!("a whole number from 1 to {LARGEST_COUNT}"))),
+        match self.get(field) {
+            None => Ok(None),
+            Some(_) => self.count(field, 0).map(Some),
         }
     }
 
-    /// A whole number of at least 1.
-    pub fn count(&self, field: &str) -> Result<usize, ModelError> {
-        self.optional_count(field)?.ok_or_else(|| self.error(field, "a whole number"))
+    /// A whole number; `default` when the field is absent.
+    pub fn whole(&self, field: &str, default: i64) -> Result<i64, ModelError> {
+        self.or(field, default, "a whole number", Value::as_i64)
     }
 
     /// Number of layers.
-    pub fn depth(&self, field: &str) -> Result<usize, ModelError> {
-        let depth = self.count(field)?;
+    pub fn depth(&self, field: &str, default: usize) -> Result<usize, ModelError> {
+        let depth = self.count(field, default)?;
         if depth > LARGEST_DEPTH {
             return Err(self.error(field, format!("at most {LARGEST_DEPTH} layers")));
         }
         Ok(depth)
     }
 
-    /// Width of a head: `width / heads`, which must come out even.
-    pub fn head_width(&self, width: &str, heads: &str) -> Result<usize, ModelError> {
-        let (d_model, n_heads) = (self.count(width)?, self.count(heads)?);
-        if !d_model.is_multiple_of(n_heads) {
-            return Err(self.error(heads, format!("a divisor of {width} = {d_model}")));
+    /// `total` shared out among `count`, which must come out even; both with their fields' names.
+    pub fn equal_shares(&self, width: &str, total: usize, heads: &str, count: usize) -> Result<usize, ModelError> {
+        if !total.is_multiple_of(count) {
+            return Err(self.wrong(heads, format!("a divisor of {width} = {total}"), count.to_string()));
         }
-        Ok(d_model / n_heads)
+        Ok(total / count)
     }
 
-    /// A finite number above 0, if the field is there.
-    pub fn positive(&self, field: &str) -> Result<Option<f64>, ModelError> {
-        let Some(value) = self.get(field) else { return Ok(None) };
-        match value.as_f64() {
-            Some(number) if number > 0.0 && number.is_finite() => Ok(Some(number)),
-            _ => Err(self.error(field, "a number above 0")),
+    /// Longest sequence of a model with rotary positions.
+    pub fn context(&self, field: &str, default: usize) -> Result<usize, ModelError> {
+        let context = self.count(field, default)?;
+        if context > LONGEST_CONTEXT {
+            self.warn(field, format!("only the first {LONGEST_CONTEXT} of {context} positions can be used"));
         }
+        Ok(context.min(LONGEST_CONTEXT))
+    }
+
+    /// A finite number above 0; `default` when the field is absent.
+    pub fn positive(&self, field: &str, default: f64) -> Result<f64, ModelError> {
+        let positive = |value: &Value| value.as_f64().filter(|number| *number > 0.0 && number.is_finite());
+        self.or(field, default, "a number above 0", positive)
+    }
+
+    /// A finite number, if the field is there and not `null`.
+    pub fn optional_number(&self, field: &str) -> Result<Option<f64>, ModelError> {
+        let number = |value: &Value| value.as_f64().filter(|number| number.is_finite());
+        self.get(field).map(|value| number(value).ok_or_else(|| self.error(field, "a number"))).transpose()
+    }
+
+    /// A finite number of at least 0, what a norm adds under its root; `default` when the field is absent.
+    pub fn epsilon(&self, field: &str, default: f64) -> Result<f32, ModelError> {
+        let number = |value: &Value| value.as_f64().filter(|number| *number >= 0.0 && number.is_finite());
+        Ok(self.or(field, default, "a number of at least 0", number)? as f32)
     }
 
     /// `true` or `false`; `default` when the field is absent.
     pub fn flag(&self, field: &str, default: bool) -> Result<bool, ModelError> {
-        match self.get(field) {
-            None => Ok(default),
-            Some(value) => value.as_bool().ok_or_else(|| self.error(field, "true or false")),
-        }
+        self.or(field, default, "true or false", Value::as_bool)
     }
 
     /// Complains unless a switch that would change the answer has the one value there is code for.
@@ -133,32 +188,36 @@ impl ConfigFile {
         }
     }
 
-    /// The MLP's activation by the name that Hugging Face gives it.
-    pub fn activation(&self, field: &str, default: &str) -> Result<Activation, ModelError> {
-        match self.text(field)?.unwrap_or(default) {
-            "gelu" => Ok(Activation::Gelu),
-            "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" => Ok(Activation::GeluTanh),
-            "relu" => Ok(Activation::Relu),
-            "silu" | "swish" => Ok(Activation::Silu),
-            _ => Err(self.error(field, "one of gelu, gelu_new, gelu_fast, gelu_pytorch_tanh, relu, silu")),
-        }
+    /// The MLP's activation by the name that Hugging Face gives it; `default` when the field is absent.
+    pub fn activation(&self, field: &str, default: Activation) -> Result<Activation, ModelError> {
+        let expected = "one of gelu, gelu_new, gelu_fast, gelu_pytorch_tanh, relu, silu";
+        self.or(field, default, expected, |value| match value.as_str()? {
+            "gelu" | "gelu_python" => Some(Activation::Gelu),
+            "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" => Some(Activation::GeluTanh),
+            "relu" => Some(Activation::Relu),
+            "silu" | "swish" => Some(Activation::Silu),
+            _ => None,
+        })
     }
 
-    /// The beginning-of-sequence id, if the file has one.
-    pub fn bos(&self) -> Result<Option<u32>, ModelError> {
-        let Some(value) = self.get("bos_token_id") else { return Ok(None) };
-        let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
-        id.map(Some).ok_or_else(|| self.error("bos_token_id", "a token id"))
-    }
-
-    /// The ids that end a text, if the file has any: one, or a list of them.
-    pub fn ends(&self) -> Result<Vec<u32>, ModelError> {
-        let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-        let ids = match self.get("eos_token_id") {
+    /// The token ids in a field, one or a list of them; none when it is absent. Configurations name ids that do not exist
+    /// (-1, or the default of a larger vocabulary), so any whole number is taken here.
+    pub fn token_ids(&self, field: &str) -> Result<Vec<i64>, ModelError> {
+        let ids = match self.get(field) {
             None => Some(Vec::new()),
-            Some(Value::Array(list)) => list.iter().map(id).collect(),
-            Some(one) => id(one).map(|id| vec![id]),
+            Some(Value::Array(list)) => list.iter().map(Value::as_i64).collect(),
+            Some(one) => one.as_i64().map(|id| vec![id]),
         };
-        ids.ok_or_else(|| self.error("eos_token_id", "a token id or a list of them"))
+        ids.ok_or_else(|| self.error(field, "a token id or a list of them"))
     }
+
+    /// The file and the field, to say where a value came from.
+    pub fn name_of(&self, field: &str) -> String {
+        let file = self.path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+        format!("{file}: {}", self.full_name(field))
+    }
+}
+
+fn count(value: &Value) -> Option<usize> {
+    value.as_u64().filter(|count| (1..=LARGEST_COUNT).contains(count)).map(|count| count as usize)
 }

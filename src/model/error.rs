@@ -23,6 +23,14 @@ pub enum ModelError {
         /// What the tokenizer library said.
         message: String,
     },
+    /// A beginning-of-sequence token was asked for, but no file names one that exists.
+    #[error(
+        "{path}: no beginning-of-sequence token: neither the tokenizer nor the files beside it name one that exists"
+    )]
+    NoBos {
+        /// The tokenizer's file.
+        path: PathBuf,
+    },
     /// A JSON file is not JSON, or not an object.
     #[error("{path}: not a JSON object: {message}")]
     Json {
@@ -91,8 +99,19 @@ pub enum ModelError {
         /// The shape in the file.
         found: Vec<usize>,
     },
+    /// A checkpoint whose weights are packed into fewer bits.
+    #[error(
+        "{path}: {what}: quantised checkpoints are not read; take the model's unquantised files, or make them in Python: \
+         AutoModelForCausalLM.from_pretrained(FOLDER).dequantize().save_pretrained(OTHER)"
+    )]
+    Quantised {
+        /// The file.
+        path: PathBuf,
+        /// What shows it: a field of `config.json`, or a tensor.
+        what: String,
+    },
     /// A tensor's values are not floating-point numbers of a known width.
-    #[error("{path}: tensor `{tensor}`: expected dtype F32, F16 or BF16, found {found}")]
+    #[error("{path}: tensor `{tensor}`: expected dtype F64, F32, F16 or BF16, found {found}")]
     TensorType {
         /// The file.
         path: PathBuf,

@@ -7,9 +7,11 @@ use super::names::{self, Named, Place};
 use super::provenance::{FileRecord, Provenance, Source};
 use super::random::RandomTensors;
 use super::source::WeightSource;
+use super::special_tokens::TokenFiles;
 use super::tensors::TensorFiles;
-use super::{Model, ModelConfig, ModelError, Tokenizer, WeightProcessing, shapes};
-use std::path::{Path, PathBuf};
+use super::tokenizer_files::{self, Loaded};
+use super::{Bos, Model, ModelConfig, ModelError, Tokenizer, WeightProcessing, shapes};
+use std::path::Path;
 use std::sync::OnceLock;
 
 /// The files of the demo model, part of the program.
@@ -19,12 +21,6 @@ mod demo {
     pub const TOKENIZER: &[u8] = include_bytes!("../../data/models/demo/tokenizer.json");
     pub const WEIGHTS: &[u8] = include_bytes!("../../data/models/demo/model.safetensors");
 }
-
-/// Names that tokenizers of the supported families give their BOS token, for a `tokenizer.json` that stands alone.
-const USUAL_BOS: [&str; 3] = ["<|endoftext|>", "<|begin_of_text|>", "<s>"];
-
-/// The same of the token that ends a text.
-const USUAL_ENDS: [&str; 3] = ["<|endoftext|>", "<|end_of_text|>", "</s>"];
 
 /// How to load a model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -37,6 +33,8 @@ pub struct LoadOptions {
     /// A `tokenizer.json`, a folder with one, or a Hub id, instead of the model's own. Random models have none of
     /// their own and use the demo model's otherwise.
     pub tokenizer: Option<String>,
+    /// When a beginning-of-sequence token opens every text.
+    pub bos: Bos,
     /// Seed of `random:` models.
     pub seed: u64,
 }
@@ -102,9 +100,6 @@ impl Model {
     }
 }
 
-/// A tokenizer and the record of its file.
-type RecordedTokenizer = (Tokenizer, FileRecord);
-
 fn load_folder(
     name: String,
     folder: &Path,
@@ -112,20 +107,18 @@ fn load_folder(
     options: &LoadOptions,
     settings: &HubSettings,
 ) -> Result<Model, ModelError> {
-    let config_path = folder.join("config.json");
-    let config = read_config(&config_path)?;
+    let config = read_config(&folder.join("config.json"))?;
     let architecture = families::read(&config)?;
     let tokenizer = match &options.tokenizer {
         Some(tokenizer) => tokenizer_elsewhere(tokenizer, settings)?,
-        None => tokenizer_in(folder)?,
+        None => tokenizer_files::in_folder(folder)?,
     };
     let files = TensorFiles::open(folder, architecture.as_ref())?;
-    let mut records = vec![FileRecord::of_file(&config_path)?];
+    let mut records = vec![FileRecord::of_file(config.path())?];
     for path in files.paths() {
         records.push(FileRecord::of_file(path)?);
     }
-    let provenance = Provenance { source, files: records, tokenizer: Some(tokenizer.1) };
-    finish(name, architecture, WeightSource::Files(files), tokenizer.0, provenance, options)
+    finish(Parts { name, architecture, source: WeightSource::Files(files), tokenizer, records, from: source }, options)
 }
 
 fn load_demo(name: String, options: &LoadOptions, settings: &HubSettings) -> Result<Model, ModelError> {
@@ -140,8 +133,8 @@ fn load_demo(name: String, options: &LoadOptions, settings: &HubSettings) -> Res
     let files = TensorFiles::embedded(&weights, demo::WEIGHTS, architecture.as_ref())?;
     let records =
         vec![FileRecord::of_bytes(config.path(), demo::CONFIG), FileRecord::of_bytes(&weights, demo::WEIGHTS)];
-    let provenance = Provenance { source: Source::Embedded, files: records, tokenizer: Some(tokenizer.1) };
-    finish(name, architecture, WeightSource::Files(files), tokenizer.0, provenance, options)
+    let source = WeightSource::Files(files);
+    finish(Parts { name, architecture, source, tokenizer, records, from: Source::Embedded }, options)
 }
 
 fn load_random(
@@ -156,26 +149,29 @@ fn load_random(
         Some(tokenizer) => tokenizer_elsewhere(tokenizer, settings)?,
         None => demo_tokenizer()?,
     };
-    let random = RandomTensors::new(architecture.as_ref(), options.seed);
-    let source = Source::Random { shape: alias, seed: options.seed };
-    let provenance = Provenance { source, files: Vec::new(), tokenizer: Some(tokenizer.1) };
-    finish(name, architecture, WeightSource::Random(random), tokenizer.0, provenance, options)
+    let source = WeightSource::Random(RandomTensors::new(architecture.as_ref(), options.seed));
+    let from = Source::Random { shape: alias, seed: options.seed };
+    finish(Parts { name, architecture, source, tokenizer, records: Vec::new(), from }, options)
 }
 
-fn finish(
+/// What a model is put together from.
+struct Parts {
     name: String,
     architecture: Box<dyn Architecture>,
     source: WeightSource,
-    tokenizer: Tokenizer,
-    provenance: Provenance,
-    options: &LoadOptions,
-) -> Result<Model, ModelError> {
+    tokenizer: Loaded,
+    records: Vec<FileRecord>,
+    from: Source,
+}
+
+fn finish(parts: Parts, options: &LoadOptions) -> Result<Model, ModelError> {
+    let Parts { name, architecture, source, tokenizer, records, from } = parts;
+    let Loaded { tokenizer, record, files } = tokenizer;
     let config = architecture.config().clone();
-    if let Some(bos) = tokenizer.bos()
-        && bos as usize >= config.d_vocab
-    {
-        return Err(ModelError::TokenOutOfRange { model: name, token: bos, d_vocab: config.d_vocab });
-    }
+    let bos = files.bos(options.bos, &tokenizer, architecture.as_ref())?;
+    let ends = files.ends(&tokenizer, config.d_vocab)?;
+    let tokenizer = tokenizer.with_bos(bos.token).with_ends(ends);
+    let provenance = Provenance { source: from, files: records, tokenizer: Some(record), bos: Some(bos) };
     let processing = options.processing.possible(config.norm);
     let unembedding = OnceLock::new();
     Ok(Model { name, config, processing, tokenizer, provenance, architecture, source, unembedding, readout: None })
@@ -185,25 +181,29 @@ fn read_config(path: &Path) -> Result<ConfigFile, ModelError> {
     ConfigFile::parse(path, &read(path, "a model folder holds config.json, tokenizer.json and model.safetensors")?)
 }
 
-fn read(path: &Path, hint: &str) -> Result<Vec<u8>, ModelError> {
+/// A file that has to be there; `hint` says what for.
+pub(super) fn read(path: &Path, hint: &str) -> Result<Vec<u8>, ModelError> {
     std::fs::read(path).map_err(|source| match source.kind() {
         std::io::ErrorKind::NotFound => ModelError::MissingFile { path: path.into(), hint: hint.to_owned() },
         _ => ModelError::Io { path: path.into(), source },
     })
 }
 
-fn demo_tokenizer() -> Result<RecordedTokenizer, ModelError> {
+fn demo_tokenizer() -> Result<Loaded, ModelError> {
     let path = Path::new(demo::FOLDER).join("tokenizer.json");
-    let config = ConfigFile::parse(&Path::new(demo::FOLDER).join("config.json"), demo::CONFIG)?;
-    let record = FileRecord::of_bytes(&path, demo::TOKENIZER);
-    Ok((Tokenizer::from_bytes(&path, demo::TOKENIZER, config.bos()?)?.with_ends(config.ends()?), record))
+    let config = ConfigFile::parse(&path.with_file_name("config.json"), demo::CONFIG)?;
+    Ok(Loaded {
+        tokenizer: Tokenizer::from_bytes(&path, demo::TOKENIZER, None)?,
+        record: FileRecord::of_bytes(&path, demo::TOKENIZER),
+        files: TokenFiles::of_config(config),
+    })
 }
 
 /// The tokenizer that the user asked for in place of the model's own.
-fn tokenizer_elsewhere(spec: &str, settings: &HubSettings) -> Result<RecordedTokenizer, ModelError> {
+fn tokenizer_elsewhere(spec: &str, settings: &HubSettings) -> Result<Loaded, ModelError> {
     let path = Path::new(spec);
     if path.is_file() {
-        return tokenizer_file(path, None, Vec::new());
+        return tokenizer_files::file(path);
     }
     if spec == "demo" {
         return demo_tokenizer();
@@ -211,53 +211,13 @@ fn tokenizer_elsewhere(spec: &str, settings: &HubSettings) -> Result<RecordedTok
     match names::parse(spec, None)?.place {
         Place::Hub { repo, revision } => {
             let wanted = Wanted { weights: false, tokenizer: true };
-            tokenizer_in(&hub::snapshot(settings, &repo, &revision, wanted)?.folder)
+            tokenizer_files::in_folder(&hub::snapshot(settings, &repo, &revision, wanted)?.folder)
         }
-        Place::Folder(folder) => tokenizer_in(&folder),
+        Place::Folder(folder) => tokenizer_files::in_folder(&folder),
         Place::Demo | Place::Random { .. } => Err(ModelError::Name {
             spec: spec.to_owned(),
             message: "has no tokenizer of its own: expected a tokenizer.json, a folder with one, or a Hub id"
                 .to_owned(),
         }),
     }
-}
-
-/// The tokenizer of a model folder.
-fn tokenizer_in(folder: &Path) -> Result<RecordedTokenizer, ModelError> {
-    let config_path = folder.join("config.json");
-    let (bos, ends) = match config_path.is_file() {
-        true => read_config(&config_path).and_then(|config| Ok((config.bos()?, config.ends()?)))?,
-        false => (None, Vec::new()),
-    };
-    tokenizer_file(&folder.join("tokenizer.json"), bos, ends)
-}
-
-/// Reads a `tokenizer.json`. Without ids for BOS or for ends, the folder's `tokenizer_config.json` or the usual names of the
-/// tokens decide.
-fn tokenizer_file(path: &Path, bos: Option<u32>, ends: Vec<u32>) -> Result<RecordedTokenizer, ModelError> {
-    let bytes =
-        read(path, "the model's tokenizer in the format of the tokenizers library; another one can be given by name")?;
-    let record = FileRecord::of_bytes(path, &bytes);
-    let tokenizer = Tokenizer::from_bytes(path, &bytes, bos)?;
-    let named = |field: &str, usual: &[&str]| -> Result<Option<u32>, ModelError> {
-        Ok(match token_name(&path.with_file_name("tokenizer_config.json"), field)? {
-            Some(name) => tokenizer.id(&name),
-            None => usual.iter().find_map(|name| tokenizer.id(name)),
-        })
-    };
-    let bos = if bos.is_some() { bos } else { named("bos_token", &USUAL_BOS)? };
-    let ends = if ends.is_empty() { named("eos_token", &USUAL_ENDS)?.into_iter().collect() } else { ends };
-    Ok((tokenizer.with_bos(bos).with_ends(ends), record))
-}
-
-/// A token of a `tokenizer_config.json`, a string or an object with `content`.
-fn token_name(path: &PathBuf, field: &str) -> Result<Option<String>, ModelError> {
-    if !path.is_file() {
-        return Ok(None);
-    }
-    let bytes = std::fs::read(path).map_err(|source| ModelError::Io { path: path.clone(), source })?;
-    let file = ConfigFile::parse(path, &bytes)?;
-    let value = file.get(field);
-    let text = value.and_then(|value| value.as_str().or_else(|| value.get("content")?.as_str()));
-    Ok(text.map(str::to_owned))
 }

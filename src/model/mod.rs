@@ -12,11 +12,15 @@ mod load;
 mod names;
 mod process;
 mod provenance;
+mod quietly;
 mod random;
 mod shapes;
 mod source;
+mod special_tokens;
+mod stored_names;
 mod tensors;
 pub mod tokenizer;
+mod tokenizer_files;
 mod weights;
 
 pub use error::ModelError;
@@ -24,6 +28,7 @@ pub use hub::{HubError, HubSettings};
 pub use load::LoadOptions;
 pub use process::WeightProcessing;
 pub use provenance::{FileRecord, Provenance, Source};
+pub use special_tokens::{Bos, BosRecord};
 pub use tokenizer::Tokenizer;
 pub use weights::Model;
 
@@ -55,8 +60,15 @@ pub struct ModelConfig {
     pub norm_eps: f32,
     /// Learned or rotary positions.
     pub positions: Positions,
-    /// A query sees only its last `attention_window` keys, itself included, in every block.
+    /// A query sees only its last `attention_window` keys, itself included, in every block but those of
+    /// [`ModelConfig::full_attention`].
     pub attention_window: Option<usize>,
+    /// Blocks whose queries see all keys before them though the model has a window.
+    pub full_attention: Vec<usize>,
+    /// Attention scores are divided by the root of `d_head`.
+    pub scores_by_width: bool,
+    /// Attention scores are divided by the block's number, counted from 1.
+    pub scores_by_depth: bool,
     /// Every head's query and key passes an RMS norm of width `d_head` before the rotary embedding (Qwen3).
     pub qk_norm: bool,
     /// Function between the MLP's products.
@@ -76,6 +88,18 @@ impl ModelConfig {
     /// Width of all keys together; the values are as wide.
     pub fn d_kv(&self) -> usize {
         self.n_kv_heads * self.d_head
+    }
+
+    /// How many keys a query of block `layer` sees, itself included, if not all before it.
+    pub fn window(&self, layer: usize) -> Option<usize> {
+        self.attention_window.filter(|_| !self.full_attention.contains(&layer))
+    }
+
+    /// What the attention scores of block `layer` are multiplied by.
+    pub fn score_scale(&self, layer: usize) -> f32 {
+        let width = if self.scores_by_width { (self.d_head as f32).sqrt() } else { 1.0 };
+        let depth = if self.scores_by_depth { layer as f32 + 1.0 } else { 1.0 };
+        1.0 / width / depth
     }
 
     /// Weights of one block's matrix products.

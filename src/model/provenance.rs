@@ -1,6 +1,6 @@
 //! Where a model's files came from, for the manifest of a run.
 
-use super::ModelError;
+use super::{BosRecord, ModelError};
 use crate::files::{sha256, sha256_of_file, write_whole};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -20,6 +20,9 @@ pub struct Provenance {
     pub files: Vec<FileRecord>,
     /// The tokenizer's file.
     pub tokenizer: Option<FileRecord>,
+    /// Which token opens every text, and why.
+    #[serde(default)]
+    pub bos: Option<BosRecord>,
 }
 
 /// Kind of place that a model came from.
@@ -157,7 +160,7 @@ mod tests {
             let name = "model.safetensors".to_owned();
             let record = FileRecord { name, bytes: 3, sha256: None, unhashed: Some(weights.clone()) };
             let source = Source::Folder { path: folder.path().display().to_string() };
-            let provenance = Provenance { source, files: vec![record], tokenizer: None };
+            let provenance = Provenance { source, files: vec![record], tokenizer: None, bos: None };
             provenance.with_every_hash(&known).unwrap().files.remove(0).sha256.unwrap()
         };
         let write = |text: &str, seconds| {

@@ -31,13 +31,17 @@ pub(crate) struct RandomTensors {
     seed: u64,
     n_layers: usize,
     specs: HashMap<String, TensorSpec>,
+    /// The head's name and what it is drawn as.
+    tied: Option<(&'static str, &'static str)>,
 }
 
 impl RandomTensors {
     /// The tensors of `architecture` for `seed`.
     pub fn new(architecture: &dyn Architecture, seed: u64) -> Self {
         let specs = architecture.tensors().into_iter().map(|spec| (spec.name.clone(), spec)).collect();
-        Self { seed, n_layers: architecture.config().n_layers, specs }
+        let outer = architecture.outer();
+        let tied = architecture.tied().then_some((outer.unembed, outer.embed));
+        Self { seed, n_layers: architecture.config().n_layers, specs, tied }
     }
 
     /// All values of a tensor.
@@ -60,6 +64,7 @@ impl RandomTensors {
     }
 
     fn spec(&self, name: &str) -> Result<&TensorSpec, ModelError> {
+        let name = self.tied.filter(|(head, _)| *head == name).map_or(name, |(_, embedding)| embedding);
         self.specs.get(name).ok_or_else(|| ModelError::MissingTensor {
             path: PathBuf::from("random"),
             tensor: name.to_owned(),

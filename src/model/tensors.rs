@@ -1,8 +1,9 @@
 //! `.safetensors` files, single or sharded, memory-mapped: their tensors are checked against the architecture once,
 //! and converted to f32 when they are read.
 
-use super::ModelError;
 use super::families::{Architecture, TensorSpec};
+use super::stored_names::StoredNames;
+use super::{ModelConfig, ModelError};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use memmap2::Mmap;
@@ -11,7 +12,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorInfo};
 use serde_json::Value;
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
@@ -43,7 +44,7 @@ struct Shard {
 }
 
 /// A tensor of the model, found in one of the files.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Location {
     shard: usize,
     bytes: Range<usize>,
@@ -64,13 +65,13 @@ impl TensorFiles {
     pub fn open(folder: &Path, architecture: &dyn Architecture) -> Result<Self, ModelError> {
         let (contents, paths) = weight_files(folder)?;
         let shards = paths.iter().map(|path| Shard::map(path)).collect::<Result<Vec<_>, _>>()?;
-        Self::check(shards, &contents, architecture)
+        Self::check(shards, Place { listing: &contents, config: &folder.join("config.json") }, architecture)
     }
 
     /// The same for a file that is part of the program.
     pub fn embedded(path: &Path, bytes: &'static [u8], architecture: &dyn Architecture) -> Result<Self, ModelError> {
         let shard = Shard::parse(path, Contents::Embedded(bytes))?;
-        Self::check(vec![shard], path, architecture)
+        Self::check(vec![shard], Place { listing: path, config: &path.with_file_name("config.json") }, architecture)
     }
 
     /// The weight files, in order.
@@ -135,35 +136,124 @@ impl TensorFiles {
         &self.shards[location.shard].bytes()[location.bytes.clone()]
     }
 
-    /// Finds every tensor of the architecture; `listing` is the file to name when one is missing.
-    fn check(shards: Vec<Shard>, listing: &Path, architecture: &dyn Architecture) -> Result<Self, ModelError> {
+    /// Finds every tensor of the architecture.
+    fn check(shards: Vec<Shard>, place: Place<'_>, architecture: &dyn Architecture) -> Result<Self, ModelError> {
+        let stored: HashSet<&str> = shards.iter().flat_map(|shard| shard.tensors.keys().map(String::as_str)).collect();
+        let names = StoredNames::find(&stored, architecture).map_err(|roots| ModelError::Weights {
+            path: place.listing.into(),
+            message: format!("holds several models, in front of whose tensors stand {}", roots.join(", ")),
+        })?;
+        check_blocks(&names, place, architecture)?;
+        let outer = architecture.outer();
         let mut locations = HashMap::new();
         for spec in architecture.tensors() {
+            let is_head = spec.name == outer.unembed;
             let found = shards.iter().enumerate().find_map(|(index, shard)| {
-                Some((
-                    index,
-                    shard,
-                    candidates(&spec, architecture.prefix()).find_map(|name| shard.tensors.get_key_value(&name))?,
-                ))
+                let find = |name: String| shard.tensors.get_key_value(&name);
+                Some((index, shard, names.candidates(&spec, is_head).find_map(find)?))
             });
-            let Some((index, shard, (stored_name, info))) = found else {
-                return Err(ModelError::MissingTensor {
-                    path: listing.into(),
-                    tensor: spec.name,
-                    expected: spec.shape,
-                });
-            };
-            let location = shard.locate(index, stored_name, info, &spec)?;
-            locations.insert(spec.name, location);
+            match found {
+                Some((index, shard, (stored_name, info))) => {
+                    let location = shard.locate(index, stored_name, info, &spec)?;
+                    locations.insert(spec.name, location);
+                }
+                // Found under its other name, or missed there.
+                None if architecture.tied() && (is_head || spec.name == outer.embed) => {}
+                None => return Err(missing(&stored, place.listing, spec)),
+            }
         }
-        Ok(Self { shards, locations })
+        let mut files = Self { shards, locations };
+        if architecture.tied() {
+            files.tie(place, architecture)?;
+        }
+        Ok(files)
+    }
+
+    /// Makes the embedding and a tied head one tensor, whichever of the two names it is stored under. Two that differ stay
+    /// two, as in the library: the checkpoint is right then and its configuration wrong.
+    fn tie(&mut self, place: Place<'_>, architecture: &dyn Architecture) -> Result<(), ModelError> {
+        let (embed, unembed) = (architecture.outer().embed, architecture.outer().unembed);
+        match (self.locations.get(embed).cloned(), self.locations.get(unembed).cloned()) {
+            (Some(embedding), Some(head)) => {
+                if self.equal(&embedding, &head) {
+                    self.locations.insert(unembed.to_owned(), embedding);
+                } else {
+                    tracing::warn!(
+                        "{}: field `tie_word_embeddings`: {embed} and {unembed} are to be one tensor, but {} holds two \
+                         that differ: both are used",
+                        place.config.display(),
+                        place.listing.display()
+                    );
+                }
+                self.release();
+            }
+            (Some(embedding), None) => drop(self.locations.insert(unembed.to_owned(), embedding)),
+            (None, Some(head)) => drop(self.locations.insert(embed.to_owned(), head)),
+            (None, None) => {
+                let ModelConfig { d_vocab, d_model, .. } = *architecture.config();
+                let (path, tensor) = (place.listing.into(), embed.to_owned());
+                return Err(ModelError::MissingTensor { path, tensor, expected: vec![d_vocab, d_model] });
+            }
+        }
+        Ok(())
+    }
+
+    /// Do two tensors of one shape hold the same values?
+    fn equal(&self, left: &Location, right: &Location) -> bool {
+        let (sizes, bytes) = ([left, right].map(|l| value_size(l.dtype)), [left, right].map(|l| self.bytes(l)));
+        let chunks = [0, 1].map(|side| bytes[side].par_chunks(CHUNK * sizes[side]));
+        let [left_chunks, right_chunks] = chunks;
+        left_chunks.zip(right_chunks).all(|(a, b)| {
+            let mut values = [vec![0.0; a.len() / sizes[0]], vec![0.0; b.len() / sizes[1]]];
+            convert(left.dtype, a, &mut values[0]);
+            convert(right.dtype, b, &mut values[1]);
+            values[0] == values[1]
+        })
     }
 }
 
-/// The names that a tensor may be stored under.
-fn candidates<'a>(spec: &'a TensorSpec, prefix: &'a str) -> impl Iterator<Item = String> + 'a {
-    let names = std::iter::once(spec.name.as_str()).chain(spec.also);
-    names.flat_map(move |name| [format!("{prefix}{name}"), name.to_owned()])
+/// The files that errors name.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    /// Lists the tensors.
+    listing: &'a Path,
+    /// `config.json`.
+    config: &'a Path,
+}
+
+/// Compares the number of blocks in the configuration with those stored. The library runs a part of a model when told so,
+/// and so does this; blocks that are not there it would make up.
+fn check_blocks(names: &StoredNames, place: Place<'_>, architecture: &dyn Architecture) -> Result<(), ModelError> {
+    let (asked, stored, field) = (architecture.config().n_layers, names.blocks(), architecture.depth_field());
+    let listing = place.listing.display();
+    if stored > asked {
+        tracing::warn!(
+            "{}: field `{field}`: {asked}, but {listing} holds {stored} blocks: the last {} are left out",
+            place.config.display(),
+            stored - asked
+        );
+    }
+    if stored == 0 || stored >= asked {
+        return Ok(());
+    }
+    Err(ModelError::Config {
+        path: place.config.into(),
+        field: field.to_owned(),
+        expected: format!("at most {stored}, the number of blocks in {listing}"),
+        found: asked.to_string(),
+    })
+}
+
+/// The complaint about a tensor that is not there, or that is there in quantised form only.
+fn missing(stored: &HashSet<&str>, listing: &Path, spec: TensorSpec) -> ModelError {
+    let packed = spec.name.strip_suffix("weight").and_then(|stem| {
+        let packed = ["qweight", "weight_packed", "weight.absmax"].map(|kind| format!("{stem}{kind}"));
+        stored.iter().find(|name| packed.iter().any(|packed| name.ends_with(packed)))
+    });
+    match packed {
+        Some(name) => ModelError::Quantised { path: listing.into(), what: format!("tensor `{name}`") },
+        None => ModelError::MissingTensor { path: listing.into(), tensor: spec.name, expected: spec.shape },
+    }
 }
 
 impl Shard {
@@ -199,6 +289,10 @@ impl Shard {
 
     /// Checks shape and type of a tensor.
     fn locate(&self, shard: usize, name: &str, info: &TensorInfo, spec: &TensorSpec) -> Result<Location, ModelError> {
+        if is_packed(info.dtype) {
+            let what = format!("tensor `{name}` of type {:?}", info.dtype);
+            return Err(ModelError::Quantised { path: self.path.clone(), what });
+        }
         if info.shape != spec.shape {
             return Err(ModelError::TensorShape {
                 path: self.path.clone(),
@@ -207,7 +301,7 @@ impl Shard {
                 found: info.shape.clone(),
             });
         }
-        if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+        if !matches!(info.dtype, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16) {
             let found = format!("{:?}", info.dtype);
             return Err(ModelError::TensorType { path: self.path.clone(), tensor: name.to_owned(), found });
         }
@@ -236,8 +330,28 @@ fn promised_length(bytes: &[u8]) -> Option<u64> {
     data_start.checked_add(ends.max().unwrap_or(0))
 }
 
+/// Bytes of a value of one of the types that are read.
 fn value_size(dtype: Dtype) -> usize {
-    if dtype == Dtype::F32 { 4 } else { 2 }
+    match dtype {
+        Dtype::F64 => 8,
+        Dtype::F32 => 4,
+        _ => 2,
+    }
+}
+
+/// Is this a type that quantised weights have?
+fn is_packed(dtype: Dtype) -> bool {
+    matches!(
+        dtype,
+        Dtype::U8
+            | Dtype::I8
+            | Dtype::F8_E4M3
+            | Dtype::F8_E5M2
+            | Dtype::F8_E8M0
+            | Dtype::F4
+            | Dtype::F6_E2M3
+            | Dtype::F6_E3M2
+    )
 }
 
 /// Little-endian `bytes` of type `dtype` as f32; `values` has as many places as there are values.
@@ -248,6 +362,7 @@ fn convert(dtype: Dtype, bytes: &[u8], values: &mut [f32]) {
             Err(_) => each(bytes, values, |pair| f16::from_le_bytes(pair).to_f32()),
         },
         Dtype::BF16 => each(bytes, values, |pair| bf16::from_le_bytes(pair).to_f32()),
+        Dtype::F64 => each(bytes, values, |wide| f64::from_le_bytes(wide) as f32),
         _ => each(bytes, values, f32::from_le_bytes),
     }
 }

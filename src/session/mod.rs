@@ -172,6 +172,7 @@ fn load(name: &str, options: &SessionOptions) -> Result<Model> {
         processing: options.weight_processing,
         revision: options.revision.clone(),
         tokenizer: options.tokenizer.clone(),
+        bos: options.bos,
         seed: options.seed,
     };
     let hub = HubSettings { observer: options.downloads.clone(), ..HubSettings::from_environment() };

@@ -4,7 +4,7 @@ use super::{Device, Fault, wrong};
 use crate::backend::Dtype;
 use crate::choice::choices;
 use crate::compat::Compat;
-use crate::model::WeightProcessing;
+use crate::model::{Bos, WeightProcessing};
 use crate::model::hub::Observer as Downloads;
 use anyhow::Result;
 use bytesize::ByteSize;
@@ -20,6 +20,8 @@ pub struct SessionOptions {
     pub revision: Option<String>,
     /// Tokenizer (file, folder or Hub id) instead of the model's own; random models use the demo model's without it.
     pub tokenizer: Option<String>,
+    /// Beginning-of-sequence token in front of every text: as the model's family is used, always, or never.
+    pub bos: Bos,
     /// Rewrites of the weights as TransformerLens does them.
     #[serde(serialize_with = "write_processing", deserialize_with = "read_processing")]
     pub weight_processing: WeightProcessing,
@@ -59,6 +61,7 @@ impl Default for SessionOptions {
         Self {
             revision: None,
             tokenizer: None,
+            bos: Bos::default(),
             weight_processing: WeightProcessing::default(),
             compat: Vec::new(),
             data_dir: "data".into(),
@@ -113,8 +116,8 @@ impl SessionOptions {
     /// Do both read the same model?
     pub(super) fn loads_like(&self, other: &Self) -> bool {
         let how = |options: &Self| {
-            let Self { revision, tokenizer, weight_processing, seed, .. } = options.clone();
-            (revision, tokenizer, weight_processing, seed)
+            let Self { revision, tokenizer, bos, weight_processing, seed, .. } = options.clone();
+            (revision, tokenizer, bos, weight_processing, seed)
         };
         how(self) == how(other)
     }

@@ -136,7 +136,7 @@ impl Session {
         Ok(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
     }
 
-    /// The provenance that all results of a study on this model share: weights, tokenizer, processing, number format.
+    /// The provenance that all results of a study on this model share: weights, tokenizer, BOS, processing, number format.
     ///
     /// # Errors
     /// Those of [`Session::weights`].
@@ -145,6 +145,7 @@ impl Session {
         Provenance { study: study.to_owned(), settings: BTreeMap::new() }
             .with("weights", self.weights()?)?
             .with("tokenizer", tokenizer)?
+            .with("bos", self.model().tokenizer.bos())?
             .with("weight_processing", processing_names(self.model().processing).join(","))?
             .with("dtype", self.options.dtype.name())?
             .with("compat", self.options.compat())

@@ -5,7 +5,7 @@ use super::{Architecture, OuterNames, Role, TensorSpec, norm};
 use crate::model::config::ConfigFile;
 use crate::model::source::WeightSource;
 use crate::model::{LayerWeights, LinearWeights, ModelConfig, ModelError};
-use crate::types::{Matrix, NormKind, Positions};
+use crate::types::{Activation, Matrix, NormKind, Positions};
 
 /// A GPT-2 of some size.
 #[derive(Debug, Clone)]
@@ -22,27 +22,32 @@ impl Gpt2 {
 
     /// Reads `config.json`.
     pub fn read(file: &ConfigFile) -> Result<Self, ModelError> {
-        // Each of these changes the attention scores or adds a block that is not there.
-        // (`reorder_and_upcast_attn` only changes the rounding.)
-        file.require_flag("scale_attn_weights", true)?;
-        file.require_flag("scale_attn_by_inverse_layer_idx", false)?;
+        // A block that is not there. (`reorder_and_upcast_attn` only changes the rounding.)
         file.require_flag("add_cross_attention", false)?;
-        let d_model = file.count("n_embd")?;
+        file.flag("reorder_and_upcast_attn", false)?;
+        // The library takes the names that other families use as well.
+        let name = |own: &'static str, other: &'static str| if file.mentions(other) { other } else { own };
+        let (width, heads) = (name("n_embd", "hidden_size"), name("n_head", "num_attention_heads"));
+        let (d_model, n_heads) = (file.count(width, 768)?, file.count(heads, 12)?);
+        let d_head = file.equal_shares(width, d_model, heads, n_heads)?;
         let config = ModelConfig {
-            n_layers: file.depth("n_layer")?,
+            n_layers: file.depth(name("n_layer", "num_hidden_layers"), 12)?,
             d_model,
-            n_heads: file.count("n_head")?,
-            n_kv_heads: file.count("n_head")?,
-            d_head: file.head_width("n_embd", "n_head")?,
+            n_heads,
+            n_kv_heads: n_heads,
+            d_head,
             d_mlp: file.optional_count("n_inner")?.unwrap_or(4 * d_model),
-            n_ctx: file.count("n_positions")?,
-            d_vocab: file.count("vocab_size")?,
+            n_ctx: file.count(name("n_positions", "max_position_embeddings"), 1024)?,
+            d_vocab: file.count("vocab_size", 50_257)?,
             norm: NormKind::Layer,
-            norm_eps: file.positive("layer_norm_epsilon")?.unwrap_or(1e-5) as f32,
+            norm_eps: file.epsilon("layer_norm_epsilon", 1e-5)?,
             positions: Positions::Learned,
             attention_window: None,
+            full_attention: Vec::new(),
+            scores_by_width: file.flag("scale_attn_weights", true)?,
+            scores_by_depth: file.flag("scale_attn_by_inverse_layer_idx", false)?,
             qk_norm: false,
-            activation: file.activation("activation_function", "gelu_new")?,
+            activation: file.activation("activation_function", Activation::GeluTanh)?,
             gated_mlp: false,
             parallel_residual: false,
         };
@@ -59,13 +64,22 @@ impl Architecture for Gpt2 {
         "transformer."
     }
 
+    fn depth_field(&self) -> &'static str {
+        "n_layer"
+    }
+
+    fn tied(&self) -> bool {
+        self.tied
+    }
+
     fn outer(&self) -> OuterNames {
         OuterNames {
             embed: "wte.weight",
             position: Some("wpe.weight"),
             final_gain: "ln_f.weight",
             final_bias: Some("ln_f.bias"),
-            unembed: if self.tied { "wte.weight" } else { "lm_head.weight" },
+            unembed: "lm_head.weight",
+            blocks: "h.",
         }
     }
 
@@ -76,10 +90,8 @@ impl Architecture for Gpt2 {
             TensorSpec::new("wpe.weight", &[n_ctx, d], Role::Weight),
             TensorSpec::new("ln_f.weight", &[d], Role::Gain),
             TensorSpec::new("ln_f.bias", &[d], Role::Bias),
+            TensorSpec::new("lm_head.weight", &[d_vocab, d], Role::Weight),
         ];
-        if !self.tied {
-            specs.push(TensorSpec::new("lm_head.weight", &[d_vocab, d], Role::Weight));
-        }
         for layer in 0..self.config.n_layers {
             let mut add = |name: &str, shape: &[usize], role| {
                 specs.push(TensorSpec::new(format!("h.{layer}.{name}"), shape, role));

@@ -6,10 +6,16 @@ use super::{Architecture, OuterNames, Role, TensorSpec, linear, norm};
 use crate::model::config::ConfigFile;
 use crate::model::source::WeightSource;
 use crate::model::{LayerWeights, ModelConfig, ModelError};
-use crate::types::NormKind;
+use crate::types::{Activation, NormKind};
 
 /// What the library calls the rotary settings, and their defaults.
-const ROTARY: RotaryFields = RotaryFields { base: "rotary_emb_base", share: "rotary_pct", default_share: 0.25 };
+const ROTARY: RotaryFields = RotaryFields {
+    base: "rotary_emb_base",
+    share: "rotary_pct",
+    default_share: 0.25,
+    partial: true,
+    default_n_ctx: 2048,
+};
 
 /// A GPT-NeoX of some size.
 #[derive(Debug, Clone)]
@@ -27,22 +33,26 @@ impl GptNeox {
 
     /// Reads `config.json`.
     pub fn read(file: &ConfigFile) -> Result<Self, ModelError> {
-        let d_head = file.head_width("hidden_size", "num_attention_heads")?;
+        let (d_model, n_heads) = (file.count("hidden_size", 6144)?, file.count("num_attention_heads", 64)?);
+        let d_head = file.equal_shares("hidden_size", d_model, "num_attention_heads", n_heads)?;
         let config = ModelConfig {
-            n_layers: file.depth("num_hidden_layers")?,
-            d_model: file.count("hidden_size")?,
-            n_heads: file.count("num_attention_heads")?,
-            n_kv_heads: file.count("num_attention_heads")?,
+            n_layers: file.depth("num_hidden_layers", 44)?,
+            d_model,
+            n_heads,
+            n_kv_heads: n_heads,
             d_head,
-            d_mlp: file.count("intermediate_size")?,
-            n_ctx: file.count("max_position_embeddings")?,
-            d_vocab: file.count("vocab_size")?,
+            d_mlp: file.count("intermediate_size", 24_576)?,
+            n_ctx: file.context("max_position_embeddings", ROTARY.default_n_ctx)?,
+            d_vocab: file.count("vocab_size", 50_432)?,
             norm: NormKind::Layer,
-            norm_eps: file.positive("layer_norm_eps")?.unwrap_or(1e-5) as f32,
+            norm_eps: file.epsilon("layer_norm_eps", 1e-5)?,
             positions: rotary::read(file, d_head, ROTARY)?,
             attention_window: None,
+            full_attention: Vec::new(),
+            scores_by_width: true,
+            scores_by_depth: false,
             qk_norm: false,
-            activation: file.activation("hidden_act", "gelu")?,
+            activation: file.activation("hidden_act", Activation::Gelu)?,
             gated_mlp: false,
             parallel_residual: file.flag("use_parallel_residual", true)?,
         };
@@ -60,13 +70,18 @@ impl Architecture for GptNeox {
         "gpt_neox."
     }
 
+    fn tied(&self) -> bool {
+        self.tied
+    }
+
     fn outer(&self) -> OuterNames {
         OuterNames {
             embed: "embed_in.weight",
             position: None,
             final_gain: "final_layer_norm.weight",
             final_bias: Some("final_layer_norm.bias"),
-            unembed: if self.tied { "embed_in.weight" } else { "embed_out.weight" },
+            unembed: "embed_out.weight",
+            blocks: "layers.",
         }
     }
 
@@ -77,10 +92,8 @@ impl Architecture for GptNeox {
             TensorSpec::new("final_layer_norm.weight", &[d], Role::Gain),
             TensorSpec::new("final_layer_norm.bias", &[d], Role::Bias),
         ];
-        if !self.tied {
-            let head = TensorSpec::new("embed_out.weight", &[d_vocab, d], Role::Weight);
-            specs.push(TensorSpec { also: Some("lm_head.weight"), ..head });
-        }
+        let head = TensorSpec::new("embed_out.weight", &[d_vocab, d], Role::Weight);
+        specs.push(TensorSpec { also: Some("lm_head.weight"), ..head });
         for layer in 0..self.config.n_layers {
             let mut add = |name: &str, shape: &[usize], role| {
                 specs.push(TensorSpec::new(format!("layers.{layer}.{name}"), shape, role));

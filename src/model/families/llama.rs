@@ -9,11 +9,8 @@ use super::{Architecture, OuterNames, Role, TensorSpec, linear, norm};
 use crate::model::config::ConfigFile;
 use crate::model::source::WeightSource;
 use crate::model::{LayerWeights, LinearWeights, ModelConfig, ModelError, NormWeights};
-use crate::types::{Matrix, NormKind};
+use crate::types::{Activation, Matrix, NormKind};
 use serde_json::Value;
-
-/// What the library calls the rotary settings, and their defaults.
-const ROTARY: RotaryFields = RotaryFields { base: "rope_theta", share: "partial_rotary_factor", default_share: 1.0 };
 
 /// Which member of the family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +29,7 @@ pub(crate) enum Kind {
 #[derive(Debug, Clone)]
 pub(crate) struct Llama {
     config: ModelConfig,
+    kind: Kind,
     tied: bool,
     qkv_bias: bool,
     output_bias: bool,
@@ -41,34 +39,48 @@ pub(crate) struct Llama {
 impl Llama {
     /// A published model of this kind, with the biases that its kind usually has.
     pub fn new(config: ModelConfig, kind: Kind, tied: bool) -> Self {
-        Self { config, tied, qkv_bias: kind == Kind::Qwen2, output_bias: false, mlp_bias: false }
+        Self { config, kind, tied, qkv_bias: kind == Kind::Qwen2, output_bias: false, mlp_bias: false }
     }
 
     /// Reads `config.json`.
     pub fn read(file: &ConfigFile, kind: Kind) -> Result<Self, ModelError> {
-        let (n_heads, n_layers) = (file.count("num_attention_heads")?, file.depth("num_hidden_layers")?);
-        let d_head = head_width(file, kind)?;
+        let defaults = kind.defaults();
+        let (d_model, n_heads) = (file.count("hidden_size", 4096)?, file.count("num_attention_heads", 32)?);
+        let n_layers = file.depth("num_hidden_layers", 32)?;
+        let d_head = head_width(file, kind, d_model, n_heads)?;
+        let rotary = RotaryFields {
+            base: "rope_theta",
+            share: "partial_rotary_factor",
+            default_share: 1.0,
+            partial: false,
+            default_n_ctx: defaults.n_ctx,
+        };
+        let (attention_window, full_attention) = windows(file, kind, n_layers)?;
         let config = ModelConfig {
             n_layers,
-            d_model: file.count("hidden_size")?,
+            d_model,
             n_heads,
-            n_kv_heads: key_value_heads(file, kind, n_heads)?,
+            n_kv_heads: key_value_heads(file, defaults.n_kv_heads, n_heads)?,
             d_head,
-            d_mlp: file.count("intermediate_size")?,
-            n_ctx: file.count("max_position_embeddings")?,
-            d_vocab: file.count("vocab_size")?,
+            d_mlp: file.count("intermediate_size", defaults.d_mlp)?,
+            n_ctx: file.context("max_position_embeddings", defaults.n_ctx)?,
+            d_vocab: file.count("vocab_size", defaults.d_vocab)?,
             norm: NormKind::Rms,
-            norm_eps: file.positive("rms_norm_eps")?.unwrap_or(1e-6) as f32,
-            positions: rotary::read(file, d_head, ROTARY)?,
-            attention_window: window(file, kind, n_layers)?,
+            norm_eps: file.epsilon("rms_norm_eps", 1e-6)?,
+            positions: rotary::read(file, d_head, rotary)?,
+            attention_window,
+            full_attention,
+            scores_by_width: true,
+            scores_by_depth: false,
             qk_norm: kind == Kind::Qwen3,
-            activation: file.activation("hidden_act", "silu")?,
+            activation: file.activation("hidden_act", Activation::Silu)?,
             gated_mlp: true,
             parallel_residual: false,
         };
         let optional_bias = matches!(kind, Kind::Llama | Kind::Qwen3) && file.flag("attention_bias", false)?;
         Ok(Self {
             config,
+            kind,
             tied: file.flag("tie_word_embeddings", false)?,
             qkv_bias: kind == Kind::Qwen2 || optional_bias,
             output_bias: optional_bias,
@@ -77,57 +89,105 @@ impl Llama {
     }
 }
 
+/// What a member of the family has where its file does not say.
+struct Defaults {
+    d_mlp: usize,
+    /// `None`: as many as query heads.
+    n_kv_heads: Option<usize>,
+    n_ctx: usize,
+    d_vocab: usize,
+}
+
+impl Kind {
+    fn defaults(self) -> Defaults {
+        match self {
+            Self::Llama => Defaults { d_mlp: 11_008, n_kv_heads: None, n_ctx: 2048, d_vocab: 32_000 },
+            Self::Mistral => Defaults { d_mlp: 14_336, n_kv_heads: Some(8), n_ctx: 131_072, d_vocab: 32_000 },
+            Self::Qwen2 | Self::Qwen3 => {
+                Defaults { d_mlp: 22_016, n_kv_heads: Some(32), n_ctx: 32_768, d_vocab: 151_936 }
+            }
+        }
+    }
+}
+
 /// `head_dim`; where the file does not say, the residual stream shared out among the heads, or Qwen3's 128.
-fn head_width(file: &ConfigFile, kind: Kind) -> Result<usize, ModelError> {
-    match file.optional_count("head_dim")? {
-        Some(width) => Ok(width),
-        None if kind == Kind::Qwen3 => Ok(128),
-        None => file.head_width("hidden_size", "num_attention_heads"),
+fn head_width(file: &ConfigFile, kind: Kind, d_model: usize, n_heads: usize) -> Result<usize, ModelError> {
+    let shared = match kind {
+        Kind::Llama => file.equal_shares("hidden_size", d_model, "num_attention_heads", n_heads)?,
+        Kind::Qwen3 => 128,
+        Kind::Mistral | Kind::Qwen2 => d_model / n_heads,
+    };
+    let optional = matches!(kind, Kind::Llama | Kind::Mistral);
+    match file.get("head_dim") {
+        None if optional && shared > 0 => Ok(shared),
+        _ => file.count("head_dim", shared).and_then(|width| match width {
+            0 => {
+                Err(file.wrong("num_attention_heads", format!("at most hidden_size = {d_model}"), n_heads.to_string()))
+            }
+            width => Ok(width),
+        }),
     }
 }
 
-/// Number of heads with keys and values of their own. Only old Llama files leave it out: there are no groups then.
-fn key_value_heads(file: &ConfigFile, kind: Kind, n_heads: usize) -> Result<usize, ModelError> {
+/// Number of heads with keys and values of their own; `null` means as many as query heads.
+fn key_value_heads(file: &ConfigFile, default: Option<usize>, n_heads: usize) -> Result<usize, ModelError> {
     let field = "num_key_value_heads";
-    let count = match file.optional_count(field)? {
-        Some(count) => count,
-        None if kind == Kind::Llama => n_heads,
-        None => return Err(file.error(field, "a whole number")),
+    let count = match file.mentions(field) {
+        true => file.optional_count(field)?.unwrap_or(n_heads),
+        false => default.unwrap_or(n_heads),
     };
-    if !n_heads.is_multiple_of(count) {
-        return Err(file.error(field, format!("a divisor of num_attention_heads = {n_heads}")));
+    if n_heads.is_multiple_of(count) {
+        return Ok(count);
     }
-    Ok(count)
+    Err(file.wrong(field, format!("a divisor of num_attention_heads = {n_heads}"), count.to_string()))
 }
 
-/// The attention window, which must be the same in every block.
-fn window(file: &ConfigFile, kind: Kind, n_layers: usize) -> Result<Option<usize>, ModelError> {
-    let wanted = match kind {
-        Kind::Llama => false,
-        // The library's default is 4096; `null` (v0.2 and later) switches it off.
-        Kind::Mistral if !file.mentions("sliding_window") => return Ok(Some(4096)),
-        Kind::Mistral => file.get("sliding_window").is_some(),
-        Kind::Qwen2 | Kind::Qwen3 => file.flag("use_sliding_window", false)?,
+/// The attention window, and the blocks that have none all the same.
+fn windows(file: &ConfigFile, kind: Kind, n_layers: usize) -> Result<(Option<usize>, Vec<usize>), ModelError> {
+    const FIELD: &str = "sliding_window";
+    // `null` switches the window off.
+    let window = || match file.mentions(FIELD) && file.get(FIELD).is_none() {
+        true => Ok(None),
+        false => file.count(FIELD, 4096).map(Some),
     };
-    if wanted && kind != Kind::Mistral {
-        let first = file.count("max_window_layers").or_else(|error| match file.get("max_window_layers") {
-            Some(Value::Number(number)) if number.as_u64() == Some(0) => Ok(0),
-            _ => Err(error),
-        })?;
-        if first >= n_layers {
-            return Ok(None);
+    // The first block that has a window where nobody names the blocks' types.
+    let (window, first, switch) = match kind {
+        Kind::Llama => return Ok((None, Vec::new())),
+        Kind::Mistral => (window()?, 0, None),
+        Kind::Qwen2 | Kind::Qwen3 => {
+            let used = file.flag("use_sliding_window", false)?;
+            let first = file.whole("max_window_layers", 28)?;
+            (if used { window()? } else { None }, first, (!used).then_some("use_sliding_window"))
         }
-        if first > 0 {
-            return Err(file.error("max_window_layers", "0 (a window in some of the blocks only is not supported)"));
-        }
+    };
+    let sliding = match file.get("layer_types") {
+        Some(types) => sliding_layers(file, types, n_layers)?,
+        None => (0..n_layers).map(|layer| window.is_some() && layer as i64 >= first).collect(),
+    };
+    if !sliding.contains(&true) {
+        return Ok((None, Vec::new()));
     }
-    if let Some(Value::Array(types)) = file.get("layer_types") {
-        let only = if wanted { "sliding_attention" } else { "full_attention" };
-        if types.iter().any(|found| found.as_str() != Some(only)) {
-            return Err(file.error("layer_types", format!("`{only}` in every block (mixtures are not supported)")));
-        }
+    if window.is_none() {
+        return Err(
+            file.error(switch.unwrap_or(FIELD), "a window for the blocks that `layer_types` calls `sliding_attention`")
+        );
     }
-    if wanted { file.count("sliding_window").map(Some) } else { Ok(None) }
+    Ok((window, (0..n_layers).filter(|layer| !sliding[*layer]).collect()))
+}
+
+/// Per block: is it called `sliding_attention`?
+fn sliding_layers(file: &ConfigFile, types: &Value, n_layers: usize) -> Result<Vec<bool>, ModelError> {
+    let sliding = |name: &Value| match name.as_str()? {
+        "sliding_attention" => Some(true),
+        "full_attention" => Some(false),
+        _ => None,
+    };
+    let list = types.as_array().filter(|list| list.len() == n_layers);
+    let layers: Option<Vec<bool>> = list.and_then(|list| list.iter().map(sliding).collect());
+    layers.ok_or_else(|| {
+        let expected = format!("`full_attention` or `sliding_attention` for each of num_hidden_layers = {n_layers}");
+        file.error("layer_types", expected)
+    })
 }
 
 impl Architecture for Llama {
@@ -139,13 +199,22 @@ impl Architecture for Llama {
         "model."
     }
 
+    fn tied(&self) -> bool {
+        self.tied
+    }
+
+    fn prepends_bos(&self) -> bool {
+        matches!(self.kind, Kind::Llama | Kind::Mistral)
+    }
+
     fn outer(&self) -> OuterNames {
         OuterNames {
             embed: "embed_tokens.weight",
             position: None,
             final_gain: "norm.weight",
             final_bias: None,
-            unembed: if self.tied { "embed_tokens.weight" } else { "lm_head.weight" },
+            unembed: "lm_head.weight",
+            blocks: "layers.",
         }
     }
 
@@ -155,10 +224,8 @@ impl Architecture for Llama {
         let mut specs = vec![
             TensorSpec::new("embed_tokens.weight", &[d_vocab, d], Role::Weight),
             TensorSpec::new("norm.weight", &[d], Role::Gain),
+            TensorSpec::new("lm_head.weight", &[d_vocab, d], Role::Weight),
         ];
-        if !self.tied {
-            specs.push(TensorSpec::new("lm_head.weight", &[d_vocab, d], Role::Weight));
-        }
         for layer in 0..self.config.n_layers {
             let mut add = |name: &str, shape: &[usize], role| {
                 specs.push(TensorSpec::new(format!("layers.{layer}.{name}"), shape, role));

@@ -62,17 +62,30 @@ pub(crate) struct OuterNames {
     pub final_gain: &'static str,
     /// Bias of the last norm, if it has one.
     pub final_bias: Option<&'static str>,
-    /// `W_U` transposed, (d_vocab, d_model); the same tensor as `W_E` when tied.
+    /// `W_U` transposed, (d_vocab, d_model).
     pub unembed: &'static str,
+    /// What the names of a block's tensors start with, before the block's number.
+    pub blocks: &'static str,
 }
 
 /// A family with the shape of one of its members.
 pub(crate) trait Architecture: Debug + Send + Sync {
     /// The shape.
     fn config(&self) -> &ModelConfig;
-    /// What tensor names start with when the checkpoint was saved with a language-model head.
+    /// What tensor names, but not the head's, start with when the checkpoint was saved with a language-model head.
     fn prefix(&self) -> &'static str;
-    /// Every tensor the model needs.
+    /// The field of `config.json` that tells the number of blocks.
+    fn depth_field(&self) -> &'static str {
+        "num_hidden_layers"
+    }
+    /// Is the head the embedding, so that a checkpoint may hold it under either name?
+    fn tied(&self) -> bool;
+    /// Do models of this family see a beginning-of-sequence token in front of a text, as TransformerLens has them? If not,
+    /// only those whose tokenizer puts one there.
+    fn prepends_bos(&self) -> bool {
+        true
+    }
+    /// Every tensor the model needs, the head's too when it is tied.
     fn tensors(&self) -> Vec<TensorSpec>;
     /// Where the tensors outside the blocks are.
     fn outer(&self) -> OuterNames;
@@ -85,6 +98,11 @@ const SUPPORTED: &str = "gpt2, gpt_neox, llama, mistral, qwen2, qwen3";
 
 /// Finds the family that `config.json` names and reads its shape.
 pub(crate) fn read(file: &ConfigFile) -> Result<Box<dyn Architecture>, ModelError> {
+    if let Some(quantised) = file.object("quantization_config")? {
+        let method = quantised.get("quant_method").map_or_else(|| "unnamed".to_owned(), ToString::to_string);
+        let what = format!("field `quantization_config`, method {method}");
+        return Err(ModelError::Quantised { path: file.path().into(), what });
+    }
     match file.text("model_type")? {
         Some("gpt2") => Ok(Box::new(Gpt2::read(file)?)),
         Some("gpt_neox") => Ok(Box::new(GptNeox::read(file)?)),
