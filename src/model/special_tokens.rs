@@ -20,15 +20,19 @@ const ROLES: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "p
 
 choices! {
     /// When a beginning-of-sequence token stands in front of every text.
-    #[derive(Default)]
     pub enum Bos {
         /// Where the model's family is used so and there is such a token, or where the tokenizer puts it there by itself.
-        #[default]
         Auto = "auto",
         /// Always; a model without such a token is refused.
         Always = "always",
         /// Never.
         Never = "never",
+    }
+}
+
+impl Default for Bos {
+    fn default() -> Self {
+        Self::Auto
     }
 }
 

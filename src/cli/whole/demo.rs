@@ -2,6 +2,7 @@
 
 use crate::cli::args::{Asked, CompatArgs, ModelArgs, RunArgs};
 use crate::cli::runner::{self, Terminal};
+use crate::model::Bos;
 use crate::session::{Rewrite, Session};
 use crate::studies::{Demo, Study};
 use anyhow::Result;
@@ -23,6 +24,7 @@ pub fn run(args: Args) -> Result<()> {
         models: vec![MODEL.into()],
         revision: None,
         tokenizer: None,
+        bos: Bos::Auto,
         weight_processing: Rewrite::TRANSFORMER_LENS.into(),
     };
     let asked = Asked { models, compat: CompatArgs::default(), run: args.run };
