@@ -11,6 +11,7 @@ mod journey;
 mod manifest;
 mod maps;
 mod reading;
+mod reference;
 mod results;
 mod same_numbers;
 mod science;
