@@ -48,7 +48,7 @@ pub struct UnknownName {
 }
 
 fn suggestion(nearest: Option<&str>) -> String {
-    nearest.map(|name| format!("; did you mean {name}?")).unwrap_or_default()
+    nearest.map(|name| format!("; did you mean {name:?}?")).unwrap_or_default()
 }
 
 /// The name most like `found`, if any is alike enough for a slip of the hand.
@@ -207,8 +207,8 @@ mod tests {
     fn an_unknown_name_is_told_the_known_ones_and_the_nearest() {
         let message = |name: &str| name.parse::<Substitute>().unwrap_err().to_string();
         let known = "expected one of zero, over_prompts, found";
-        assert_eq!(message("Zeros"), format!("{known} \"Zeros\"; did you mean zero?"));
-        assert_eq!(message("over-prompts"), format!("{known} \"over-prompts\"; did you mean over_prompts?"));
+        assert_eq!(message("Zeros"), format!("{known} \"Zeros\"; did you mean \"zero\"?"));
+        assert_eq!(message("over-prompts"), format!("{known} \"over-prompts\"; did you mean \"over_prompts\"?"));
         assert_eq!(message(""), format!("{known} \"\""));
         assert_eq!(message("quantile"), format!("{known} \"quantile\""));
         let error = serde_json::from_str::<Substitute>("\"Zeros\"").unwrap_err().to_string();
