@@ -82,8 +82,8 @@ mod tests {
     use super::*;
 
     fn asked(headers: &[(header::HeaderName, &'static str)], now: SystemTime) -> Option<Duration> {
-        let value = |(name, value): &(header::HeaderName, _)| (name.clone(), header::HeaderValue::from_static(value));
-        retry_after(&headers.iter().map(value).collect(), now)
+        let values = headers.iter().map(|(name, value)| (name.clone(), header::HeaderValue::from_static(value)));
+        retry_after(&values.collect(), now)
     }
 
     #[test]

@@ -99,9 +99,12 @@ pub struct Progress<'a> {
     pub total: u64,
 }
 
+/// What hears of progress.
+type Hears = dyn Fn(Progress<'_>) + Send + Sync;
+
 /// A function that hears of progress; by default there is none.
 #[derive(Clone, Default)]
-pub struct Observer(Option<Arc<dyn Fn(Progress<'_>) + Send + Sync>>);
+pub struct Observer(Option<Arc<Hears>>);
 
 impl Observer {
     /// Wraps a function.
@@ -205,6 +208,20 @@ mod tests {
         let settings = resolve(&[("HF_HOME", home), ("HF_TOKEN_PATH", path), ("HF_TOKEN", "from-variable")]);
         assert_eq!(settings.token, Some(Token::new("from-variable")));
         assert!(!format!("{settings:?}").contains("from-variable"));
+    }
+
+    #[test]
+    fn observers_are_told_compared_and_shown() {
+        let heard = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let ear = Arc::clone(&heard);
+        let observer = Observer::new(move |progress: Progress<'_>| ear.lock().unwrap().push(progress.bytes));
+        observer.tell(Progress { file: "config.json", bytes: 3, total: 5 });
+        Observer::default().tell(Progress { file: "config.json", bytes: 4, total: 5 });
+        assert_eq!(*heard.lock().unwrap(), [3]);
+        assert_eq!((&observer, Observer::default()), (&observer.clone(), Observer::default()));
+        assert_ne!(observer, Observer::new(|_| {}));
+        assert_ne!(observer, Observer::default());
+        assert_eq!(format!("{observer:?}"), "Observer(a function)");
     }
 
     #[test]
