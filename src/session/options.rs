@@ -198,10 +198,7 @@ fn write_paths<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok,
     serializer.collect_seq(paths.iter().map(|path| path.display().to_string()))
 }
 
-/// A size as people write it, such as `8 GB`, which is how it is read.
+/// In bytes: what people write, such as `8 GB`, is read as well.
 fn write_memory<S: Serializer>(memory: &Option<ByteSize>, serializer: S) -> Result<S::Ok, S::Error> {
-    match memory {
-        Some(size) => serializer.collect_str(size),
-        None => serializer.serialize_none(),
-    }
+    memory.map(|size| size.as_u64()).serialize(serializer)
 }
