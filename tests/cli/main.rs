@@ -11,11 +11,8 @@ mod journey;
 mod manifest;
 mod maps;
 mod reading;
-<<<<<<< ours
 mod reference;
-=======
 mod renewed;
->>>>>>> theirs
 mod results;
 mod same_numbers;
 mod science;
