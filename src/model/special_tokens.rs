@@ -1,9 +1,9 @@
 //! Which token opens a model's texts and which tokens end one, by all that a model folder says about it.
 
-use crate::choice::choices;
 use super::config::ConfigFile;
 use super::families::Architecture;
 use super::{ModelError, Tokenizer};
+use crate::choice::choices;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::Path;

@@ -2,6 +2,7 @@
 
 use super::*;
 use actpatch::sweep::{Ledger, Outcome};
+use assert_cmd::Command;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
