@@ -3,7 +3,7 @@
 
 use crate::backend::BackendError;
 use crate::engine::EngineError;
-use crate::session::{Fault, Note, Spelling};
+use crate::session::{self, Note, Spelling};
 use crate::sweep::{Stopped, SweepError};
 use std::error::Error;
 
@@ -25,23 +25,10 @@ impl Spelling for Options {
     }
 }
 
-/// The text of an error with all its causes. Errors may repeat their cause at the end of their own message: each
-/// sentence is there once.
+/// The text of an error, with the options that mend it.
 pub fn text_of(error: &anyhow::Error) -> String {
-    let mut message = String::new();
-    let mut hints = Vec::new();
-    for cause in error.chain() {
-        let text = match cause.downcast_ref::<Fault>() {
-            Some(fault) => fault.text(&Options),
-            None => cause.to_string(),
-        };
-        if !message.contains(&text) {
-            message = if message.is_empty() { text } else { format!("{message}: {text}") };
-        }
-        hints.extend(hint(cause));
-    }
-    let hints: Vec<String> = hints.into_iter().map(|hint| format!("; {hint}")).collect();
-    message + &hints.concat()
+    let hints: String = error.chain().filter_map(hint).map(|hint| format!("; {hint}")).collect();
+    session::text_of(error, &Options) + &hints
 }
 
 /// The option that mends an error of the rooms below.

@@ -111,6 +111,22 @@ impl Error for Fault {
     }
 }
 
+/// The text of an error with all its causes. Errors may repeat their cause at the end of their own message: each
+/// sentence is there once.
+pub fn text_of(error: &anyhow::Error, spell: &dyn Spelling) -> String {
+    let mut message = String::new();
+    for cause in error.chain() {
+        let text = match cause.downcast_ref::<Fault>() {
+            Some(fault) => fault.text(spell),
+            None => cause.to_string(),
+        };
+        if !message.contains(&text) {
+            message = if message.is_empty() { text } else { format!("{message}: {text}") };
+        }
+    }
+    message
+}
+
 /// Says which setting an error comes from.
 pub trait OfSetting<T> {
     /// The same error as one of `setting`.
@@ -175,6 +191,8 @@ mod tests {
         let named: anyhow::Result<()> = Err(Fault::new("none").mended_by(Mend::Another("along")).into());
         assert_eq!(named.of_setting("along").unwrap_err().to_string(), "along: none; use another along");
         let caused: anyhow::Result<()> = Err(anyhow::anyhow!("cause").context("effect"));
-        assert_eq!(format!("{:#}", caused.of_setting("x").unwrap_err()), "x: effect: cause");
+        assert_eq!(text_of(&caused.of_setting("x").unwrap_err(), &Fields), "x: effect: cause");
+        let repeated = anyhow::anyhow!("no disk").context("file: no disk");
+        assert_eq!(text_of(&repeated, &Fields), "file: no disk");
     }
 }

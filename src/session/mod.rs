@@ -24,7 +24,7 @@ mod stored;
 
 pub use crate::sweep::Stopped;
 pub use device::Device;
-pub use fault::{Fault, Fields, Mend, OfSetting, Spelling};
+pub use fault::{Fault, Fields, Mend, OfSetting, Spelling, text_of};
 pub use observer::{Note, Observer, Progress, Silent, note_kept};
 pub use options::{Rewrite, SessionOptions, processing_names, processing_of};
 pub use places::{places, text_places};

@@ -53,6 +53,11 @@ impl Provenance {
         let shown = |provenance: &Self| match provenance.settings.get(setting) {
             None => "nothing".to_owned(),
             Some(Value::String(text)) => text.clone(),
+            Some(Value::Array(values)) if values.is_empty() => "none".to_owned(),
+            Some(Value::Array(values)) => {
+                let texts = values.iter().map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+                texts.collect::<Vec<_>>().join(",")
+            }
             Some(value) => value.to_string(),
         };
         Some(format!("{setting}: expected {}, found {}", shortened(&shown(self)), shortened(&shown(found))))

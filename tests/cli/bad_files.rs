@@ -83,14 +83,14 @@ fn fields_of_the_configuration_are_named() {
 
 #[test]
 fn tensors_of_the_wrong_shape_are_named() {
-    for (field, value, tensor) in [
-        ("n_positions", json!(2048), "wpe.weight"),
-        ("vocab_size", json!(7), "wte.weight"),
-        ("n_layer", json!(9), "h.4."),
+    for (field, value, words) in [
+        ("n_positions", json!(2048), ["wpe.weight", "shape"]),
+        ("vocab_size", json!(7), ["wte.weight", "shape"]),
+        ("n_layer", json!(9), ["n_layer", "at most 4"]),
     ] {
         let folder = model();
         configure(folder.path(), field, value);
-        refused(folder.path(), &["model.safetensors", tensor, "shape"]);
+        refused(folder.path(), &[&["model.safetensors"], &words[..]].concat());
     }
 }
 

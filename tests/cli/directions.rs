@@ -79,7 +79,8 @@ fn imported_directions_are_stored_with_their_source_and_patched_along() {
     assert!(value(&path, "das2d_theirs_ADJ_layer02", "simple_test", "ADJ").abs() > 1e-3);
 
     // What is there is kept; what is replaced loses its results.
-    let again = import(data.path(), from.path(), &[]).success();
+    import(data.path(), from.path(), &[]).fails(1, &["weight_processing fold_ln,center_unembed", "--overwrite"]);
+    let again = import(data.path(), from.path(), &["--weight-processing", "fold_ln,center_unembed"]).success();
     assert!(again.stderr.contains("4 directions exist already") && again.stdout.contains("0 directions imported"));
     import(data.path(), from.path(), &["--directions", "das_*", "--overwrite"]).success();
     let text = std::fs::read_to_string(&path).unwrap();

@@ -107,7 +107,9 @@ fn random_directions_are_unit_and_follow_their_seed() {
     let values = bytes[bytes.len() - 128 * 4..].as_chunks::<4>().0.iter().map(|b| f64::from(f32::from_le_bytes(*b)));
     // 128 values rounded to f32.
     assert!((values.map(|v| v * v).sum::<f64>() - 1.0).abs() < 1e-6);
-    let kept = run_in(data.path(), &["random-directions", "--direction-seed", "7"]).success();
+    let other = run_in(data.path(), &["random-directions", "--direction-seed", "7"]);
+    other.fails(1, &["random_direction_layer00.json", "seed: expected 7, found 42", "--overwrite"]);
+    let kept = run_in(data.path(), &["random-directions"]).success();
     assert!(kept.stderr.contains("5 random directions exist already"), "{}", kept.stderr);
     assert_eq!(std::fs::read(&path).unwrap(), bytes);
     run_in(data.path(), &["random-directions", "--direction-seed", "7", "--overwrite"]).success();

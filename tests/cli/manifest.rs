@@ -81,10 +81,12 @@ fn runs_side_by_side_and_runs_that_fail_leave_manifests_of_their_own() {
     });
     let after = manifests(data.path());
     assert!(!after.is_empty() && after.iter().all(|manifest| manifest["finished"] == true));
-    // The statistics file is read when the model has run: the fit fails after its manifest was begun.
-    std::fs::write(data.path().join("demo/direction_fitting_stats.csv"), "my notes\n").unwrap();
+    // The direction is written when the model has run: the fit fails after its manifest was begun.
+    let direction = data.path().join("demo/mean_diff_simple_train_ADJ_layer1.npy");
+    std::fs::remove_file(&direction).unwrap();
+    std::fs::create_dir(&direction).unwrap();
     let again = ["fit-directions", "--methods", "mean_diff", "--layers", "1", "--overwrite"];
-    run_in(data.path(), &again).fails(1, &["direction_fitting_stats.csv"]);
+    run_in(data.path(), &again).fails(1, &["mean_diff_simple_train_ADJ_layer1.npy"]);
     let failed: Vec<_> = manifests(data.path()).into_iter().filter(|manifest| manifest["finished"] == false).collect();
     assert_eq!((failed.len(), manifests(data.path()).len()), (1, after.len() + 1));
     assert_eq!(

@@ -239,7 +239,7 @@ fn another_model_under_the_same_name_is_refused() {
     let mut config = std::fs::read(copy.join("config.json")).unwrap();
     config.push(b'\n');
     std::fs::write(copy.join("config.json"), config).unwrap();
-    run_in(data.path(), &suite).fails(1, &["ledger.jsonl: weights: expected", "found", "--data-dir"]);
+    run_in(data.path(), &suite).fails(1, &["expected results of", "found those of", "--data-dir"]);
 }
 
 #[test]

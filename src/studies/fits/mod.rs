@@ -101,7 +101,7 @@ const SAME_FIT: f64 = 0.9999;
 pub struct Fitted {
     /// Its name.
     pub name: String,
-    /// Its file; none where there is none.
+    /// Its file, when it was written now.
     pub path: Option<String>,
     /// Final loss of DAS, train accuracy of the others.
     pub final_metric: Option<f64>,
@@ -434,8 +434,7 @@ impl<B: Backend> Fitting<'_, B> {
         }
         let metric = Some(fit.train_accuracy.share());
         if only_tested {
-            let path = Direction::paths(&folder, &job.name).0;
-            return Ok(Fitted::of(job, Some(&path), metric, test_metrics));
+            return Ok(Fitted::of(job, None, metric, test_metrics));
         }
         let record = FitRecord { final_metric: metric, ..self.record(job, json!({})) };
         let path = Direction { name: job.name.clone(), columns: fit.direction }.write(&folder, &record)?;

@@ -3,7 +3,7 @@
 use super::jobs::Job;
 use super::{Fitted, Standing};
 use crate::datasets::{END, PairedPrompts};
-use crate::directions::{Accuracy, Direction, DirectionError, DirectionName, Fit, FitRecord, Method, cosine, fit};
+use crate::directions::{Accuracy, DirectionError, DirectionName, Fit, FitRecord, Method, cosine, fit};
 use crate::engine::PatchPositions;
 use crate::report::{FittingStats, StatsRow};
 use crate::session::{Provenance, Session, position};
@@ -48,7 +48,6 @@ pub(super) fn untested(stats: &FittingStats, job: &Job) -> bool {
 /// What is known of a direction that is there.
 pub(super) fn of_kept(session: &Session, job: &Job) -> Result<Fitted> {
     let folder = session.folder();
-    let path = Direction::paths(&folder, &job.name).0;
     let record = FitRecord::read(&folder, &job.name)?;
     let asked = |set: &String| job.tests.iter().any(|(test, _)| test == set);
     let mut test_metrics: BTreeMap<String, f64> = match job.method.is_das() {
@@ -60,7 +59,7 @@ pub(super) fn of_kept(session: &Session, job: &Job) -> Result<Fitted> {
         }
     };
     test_metrics.retain(|set, _| asked(set));
-    Ok(Fitted::of(job, Some(&path), record.final_metric, test_metrics))
+    Ok(Fitted::of(job, None, record.final_metric, test_metrics))
 }
 
 /// The epoch whose directions a record of DAS is about: the last one, unless it stopped early.
