@@ -11,6 +11,7 @@ mod journey;
 mod manifest;
 mod maps;
 mod reading;
+mod renewed;
 mod results;
 mod same_numbers;
 mod science;

@@ -23,7 +23,7 @@ fn a_text_is_read_token_by_token_at_every_layer() {
     let values = table(&folder.join("neuroscope_text_values.csv"));
     assert_eq!(values[0][..3], ["document", "position", "token"]);
     let channels = found[0]["channels"].as_array().unwrap();
-    assert_eq!(values[0].len(), 3 + channels.len());
+    assert_eq!((values[0].len(), &*values[0][3 + channels.len()]), (4 + channels.len(), "token_id"));
     // The tokens of a document spell its text; the empty one has none.
     let spelled =
         |document: &str| values.iter().filter(|row| row[0] == document).map(|row| &*row[2]).collect::<String>();
@@ -85,7 +85,7 @@ fn a_corpus_gives_samples_means_and_ends_whatever_the_batches() {
         assert!(f64::from(row.min) <= lower && lower < row.mean && row.mean < upper && upper <= f64::from(row.max));
     }
     let samples = table(&file("samples.csv"));
-    assert_eq!(samples[0].join(","), "direction,layer,lower,upper,count,value,document,position,token,text");
+    assert_eq!(samples[0].join(","), "direction,layer,lower,upper,count,value,document,position,token,text,token_id");
     let number = |row: &[String], column: usize| row[column].parse::<f64>().unwrap();
     for direction in summary.iter().map(|row| &row.direction) {
         let own: Vec<_> = samples[1..].iter().filter(|row| row[0] == *direction).collect();
@@ -372,7 +372,7 @@ fn negated_words_are_read_early_and_late() {
     assert!(alone[0]["scores"][0]["z_score"].is_null());
     assert!(run("negation", &directions).success().stderr.contains("exist already"));
     let fails = |extra: &[&str], words: &[&str]| run("negation", &[&directions[..], extra].concat()).fails(1, words);
-    fails(&["--initial", "2"], &["--initial, --last: expected two layers of 0..4 in order, found 2 and 2"]);
+    fails(&["--initial", "2"], &["--initial: expected two layers of 0..4 in order, found 2 and 2"]);
     fails(&["--last", "9"], &["--last", "found 1 and 9"]);
     fails(&["--texts", "nowhere.csv"], &["--texts: nowhere.csv"]);
     let other = data.path().join("other.csv");
@@ -515,7 +515,7 @@ fn commas_are_ablated_and_losses_told_token_by_token() {
     let numbers = |row: &Value| ["tokens", "reached", "clean_loss", "change"].map(|name| row[name].as_f64().unwrap());
     let folder = data.path().join("demo");
     let by_token = table(&folder.join("text_loss_reviews_by_token_2.csv"));
-    assert_eq!(by_token[0].join(","), "ablated,method,positions,document,position,token,clean_loss,change");
+    assert_eq!(by_token[0].join(","), "ablated,method,positions,document,position,token,clean_loss,change,token_id");
     // The first two texts, token by token.
     let of_own: Vec<&Vec<String>> = by_token[1..].iter().filter(|row| row[..3] == own).collect();
     let spelled =

@@ -38,7 +38,12 @@ fn a_grid_of_texts_grows_and_is_the_same_in_any_order() {
     }
     let manifest = &manifests(once.path())[1];
     assert_eq!((&manifest["command"], &manifest["finished"]), (&"steering".into(), &true.into()));
-    assert_eq!(manifest["prompts"][0]["begins_with_bos"], true);
+    let seen = &manifest["prompts"][0];
+    assert_eq!((&seen["begins_with_bos"], &seen["texts"], &seen["pairs"]), (&true.into(), &1.into(), &Value::Null));
+    let prompts = once.path().join(format!("demo/manifests/prompts/{}.json", seen["sha256"].as_str().unwrap()));
+    let prompts: Value = serde_json::from_slice(&std::fs::read(prompts).unwrap()).unwrap();
+    assert_eq!(prompts["texts"], serde_json::json!(["I thought this movie was"]));
+    assert_eq!(prompts["sequences"][0].as_array().unwrap()[0], 0, "the BOS that the model sees");
     run_in(grown.path(), &[&STEER[..], &["--coefficients", "4,0", "--samples", "2"]].concat()).success();
     let more = run_in(grown.path(), &[&STEER[..], &grid, &["--threads", "1"]].concat()).success();
     assert!(more.stderr.contains("4 texts exist already"), "{}", more.stderr);

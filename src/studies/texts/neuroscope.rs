@@ -188,17 +188,20 @@ impl Neuroscope {
         let excluded = self.excluded(session.model())?;
         let hash =
             (!excluded.is_empty()).then(|| sha256(bytemuck::cast_slice(&Vec::from_iter(excluded.iter().copied()))));
-        let provenance = provenance
+        let mut provenance = provenance
             .with("exclude", hash)?
             .with("measure", self.measure)?
             .with("top", self.top)?
             .with("window", self.window)?
-            .with("bin_width", self.bin_width)?
-            .with("samples", self.samples)?
             .with("min_count", self.min_count)?
-            .with("tail", self.tail)?
-            .with("every_token", self.writes_values())?
-            .with("seed", session.seed())?;
+            .with("every_token", self.writes_values())?;
+        if self.measure == Measure::Cosine {
+            provenance = provenance
+                .with("bin_width", self.bin_width)?
+                .with("samples", self.samples)?
+                .with("seed", session.seed())?
+                .with("tail", self.tail)?;
+        }
         Ok(Asked { channels, excluded, stem: format!("neuroscope_{name}"), name, provenance })
     }
 
