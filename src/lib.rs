@@ -24,6 +24,7 @@
 pub mod backend;
 pub mod bench;
 pub mod choice;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod compat;
 pub mod datasets;

@@ -2,7 +2,9 @@
 
 use super::config::ConfigFile;
 use super::families::{self, Architecture};
-use super::hub::{self, HubSettings, Wanted};
+use super::hub::HubSettings;
+#[cfg(feature = "hub")]
+use super::hub::{self, Wanted};
 use super::names::{self, Named, Place};
 use super::provenance::{FileRecord, Provenance, Source};
 use super::random::RandomTensors;
@@ -48,7 +50,8 @@ impl Model {
     /// Every tensor's presence, shape and type are checked here; values are read layer by layer, later.
     ///
     /// # Errors
-    /// Anything that is wrong with the name, the files or the Hub, named.
+    /// Anything that is wrong with the name, the files or the Hub, named; without the feature `hub`
+    /// [`ModelError::WithoutHub`] for an alias and a Hub id.
     pub fn load(spec: &str, options: &LoadOptions) -> Result<Self, ModelError> {
         Self::load_from(spec, options, &HubSettings::from_environment())
     }
@@ -66,6 +69,9 @@ impl Model {
                 let source = Source::Folder { path: path.display().to_string() };
                 load_folder(name, &path, source, options, settings)
             }
+            #[cfg(not(feature = "hub"))]
+            Place::Hub { repo, revision } => Err(ModelError::WithoutHub { repo, revision }),
+            #[cfg(feature = "hub")]
             Place::Hub { repo, revision } => {
                 let wanted = Wanted { weights: true, tokenizer: options.tokenizer.is_none() };
                 let snapshot = hub::snapshot(settings, &repo, &revision, wanted)?;
@@ -200,6 +206,7 @@ fn demo_tokenizer() -> Result<RecordedTokenizer, ModelError> {
 }
 
 /// The tokenizer that the user asked for in place of the model's own.
+#[cfg_attr(not(feature = "hub"), expect(unused_variables, reason = "settings of the Hub"))]
 fn tokenizer_elsewhere(spec: &str, settings: &HubSettings) -> Result<RecordedTokenizer, ModelError> {
     let path = Path::new(spec);
     if path.is_file() {
@@ -209,6 +216,9 @@ fn tokenizer_elsewhere(spec: &str, settings: &HubSettings) -> Result<RecordedTok
         return demo_tokenizer();
     }
     match names::parse(spec, None)?.place {
+        #[cfg(not(feature = "hub"))]
+        Place::Hub { repo, revision } => Err(ModelError::WithoutHub { repo, revision }),
+        #[cfg(feature = "hub")]
         Place::Hub { repo, revision } => {
             let wanted = Wanted { weights: false, tokenizer: true };
             tokenizer_in(&hub::snapshot(settings, &repo, &revision, wanted)?.folder)
@@ -260,4 +270,21 @@ fn token_name(path: &PathBuf, field: &str) -> Result<Option<String>, ModelError>
     let value = file.get(field);
     let text = value.and_then(|value| value.as_str().or_else(|| value.get("content")?.as_str()));
     Ok(text.map(str::to_owned))
+}
+
+#[cfg(all(test, not(feature = "hub")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_the_hub_feature_its_models_are_an_error() {
+        let complaint = |spec: &str, tokenizer: Option<&str>| {
+            let options = LoadOptions { tokenizer: tokenizer.map(str::to_owned), ..LoadOptions::default() };
+            Model::load(spec, &options).map(|model| model.name).unwrap_err().to_string()
+        };
+        for message in [complaint("gpt2-small", None), complaint("demo", Some("openai-community/gpt2"))] {
+            assert!(message.starts_with("openai-community/gpt2 at main: "), "{message}");
+            assert!(message.contains("the feature `hub`"), "{message}");
+        }
+    }
 }
