@@ -54,6 +54,7 @@ pub mod bench;
 #[doc(hidden)]
 pub mod choice;
 #[doc(hidden)]
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod compat;
 pub mod datasets;

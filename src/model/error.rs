@@ -1,5 +1,6 @@
 //! What can be wrong with a model on disk or on the Hub.
 
+#[cfg(feature = "hub")]
 use super::hub::HubError;
 use std::path::PathBuf;
 
@@ -160,7 +161,19 @@ pub enum ModelError {
         /// Number of layers.
         n_layers: usize,
     },
+    /// The crate was built without what loads from the Hub.
+    #[error(
+        "{repo} at {revision}: loading from the Hugging Face Hub needs the feature `hub`, without which this program was \
+         built; a folder with the model's files can be loaded"
+    )]
+    WithoutHub {
+        /// The repository.
+        repo: String,
+        /// The branch, tag or commit.
+        revision: String,
+    },
     /// The Hub, or its local cache, did not give the files.
+    #[cfg(feature = "hub")]
     #[error(transparent)]
     Hub(#[from] HubError),
 }

@@ -2,7 +2,9 @@
 
 use super::config::ConfigFile;
 use super::families::{self, Architecture};
-use super::hub::{self, HubSettings, Wanted};
+use super::hub::HubSettings;
+#[cfg(feature = "hub")]
+use super::hub::{self, Wanted};
 use super::names::{self, Named, Place};
 use super::provenance::{FileRecord, Provenance, Source};
 use super::random::RandomTensors;
@@ -46,7 +48,8 @@ impl Model {
     /// Every tensor's presence, shape and type are checked here; values are read layer by layer, later.
     ///
     /// # Errors
-    /// Anything that is wrong with the name, the files or the Hub, named.
+    /// Anything that is wrong with the name, the files or the Hub, named; without the feature `hub`
+    /// [`ModelError::WithoutHub`] for an alias and a Hub id.
     pub fn load(spec: &str, options: &LoadOptions) -> Result<Self, ModelError> {
         Self::load_from(spec, options, &HubSettings::from_environment())
     }
@@ -64,6 +67,9 @@ impl Model {
                 let source = Source::Folder { path: path.display().to_string() };
                 load_folder(name, &path, source, options, settings)
             }
+            #[cfg(not(feature = "hub"))]
+            Place::Hub { repo, revision } => Err(ModelError::WithoutHub { repo, revision }),
+            #[cfg(feature = "hub")]
             Place::Hub { repo, revision } => {
                 let wanted = Wanted { weights: true, tokenizer: options.tokenizer.is_none() };
                 let snapshot = hub::snapshot(settings, &repo, &revision, wanted)?;
@@ -200,6 +206,7 @@ fn demo_tokenizer() -> Result<Loaded, ModelError> {
 }
 
 /// The tokenizer that the user asked for in place of the model's own.
+#[cfg_attr(not(feature = "hub"), expect(unused_variables, reason = "settings of the Hub"))]
 fn tokenizer_elsewhere(spec: &str, settings: &HubSettings) -> Result<Loaded, ModelError> {
     let path = Path::new(spec);
     if path.is_file() {
@@ -209,6 +216,9 @@ fn tokenizer_elsewhere(spec: &str, settings: &HubSettings) -> Result<Loaded, Mod
         return demo_tokenizer();
     }
     match names::parse(spec, None)?.place {
+        #[cfg(not(feature = "hub"))]
+        Place::Hub { repo, revision } => Err(ModelError::WithoutHub { repo, revision }),
+        #[cfg(feature = "hub")]
         Place::Hub { repo, revision } => {
             let wanted = Wanted { weights: false, tokenizer: true };
             tokenizer_files::in_folder(&hub::snapshot(settings, &repo, &revision, wanted)?.folder)
@@ -219,5 +229,22 @@ fn tokenizer_elsewhere(spec: &str, settings: &HubSettings) -> Result<Loaded, Mod
             message: "has no tokenizer of its own: expected a tokenizer.json, a folder with one, or a Hub id"
                 .to_owned(),
         }),
+    }
+}
+
+#[cfg(all(test, not(feature = "hub")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_the_hub_feature_its_models_are_an_error() {
+        let complaint = |spec: &str, tokenizer: Option<&str>| {
+            let options = LoadOptions { tokenizer: tokenizer.map(str::to_owned), ..LoadOptions::default() };
+            Model::load(spec, &options).map(|model| model.name).unwrap_err().to_string()
+        };
+        for message in [complaint("gpt2-small", None), complaint("demo", Some("openai-community/gpt2"))] {
+            assert!(message.starts_with("openai-community/gpt2 at main: "), "{message}");
+            assert!(message.contains("the feature `hub`"), "{message}");
+        }
     }
 }

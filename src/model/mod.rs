@@ -7,7 +7,17 @@
 mod config;
 mod error;
 mod families;
+#[cfg(feature = "hub")]
 pub mod hub;
+#[cfg(not(feature = "hub"))]
+pub mod hub {
+    //! Where the Hugging Face Hub and its cache are. To load from there, build with the feature `hub`.
+
+    #[expect(dead_code, reason = "what only a download needs")]
+    mod settings;
+
+    pub use settings::{HubSettings, Limits, Observer, Progress, Token};
+}
 mod load;
 mod names;
 mod process;
@@ -24,7 +34,9 @@ mod tokenizer_files;
 mod weights;
 
 pub use error::ModelError;
-pub use hub::{HubError, HubSettings};
+#[cfg(feature = "hub")]
+pub use hub::HubError;
+pub use hub::HubSettings;
 pub use load::LoadOptions;
 pub use process::WeightProcessing;
 pub use provenance::{FileRecord, Provenance, Source};

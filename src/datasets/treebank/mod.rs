@@ -5,18 +5,24 @@
 //! counted and listed, see [`Losses`]. Pairs have equal token counts *as the model sees them*, scaffold and BOS
 //! included, so that clean and corrupted activations can be exchanged position by position without any padding.
 
+#[cfg(feature = "hub")]
 mod download;
 mod error;
 mod files;
 mod join;
 mod pair;
+#[cfg(not(feature = "hub"))]
+mod without_download;
 mod write;
 
+#[cfg(feature = "hub")]
 pub use download::{Archive, OFFICIAL_ARCHIVE};
 pub use error::TreebankError;
 pub use files::{FILES, TreebankFiles};
 pub use join::{Loss, Losses, Sentence, Treebank};
 pub use pair::{Encoded, PairedSentence, answer_tokens, encode, pair};
+#[cfg(not(feature = "hub"))]
+pub use without_download::{Archive, OFFICIAL_ARCHIVE};
 pub use write::{Provenance, dataset_text, table_of_pairs};
 
 use crate::choice::choices;

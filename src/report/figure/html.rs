@@ -1,41 +1,4 @@
-//! The interactive page: the drawing, transparent shapes with values over it, and a script that shows and zooms them.
-
-use super::Figure;
-use super::canvas::{Drawing, fine, printable};
-
-const SCRIPT: &str = include_str!("figure.js");
-const STYLE: &str = include_str!("figure.css");
-
-/// One file without any reference to the network.
-pub(super) fn page(figure: &Figure, drawing: &Drawing) -> String {
-    let title = if figure.title.is_empty() { "Figure" } else { &figure.title };
-    let marks: Vec<String> = drawing
-        .marks
-        .iter()
-        .map(|mark| {
-            let (x, y, width, height) = mark.place;
-            format!(
-                r#"<rect x="{}" y="{}" width="{}" height="{}" data-value="{}"/>"#,
-                fine(x),
-                fine(y),
-                fine(width).max(1),
-                fine(height).max(1),
-                escaped(&mark.text)
-            )
-        })
-        .collect();
-    format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width\">\n<title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n\
-         <body>\n{}\n{}\n<g id=\"marks\">\n{}\n</g>\n</svg>\n\
-         <p>Point at a mark for its values. Wheel: zoom. Drag: move. Double click: all.</p>\n<div id=\"tip\"></div>\n\
-         <script>\n{SCRIPT}</script>\n</body>\n</html>\n",
-        escaped(title),
-        drawing.root(r#" id="figure""#),
-        drawing.body,
-        marks.join("\n"),
-    )
-}
+//! Text in documents of XML and HTML.
 
 /// Text as part of a page or of an attribute; lines stay lines.
 pub(crate) fn escaped(text: &str) -> String {
@@ -46,4 +9,9 @@ pub(crate) fn escaped(text: &str) -> String {
         })
         .collect();
     lines.join("&#10;")
+}
+
+/// Without characters that XML has no way to write.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).collect()
 }

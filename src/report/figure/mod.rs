@@ -30,26 +30,26 @@
 //! any reference to the network. Text is measured and rendered with Liberation Sans, which is part of the program and
 //! has the widths of Arial and Helvetica: no font has to be installed, and an SVG viewer without it shows the same
 //! layout.
+//!
+//! Drawing is the feature `figures`. Without it figures are described and checked all the same, and come to nothing;
+//! pages of coloured texts ([`TextPage`]) are written with and without.
 
-mod axes;
-mod bars;
-mod canvas;
-mod heat_map;
+#[cfg(feature = "figures")]
+mod drawing;
 mod html;
-mod layout;
-mod legend;
 mod palette;
-mod png;
-mod points;
-mod series;
 mod texts;
 
 use super::ReportError;
 use super::error::write_whole;
-pub use canvas::FONT_FAMILY;
+#[cfg(feature = "figures")]
+pub use drawing::FONT_FAMILY;
 pub use palette::Scale;
 use std::path::{Path, PathBuf};
 pub use texts::{ColouredText, TextGroup, TextPage};
+
+/// What the names of a figure's files end in.
+const ENDINGS: &[&str] = if cfg!(feature = "figures") { &["svg", "png", "html"] } else { &[] };
 
 /// One picture: a title and facets side by side.
 #[derive(Debug, Clone, PartialEq)]
@@ -198,26 +198,23 @@ impl Figure {
         }
     }
 
-    /// The files that [`Figure::write`] writes.
-    pub fn paths(folder: &Path, stem: &str) -> [PathBuf; 3] {
-        ["svg", "png", "html"].map(|ending| folder.join(format!("{stem}.{ending}")))
+    /// The files that [`Figure::write`] writes: none without the feature `figures`.
+    pub fn paths(folder: &Path, stem: &str) -> Vec<PathBuf> {
+        ENDINGS.iter().map(|ending| folder.join(format!("{stem}.{ending}"))).collect()
     }
 
-    /// Writes `<stem>.svg`, `<stem>.png` and `<stem>.html` into `folder`, each whole or not at all.
+    /// Writes `<stem>.svg`, `<stem>.png` and `<stem>.html` into `folder`, each whole or not at all, and returns their
+    /// paths. Without the feature `figures` the values are checked, nothing is written and there are no paths.
     ///
     /// # Errors
     /// [`ReportError::Figure`] for values that cannot be drawn (not finite, another number of values than the labels
     /// say, nothing at all), [`ReportError::Io`].
     pub fn write(&self, folder: &Path, stem: &str) -> Result<Vec<PathBuf>, ReportError> {
-        let drawing = self.draw()?;
-        let svg = drawing.svg();
-        let files = [("svg", svg.clone().into_bytes()), ("png", png::render(&svg, stem)?)];
-        let html = html::page(self, &drawing).into_bytes();
-        let mut paths = Vec::new();
-        for (ending, bytes) in files.into_iter().chain([("html", html)]) {
-            let path = folder.join(format!("{stem}.{ending}"));
-            write_whole(&path, &bytes)?;
-            paths.push(path);
+        self.check()?;
+        let paths = Self::paths(folder, stem);
+        #[cfg(feature = "figures")]
+        for (path, bytes) in paths.iter().zip(drawing::files(self, stem)?) {
+            write_whole(path, &bytes)?;
         }
         Ok(paths)
     }
@@ -226,14 +223,10 @@ impl Figure {
     ///
     /// # Errors
     /// [`ReportError::Figure`].
+    #[cfg(feature = "figures")]
     pub fn svg(&self) -> Result<String, ReportError> {
-        Ok(self.draw()?.svg())
-    }
-
-    fn draw(&self) -> Result<canvas::Drawing, ReportError> {
         self.check()?;
-        let failed = |error: canvas::DrawError| self.fault("drawing", "a drawing", &error.to_string());
-        layout::draw(self).map_err(failed)
+        drawing::svg(self)
     }
 
     fn fault(&self, field: &str, expected: &str, found: &str) -> ReportError {
@@ -319,7 +312,7 @@ impl Plot {
             }
             Self::Lines(series) => series.iter().flat_map(|series| series.points.iter().copied()).collect(),
             Self::Areas(series) => {
-                let stacked = series::stacked(series);
+                let stacked = stacked(series);
                 let tops = stacked.iter().flatten().map(|&(x, _, top)| (x, top));
                 let bottoms = stacked.iter().flatten().map(|&(x, bottom, _)| (x, bottom));
                 tops.chain(bottoms).collect()
@@ -334,19 +327,6 @@ impl Plot {
         };
         (extent(points.iter().map(|point| point.0)), extent(points.iter().map(|point| point.1)))
     }
-
-    /// Names that the legend explains, with whether each is a baseline.
-    fn names(&self) -> Vec<(&str, bool)> {
-        match self {
-            Self::HeatMap(_) => Vec::new(),
-            Self::Lines(series) | Self::Areas(series) => {
-                series.iter().map(|series| (series.name.as_str(), series.baseline)).collect()
-            }
-            Self::Scatter(classes) => classes.iter().map(|class| (class.name.as_str(), false)).collect(),
-            Self::Bars(bars) => bars.series.iter().map(|(name, _)| (name.as_str(), false)).collect(),
-            Self::Histogram(histogram) => histogram.series.iter().map(|(name, _)| (name.as_str(), false)).collect(),
-        }
-    }
 }
 
 /// Smallest and largest value.
@@ -356,4 +336,39 @@ fn extent(values: impl Iterator<Item = f64>) -> Option<Range> {
     values.fold(None, |range: Option<Range>, value| {
         Some(range.map_or((value, value), |(low, high)| (low.min(value), high.max(value))))
     })
+}
+
+/// Bottom and top of every series at every x.
+fn stacked(series: &[Series]) -> Vec<Vec<(f64, f64, f64)>> {
+    let mut tops = vec![0.0; series.first().map_or(0, |series| series.points.len())];
+    let mut bands = Vec::new();
+    for one in series {
+        let band = one.points.iter().zip(&mut tops).map(|(&(x, height), top)| {
+            let bottom = *top;
+            *top += height;
+            (x, bottom, *top)
+        });
+        bands.push(band.collect());
+    }
+    bands
+}
+
+#[cfg(all(test, not(feature = "figures")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_the_figures_feature_values_are_checked_and_nothing_is_written() {
+        let figure = |y: f64| {
+            let line = Series { name: "das".into(), points: vec![(0.0, y)], baseline: false };
+            let plot = Plot::Lines(vec![line]);
+            Figure::new("x", vec![Facet { title: String::new(), x: Axis::new("layer"), y: Axis::new("%"), plot }])
+        };
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(figure(1.0).write(folder.path(), "stem").unwrap(), Figure::paths(folder.path(), "stem"));
+        assert_eq!(Figure::paths(folder.path(), "stem"), Vec::<PathBuf>::new());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        let message = figure(f64::NAN).write(folder.path(), "stem").unwrap_err().to_string();
+        assert!(message.contains("expected finite numbers"), "{message}");
+    }
 }

@@ -1,6 +1,8 @@
 //! Colours that readers with any colour vision tell apart.
 
-use plotters::style::RGBColor;
+/// A colour: red, green and blue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rgb(pub u8, pub u8, pub u8);
 
 /// The colours of a heat map.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -33,48 +35,22 @@ impl Scale {
     }
 
     /// The colour at `share` of the way from the lowest to the highest.
-    pub(super) fn colour(self, share: f64) -> RGBColor {
+    pub(super) fn colour(self, share: f64) -> Rgb {
         let gradient = match self {
             Self::Diverging => colorous::RED_BLUE,
             Self::Sequential => colorous::CIVIDIS,
             Self::Reds { .. } => colorous::REDS,
         };
         let colour = gradient.eval_continuous(share.clamp(0.0, 1.0));
-        RGBColor(colour.r, colour.g, colour.b)
+        Rgb(colour.r, colour.g, colour.b)
     }
 }
 
 /// Black or white, whichever is legible on `background` (relative luminance of sRGB).
-pub(super) fn ink_on(background: RGBColor) -> RGBColor {
+pub(super) fn ink_on(background: Rgb) -> Rgb {
     let linear = |channel: u8| (f64::from(channel) / 255.0).powf(2.2);
-    let RGBColor(red, green, blue) = background;
+    let Rgb(red, green, blue) = background;
     let luminance = 0.2126 * linear(red) + 0.7152 * linear(green) + 0.0722 * linear(blue);
     // Where the contrast ratios of black and white text are equal.
-    if luminance > 0.18 { RGBColor(0, 0, 0) } else { RGBColor(255, 255, 255) }
+    if luminance > 0.18 { Rgb(0, 0, 0) } else { Rgb(255, 255, 255) }
 }
-
-/// The colour-blind safe set of Okabe and Ito, the strongest on white first.
-const CLASSES: [RGBColor; 8] = [
-    RGBColor(0, 114, 178),
-    RGBColor(213, 94, 0),
-    RGBColor(0, 158, 115),
-    RGBColor(204, 121, 167),
-    RGBColor(230, 159, 0),
-    RGBColor(86, 180, 233),
-    RGBColor(0, 0, 0),
-    RGBColor(240, 228, 66),
-];
-
-/// Colour of the n-th class.
-pub(super) fn class(index: usize) -> RGBColor {
-    CLASSES[index % CLASSES.len()]
-}
-
-/// Text and axes.
-pub(super) const INK: RGBColor = RGBColor(30, 30, 30);
-/// What is only there to compare with, and captions.
-pub(super) const GREY: RGBColor = RGBColor(110, 110, 110);
-/// Lines of the grid.
-pub(super) const GRID: RGBColor = RGBColor(228, 228, 228);
-/// Cells that were not measured: a grey that no scale has.
-pub(super) const MISSING: RGBColor = RGBColor(205, 205, 205);

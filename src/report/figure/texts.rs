@@ -2,8 +2,7 @@
 
 use super::ReportError;
 use super::html::escaped;
-use super::palette::{Scale, ink_on};
-use plotters::style::RGBColor;
+use super::palette::{Rgb, Scale, ink_on};
 use std::path::{Path, PathBuf};
 
 const STYLE: &str = "\
@@ -84,7 +83,7 @@ impl ColouredText {
         let (low, high) = Scale::Diverging.ends(-most, most);
         let token = |(number, (token, value)): (usize, &(String, f64))| {
             let background = Scale::Diverging.colour((value - low) / (high - low));
-            let (RGBColor(red, green, blue), RGBColor(ink, ..)) = (background, ink_on(background));
+            let (Rgb(red, green, blue), Rgb(ink, ..)) = (background, ink_on(background));
             let text = escaped(&token.replace('\n', "⏎"));
             let text = if self.marked == Some(number) { format!("<b>{text}</b>") } else { text };
             // A new line of the text is one of the page.
@@ -110,7 +109,7 @@ mod tests {
         let group = TextGroup { heading: "das".into(), texts: vec![text] };
         let page = TextPage { title: "x".into(), measure: "cosine".into(), groups: vec![group.clone(), group] }.html();
         assert!(page.contains("<small>a &amp; b</small>") && page.contains("<b> &lt;b&gt;</b>"), "{page}");
-        let RGBColor(red, green, blue) = Scale::Diverging.colour(0.5);
+        let Rgb(red, green, blue) = Scale::Diverging.colour(0.5);
         let zero = format!("background:#{red:02x}{green:02x}{blue:02x};color:#000000\" title=\"0.0000\">⏎</span>\n");
         assert!(page.contains(&zero), "{page}");
         assert!(page.contains("title=\"-0.5000\">\u{fffd}</span>"), "{page}");

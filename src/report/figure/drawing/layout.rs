@@ -3,7 +3,7 @@
 use super::axes::{self, Place, Rulers};
 use super::canvas::{Anchor, Canvas, DrawError, Drawing, SMALL, TEXT, TITLE, drawing, widest, wrapped};
 use super::legend::{ColourBar, Legend};
-use super::{Facet, Figure, Plot, bars, heat_map, palette, points, series};
+use super::{Facet, Figure, Plot, Rgb, bars, colours, heat_map, points, series};
 
 /// Around the whole figure, and between facets.
 const MARGIN: f64 = 10.0;
@@ -101,7 +101,7 @@ pub(super) fn draw(figure: &Figure) -> Result<Drawing, DrawError> {
     let body = grid_height.max(beside);
     let height = top + body + MARGIN + 14.0 * caption.len() as f64;
     drawing((width.ceil(), height.ceil()), |canvas| {
-        lines(canvas, &title, (MARGIN, MARGIN + 8.0), 18.0, TITLE, palette::INK)?;
+        lines(canvas, &title, (MARGIN, MARGIN + 8.0), 18.0, TITLE, colours::INK)?;
         let mut corner = (MARGIN, top);
         for (row, height) in panels.chunks(columns).zip(&heights) {
             corner.0 = MARGIN;
@@ -116,7 +116,7 @@ pub(super) fn draw(figure: &Figure) -> Result<Drawing, DrawError> {
         if let Some(bar) = &bar {
             bar.draw(canvas, (beside.0, beside.1 + legend.height()))?;
         }
-        lines(canvas, &caption, (MARGIN, top + body + 12.0), 14.0, SMALL, palette::GREY)
+        lines(canvas, &caption, (MARGIN, top + body + 12.0), 14.0, SMALL, colours::GREY)
     })
 }
 
@@ -136,7 +136,7 @@ fn lines(
     (left, top): (f64, f64),
     step: f64,
     size: f64,
-    colour: plotters::style::RGBColor,
+    colour: Rgb,
 ) -> Result<(), DrawError> {
     for (number, line) in lines.iter().enumerate() {
         canvas.text(line, (left, top + step * number as f64), size, colour, Anchor::Left)?;
@@ -154,7 +154,7 @@ fn draw_panel(
     let place = panel.place(corner);
     let (left, top, width, _) = place;
     let facet = panel.facet;
-    canvas.text(&facet.title, (left + width / 2.0, top - 10.0), TEXT, palette::INK, Anchor::Centre)?;
+    canvas.text(&facet.title, (left + width / 2.0, top - 10.0), TEXT, colours::INK, Anchor::Centre)?;
     axes::names(canvas, facet, place, panel.room.left + 8.0, panel.room.below + 8.0)?;
     match (&facet.plot, &panel.rulers, bar) {
         (Plot::HeatMap(map), _, Some(bar)) => return heat_map::draw(canvas, map, facet, place, bar),
@@ -167,5 +167,5 @@ fn draw_panel(
         }
         (_, None, _) | (Plot::HeatMap(_), _, None) => {}
     }
-    canvas.frame(place, palette::INK)
+    canvas.frame(place, colours::INK)
 }

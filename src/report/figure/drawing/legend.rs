@@ -2,8 +2,7 @@
 
 use super::axes::Ruler;
 use super::canvas::{Anchor, Canvas, DrawError, SMALL, TEXT, widest, wrapped};
-use super::{Axis, Figure, Plot, Scale, extent, palette};
-use plotters::style::RGBColor;
+use super::{Axis, Figure, Plot, Rgb, Scale, colours, extent};
 
 /// One line of a legend.
 const LINE: f64 = 16.0;
@@ -17,7 +16,7 @@ pub(super) struct Legend {
 /// How a series is drawn.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Style {
-    pub colour: RGBColor,
+    pub colour: Rgb,
     pub baseline: bool,
     /// Shape of its markers.
     pub shape: usize,
@@ -35,11 +34,11 @@ impl Legend {
     pub fn of(figure: &Figure) -> Self {
         let mut names: Vec<(String, Style)> = Vec::new();
         let mut classes = 0;
-        for (name, baseline) in figure.facets.iter().flat_map(|facet| facet.plot.names()) {
+        for (name, baseline) in figure.facets.iter().flat_map(|facet| series_of(&facet.plot)) {
             if names.iter().any(|(known, _)| known == name) {
                 continue;
             }
-            let colour = if baseline { palette::GREY } else { palette::class(classes) };
+            let colour = if baseline { colours::GREY } else { colours::class(classes) };
             names.push((name.to_owned(), Style { colour, baseline, shape: classes }));
             classes += usize::from(!baseline);
         }
@@ -57,7 +56,7 @@ impl Legend {
     /// The style of a series.
     pub fn style(&self, name: &str) -> Style {
         let known = self.names.iter().find(|(known, _)| known == name);
-        known.map_or(Style { colour: palette::INK, baseline: false, shape: 0 }, |(_, style)| *style)
+        known.map_or(Style { colour: colours::INK, baseline: false, shape: 0 }, |(_, style)| *style)
     }
 
     /// A single series is named by the axis.
@@ -85,11 +84,24 @@ impl Legend {
                     marker(canvas, (left + 11.0, y), 3.0, *style)?;
                 }
                 Markers::Points => marker(canvas, (left + 11.0, y), 4.0, *style)?,
-                Markers::Blocks => canvas.rectangle((left + 6.0, y - 5.0, 12.0, 10.0), &style.colour)?,
+                Markers::Blocks => canvas.rectangle((left + 6.0, y - 5.0, 12.0, 10.0), style.colour)?,
             }
-            canvas.text(name, (left + 27.0, y), TEXT, palette::INK, Anchor::Left)?;
+            canvas.text(name, (left + 27.0, y), TEXT, colours::INK, Anchor::Left)?;
         }
         Ok(())
+    }
+}
+
+/// Names that the legend explains, with whether each is a baseline.
+fn series_of(plot: &Plot) -> Vec<(&str, bool)> {
+    match plot {
+        Plot::HeatMap(_) => Vec::new(),
+        Plot::Lines(series) | Plot::Areas(series) => {
+            series.iter().map(|series| (series.name.as_str(), series.baseline)).collect()
+        }
+        Plot::Scatter(classes) => classes.iter().map(|class| (class.name.as_str(), false)).collect(),
+        Plot::Bars(bars) => bars.series.iter().map(|(name, _)| (name.as_str(), false)).collect(),
+        Plot::Histogram(histogram) => histogram.series.iter().map(|(name, _)| (name.as_str(), false)).collect(),
     }
 }
 
@@ -99,10 +111,10 @@ pub(super) fn marker(canvas: &Canvas, (x, y): (f64, f64), size: f64, style: Styl
         |corners: &[(f64, f64)]| corners.iter().map(|(dx, dy)| (x + dx * size, y + dy * size)).collect::<Vec<_>>();
     match style.shape % 4 {
         _ if style.baseline => Ok(()),
-        0 => canvas.circle((x, y), size, &style.colour),
-        1 => canvas.polygon(&around(&[(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)]), &style.colour),
-        2 => canvas.polygon(&around(&[(0.0, -1.2), (1.1, 0.9), (-1.1, 0.9)]), &style.colour),
-        _ => canvas.polygon(&around(&[(0.0, -1.3), (1.3, 0.0), (0.0, 1.3), (-1.3, 0.0)]), &style.colour),
+        0 => canvas.circle((x, y), size, style.colour),
+        1 => canvas.polygon(&around(&[(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)]), style.colour),
+        2 => canvas.polygon(&around(&[(0.0, -1.2), (1.1, 0.9), (-1.1, 0.9)]), style.colour),
+        _ => canvas.polygon(&around(&[(0.0, -1.3), (1.3, 0.0), (0.0, 1.3), (-1.3, 0.0)]), style.colour),
     }
 }
 
@@ -142,7 +154,7 @@ impl ColourBar {
     }
 
     /// The colour of a value.
-    pub fn colour(&self, value: f64) -> RGBColor {
+    pub fn colour(&self, value: f64) -> Rgb {
         self.scale.colour((value - self.low) / (self.high - self.low))
     }
 
@@ -158,25 +170,25 @@ impl ColourBar {
 
     pub fn draw(&self, canvas: &Canvas, (left, top): (f64, f64)) -> Result<(), DrawError> {
         for (number, line) in self.measure.iter().enumerate() {
-            canvas.text(line, (left, top + 14.0 * number as f64), TEXT, palette::INK, Anchor::Left)?;
+            canvas.text(line, (left, top + 14.0 * number as f64), TEXT, colours::INK, Anchor::Left)?;
         }
         let top = top + 14.0 * self.measure.len() as f64 + 2.0;
         let steps = 75;
         let step = BAR.1 / f64::from(steps);
         for number in 0..steps {
             let share = 1.0 - (f64::from(number) + 0.5) / f64::from(steps);
-            canvas.rectangle((left, top + step * f64::from(number), BAR.0, step), &self.scale.colour(share))?;
+            canvas.rectangle((left, top + step * f64::from(number), BAR.0, step), self.scale.colour(share))?;
         }
-        canvas.frame((left, top, BAR.0, BAR.1), palette::INK)?;
+        canvas.frame((left, top, BAR.0, BAR.1), colours::INK)?;
         for (value, label) in self.ruler.ticks() {
             let y = top + BAR.1 * (1.0 - self.ruler.share(value));
-            canvas.line(&[(left + BAR.0, y), (left + BAR.0 + 3.0, y)], palette::INK, 0.8, false)?;
-            canvas.text(label, (left + BAR.0 + 6.0, y), SMALL, palette::INK, Anchor::Left)?;
+            canvas.line(&[(left + BAR.0, y), (left + BAR.0 + 3.0, y)], colours::INK, 0.8, false)?;
+            canvas.text(label, (left + BAR.0 + 6.0, y), SMALL, colours::INK, Anchor::Left)?;
         }
         if self.missing {
             let y = top + BAR.1 + 16.0;
             missing(canvas, (left, y - 6.0, BAR.0, 12.0))?;
-            canvas.text("not measured", (left + BAR.0 + 4.0, y), SMALL, palette::INK, Anchor::Left)?;
+            canvas.text("not measured", (left + BAR.0 + 4.0, y), SMALL, colours::INK, Anchor::Left)?;
         }
         Ok(())
     }
@@ -184,6 +196,6 @@ impl ColourBar {
 
 /// A cell without a value.
 pub(super) fn missing(canvas: &Canvas, (x, y, w, h): (f64, f64, f64, f64)) -> Result<(), DrawError> {
-    canvas.rectangle((x, y, w, h), &palette::MISSING)?;
-    canvas.line(&[(x, y + h), (x + w, y)], palette::GREY, 0.5, false)
+    canvas.rectangle((x, y, w, h), colours::MISSING)?;
+    canvas.line(&[(x, y + h), (x + w, y)], colours::GREY, 0.5, false)
 }

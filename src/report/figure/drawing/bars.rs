@@ -3,8 +3,7 @@
 use super::axes::{Place, Rulers, precise};
 use super::canvas::{Anchor, Canvas, DrawError, SMALL};
 use super::legend::Legend;
-use super::{Bars, Histogram, palette};
-use plotters::style::Color;
+use super::{Bars, Histogram, colours};
 
 /// Height of all groups.
 pub(super) fn height(bars: &Bars) -> f64 {
@@ -27,7 +26,7 @@ pub(super) fn draw(
     let across = |value: f64| left + width * rulers.x.share(value).clamp(0.0, 1.0);
     for (row, label) in bars.labels.iter().enumerate() {
         let start = top + group * row as f64;
-        canvas.text(label, (left - 5.0, start + group / 2.0), SMALL, palette::INK, Anchor::Right)?;
+        canvas.text(label, (left - 5.0, start + group / 2.0), SMALL, colours::INK, Anchor::Right)?;
         for (number, (name, values)) in bars.series.iter().enumerate() {
             let y = start + 2.0 + thickness * number as f64;
             let Some(value) = values.get(row).copied().flatten() else {
@@ -35,12 +34,12 @@ pub(super) fn draw(
                 continue;
             };
             let (from, to) = (across(value.min(0.0)), across(value.max(0.0)));
-            canvas.rectangle((from, y, to - from, thickness), &legend.style(name).colour)?;
+            canvas.rectangle((from, y, to - from, thickness), legend.style(name).colour)?;
             canvas.mark((left, y, width, thickness), format!("{label}\n{name}: {}", precise(value)));
         }
     }
     let zero = across(0.0);
-    canvas.line(&[(zero, top), (zero, top + height)], palette::INK, 0.8, false)
+    canvas.line(&[(zero, top), (zero, top + height)], colours::INK, 0.8, false)
 }
 
 /// Draws every series as translucent blocks with an outline.
@@ -60,7 +59,7 @@ pub(super) fn draw_histogram(
         for (edges, value) in histogram.edges.windows(2).zip(values) {
             let (left, top) = rulers.pixel(place, (edges[0], *value));
             let (right, _) = rulers.pixel(place, (edges[1], *value));
-            canvas.rectangle((left, top, right - left, bottom - top), &colour.mix(0.35))?;
+            canvas.rectangle((left, top, right - left, bottom - top), colour.at_opacity(0.35))?;
             outline.extend([(left, top), (right, top)]);
             let text = format!("{name}\n{} to {}: {}", precise(edges[0]), precise(edges[1]), precise(*value));
             canvas.mark((left, top, right - left, bottom - top), text);

@@ -4,8 +4,7 @@ use super::axes::{Place, Rulers, precise};
 use super::canvas::{Anchor, Canvas, DrawError, SMALL, text_width};
 use super::legend::{Legend, marker};
 use super::series::REACH;
-use super::{Class, palette};
-use plotters::style::Color;
+use super::{Class, Rgb, colours};
 
 /// Radius of a point, and the height a label takes.
 const RADIUS: f64 = 3.2;
@@ -42,10 +41,10 @@ pub(super) fn draw(
         taken.push(free);
         let middle = (free.0 + width / 2.0, free.1 + LABEL / 2.0);
         if let Some(end) = leader(point, free) {
-            canvas.line(&[point, end], palette::GREY, 0.5, false)?;
+            canvas.line(&[point, end], colours::GREY, 0.5, false)?;
         }
-        canvas.rectangle(free, &plotters::style::WHITE.mix(0.6))?;
-        canvas.text(label, middle, SMALL, palette::INK, Anchor::Centre)?;
+        canvas.rectangle(free, Rgb(255, 255, 255).at_opacity(0.6))?;
+        canvas.text(label, middle, SMALL, colours::INK, Anchor::Centre)?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Numeric axes: range, ticks, grid, labels.
 
 use super::canvas::{Anchor, Canvas, DrawError, SMALL, TEXT};
-use super::{Axis, Facet, Plot, palette};
+use super::{Axis, Facet, Plot, colours};
 use plotters::coord::ranged1d::Ranged;
 use plotters::coord::types::RangedCoordf64;
 
@@ -108,9 +108,9 @@ impl Rulers {
         let bottom = top + height;
         for (value, label) in &self.x.ticks {
             let x = left + width * self.x.share(*value);
-            canvas.line(&[(x, top), (x, bottom)], palette::GRID, 0.7, false)?;
-            canvas.line(&[(x, bottom), (x, bottom + 3.0)], palette::INK, 0.8, false)?;
-            canvas.text(label, (x, bottom + 10.0), SMALL, palette::INK, Anchor::Centre)?;
+            canvas.line(&[(x, top), (x, bottom)], colours::GRID, 0.7, false)?;
+            canvas.line(&[(x, bottom), (x, bottom + 3.0)], colours::INK, 0.8, false)?;
+            canvas.text(label, (x, bottom + 10.0), SMALL, colours::INK, Anchor::Centre)?;
         }
         Ok(())
     }
@@ -119,9 +119,9 @@ impl Rulers {
     pub fn draw_y(&self, canvas: &Canvas, (left, top, width, height): Place) -> Result<(), DrawError> {
         for (value, label) in &self.y.ticks {
             let y = top + height * (1.0 - self.y.share(*value));
-            canvas.line(&[(left, y), (left + width, y)], palette::GRID, 0.7, false)?;
-            canvas.line(&[(left - 3.0, y), (left, y)], palette::INK, 0.8, false)?;
-            canvas.text(label, (left - 5.0, y), SMALL, palette::INK, Anchor::Right)?;
+            canvas.line(&[(left, y), (left + width, y)], colours::GRID, 0.7, false)?;
+            canvas.line(&[(left - 3.0, y), (left, y)], colours::INK, 0.8, false)?;
+            canvas.text(label, (left - 5.0, y), SMALL, colours::INK, Anchor::Right)?;
         }
         Ok(())
     }
@@ -130,6 +130,6 @@ impl Rulers {
 /// The names of both axes, `left` and `below` pixels away from the plot.
 pub(super) fn names(canvas: &Canvas, facet: &Facet, place: Place, left: f64, below: f64) -> Result<(), DrawError> {
     let (x, y, width, height) = place;
-    canvas.text(&facet.x.label, (x + width / 2.0, y + height + below), TEXT, palette::INK, Anchor::Centre)?;
+    canvas.text(&facet.x.label, (x + width / 2.0, y + height + below), TEXT, colours::INK, Anchor::Centre)?;
     canvas.upward_text(&facet.y.label, (x - left, y + height / 2.0), TEXT, Anchor::Centre)
 }

@@ -3,8 +3,7 @@
 use super::axes::{Place, Rulers, precise};
 use super::canvas::{Canvas, DrawError};
 use super::legend::{Legend, marker};
-use super::{Facet, Series};
-use plotters::style::Color;
+use super::{Facet, Series, stacked};
 
 /// Half the side of the square in which the pointer finds a point.
 pub(super) const REACH: f64 = 5.0;
@@ -25,7 +24,7 @@ pub(super) fn draw_lines(
         let places: Vec<(f64, f64)> = one.points.iter().map(|&point| rulers.pixel(place, point)).collect();
         match places[..] {
             // A baseline has no markers, and one point makes no line.
-            [only] if one.baseline => canvas.circle(only, 1.6, &style.colour)?,
+            [only] if one.baseline => canvas.circle(only, 1.6, style.colour)?,
             _ => canvas.line(&places, style.colour, 1.6, one.baseline)?,
         }
         for (&(x, y), &point) in places.iter().zip(&one.points) {
@@ -34,21 +33,6 @@ pub(super) fn draw_lines(
         }
     }
     Ok(())
-}
-
-/// Bottom and top of every series at every x.
-pub(super) fn stacked(series: &[Series]) -> Vec<Vec<(f64, f64, f64)>> {
-    let mut tops = vec![0.0; series.first().map_or(0, |series| series.points.len())];
-    let mut bands = Vec::new();
-    for one in series {
-        let band = one.points.iter().zip(&mut tops).map(|(&(x, height), top)| {
-            let bottom = *top;
-            *top += height;
-            (x, bottom, *top)
-        });
-        bands.push(band.collect());
-    }
-    bands
 }
 
 /// Bands on top of each other.
@@ -64,7 +48,7 @@ pub(super) fn draw_areas(
         let lower = band.iter().map(|&(x, bottom, _)| rulers.pixel(place, (x, bottom)));
         let upper = band.iter().rev().map(|&(x, _, top)| rulers.pixel(place, (x, top)));
         let outline: Vec<(f64, f64)> = lower.chain(upper).collect();
-        canvas.polygon(&outline, &legend.style(&one.name).colour.mix(0.85))?;
+        canvas.polygon(&outline, legend.style(&one.name).colour.at_opacity(0.85))?;
         for (&(x, bottom, top), &point) in band.iter().zip(&one.points) {
             let ((x, top), (_, bottom)) = (rulers.pixel(place, (x, top)), rulers.pixel(place, (x, bottom)));
             canvas.mark((x - REACH, top, 2.0 * REACH, bottom - top), tip(one, facet, point));

@@ -1,5 +1,6 @@
 //! The drawing surface: plotters' SVG backend in CSS pixels, and what the pointer finds on it.
 
+use super::{Rgb, colours, printable};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -12,7 +13,7 @@ pub(super) const FINE: f64 = 10.0;
 pub const FONT_FAMILY: &str = "Liberation Sans, Arial, Helvetica, sans-serif";
 
 /// The font that text is measured with and the PNG is rendered with. Its licence is beside it.
-pub(super) const FONT: &[u8] = include_bytes!("../../../data/fonts/LiberationSans-Regular.ttf");
+pub(super) const FONT: &[u8] = include_bytes!("../../../../data/fonts/LiberationSans-Regular.ttf");
 
 /// Type sizes in pixels: at a figure's natural width 8.25, 7.5 and 9.75 points.
 pub(super) const TEXT: f64 = 11.0;
@@ -104,23 +105,23 @@ pub(super) fn drawing(
 
 impl Canvas<'_> {
     /// A filled rectangle; nothing where it is too thin to be seen, which would be no rectangle to a renderer.
-    pub fn rectangle(&self, (x, y, w, h): (f64, f64, f64, f64), fill: &impl Color) -> Result<(), DrawError> {
+    pub fn rectangle(&self, (x, y, w, h): (f64, f64, f64, f64), fill: impl Into<RGBAColor>) -> Result<(), DrawError> {
         let corners = [at((x, y)), at((x + w, y + h))];
         if corners[0].0 == corners[1].0 || corners[0].1 == corners[1].1 {
             return Ok(());
         }
-        self.area.draw(&Rectangle::new(corners, fill.filled()))
+        self.area.draw(&Rectangle::new(corners, fill.into().filled()))
     }
 
     /// A rectangle's outline.
-    pub fn frame(&self, (x, y, w, h): (f64, f64, f64, f64), colour: RGBColor) -> Result<(), DrawError> {
+    pub fn frame(&self, (x, y, w, h): (f64, f64, f64, f64), colour: Rgb) -> Result<(), DrawError> {
         // As a line: plotters' SVG rectangles have outlines of one unit whatever is asked for.
         self.line(&[(x, y), (x + w, y), (x + w, y + h), (x, y + h), (x, y)], colour, 0.8, false)
     }
 
     /// A line through places, solid or dashed.
-    pub fn line(&self, places: &[(f64, f64)], colour: RGBColor, width: f64, dashed: bool) -> Result<(), DrawError> {
-        let style = colour.stroke_width(fine(width) as u32);
+    pub fn line(&self, places: &[(f64, f64)], colour: Rgb, width: f64, dashed: bool) -> Result<(), DrawError> {
+        let style = RGBAColor::from(colour).stroke_width(fine(width) as u32);
         let places: Vec<(i32, i32)> = places.iter().copied().map(at).collect();
         if dashed {
             self.area.draw(&plotters::element::DashedPathElement::new(places, fine(5.0), fine(3.0), style))
@@ -130,30 +131,23 @@ impl Canvas<'_> {
     }
 
     /// A filled polygon.
-    pub fn polygon(&self, places: &[(f64, f64)], fill: &impl Color) -> Result<(), DrawError> {
-        self.area.draw(&Polygon::new(places.iter().copied().map(at).collect::<Vec<_>>(), fill.filled()))
+    pub fn polygon(&self, places: &[(f64, f64)], fill: impl Into<RGBAColor>) -> Result<(), DrawError> {
+        self.area.draw(&Polygon::new(places.iter().copied().map(at).collect::<Vec<_>>(), fill.into().filled()))
     }
 
     /// A filled circle.
-    pub fn circle(&self, centre: (f64, f64), radius: f64, fill: &impl Color) -> Result<(), DrawError> {
-        self.area.draw(&Circle::new(at(centre), fine(radius), fill.filled()))
+    pub fn circle(&self, centre: (f64, f64), radius: f64, fill: impl Into<RGBAColor>) -> Result<(), DrawError> {
+        self.area.draw(&Circle::new(at(centre), fine(radius), fill.into().filled()))
     }
 
     /// Text, its middle at the height of `place`.
-    pub fn text(
-        &self,
-        text: &str,
-        place: (f64, f64),
-        size: f64,
-        colour: RGBColor,
-        anchor: Anchor,
-    ) -> Result<(), DrawError> {
+    pub fn text(&self, text: &str, place: (f64, f64), size: f64, colour: Rgb, anchor: Anchor) -> Result<(), DrawError> {
         self.area.draw(&Text::new(printable(text), at(place), style(size, colour, anchor, FontTransform::None)))
     }
 
     /// Text that reads upwards, its middle at `place` across; `anchor` is where along the line `place` stands.
     pub fn upward_text(&self, text: &str, place: (f64, f64), size: f64, anchor: Anchor) -> Result<(), DrawError> {
-        let style = style(size, super::palette::INK, anchor, FontTransform::Rotate270);
+        let style = style(size, colours::INK, anchor, FontTransform::Rotate270);
         self.area.draw(&Text::new(printable(text), at(place), style))
     }
 
@@ -163,15 +157,10 @@ impl Canvas<'_> {
     }
 }
 
-/// Without characters that XML has no way to write.
-pub(super) fn printable(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).collect()
-}
-
 /// Plotters divides the size it is given by this.
 const PLOTTERS_EM: f64 = 1.24;
 
-fn style(size: f64, colour: RGBColor, anchor: Anchor, transform: FontTransform) -> TextStyle<'static> {
+fn style(size: f64, colour: Rgb, anchor: Anchor, transform: FontTransform) -> TextStyle<'static> {
     let h_pos = match anchor {
         Anchor::Left => HPos::Left,
         Anchor::Centre => HPos::Center,
@@ -179,7 +168,7 @@ fn style(size: f64, colour: RGBColor, anchor: Anchor, transform: FontTransform) 
     };
     FontDesc::new(FontFamily::Name(FONT_FAMILY), size * FINE * PLOTTERS_EM, FontStyle::Normal)
         .transform(transform)
-        .color(&colour)
+        .color(&RGBAColor::from(colour))
         .pos(Pos::new(h_pos, VPos::Center))
 }
 

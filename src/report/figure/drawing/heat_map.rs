@@ -4,7 +4,7 @@ use super::axes::{Place, number, precise};
 use super::canvas::{Anchor, Canvas, DrawError, SMALL, text_width, widest};
 use super::layout::Room;
 use super::legend::{ColourBar, missing};
-use super::{Facet, HeatMap, palette};
+use super::{Facet, HeatMap, colours, ink_on};
 
 /// Smallest distance of two labels' middles.
 const PITCH: f64 = 11.0;
@@ -63,21 +63,21 @@ pub(super) fn draw(
         match value {
             Some(value) => {
                 let colour = bar.colour(*value);
-                canvas.rectangle(here, &colour)?;
+                canvas.rectangle(here, colour)?;
                 if let Some(decimals) = map.decimals {
                     let middle = (here.0 + width / 2.0, here.1 + height / 2.0);
-                    canvas.text(&number(*value, decimals), middle, SMALL, palette::ink_on(colour), Anchor::Centre)?;
+                    canvas.text(&number(*value, decimals), middle, SMALL, ink_on(colour), Anchor::Centre)?;
                 }
             }
             None => missing(canvas, here)?,
         }
         canvas.mark(here, tip(map, facet, (row, column), value.map(precise)));
     }
-    canvas.frame(place, palette::INK)?;
+    canvas.frame(place, colours::INK)?;
     let every = |pitch: f64, count: usize| ((PITCH / pitch).ceil() as usize).clamp(1, count.max(1));
     for (row, label) in map.rows.iter().enumerate().step_by(every(height, rows)) {
         let y = top + height * (row as f64 + 0.5);
-        canvas.text(label, (left - 5.0, y), SMALL, palette::INK, Anchor::Right)?;
+        canvas.text(label, (left - 5.0, y), SMALL, colours::INK, Anchor::Right)?;
     }
     let turned = upright(map, width) && longer_than_number(map);
     let needed = if turned { PITCH } else { widest(map.columns.iter().map(String::as_str), SMALL) + 4.0 };
@@ -87,7 +87,7 @@ pub(super) fn draw(
         if turned {
             canvas.upward_text(label, (x, top + inner_height + 5.0), SMALL, Anchor::Right)?;
         } else {
-            canvas.text(label, (x, top + inner_height + 10.0), SMALL, palette::INK, Anchor::Centre)?;
+            canvas.text(label, (x, top + inner_height + 10.0), SMALL, colours::INK, Anchor::Centre)?;
         }
     }
     Ok(())
