@@ -30,6 +30,7 @@ choices! {
     }
 }
 
+#[expect(clippy::derivable_impls, reason = "the macro that makes a choice derives no default")]
 impl Default for Bos {
     fn default() -> Self {
         Self::Auto

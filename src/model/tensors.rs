@@ -393,6 +393,7 @@ fn weight_files(folder: &Path) -> Result<(PathBuf, Vec<PathBuf>), ModelError> {
 }
 
 /// Is this a `.safetensors` file of the length that its header gives?
+#[cfg(feature = "hub")]
 pub(crate) fn is_whole(path: &Path) -> bool {
     Shard::map(path).is_ok()
 }

@@ -80,8 +80,7 @@ pub use texts::{
     Coefficients, Corpus, LabelShares, LabelledShares, Negation, Negations, Neuroscope, Readings, ScoreRow,
     SteeredDirection, Steering, TextLoss, Texts,
 };
-#[cfg(feature = "cli")]
-pub(crate) use texts::{PROMPT as STEERING_PROMPT, TEXT_METHODS};
+pub use texts::{PROMPT as STEERING_PROMPT, TEXT_METHODS};
 pub use treebank_data_gen::{Filter, Generated, Joined, TreebankDataGen, TreebankDatasets};
 pub use twins::Twin;
 pub use verify::Verify;

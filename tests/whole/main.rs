@@ -117,7 +117,8 @@ fn writes() -> bool {
 
 /// Says something that the test harness does not hold back.
 fn tell(message: &str) {
-    writeln!(std::io::stdout(), "{message}").unwrap();
+    let mut stdout = std::io::stdout();
+    writeln!(stdout, "{message}").unwrap();
 }
 
 /// Stores pins, or says which differ.

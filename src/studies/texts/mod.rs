@@ -13,9 +13,9 @@ pub use corpus::Corpus;
 pub use label_shares::{LabelShares, LabelledShares};
 pub use negation::{Negation, Negations, ScoreRow};
 pub use neuroscope::{Neuroscope, Readings};
-pub(crate) use steering::PROMPT;
+pub use steering::PROMPT;
 pub use steering::{Coefficients, SteeredDirection, Steering, Texts};
-pub(crate) use text_loss::TEXT_METHODS;
+pub use text_loss::TEXT_METHODS;
 pub use text_loss::TextLoss;
 
 use crate::files::sha256;

@@ -55,7 +55,7 @@ pub struct Steering {
 }
 
 /// The prompt of the paper's code.
-pub(crate) const PROMPT: &str = "I really enjoyed the movie, in fact I loved it. I thought the movie was just very";
+pub const PROMPT: &str = "I really enjoyed the movie, in fact I loved it. I thought the movie was just very";
 
 impl Default for Steering {
     fn default() -> Self {

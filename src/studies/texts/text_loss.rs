@@ -74,7 +74,7 @@ impl Default for TextLoss {
 }
 
 /// What can take an activation's place on plain text.
-pub(crate) const TEXT_METHODS: [Replacement; 3] =
+pub const TEXT_METHODS: [Replacement; 3] =
     [Replacement::Zero, Replacement::Resample, Replacement::MeanOverPlaces];
 
 /// What values are.
