@@ -73,7 +73,7 @@ struct Measured {
     model: String,
     files: Vec<ResultFile>,
     /// Files that are named like tables of the suite, and are none.
-    strange: Vec<String>,
+    misnamed: Vec<String>,
     directions: Vec<DirectionName>,
     stats: FittingStats,
 }
@@ -93,11 +93,11 @@ impl Measured {
     fn read(data_dir: &Path, model: &str) -> Result<Self> {
         let model = folder_name(data_dir, model)?;
         let folder = data_dir.join(&model);
-        let (mut files, mut strange) = (Vec::new(), Vec::new());
+        let (mut files, mut misnamed) = (Vec::new(), Vec::new());
         for path in SuiteCsv::files(&folder)? {
             match ResultFile::read(&model, &path)? {
                 Some(file) => files.push(file),
-                None => strange.push(format!("{}: not a name of the suite's, not drawn", path.display())),
+                None => misnamed.push(format!("{}: not a name of the suite's, not drawn", path.display())),
             }
         }
         let stats = FittingStats::read(&folder)?;
@@ -106,14 +106,14 @@ impl Measured {
             return Err(fault.mended_by(Mend::Study("direction-patching-suite", Vec::new())).into());
         }
         let directions = list(&folder)?;
-        Ok(Self { folder, model, files, strange, directions, stats })
+        Ok(Self { folder, model, files, misnamed, directions, stats })
     }
 
     fn missing(&self) -> Vec<String> {
         let cells = self.files.iter().flat_map(ResultFile::missing);
         let empty = self.files.iter().filter(|file| file.cells.is_empty());
         let empty = empty.map(|file| format!("{}: no values", file.path.display()));
-        self.strange.iter().cloned().chain(empty).chain(cells).collect()
+        self.misnamed.iter().cloned().chain(empty).chain(cells).collect()
     }
 
     /// The figures of this model alone.

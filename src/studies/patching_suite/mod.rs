@@ -304,3 +304,73 @@ fn percent(baselines: &Baselines, metric: Metric, scores: &Scores) -> Result<Val
     }
     finite(100.0 * baselines.evaluate(metric, scores))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::{SessionOptions, Silent};
+    use crate::studies::{RandomDirections, from_settings};
+    use serde_json::json;
+
+    fn read(settings: Value) -> Result<PatchingSuite> {
+        let Value::Object(settings) = settings else { panic!("expected settings, found {settings}") };
+        Ok(from_settings(settings)?)
+    }
+
+    #[test]
+    fn settings_are_read_as_people_write_them() {
+        let suite =
+            read(json!({ "heads": ["2.0", "3.10"], "metrics": "logit_diff,logit_flip", "shard": "1/3" })).unwrap();
+        assert_eq!(suite.heads, Some(Heads::List(vec![(2, 0), (3, 10)])));
+        assert_eq!(suite.metrics, [Metric::LogitDiff, Metric::LogitFlip]);
+        assert_eq!(suite.sweep.shard.map(|shard| shard.index()), Some(1));
+        assert_eq!(read(serde_json::to_value(&suite).unwrap()).unwrap(), suite);
+        assert_eq!(read(json!({ "heads": "paper" })).unwrap().heads, Some(Heads::Paper));
+        assert_eq!(read(json!({ "heads": null })).unwrap(), PatchingSuite::default());
+        // 3.10 and 3.1 would be the same number.
+        for wrong in [json!(3.1), json!([3.1]), json!("3"), json!({})] {
+            let message = read(json!({ "heads": wrong })).unwrap_err().to_string();
+            assert!(message.starts_with("heads: "), "{message}");
+        }
+        let both = read(json!({ "heads": "2.0", "layers": "all" })).unwrap();
+        assert_eq!(both.validate().unwrap_err().to_string(), "heads: 2.0, and layers all: expected one of them");
+    }
+
+    #[test]
+    fn tables_are_named_after_what_they_hold() {
+        let options = SessionOptions { compat: vec![crate::compat::Compat::UnprocessedFits], ..Default::default() };
+        let session = Session::open("demo", options).unwrap();
+        let suite = PatchingSuite {
+            layers: PatchedLayers::All,
+            projection: Some(Projection::Orthogonal),
+            ..PatchingSuite::default()
+        };
+        let name = suite.table(&session, Metric::LogitFlip).to_string();
+        assert_eq!(name, "direction_patching_logit_flip_resid_plain_all_layers_ortho_compat_unprocessed-fits.csv");
+        let usual = session.with(|options| options.compat.clear()).unwrap();
+        let heads = PatchingSuite { heads: "2.0,2.1".parse().ok(), ..PatchingSuite::default() };
+        let name = heads.table(&usual, Metric::LogitDiff).to_string();
+        assert_eq!(name, "direction_patching_logit_diff_attn_result_2.0-2.1_plain.csv");
+    }
+
+    #[test]
+    fn the_same_suite_again_gives_the_same_cells_without_computing_them() {
+        let data = tempfile::tempdir().unwrap();
+        let options = SessionOptions { data_dir: data.path().into(), ..SessionOptions::default() };
+        let session = Session::open("demo", options).unwrap();
+        RandomDirections::default().run(&session, &mut Silent).unwrap();
+        let metrics = vec![Metric::LogitDiff, Metric::LogitDiffNoising];
+        let suite = PatchingSuite { metrics, ..PatchingSuite::default() };
+        let before = suite.plan(&session).unwrap();
+        assert!(before.notes.is_empty() && before.operations > Some(0), "{before:?}");
+        let first = suite.run(&session, &mut Silent).unwrap();
+        assert_eq!(first.cells.len(), 2 * (session.config().n_layers + 1));
+        assert!(first.manifest.is_some() && first.cells.iter().all(|cell| cell.percent.is_some_and(f64::is_finite)));
+        let mut notes = Notes::default();
+        let again = suite.run(&session, &mut notes).unwrap();
+        assert_eq!((&again.cells, again.to_string()), (&first.cells, first.to_string()));
+        assert!(again.manifest.is_none());
+        let planned = suite.plan(&session).unwrap();
+        assert!(matches!(&planned.notes[..], [Note::Kept { count: 10, what, .. }] if what == "cells"), "{planned:?}");
+    }
+}

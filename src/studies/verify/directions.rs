@@ -1,6 +1,6 @@
 //! Experiments about directions.
 
-use super::experiment::{Bench, Experiment, Lacking, Numbers};
+use super::experiment::{Experiment, Numbers, Setup, Unavailable};
 use super::runs::plain;
 use crate::datasets::treebank::Scaffold;
 use crate::directions::{Direction, DirectionName, FitRecord, Method, similarity};
@@ -30,11 +30,11 @@ type Wanted = (Method, Option<usize>);
 impl Experiment for DirectionalPatching {
     const NAME: &'static str = "directional_patching";
 
-    fn numbers(self, golden: &Golden, bench: &Bench, observer: &mut dyn Observer) -> Result<Numbers> {
+    fn numbers(self, golden: &Golden, setup: &Setup, observer: &mut dyn Observer) -> Result<Numbers> {
         let wanted = golden.values.keys().map(|name| wanted(name)).collect::<Result<Vec<_>>>()?;
-        bench.prompts(&self.eval_set, self.scaffold)?;
-        self.fits(&wanted).run(bench.session()?, observer)?;
-        let suite = self.suite(&wanted).run(bench.session()?, observer)?;
+        setup.prompts(&self.eval_set, self.scaffold)?;
+        self.fits(&wanted).run(setup.session()?, observer)?;
+        let suite = self.suite(&wanted).run(setup.session()?, observer)?;
         let mut numbers = Numbers::new();
         for cell in suite.cells {
             let name: DirectionName = cell.direction.parse()?;
@@ -95,11 +95,11 @@ pub(super) struct DirectionCosines {
 impl Experiment for DirectionCosines {
     const NAME: &'static str = "direction_cosines";
 
-    fn numbers(self, golden: &Golden, bench: &Bench, _: &mut dyn Observer) -> Result<Numbers> {
+    fn numbers(self, golden: &Golden, setup: &Setup, _: &mut dyn Observer) -> Result<Numbers> {
         let cosine = |name: &String| {
             let (first, second) =
                 name.split_once('-').ok_or_else(|| anyhow!("values.{name}: expected two layers, such as 0-1"))?;
-            let read = |layer: &str| imported(bench, &format!("{}_layer{layer}", self.directions));
+            let read = |layer: &str| imported(setup, &format!("{}_layer{layer}", self.directions));
             Ok((name.clone(), similarity(&read(first)?.columns, &read(second)?.columns).abs()))
         };
         golden.values.keys().map(cosine).collect()
@@ -107,14 +107,14 @@ impl Experiment for DirectionCosines {
 }
 
 /// A direction that was imported into the model's folder.
-fn imported(bench: &Bench, name: &str) -> Result<Direction> {
-    let (folder, name) = (&bench.folder, name.parse::<DirectionName>()?);
+fn imported(setup: &Setup, name: &str) -> Result<Direction> {
+    let (folder, name) = (&setup.folder, name.parse::<DirectionName>()?);
     if is_imported(folder, &name)? {
         return Ok(Direction::read_any_width(folder, &name)?);
     }
     let fault = Fault::new(format!("{name} has not been imported into {}", folder.display()));
-    let import = Mend::Study("directions import FOLDER", vec![("model", bench.asked.clone())]);
-    Err(Lacking(fault.mended_by(import)).into())
+    let import = Mend::Study("directions import FOLDER", vec![("model", setup.asked.clone())]);
+    Err(Unavailable(fault.mended_by(import)).into())
 }
 
 fn is_imported(folder: &Path, name: &DirectionName) -> Result<bool> {

@@ -26,12 +26,12 @@ pub(super) trait Experiment: DeserializeOwned {
     /// Its numbers, those of the golden entry among them.
     ///
     /// # Errors
-    /// [`Lacking`] where something is not there; settings that are wrong; everything that can go wrong in the studies.
-    fn numbers(self, golden: &Golden, bench: &Bench, observer: &mut dyn Observer) -> Result<Numbers>;
+    /// [`Unavailable`] where something is not there; settings that are wrong; everything that can go wrong in the studies.
+    fn numbers(self, golden: &Golden, setup: &Setup, observer: &mut dyn Observer) -> Result<Numbers>;
 }
 
 /// Reads an experiment's settings and runs it.
-type Run = fn(&Golden, &Bench, &mut dyn Observer) -> Result<Numbers>;
+type Run = fn(&Golden, &Setup, &mut dyn Observer) -> Result<Numbers>;
 
 /// Every kind that there is.
 const EXPERIMENTS: [(&str, Run); 7] = [
@@ -48,25 +48,25 @@ const fn of_kind<E: Experiment>() -> (&'static str, Run) {
     (E::NAME, run::<E>)
 }
 
-fn run<E: Experiment>(golden: &Golden, bench: &Bench, observer: &mut dyn Observer) -> Result<Numbers> {
+fn run<E: Experiment>(golden: &Golden, setup: &Setup, observer: &mut dyn Observer) -> Result<Numbers> {
     let experiment: E = golden.settings.clone().try_into()?;
-    experiment.numbers(golden, bench, observer)
+    experiment.numbers(golden, setup, observer)
 }
 
 /// Something that an experiment needs is not there: it cannot run, and nothing is wrong with it.
 #[derive(Debug)]
-pub(super) struct Lacking(pub Fault);
+pub(super) struct Unavailable(pub Fault);
 
-impl fmt::Display for Lacking {
+impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-impl std::error::Error for Lacking {}
+impl std::error::Error for Unavailable {}
 
 /// Runs the experiment of a golden entry.
-pub(super) fn ran(golden: &Golden, bench: &Bench, observer: &mut dyn Observer) -> Result<Ran> {
+pub(super) fn ran(golden: &Golden, setup: &Setup, observer: &mut dyn Observer) -> Result<Ran> {
     if let Some(missing) = &golden.missing {
         return Ok(Ran::Cannot(Fault::new(missing.clone())));
     }
@@ -74,11 +74,11 @@ pub(super) fn ran(golden: &Golden, bench: &Bench, observer: &mut dyn Observer) -
         let unknown = format!("there is no experiment {} to run yet", golden.experiment);
         return Ok(Ran::Cannot(Fault::new(unknown)));
     };
-    let numbers = run(golden, bench, &mut OfEntry(observer));
+    let numbers = run(golden, setup, &mut WarningsOnly(observer));
     match numbers.and_then(|numbers| only_golden(golden, numbers)) {
         Ok(numbers) => Ok(Ran::Numbers(numbers)),
-        Err(error) => match error.downcast::<Lacking>() {
-            Ok(Lacking(fault)) => Ok(Ran::Cannot(fault)),
+        Err(error) => match error.downcast::<Unavailable>() {
+            Ok(Unavailable(fault)) => Ok(Ran::Cannot(fault)),
             Err(error) => Err(error.context(golden.name.clone())),
         },
     }
@@ -95,7 +95,7 @@ fn only_golden(golden: &Golden, mut numbers: Numbers) -> Result<Numbers> {
 }
 
 /// What experiments on one model are run with.
-pub(super) struct Bench {
+pub(super) struct Setup {
     /// How the model was asked for.
     pub asked: String,
     /// The folder of what the user has: imported directions, datasets of the Treebank.
@@ -110,7 +110,7 @@ struct Sessions {
     _folder: TempDir,
 }
 
-impl Bench {
+impl Setup {
     /// Prepares experiments with a session, or without one where the model cannot be loaded.
     ///
     /// # Errors
@@ -125,13 +125,13 @@ impl Bench {
 
     fn sessions(&self) -> Result<&Sessions> {
         // Every experiment that needs the model tells of it.
-        self.sessions.as_ref().map_err(|fault| Lacking(fault.repeated()).into())
+        self.sessions.as_ref().map_err(|fault| Unavailable(fault.repeated()).into())
     }
 
     /// The session to run studies with.
     ///
     /// # Errors
-    /// [`Lacking`] without a model.
+    /// [`Unavailable`] without a model.
     pub fn session(&self) -> Result<&Session> {
         Ok(&self.sessions()?.scratch)
     }
@@ -139,11 +139,11 @@ impl Bench {
     /// Makes a dataset one of the session's, and builds it.
     ///
     /// # Errors
-    /// [`Lacking`] without a model, and for one of the Treebank that has to be made first; a dataset that cannot be built.
+    /// [`Unavailable`] without a model, and for one of the Treebank that has to be made first; a dataset that cannot be built.
     pub fn prompts(&self, dataset: &str, scaffold: Scaffold) -> Result<PairedPrompts> {
         let Sessions { own, scratch, .. } = self.sessions()?;
         if let Some(split) = Split::of_dataset(dataset) {
-            let theirs = own.treebank_file(split, scaffold).map_err(Lacking)?;
+            let theirs = own.treebank_file(split, scaffold).map_err(Unavailable)?;
             let ours = scaffold.dataset_file(&scratch.folder(), split);
             let copy = || {
                 std::fs::create_dir_all(scratch.folder())?;
@@ -169,9 +169,9 @@ impl Sessions {
 
 /// Passes on how an experiment comes along; of notes only warnings, since what its studies keep and remark is nobody's
 /// result.
-struct OfEntry<'a>(&'a mut dyn Observer);
+struct WarningsOnly<'a>(&'a mut dyn Observer);
 
-impl Observer for OfEntry<'_> {
+impl Observer for WarningsOnly<'_> {
     fn begin(&mut self, what: &str, total: u64) {
         self.0.begin(what, total);
     }

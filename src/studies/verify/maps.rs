@@ -1,6 +1,6 @@
 //! Experiments whose numbers are values of maps, by their places: `3.1` is row 3, column 1; components have names.
 
-use super::experiment::{Bench, Experiment, Numbers};
+use super::experiment::{Experiment, Numbers, Setup};
 use super::runs::{only_single, plain};
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
@@ -31,9 +31,9 @@ pub(super) struct LogitAttribution {
 impl Experiment for LogitAttribution {
     const NAME: &'static str = "logit_attribution";
 
-    fn numbers(self, _: &Golden, bench: &Bench, observer: &mut dyn Observer) -> Result<Numbers> {
-        let prompts = bench.prompts(&self.dataset, self.scaffold)?;
-        let maps = bench.session()?.compute(observer, Attributions { prompts: &prompts, map: self.map })?;
+    fn numbers(self, _: &Golden, setup: &Setup, observer: &mut dyn Observer) -> Result<Numbers> {
+        let prompts = setup.prompts(&self.dataset, self.scaffold)?;
+        let maps = setup.session()?.compute(observer, Attributions { prompts: &prompts, map: self.map })?;
         Ok(maps.iter().flat_map(by_place).collect())
     }
 }
@@ -71,15 +71,15 @@ pub(super) struct ActivationPatching {
 impl Experiment for ActivationPatching {
     const NAME: &'static str = "activation_patching";
 
-    fn numbers(self, _: &Golden, bench: &Bench, observer: &mut dyn Observer) -> Result<Numbers> {
-        bench.prompts(&self.dataset, self.scaffold)?;
+    fn numbers(self, _: &Golden, setup: &Setup, observer: &mut dyn Observer) -> Result<Numbers> {
+        setup.prompts(&self.dataset, self.scaffold)?;
         let maps = ActivationPatchingMaps {
             sets: MapSets { eval_sets: vec![self.dataset], scaffold: self.scaffold },
             maps: vec![self.node],
             metrics: vec![Metric::LogitDiff],
             ..Default::default()
         };
-        Ok(values(&maps.run(bench.session()?, observer)?))
+        Ok(values(&maps.run(setup.session()?, observer)?))
     }
 }
 
@@ -105,9 +105,9 @@ pub(super) struct PathPatching {
 impl Experiment for PathPatching {
     const NAME: &'static str = "path_patching";
 
-    fn numbers(self, _: &Golden, bench: &Bench, observer: &mut dyn Observer) -> Result<Numbers> {
+    fn numbers(self, _: &Golden, setup: &Setup, observer: &mut dyn Observer) -> Result<Numbers> {
         only_single("receivers", &self.receivers)?;
-        bench.prompts(&self.dataset, self.scaffold)?;
+        setup.prompts(&self.dataset, self.scaffold)?;
         // The senders are the heads, which is the study's default.
         let paths = studies::PathPatching {
             sets: MapSets { eval_sets: vec![self.dataset], scaffold: self.scaffold },
@@ -118,7 +118,7 @@ impl Experiment for PathPatching {
             metrics: vec![Metric::LogitDiffNoising],
             ..Default::default()
         };
-        Ok(values(&paths.run(bench.session()?, observer)?))
+        Ok(values(&paths.run(setup.session()?, observer)?))
     }
 }
 

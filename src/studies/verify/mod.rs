@@ -11,7 +11,7 @@ use crate::model::Model;
 use crate::report::{Golden, GoldenFile, Table};
 use crate::session::{Fault, Fields, Mend, Observer, OfSetting, Session, SessionOptions, Spelling, distinct, wrong};
 use anyhow::Result;
-use experiment::{Bench, Numbers, ran};
+use experiment::{Numbers, Setup, ran};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
 use std::fmt;
@@ -46,8 +46,8 @@ impl Verify {
             Ok(fault) => fault,
             Err(error) => Fault::new(format!("{error:#}")),
         });
-        let bench = Bench::new(model.to_owned(), folder, session)?;
-        Ok(Verification { model: name, entries: entries.into_iter(), bench })
+        let setup = Setup::new(model.to_owned(), folder, session)?;
+        Ok(Verification { model: name, entries: entries.into_iter(), setup })
     }
 
     /// The experiments on a model by name, without loading it.
@@ -100,8 +100,8 @@ impl Study for Verify {
     fn run(&self, session: &Session, observer: &mut dyn Observer) -> Result<Verified> {
         let model = session.model().name.clone();
         let entries = self.entries(&model)?.into_iter();
-        let bench = Bench::new(session.asked().to_owned(), session.folder(), Ok(session.clone()))?;
-        let mut verification = Verification { model, entries, bench };
+        let setup = Setup::new(session.asked().to_owned(), session.folder(), Ok(session.clone()))?;
+        let mut verification = Verification { model, entries, setup };
         let mut verified = Verified::default();
         while let Some(entry) = verification.next(observer)? {
             verified.entries.push(entry);
@@ -114,7 +114,7 @@ impl Study for Verify {
 pub struct Verification {
     model: String,
     entries: std::vec::IntoIter<Golden>,
-    bench: Bench,
+    setup: Setup,
 }
 
 impl Verification {
@@ -125,7 +125,7 @@ impl Verification {
     /// [`Ran::Cannot`].
     pub fn next(&mut self, observer: &mut dyn Observer) -> Result<Option<Entry>> {
         let Some(golden) = self.entries.next() else { return Ok(None) };
-        let ran = ran(&golden, &self.bench, observer)?;
+        let ran = ran(&golden, &self.setup, observer)?;
         Ok(Some(Entry { model: self.model.clone(), golden, ran }))
     }
 }
@@ -262,5 +262,56 @@ impl fmt::Display for Verified {
 impl Serialize for Verified {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(self.entries.iter().map(|entry| entry.as_json(&Fields)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::Silent;
+
+    fn session(data: &std::path::Path) -> Session {
+        Session::open("demo", SessionOptions { data_dir: data.into(), ..SessionOptions::default() }).unwrap()
+    }
+
+    #[test]
+    fn numbers_of_a_session_are_verified_in_a_folder_of_their_own() {
+        let data = tempfile::tempdir().unwrap();
+        let verify = Verify { experiments: vec!["ablation".into(), "baselines".into()], ..Verify::default() };
+        let verified = verify.run(&session(data.path()), &mut Silent).unwrap();
+        assert_eq!(verified.verdict(), Verdict { passed: 9, failed: 0, not_run: 0 });
+        assert!(verified.verdict().check().is_ok());
+        let json = serde_json::to_value(&verified).unwrap();
+        assert_eq!((&json[0]["model"], &json[0]["cannot_run"]), (&"demo".into(), &Value::Null));
+        assert!(verified.to_string().ends_with("9 numbers passed, 0 failed; 0 experiments could not run\n"));
+        assert_eq!(std::fs::read_dir(data.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_lacking_is_told_in_the_words_of_specifications() {
+        let data = tempfile::tempdir().unwrap();
+        let path = data.path().join("golden.toml");
+        let entry = |kind: &str, settings: &str| {
+            format!(
+                "[[golden]]\nname = \"n\"\nsource = \"s\"\nexperiment = \"{kind}\"\n{settings}\ntolerance = 1\n\
+                 values = {{ 0-1 = 1 }}\n"
+            )
+        };
+        let directions = entry("direction_cosines", "directions = \"das_simple_train_ADJ\"");
+        let treebank = entry("activation_patching", "dataset = \"treebank_test\"\nnode = \"z\"");
+        std::fs::write(&path, format!("model = \"demo\"\n{directions}{treebank}")).unwrap();
+        let verify = Verify { golden: vec![path], experiments: vec!["direction_cosines".into()] };
+        let verified = verify.run(&session(data.path()), &mut Silent).unwrap();
+        let text = verified.to_string();
+        assert!(text.contains("run directions import FOLDER with model = demo first"), "{text}");
+        assert_eq!(verified.verdict().check().unwrap_err().to_string(), "no number could be checked");
+        let verify = Verify { experiments: vec!["activation_patching".into()], ..verify };
+        let verified = verify.run(&session(data.path()), &mut Silent).unwrap();
+        let reason = &serde_json::to_value(&verified).unwrap()[4]["cannot_run"];
+        assert!(
+            reason.as_str().unwrap().contains("run treebank-data-gen with models = demo, splits = test"),
+            "{reason}"
+        );
+        assert_eq!(verified.verdict().not_run, 1);
     }
 }

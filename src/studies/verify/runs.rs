@@ -1,6 +1,6 @@
 //! Experiments whose numbers are those of whole runs.
 
-use super::experiment::{Bench, Experiment, Numbers};
+use super::experiment::{Experiment, Numbers, Setup};
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
 use crate::datasets::treebank::Scaffold;
@@ -34,9 +34,9 @@ pub(super) struct Baselines {
 impl Experiment for Baselines {
     const NAME: &'static str = "baselines";
 
-    fn numbers(self, _: &Golden, bench: &Bench, observer: &mut dyn Observer) -> Result<Numbers> {
-        let prompts = counted(bench.prompts(&self.dataset, self.scaffold)?, self.prompts.as_deref())?;
-        let (clean, corrupted) = bench.session()?.compute(observer, LogitDifferences(&prompts))?;
+    fn numbers(self, _: &Golden, setup: &Setup, observer: &mut dyn Observer) -> Result<Numbers> {
+        let prompts = counted(setup.prompts(&self.dataset, self.scaffold)?, self.prompts.as_deref())?;
+        let (clean, corrupted) = setup.session()?.compute(observer, LogitDifferences(&prompts))?;
         Ok(Numbers::from([("clean".into(), clean), ("corrupted".into(), corrupted)]))
     }
 }
@@ -92,9 +92,9 @@ const COLUMNS: [(&str, &str); 3] =
 impl Experiment for Ablation {
     const NAME: &'static str = "ablation";
 
-    fn numbers(self, _: &Golden, bench: &Bench, observer: &mut dyn Observer) -> Result<Numbers> {
+    fn numbers(self, _: &Golden, setup: &Setup, observer: &mut dyn Observer) -> Result<Numbers> {
         only_single("nodes", &self.nodes)?;
-        bench.prompts(&self.dataset, self.scaffold)?;
+        setup.prompts(&self.dataset, self.scaffold)?;
         let ablation = studies::Ablation {
             sets: MapSets { eval_sets: vec![self.dataset], scaffold: self.scaffold },
             nodes: self.nodes,
@@ -104,7 +104,7 @@ impl Experiment for Ablation {
             keep_at: self.keep_at,
             ..Default::default()
         };
-        let tables = ablation.run(bench.session()?, observer)?;
+        let tables = ablation.run(setup.session()?, observer)?;
         let rows = tables.tables.iter().flat_map(|table| &table.rows);
         let of_all = rows.filter(|row| row.keys.last().is_some_and(|prompts| prompts == "all"));
         let named = of_all.flat_map(|row| {
