@@ -91,6 +91,11 @@ fn directions_of_another_random_model_are_refused() {
     run_in(data.path(), &[&fit[..], &model].concat()).success();
     let suite = [&["direction-patching-suite"][..], &model].concat();
     run_in(data.path(), &suite).success();
-    let other = run_in(data.path(), &[&suite[..], &["--seed", "1"]].concat());
-    other.fails(1, &["random-pythia-14m", "expected results of random:pythia-14m with seed 1", "with seed 0"]);
+    let other = || run_in(data.path(), &[&suite[..], &["--seed", "1"]].concat());
+    other().fails(1, &["random-pythia-14m", "expected results of random:pythia-14m with seed 1", "with seed 0"]);
+    // So are directions in a folder that is nobody's.
+    let folder = data.path().join("random-pythia-14m");
+    std::fs::remove_file(folder.join("model.json")).unwrap();
+    std::fs::remove_dir_all(folder.join("manifests")).unwrap();
+    other().fails(1, &["mean_diff_simple_train_ADJ_layer2.json", "seed", "--seed 0"]);
 }

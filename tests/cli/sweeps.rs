@@ -240,6 +240,10 @@ fn another_model_under_the_same_name_is_refused() {
     config.push(b'\n');
     std::fs::write(copy.join("config.json"), config).unwrap();
     run_in(data.path(), &suite).fails(1, &["expected results of", "found those of", "--data-dir"]);
+    // A ledger knows its model on its own.
+    std::fs::remove_file(data.path().join("demo/model.json")).unwrap();
+    std::fs::remove_dir_all(data.path().join("demo/manifests")).unwrap();
+    run_in(data.path(), &suite).fails(1, &["ledger.jsonl: weights: expected", "found", "--data-dir"]);
 }
 
 #[test]
