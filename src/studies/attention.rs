@@ -343,3 +343,27 @@ fn token_labels(tokenizer: &Tokenizer, tokens: &[u32]) -> Result<Vec<String>> {
     };
     tokens.iter().enumerate().map(label).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::studies::from_settings;
+    use serde_json::json;
+
+    #[test]
+    fn heads_and_positions_may_be_lists_or_texts() {
+        let read = |settings: serde_json::Value| from_settings::<AttentionMaps>(settings.as_object().unwrap().clone());
+        let lists = json!({ "heads": ["9.2", "10.4"], "to": ["ADJ", 18], "prompts": [3], "maps": ["mean"] });
+        let texts = json!({ "heads": "9.2,10.4", "to": "ADJ,18", "prompts": 3, "maps": "mean" });
+        let expected = AttentionMaps {
+            heads: HeadChoice::List(vec![(9, 2), (10, 4)]),
+            maps: vec![OverPrompts::Mean],
+            prompts: vec![3],
+            to: vec!["ADJ".into(), "18".into()],
+            ..AttentionMaps::default()
+        };
+        assert_eq!(read(lists).unwrap(), expected);
+        assert_eq!(read(texts).unwrap(), expected);
+        assert!(read(json!({ "heads": ["9"] })).unwrap_err().to_string().starts_with("heads: expected heads such as"));
+    }
+}

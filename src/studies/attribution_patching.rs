@@ -256,3 +256,19 @@ fn beside(estimate: &ResultMap, exact: &ResultMap, measure: &str) -> Facet {
         plot: Plot::Scatter(vec![Class { name: measure.to_owned(), points: order.iter().map(point).collect() }]),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::studies::Study;
+
+    #[test]
+    fn what_has_no_gradients_is_refused() {
+        let message = |study: AttributionPatching| study.validate().unwrap_err().to_string();
+        let flip = AttributionPatching { metrics: vec![Metric::LogitFlip], ..Default::default() };
+        assert!(message(flip).starts_with("metrics: expected logit_diff or logit_diff_noising"));
+        let never = AttributionPatching { integrated: Some(0), ..Default::default() };
+        assert_eq!(message(never), "integrated: expected 1 to 1000 steps, found 0");
+        assert!(AttributionPatching { integrated: Some(1000), ..Default::default() }.validate().is_ok());
+    }
+}

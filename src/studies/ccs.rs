@@ -192,3 +192,17 @@ fn figure(title: String, map: &ResultMap, layers: usize) -> Figure {
     let facet = Facet { title: String::new(), x: Axis::whole("layer"), y: Axis::new("accuracy (%)"), plot };
     Figure::new(title, vec![facet])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::studies::Study;
+
+    #[test]
+    fn steps_and_starts_have_bounds() {
+        let message = |study: Ccs| study.validate().unwrap_err().to_string();
+        assert_eq!(message(Ccs { epochs: 0, ..Ccs::default() }), "epochs: expected 1 to 1000000, found 0");
+        assert_eq!(message(Ccs { tries: 1001, ..Ccs::default() }), "tries: expected 1 to 1000, found 1001");
+        assert!(Ccs { epochs: 1_000_000, tries: 1, ..Ccs::default() }.validate().is_ok());
+    }
+}

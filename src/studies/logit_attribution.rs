@@ -190,3 +190,20 @@ fn lens_figure(title: String, measure: &str, map: &ResultMap, config: &ModelConf
     let x = Axis::whole("layer");
     Figure::new(title, vec![Facet { title: String::new(), x, y: Axis::new(measure), plot: Plot::Lines(vec![series]) }])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::studies::Study;
+
+    #[test]
+    fn an_ablation_is_compared_with_the_clean_run() {
+        let twin = Twin { ablate: Some("das_simple_train_ADJ".into()), ..Twin::default() };
+        let (plain, ablated) = (LogitAttribution::default(), LogitAttribution { twin, ..Default::default() });
+        assert_eq!((plain.of(), ablated.of()), (Attributed::Clean, Attributed::Difference));
+        assert!(ablated.validate().is_ok());
+        let clean = LogitAttribution { of: Some(Attributed::Clean), ..ablated };
+        let message = clean.validate().unwrap_err().to_string();
+        assert_eq!(message, "of: with an ablation, expected difference (clean less ablated), found clean");
+    }
+}

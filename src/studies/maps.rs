@@ -288,7 +288,7 @@ pub(crate) struct Asked<K> {
     pub kind: K,
     pub stem: String,
     pub provenance: Provenance,
-    /// The map, if it is there already.
+    /// The map, if it is there already; with its figure only if that is lost.
     pub kept: Option<Named>,
 }
 
@@ -331,11 +331,11 @@ pub(crate) fn asked<S: MapStudy>(
     session: &Session,
     observer: &mut dyn Observer,
 ) -> Result<AskedMaps<S::Kind>> {
+    study.validate()?;
     let session = match study.readout() {
         Some(along) => session.reading_along(session.unit_direction("along", along)?)?,
         None => session.clone(),
     };
-    study.validate()?;
     let sets = study.sets();
     let mut all = Vec::new();
     for prompts in session.every_prompts(&sets.eval_sets, sets.scaffold)? {
@@ -379,8 +379,8 @@ pub(crate) fn provenance_of<S: MapStudy>(
     study.depends(session, prompts, kind, provenance)
 }
 
-/// The map of a name if it is there, made of `provenance` and whole, with its figure drawn again if that is lost; `lacks`
-/// is [`MapStudy::lacks`].
+/// The map of a name if it is there, made of `provenance` and whole; with its figure only if that is lost. `lacks` is
+/// [`MapStudy::lacks`].
 pub(crate) fn kept(
     session: &Session,
     stem: &str,
@@ -412,10 +412,18 @@ pub(crate) fn kept(
     if let Some(lacking) = lacks(&named, lost) {
         return made_again(lacking.to_owned());
     }
-    if let (true, Some(figure)) = (lost, draw(&named.map)?) {
-        figure.write(&folder, stem)?;
+    let figure = if lost { draw(&named.map)? } else { None };
+    Ok(Some(Named { figure, ..named }))
+}
+
+/// Draws the figures again that are lost beside maps that are there.
+pub(crate) fn redraw<'a, K: 'a>(session: &Session, maps: impl IntoIterator<Item = &'a Asked<K>>) -> Result<()> {
+    for Named { stem, figure, .. } in maps.into_iter().filter_map(|asked| asked.kept.as_ref()) {
+        if let Some(figure) = figure {
+            figure.write(&session.folder(), stem)?;
+        }
     }
-    Ok(Some(named))
+    Ok(())
 }
 
 /// What maps are asked for will cost.
@@ -464,6 +472,7 @@ impl<S: MadeMaps> DeviceWork for Making<'_, S> {
 pub(crate) fn run<S: MadeMaps>(study: &S, session: &Session, observer: &mut dyn Observer) -> Result<Maps> {
     let AskedMaps { session, sets } = asked(study, session, observer)?;
     let session = &session;
+    redraw(session, sets.iter().flat_map(|set| &set.maps))?;
     if sets.iter().all(|set| set.wanted().is_empty()) {
         let nothing = sets.iter().map(|_| Vec::new()).collect();
         return Ok(Maps::new(session, sets, nothing, None));

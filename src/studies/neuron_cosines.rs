@@ -1,7 +1,7 @@
 //! Neuron cosines: what neurons write, beside directions.
 
 use super::fields::list;
-use super::maps::{Asked, Maps, Named, kept, write_map};
+use super::maps::{Asked, Maps, Named, kept, redraw, write_map};
 use super::{Notes, Plan, Study};
 use crate::experiments::neuron_cosines::neuron_cosines;
 use crate::files::sha256;
@@ -70,6 +70,7 @@ impl Study for NeuronCosines {
 
     fn run(&self, session: &Session, observer: &mut dyn Observer) -> Result<Maps> {
         let mut asked = self.asked(session, observer)?;
+        redraw(session, &asked)?;
         let mut manifest = None;
         let mut wanted: Vec<&mut Asked<Along>> = asked.iter_mut().filter(|asked| asked.kept.is_none()).collect();
         if !wanted.is_empty() {

@@ -1,6 +1,6 @@
 //! Maps whose values are cells of a sweep: recorded as they are found, resumed and sharded like any other sweep.
 
-use super::maps::{Asked, AskedMaps, AskedSet, MapStudy, Maps, Named, asked, write};
+use super::maps::{Asked, AskedMaps, AskedSet, MapStudy, Maps, Named, asked, redraw, write};
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
 use crate::engine::{Engine, Metric};
@@ -131,6 +131,7 @@ type Lacking<K> = (K, usize, CellId);
 pub(crate) fn run<S: SweptMaps>(study: &S, session: &Session, observer: &mut dyn Observer) -> Result<Maps> {
     let AskedMaps { session, sets } = asked(study, session, observer)?;
     let session = &session;
+    redraw(session, sets.iter().flat_map(|set| &set.maps))?;
     let nothing = |sets: &[AskedSet<S::Kind>]| sets.iter().map(|_| Vec::new()).collect();
     if sets.iter().all(|set| set.wanted().is_empty()) {
         let made = nothing(&sets);

@@ -227,7 +227,8 @@ fn what_the_clean_run_cannot_be_compared_with_is_named() {
     fails("logit-attribution", &ablate(&["--of", "corrupted"]), 1, &["--of: ", "found corrupted"]);
     // The first token is the same in all prompts, and so is its mean.
     let nothing = ablate(&["--ablate-method", "mean_over_places", "--ablate-positions", "0", "--maps", "z"]);
-    let words = ["simple: logit_diff_noising is undefined", "--ablate das_simple_train_ADJ_layer1 changes it by less"];
+    let words =
+        ["simple: logit_diff_noising is undefined", "ablation of das_simple_train_ADJ_layer1 changes it by less"];
     fails("activation-patching-maps", &nothing, 1, &words);
 }
 
@@ -263,7 +264,7 @@ fn what_cannot_be_ablated_is_named() {
     let data = fitted();
     let run = |arguments: &[&str]| run_in(data.path(), arguments);
     let ablation = |arguments: &[&str]| run(&[&["ablation"], arguments].concat());
-    ablation(&[]).fails(1, &["--nodes or --directions"]);
+    ablation(&[]).fails(1, &["--nodes: expected nodes or directions"]);
     ablation(&["--nodes", "z"]).fails(1, &["ablation-maps --maps z"]);
     ablation(&["--nodes", "z:1.99"]).fails(1, &["blocks.1.attn.hook_z", "found 99"]);
     ablation(&["--nodes", "z:9.0"]).fails(1, &["blocks.9.attn.hook_z", "layers 0..4"]);

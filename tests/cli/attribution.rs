@@ -207,3 +207,137 @@ fn contrast_consistent_search_stands_beside_labels() {
         run_in(data.path(), &["ccs", "--overwrite", "--dry-run"]).success().stdout.contains("10 fits of 1000 epochs")
     );
 }
+
+#[test]
+fn what_is_there_is_printed_again_and_its_lost_figures_drawn_again() {
+    let data = fitted();
+    let nodes = ["head-cosines", "--nodes", "2.3@END,2.2@END"];
+    for (command, figure) in [
+        (&["ablation-maps"][..], "ablation_mean_logit_diff_simple_plain_z"),
+        (&["faithfulness", "--heads", "2.3"], "faithfulness_simple_plain"),
+        (&["attribution-patching", "--maps", "z"], "attribution_patching_logit_diff_simple_plain_z"),
+        (&["logit-attribution", "--maps", "lens,heads"], "logit_attribution_clean_simple_plain_lens"),
+        (&["attention", "--heads", "top:2", "--prompts", "1"], "attention_prompt1_simple_plain_top2"),
+        (&["probing"], "probing_test_simple_plain_resid_post"),
+        (&["ccs", "--epochs", "50", "--tries", "1"], "ccs_accuracy_simple_plain_resid"),
+        (&nodes, "head_cosines_cosine_simple_plain_2.3@END-2.2@END"),
+        (&["neuron-cosines", "--directions", "das_*layer1"], "neuron_cosines_das_simple_train_ADJ_layer1"),
+    ] {
+        let run = |extra: &[&str]| run_in(data.path(), &[command, extra].concat()).success();
+        let first = run(&[]);
+        let (before, count) = (files(data.path()), manifests(data.path()).len());
+        let png = data.path().join("demo").join(format!("{figure}.png"));
+        std::fs::remove_file(&png).unwrap();
+        run(&["--dry-run"]);
+        assert!(!png.exists(), "a plan draws nothing: {figure}");
+        let again = run(&[]);
+        assert!(again.stderr.contains("exist already"), "{}", again.stderr);
+        assert_eq!(first.stdout, again.stdout);
+        assert!(files(data.path()) == before && manifests(data.path()).len() == count, "{figure}");
+        assert_eq!(run(&["--json"]).json()[0]["manifest"], Value::Null);
+    }
+}
+
+#[test]
+fn what_was_made_of_something_else_is_made_again() {
+    let data = fitted();
+    let folder = data.path().join("demo");
+    let run = |command: &[&str], extra: &[&str]| run_in(data.path(), &[command, extra].concat()).success();
+    let renewed = |command: &[&str], extra: &[&str], difference: &str| {
+        let made = run(command, extra);
+        assert!(made.stderr.contains("is computed again: ") && made.stderr.contains(difference), "{}", made.stderr);
+        let kept = run(command, extra);
+        assert!(kept.stderr.contains("exist already") && !kept.stderr.contains("computed again"), "{}", kept.stderr);
+        assert_eq!(kept.stdout, made.stdout);
+    };
+    let seeded = [&["probing"][..], &["ccs", "--epochs", "50"], &["ablation-maps", "--methods", "resample"]];
+    for command in seeded {
+        run(command, &[]);
+        renewed(command, &["--seed", "1"], "seed: expected 1, found 0");
+    }
+    renewed(&["ccs"], &["--epochs", "60", "--seed", "1"], "epochs: expected 60, found 50");
+    // Nothing is drawn at random, nothing changes with the number of threads or the size of batches.
+    for command in [&["ablation-maps"][..], &["logit-attribution"], &["attention"], &["attribution-patching"]] {
+        run(command, &[]);
+        let other = run(command, &["--seed", "1", "--threads", "1", "--batch-tokens", "512"]);
+        assert!(!other.stderr.contains("computed again"), "{}", other.stderr);
+    }
+    // Another direction of the same name.
+    let name = "mean_diff_simple_train_ADJ_layer2";
+    let along = ["logit-attribution", "--maps", "heads", "--along", name];
+    let cosines = ["neuron-cosines", "--directions", name];
+    let circuit = ["faithfulness", "--heads", "2.3", "--random", "0", "--directions", name];
+    let used = [&along[..], &cosines, &circuit];
+    used.iter().for_each(|command| drop(run(command, &[])));
+    std::fs::copy(folder.join("pca_simple_train_ADJ_layer2.npy"), folder.join(format!("{name}.npy"))).unwrap();
+    for (command, setting) in used.into_iter().zip(["along: ", "direction: ", "along: "]) {
+        renewed(command, &[], setting);
+    }
+    // Files of version 0.1, which did not say what they were made of.
+    std::fs::remove_dir_all(folder.join("provenance")).unwrap();
+    renewed(&["probing"], &["--seed", "1"], "nothing says what it was made of");
+}
+
+#[test]
+fn what_belongs_to_a_map_is_there_with_it() {
+    let data = tempfile::tempdir().unwrap();
+    let folder = data.path().join("demo");
+    let run = |command: &[&str]| run_in(data.path(), command).success();
+    let ccs = ["ccs", "--epochs", "50", "--tries", "1"];
+    let (probing, to) = (["probing"], ["attention", "--heads", "2.3", "--maps", "mean", "--to", "ADJ"]);
+    for (command, file) in [
+        (&ccs[..], "ccs_simple_ANSWER_layer2.npy"),
+        (&ccs, "ccs_accuracy_simple_plain_resid_weights.npy"),
+        (&probing, "probing_test_simple_plain_resid_post_weights.npy"),
+        (&to, "attention_to_ADJ_simple_plain_2.3.svg"),
+    ] {
+        run(command);
+        let file = folder.join(file);
+        let written = std::fs::read(&file).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        run(command);
+        assert_eq!(std::fs::read(&file).unwrap(), written, "{}", file.display());
+    }
+    // A direction that another search has put in the place of its own.
+    std::fs::copy(folder.join("ccs_simple_ANSWER_layer3.npy"), folder.join("ccs_simple_ANSWER_layer2.npy")).unwrap();
+    let again = run(&ccs);
+    assert!(again.stderr.contains("its files have changed since they were written"), "{}", again.stderr);
+}
+
+#[test]
+fn exact_maps_beside_estimates_are_those_of_activation_patching() {
+    let data = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| run_in(data.path(), arguments).success();
+    let plain = ["attribution-patching", "--maps", "z,resid_pre"];
+    let exact = [&plain[..], &["--exact"]].concat();
+    run(&plain);
+    let first = run(&exact);
+    assert_eq!(first.stderr.matches("it was not compared with exact patching").count(), 2, "{}", first.stderr);
+    let again = run(&exact);
+    assert!(again.stderr.contains("4 maps exist already"), "{}", again.stderr);
+    assert_eq!(again.stdout, first.stdout);
+    let maps = ["activation-patching-maps", "--maps", "z,resid_pre"];
+    let kept = run(&maps);
+    assert!(kept.stderr.contains("2 maps exist already"), "{}", kept.stderr);
+    let tables = kept.stdout.strip_prefix("demo\n").unwrap().trim_end();
+    assert!(first.stdout.contains(tables), "{}", kept.stdout);
+    // The figure shows both maps: the estimate is made again, the exact map is read.
+    let (before, png) = (files(data.path()), "demo/attribution_patching_logit_diff_simple_plain_z.png");
+    std::fs::remove_file(data.path().join(png)).unwrap();
+    let redrawn = run(&exact);
+    assert!(
+        redrawn.stderr.contains("3 maps exist already") && redrawn.stderr.contains("is lost"),
+        "{}",
+        redrawn.stderr
+    );
+    assert!(files(data.path()) == before);
+    // Exact maps that are there are used, those that are lost are made again alone.
+    run(&["activation-patching-maps", "--maps", "z", "--eval-sets", "simple_test"]);
+    let compared = run(&[&exact[..2], &["z", "--exact", "--eval-sets", "simple_test"]].concat());
+    assert!(compared.stderr.contains("1 maps exist already"), "{}", compared.stderr);
+    assert_eq!(compared.stdout.matches("beside exact patching: correlation ").count(), 1, "{}", compared.stdout);
+    std::fs::remove_file(data.path().join("demo/activation_patching_logit_diff_simple_plain_z.npy")).unwrap();
+    let restored = run(&exact);
+    assert!(restored.stderr.contains("3 maps exist already"), "{}", restored.stderr);
+    assert_eq!(restored.stdout, first.stdout);
+}
