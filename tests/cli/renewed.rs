@@ -398,7 +398,7 @@ fn tokens_that_are_spelled_alike_have_ids() {
     // Bytes of letters that are no tokens: each of them is spelled as the replacement character.
     let text = ["--text", "日本 語語", "--min-count", "1", "--top", "40"];
     run_in(data.path(), &[&["neuroscope", "--directions", "das_*layer1"], &text[..]].concat()).success();
-    let losses = ["text-loss", "--text", "日本 語語", "--methods", "zero", "--by-token", "40"];
+    let losses = ["text-loss", "--text", "日本 語語", "--text", GOOD, "--methods", "zero", "--by-token", "40"];
     run_in(data.path(), &losses).success();
     let tokenizer = actpatch::model::Model::load("demo", &Default::default()).unwrap().tokenizer;
     for (file, distinct) in [
