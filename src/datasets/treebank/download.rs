@@ -68,8 +68,8 @@ impl Archive {
         TreebankFiles::find(root).map_err(|missing| failed(missing, Some(format!("not in {} either", path.display()))))
     }
 
-    /// Downloads into `<path>.part`, which becomes `path` when all of it is there. Of several processes one does so, and
-    /// the others wait for it.
+    /// Downloads into `<path>.part`, which becomes `path` when all of it is there. Of several processes one does so,
+    /// and the others wait for it.
     fn download(&self, path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<(), TreebankError> {
         let (part, turn) = (beside(path, "part"), beside(path, "lock"));
         let _lock = lock(&turn).map_err(io_error(&turn))?;

@@ -26,8 +26,8 @@ impl CachedRepo {
         Self { root, locks, cache: Cache::new(cache.into()), repo }
     }
 
-    /// The commit that a branch, tag or commit stood for when it was last asked for. Other tools may have ended its file
-    /// with a new line.
+    /// The commit that a branch, tag or commit stood for when it was last asked for. Other tools may have ended its
+    /// file with a new line.
     pub fn commit_of(&self, revision: &str) -> Option<String> {
         if is_commit(revision) {
             return Some(revision.to_owned());
@@ -64,7 +64,8 @@ impl CachedRepo {
         self.root.join("blobs").join(format!("{etag}.incomplete"))
     }
 
-    /// Waits until no other process brings the contents with this etag, by the lock that `huggingface_hub` takes as well.
+    /// Waits until no other process brings the contents with this etag, by the lock that `huggingface_hub` takes as
+    /// well.
     pub fn lock(&self, etag: &str) -> Result<File, HubError> {
         let path = self.locks.join(format!("{etag}.lock"));
         lock(&path).map_err(in_cache(&path))

@@ -129,8 +129,8 @@ impl<'a> Download<'a> {
         Ok(damage.is_none())
     }
 
-    /// Fetches the contents of a blob and compares their hash; of a file that was not whole or not right nothing is left
-    /// but the part that the next attempt continues.
+    /// Fetches the contents of a blob and compares their hash; of a file that was not whole or not right nothing is
+    /// left but the part that the next attempt continues.
     fn bring(&self, file: &str, description: &Description, blob: &Path) -> Result<(), HubError> {
         let Description { etag, size, .. } = description;
         let (url, part, limits) = (self.url(file), self.cache.part(etag), &self.settings.limits);

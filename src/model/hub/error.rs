@@ -24,8 +24,8 @@ pub enum HubError {
     },
     /// A file in the cache is damaged, and the network may not be used.
     #[error(
-        "{}: damaged: expected {expected}, found {found}; HF_HUB_OFFLINE is set: unset it and the file is fetched again, \
-         or copy it from another cache folder",
+        "{}: damaged: expected {expected}, found {found}; HF_HUB_OFFLINE is set: unset it and the file is fetched \
+         again, or copy it from another cache folder",
         path.display()
     )]
     DamagedOffline {

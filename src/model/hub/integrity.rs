@@ -58,8 +58,8 @@ fn read(path: &Path, mut take: impl FnMut(&[u8])) -> io::Result<()> {
     }
 }
 
-/// Compares a blob in the cache with its name. Large weights whose length is the one that their own header gives are not
-/// read for their hash again, which was compared when they came.
+/// Compares a blob in the cache with its name. Large weights whose length is the one that their own header gives are
+/// not read for their hash again, which was compared when they came.
 pub(super) fn compare_blob(path: &Path) -> io::Result<Option<Damage>> {
     let blob = std::fs::canonicalize(path)?;
     let name = blob.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();

@@ -59,7 +59,7 @@ fn pause(limits: &Limits, failed: u32, asked: Option<Duration>, chance: f64) -> 
     let doubled = limits.first_wait.saturating_mul(2_u32.saturating_pow(failed.saturating_sub(1)));
     let own = doubled.min(limits.longest_wait);
     match asked {
-        Some(asked) => asked + limits.first_wait.min(own).mul_f64(chance),
+        Some(asked) => asked.saturating_add(limits.first_wait.min(own).mul_f64(chance)),
         None => own.mul_f64(0.5 + 0.5 * chance),
     }
 }

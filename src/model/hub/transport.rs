@@ -3,8 +3,8 @@
 //! - Every wait has a limit: for a connection, for the next byte, and for all of a small file ([`Limits`]).
 //! - No more bytes are taken than were announced, and no more are announced than the caller allows.
 //! - What may pass (429, 5xx, no connection, a transfer that breaks off) is tried again, see [`super::retry`].
-//! - The bytes of a file gather in a part beside it. The next attempt, or the next process, asks for the rest alone; the
-//!   part is only continued when the server answers with exactly that rest of the same file.
+//! - The bytes of a file gather in a part beside it. The next attempt, or the next process, asks for the rest alone;
+//!   the part is only continued when the server answers with exactly that rest of the same file.
 //! - Redirects are followed here, one by one, so that the token goes to its own origin only; a step from https to http
 //!   is refused. How the token stays out of ureq's log: [`super::wire`].
 //! - Addresses with a user name or password are refused, and addresses in messages end before the `?`, where the Hub
@@ -225,8 +225,8 @@ pub(crate) fn shown(url: &str) -> String {
 pub(crate) struct Fetch<'a> {
     /// Its address.
     pub url: &'a str,
-    /// Where its bytes gather. The caller sees to it that no other process writes there, compares the hash of what came,
-    /// and renames it.
+    /// Where its bytes gather. The caller sees to it that no other process writes there, compares the hash of what
+    /// came, and renames it.
     pub part: &'a Path,
     /// The announced size, where it is known; else the server has to tell.
     pub size: Option<u64>,
@@ -276,8 +276,8 @@ impl Client {
         Self { agent, limits: limits.clone(), access }
     }
 
-    /// The headers that tell about a file, of all answers on the way to it, later ones before earlier ones. The way ends
-    /// where a redirect leads to another origin after an answer that had the header `settled`.
+    /// The headers that tell about a file, of all answers on the way to it, later ones before earlier ones. The way
+    /// ends where a redirect leads to another origin after an answer that had the header `settled`.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -292,10 +292,10 @@ impl Client {
     }
 
     fn try_head(&self, url: &str, settled: &HeaderName) -> Result<HeaderMap, Failure> {
-        let deadline = Instant::now() + self.limits.small_file;
+        let deadline = self.deadline();
         let (mut known, mut address) = (HeaderMap::new(), Address::parse(url)?);
         for _ in 0..=REDIRECTS {
-            let response = self.send(&Method::HEAD, &address, &[], Some(deadline))?;
+            let response = self.send(&Method::HEAD, &address, &[], deadline)?;
             let next = redirect(&response, &address)?;
             if next.is_none() && !response.status().is_success() {
                 return Err(self.refusal(&response, url, &address));
@@ -312,8 +312,8 @@ impl Client {
         Err(Failure::answer(format!("at most {REDIRECTS} redirects"), "more"))
     }
 
-    /// Brings all of a file into its part; `progress` hears the bytes there are and those there will be. Says whether the
-    /// bytes are of more than one transfer.
+    /// Brings all of a file into its part; `progress` hears the bytes there are and those there will be. Says whether
+    /// the bytes are of more than one transfer.
     ///
     /// # Errors
     /// See [`Failure`]. What came is kept for the next attempt unless it cannot be of any use.
@@ -344,7 +344,7 @@ impl Client {
         if fetch.by_hash && have > 0 && fetch.size == Some(have) {
             return Ok(true);
         }
-        let deadline = fetch.small.then(|| Instant::now() + self.limits.small_file);
+        let deadline = if fetch.small { self.deadline() } else { None };
         let mut headers = Vec::new();
         if have > 0 {
             headers.push((header::RANGE, format!("bytes={have}-")));
@@ -371,6 +371,11 @@ impl Client {
             return Err(Failure::answer(format!("the announced {total} bytes"), "more"));
         }
         Ok(start > 0)
+    }
+
+    /// When a small file has to be there.
+    fn deadline(&self) -> Option<Instant> {
+        Instant::now().checked_add(self.limits.small_file)
     }
 
     /// Moves the bytes from `start` to `total`.
@@ -506,8 +511,8 @@ impl Fetch<'_> {
         }
     }
 
-    /// The file's size, from an answer that brings the rest of it from `start` on. Of another answer nothing is used, nor
-    /// is the part: the next attempt asks for all.
+    /// The file's size, from an answer that brings the rest of it from `start` on. Of another answer nothing is used,
+    /// nor is the part: the next attempt asks for all.
     fn total_with_rest(&self, response: &Response<Body>, start: u64, validator: Option<&str>) -> Result<u64, Failure> {
         let same = |size: &u64| {
             let length = text(response, header::CONTENT_LENGTH).map(str::parse);
