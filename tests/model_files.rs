@@ -6,7 +6,7 @@ use actpatch::model::{LoadOptions, Model, ModelError, Source, WeightProcessing};
 use actpatch::types::{Activation, Positions, RotaryScaling};
 use serde_json::{Value, json};
 use std::path::Path;
-use support::{Copy, Stored, fixture, load, offline, read_tensors};
+use support::{Copy, Stored, fixture, load, offline, read_tensors, warnings};
 
 /// Equal in every value that a model gives out.
 fn assert_same(left: &Model, right: &Model) {
@@ -40,9 +40,79 @@ fn prefix_or_not() {
     }
 }
 
+/// Renames every tensor.
+fn rename(copy: &Copy, name: impl Fn(&str) -> String) {
+    copy.tensors(|tensors| {
+        *tensors = std::mem::take(tensors).into_iter().map(|(old, tensor)| (name(&old), tensor)).collect();
+    });
+}
+
+#[test]
+fn names_that_stand_in_front_of_all_tensors() {
+    for (name, original) in fixtures() {
+        let family = if name.starts_with("gpt2") { "transformer." } else { "gpt_neox." };
+        for front in ["_orig_mod.", "module.", "module._orig_mod.", family] {
+            let copy = Copy::of(name);
+            rename(&copy, |old| format!("{front}{old}"));
+            assert_same(&copy.load().unwrap(), &original);
+        }
+        let copy = Copy::of(name);
+        rename(&copy, |old| format!("module.{}", old.strip_prefix(family).unwrap_or(old)));
+        assert_same(&copy.load().unwrap(), &original);
+        // Two models, of which none has the family's own names.
+        copy.tensors(|tensors| {
+            let second = tensors.iter().map(|(old, tensor)| (format!("teacher.{old}"), tensor.clone()));
+            let second: Vec<_> = second.collect();
+            tensors.extend(second);
+        });
+        let message = copy.complaint();
+        assert!(message.contains("holds several models") && message.contains("module., teacher.module."), "{message}");
+    }
+}
+
+#[test]
+fn quantised_checkpoints_are_named_with_the_way_out() {
+    let name = "transformer.h.1.mlp.c_fc.weight";
+    let copies = [Copy::of("gpt2-tiny"), Copy::of("gpt2-tiny"), Copy::of("gpt2-tiny")];
+    let method = json!({ "quant_method": "bitsandbytes", "load_in_4bit": true });
+    copies[0].config("quantization_config", method);
+    copies[1].tensors(|tensors| {
+        let packed = Stored { dtype: safetensors::Dtype::U8, shape: vec![630, 1], bytes: vec![0; 630] };
+        tensors.insert(name.to_owned(), packed);
+    });
+    copies[2].tensors(|tensors| {
+        let packed = tensors.remove(name).unwrap();
+        tensors.insert("transformer.h.1.mlp.c_fc.qweight".to_owned(), packed);
+    });
+    for (copy, what) in copies.iter().zip(["field `quantization_config`, method \"bitsandbytes\"", name, "qweight"]) {
+        let message = copy.complaint();
+        assert!(message.contains(what) && message.contains("dequantize()"), "{message}");
+    }
+}
+
+#[test]
+fn blocks_in_the_file_and_in_the_configuration() {
+    for (name, field) in [("gpt2-tiny", "n_layer"), ("neox-tiny", "num_hidden_layers")] {
+        let copy = Copy::of(name);
+        let message = copy.config(field, json!(3)).complaint();
+        assert!(message.contains(&format!("config.json: field `{field}`: expected at most 2")), "{message}");
+        assert!(message.ends_with("found 3"), "{message}");
+        // As in transformers a part of the model runs, but not without a word.
+        copy.config(field, json!(1));
+        let (model, warnings) = warnings(|| copy.load().unwrap());
+        assert_eq!(model.config.n_layers, 1);
+        assert!(warnings.contains(&format!("field `{field}`: 1, but")) && warnings.contains("2 blocks"), "{warnings}");
+        copy.config(field, json!(2));
+        assert_eq!(support::warnings(|| copy.load().unwrap()).1, "");
+    }
+}
+
 #[test]
 fn f32_and_halves_give_the_same_values() {
     for (name, original) in fixtures() {
+        let copy = Copy::of(name);
+        copy.tensors(|tensors| tensors.values_mut().for_each(|tensor| *tensor = tensor.doubled()));
+        assert_same(&copy.load().unwrap(), &original);
         let copy = Copy::of(name);
         copy.tensors(|tensors| tensors.values_mut().for_each(|tensor| *tensor = tensor.widened()));
         assert_same(&copy.load().unwrap(), &original);
@@ -88,6 +158,42 @@ fn heads_of_their_own_and_shared_ones() {
     copy.config("tie_word_embeddings", json!(true)).tensors(|tensors| drop(tensors.remove("embed_out.weight")));
     let model = copy.load().unwrap();
     assert_eq!(model.embed(&[5]).unwrap(), model.unembed_columns(&[5]).unwrap().0);
+
+    for (name, flag, head, embedding) in [
+        ("gpt2-tiny", Value::Null, "lm_head.weight", "transformer.wte.weight"),
+        ("neox-tiny", json!(true), "embed_out.weight", "gpt_neox.embed_in.weight"),
+        ("../engine/qwen2-tiny", json!(true), "lm_head.weight", "model.embed_tokens.weight"),
+    ] {
+        let tied = Copy::of(name);
+        tied.config("tie_word_embeddings", flag).tensors(|tensors| drop(tensors.remove(head)));
+        let original = tied.load().unwrap();
+        // Under the head's name alone, as `safetensors.torch.save_model` keeps it.
+        tied.tensors(|tensors| {
+            let embedding = tensors.remove(embedding).unwrap();
+            tensors.insert(head.to_owned(), embedding);
+        });
+        assert_same(&tied.load().unwrap(), &original);
+        // Under both.
+        tied.tensors(|tensors| {
+            let both = tensors[head].clone();
+            tensors.insert(embedding.to_owned(), both);
+        });
+        let (model, said) = warnings(|| tied.load().unwrap());
+        assert_same(&model, &original);
+        assert_eq!(said, "");
+        // Two that differ: both are used, and somebody is told.
+        tied.tensors(|tensors| {
+            let other = tensors[head].bytes.as_chunks::<2>().0.iter().rev().flatten().copied().collect();
+            tensors.get_mut(head).unwrap().bytes = other;
+        });
+        let (model, said) = warnings(|| tied.load().unwrap());
+        assert_eq!(model.embed(&[3]).unwrap(), original.embed(&[3]).unwrap());
+        let last = model.config.d_vocab as u32 - 1;
+        let mut head = model.unembed_columns(&[last]).unwrap().0;
+        head.data.reverse();
+        assert_eq!(head, original.embed(&[0]).unwrap());
+        assert!(said.contains("`tie_word_embeddings`") && said.contains("both are used"), "{said}");
+    }
 
     // The newer name of the same tensor.
     let copy = Copy::of("neox-tiny");
@@ -203,10 +309,14 @@ fn configurations_that_cannot_be_honoured_are_refused() {
         ("eos_token_id", json!([0, "x"]), "a token id or a list of them"),
     ];
     let neox = [
-        ("rotary_pct", json!("a"), "field `rotary_pct`"),
+        ("rope_parameters", json!({ "partial_rotary_factor": "a" }), "field `rope_parameters.partial_rotary_factor`"),
         ("rope_parameters", json!({ "partial_rotary_factor": 0.04 }), "which is 0 dimensions"),
         ("rope_parameters", json!({ "partial_rotary_factor": 1.2 }), "from 2 to 20"),
-        ("rope_parameters", json!({ "rope_type": "yarn" }), "field `rope_parameters.factor`"),
+        (
+            "rope_parameters",
+            json!({ "rope_type": "yarn", "partial_rotary_factor": 0.5 }),
+            "field `rope_parameters.factor`: expected a number above 0, found nothing",
+        ),
         ("rope_parameters", json!({ "rope_type": null }), "field `rope_parameters.rope_type`"),
         ("rope_parameters", json!({ "full_attention": {} }), "field `rope_parameters.full_attention`"),
         ("rope_scaling", json!("linear"), "field `rope_scaling`: expected an object"),
@@ -218,8 +328,8 @@ fn configurations_that_cannot_be_honoured_are_refused() {
     for (fixture, cases) in [("gpt2-tiny", gpt2.as_slice()), ("neox-tiny", neox.as_slice())] {
         for (field, value, part) in cases {
             let copy = Copy::of(fixture);
-            let message = copy.config(field, value.clone()).complaint();
-            assert!(message.contains(part), "{field} = {value}: {message}");
+            let message = copy.config(field, value.clone()).load().err().map_or_else(String::new, |e| e.to_string());
+            assert!(message.contains(part), "{field} = {value}: {message:?}");
         }
     }
     let copy = Copy::of("gpt2-tiny");

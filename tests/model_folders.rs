@@ -4,7 +4,7 @@
 
 mod support;
 
-use actpatch::backend::{CpuBackend, Dtype};
+use actpatch::backend::{Backend, CpuBackend, Dtype};
 use actpatch::engine::{Engine, Output, Resume, Run, Site};
 use actpatch::model::WeightProcessing;
 use actpatch::types::Matrix;
@@ -78,7 +78,7 @@ fn gradient(engine: &CpuEngine, sequence: &[u32]) -> Vec<f32> {
     let run = engine.run(&[sequence.to_vec()], &[Site::ResidPre(0)], &[], Output::None).unwrap();
     let resume = Resume { run: &run, layer: 0, rows: &[(0, 0)] };
     let columns = engine.answer_columns(&[1, 2]).unwrap();
-    let output = Output::Answers { columns: &columns, log_sum_exp: false };
+    let output = Output::Answers(&columns);
     let (_, tape) = engine.resume_with_tape(&resume, &[], output).unwrap();
     let d_logits = Matrix::new(1, 2, vec![1.0, -1.0]);
     engine.backend().download(&engine.backward(&resume, &tape, &columns, &d_logits).unwrap()).unwrap()

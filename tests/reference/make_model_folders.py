@@ -17,13 +17,14 @@ import logging
 import os
 import random
 import shutil
+import sys
 from pathlib import Path
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "critical")
 
 import torch
 from safetensors.torch import save_file
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as library_logging
 
@@ -46,7 +47,7 @@ class Draw(random.Random):
 
     def pick(self, *options):
         value = self.choice(options)
-        self.choices_made.append(str(value))
+        self.choices_made.append(f"{sys._getframe(1).f_code.co_name}: {value}")
         return value
 
 
@@ -326,8 +327,11 @@ def write_tokenizer(draw, family, folder):
         )  # fmt: skip
         config |= draw.pick({}, {"eos_token": "</s>"}, {"eos_token": "</s>", "pad_token": "[PAD]"})
         if draw.pick(False, False, True):
-            added = {"content": "<extra>", "lstrip": False, "normalized": False, "rstrip": True, "single_word": False}
-            config["added_tokens_decoder"] = {"99": added | {"special": draw.choice([True, False])}}
+            flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+            own = ["<s>", "</s>", "<|endoftext|>"]
+            listed = {str(tokenizer.token_to_id(token)): {"content": token} | flags for token in own}
+            listed["99"] = {"content": "<extra>"} | flags | {"rstrip": True, "special": draw.choice([True, False])}
+            config["added_tokens_decoder"] = listed
         (folder / "tokenizer_config.json").write_text(json.dumps(config))
     if draw.pick(False, False, True):
         text = json.dumps({"bos_token": draw.pick("<s>", "<|endoftext|>", "</s>"), "eos_token": "</s>"})

@@ -9,6 +9,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 /// A tensor as it is in a file.
 #[derive(Debug, Clone)]
@@ -38,12 +39,16 @@ pub fn read_tensors(path: &Path) -> Tensors {
     file.tensors().into_iter().map(|(name, view)| (name, stored(view))).collect()
 }
 
-/// Writes a `.safetensors` file.
+/// Writes a `.safetensors` file, a new one: models of the old one have it mapped.
 pub fn write_tensors(path: &Path, tensors: &Tensors) {
     let views = tensors.iter().map(|(name, tensor)| {
         (name.as_str(), TensorView::new(tensor.dtype, tensor.shape.clone(), &tensor.bytes).unwrap())
     });
-    std::fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+    let bytes = safetensors::serialize(views, None).unwrap();
+    if path.exists() {
+        std::fs::remove_file(path).unwrap();
+    }
+    std::fs::write(path, bytes).unwrap();
 }
 
 impl Stored {
@@ -62,6 +67,42 @@ impl Stored {
         let bytes = self.values().iter().flat_map(|value| value.to_le_bytes()).collect();
         Self { dtype: Dtype::F32, shape: self.shape.clone(), bytes }
     }
+}
+
+impl Stored {
+    /// The same values stored as f64.
+    pub fn doubled(&self) -> Self {
+        let bytes = self.values().iter().flat_map(|value| f64::from(*value).to_le_bytes()).collect();
+        Self { dtype: Dtype::F64, shape: self.shape.clone(), bytes }
+    }
+}
+
+/// Where the warnings of a test go.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What `work` returns, and the warnings that it logs on this thread.
+pub fn warnings<T>(work: impl FnOnce() -> T) -> (T, String) {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_writer(move || writer.clone())
+        .with_ansi(false)
+        .finish();
+    let result = tracing::subscriber::with_default(subscriber, work);
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    (result, text)
 }
 
 /// A copy of a fixture's folder that a test may spoil.
@@ -108,6 +149,20 @@ impl Copy {
         };
         std::fs::write(&path, json.to_string()).unwrap();
         self
+    }
+
+    /// Writes a JSON file beside the configuration.
+    pub fn json(&self, name: &str, value: serde_json::Value) -> &Self {
+        std::fs::write(self.file(name), value.to_string()).unwrap();
+        self
+    }
+
+    /// Rewrites `tokenizer.json`.
+    pub fn tokenizer(&self, change: impl FnOnce(&mut serde_json::Value)) -> &Self {
+        let path = self.file("tokenizer.json");
+        let mut json = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        change(&mut json);
+        self.json("tokenizer.json", json)
     }
 
     /// Splits the weights into two shards and an index.
