@@ -34,8 +34,11 @@ WORDS = [f"w{index}" for index in range(20)]
 TEXTS = ["w1 w5 w3", "w2 <s> w7", "w4 [PAD] w4", "<|endoftext|>w6 w6", "w0 w0 w1 w9 w12 w3", "w3 <extra> w5"]
 LETTERS = "abcd"
 LETTER_TEXTS = ["ab cad", "abab  dad", "bad <s> cab", "a<|endoftext|>b", "dad [PAD] cab's", "ab <extra> ab"]
-# The seeds of the committed folders, chosen so that every draw below is among them.
-KEPT = list(range(30))
+# The seeds of the committed folders: together they have nearly every choice below.
+KEPT = [
+    5, 8, 34, 41, 47, 62, 63, 65, 73, 79, 94, 103, 118, 119, 124, 125, 132, 135, 138, 154, 171, 174, 177, 184, 190, 192, 193,
+    199, 205, 207,
+]  # fmt: skip
 
 
 class Draw(random.Random):
