@@ -312,7 +312,11 @@ fn configurations_that_cannot_be_honoured_are_refused() {
         ("rope_parameters", json!({ "partial_rotary_factor": "a" }), "field `rope_parameters.partial_rotary_factor`"),
         ("rope_parameters", json!({ "partial_rotary_factor": 0.04 }), "which is 0 dimensions"),
         ("rope_parameters", json!({ "partial_rotary_factor": 1.2 }), "from 2 to 20"),
-        ("rope_parameters", json!({ "rope_type": "yarn" }), "field `rope_parameters.factor`"),
+        (
+            "rope_parameters",
+            json!({ "rope_type": "yarn", "partial_rotary_factor": 0.5 }),
+            "field `rope_parameters.factor`: expected a number above 0, found nothing",
+        ),
         ("rope_parameters", json!({ "rope_type": null }), "field `rope_parameters.rope_type`"),
         ("rope_parameters", json!({ "full_attention": {} }), "field `rope_parameters.full_attention`"),
         ("rope_scaling", json!("linear"), "field `rope_scaling`: expected an object"),

@@ -121,7 +121,7 @@ fn check(folder: &Path) -> Result<f32, String> {
         same(text, &found, ids)?;
     }
     same("BOS", &tokenizer.bos(), &expected.bos)?;
-    same("recorded BOS", &model.provenance.bos.as_ref().unwrap().token, &expected.bos)?;
+    same("recorded BOS", &model.provenance.bos_choice.as_ref().unwrap().token, &expected.bos)?;
     same("ends", &tokenizer.ends(), &expected.ends)?;
     let plain = engine(folder, WeightProcessing::none())?;
     let processed = engine(folder, WeightProcessing::processed())?;

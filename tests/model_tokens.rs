@@ -21,7 +21,7 @@ fn load(copy: &Copy, bos: Bos) -> Result<Model, ModelError> {
 /// The BOS token and who decided.
 fn bos(copy: &Copy, setting: Bos) -> (Option<u32>, String) {
     let model = load(copy, setting).unwrap();
-    let record = model.provenance.bos.clone().unwrap();
+    let record = model.provenance.bos_choice.clone().unwrap();
     assert_eq!((record.setting, record.token), (setting, model.tokenizer.bos()));
     (record.token, record.because)
 }

@@ -177,7 +177,7 @@ fn finish(parts: Parts, options: &LoadOptions) -> Result<Model, ModelError> {
     let bos = files.bos(options.bos, &tokenizer, architecture.as_ref())?;
     let ends = files.ends(&tokenizer, config.d_vocab)?;
     let tokenizer = tokenizer.with_bos(bos.token).with_ends(ends);
-    let provenance = Provenance { source: from, files: records, tokenizer: Some(record), bos: Some(bos) };
+    let provenance = Provenance { source: from, files: records, tokenizer: Some(record), bos_choice: Some(bos) };
     let processing = options.processing.possible(config.norm);
     let unembedding = OnceLock::new();
     Ok(Model { name, config, processing, tokenizer, provenance, architecture, source, unembedding, readout: None })

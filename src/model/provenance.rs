@@ -22,7 +22,7 @@ pub struct Provenance {
     pub tokenizer: Option<FileRecord>,
     /// Which token opens every text, and why.
     #[serde(default)]
-    pub bos: Option<BosRecord>,
+    pub bos_choice: Option<BosRecord>,
 }
 
 /// Kind of place that a model came from.
@@ -160,7 +160,7 @@ mod tests {
             let name = "model.safetensors".to_owned();
             let record = FileRecord { name, bytes: 3, sha256: None, unhashed: Some(weights.clone()) };
             let source = Source::Folder { path: folder.path().display().to_string() };
-            let provenance = Provenance { source, files: vec![record], tokenizer: None, bos: None };
+            let provenance = Provenance { source, files: vec![record], tokenizer: None, bos_choice: None };
             provenance.with_every_hash(&known).unwrap().files.remove(0).sha256.unwrap()
         };
         let write = |text: &str, seconds| {

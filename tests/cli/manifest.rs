@@ -72,6 +72,25 @@ fn the_prompts_are_there_as_the_model_saw_them() {
 }
 
 #[test]
+fn bos_is_a_setting_that_the_manifest_records() {
+    let data = tempfile::tempdir().unwrap();
+    let fit = ["fit-directions", "--methods", "mean_diff", "--layers", "1", "--overwrite"];
+    let bos_of = |choice: &[&str]| {
+        run_in(data.path(), &[&fit[..], choice].concat()).success();
+        let mut all = manifests(data.path());
+        all.sort_by_key(|manifest| manifest["started"].as_str().unwrap().to_owned());
+        let expected = choice.last().copied().unwrap_or("auto");
+        let of_choice = |manifest: &&serde_json::Value| manifest["model"]["bos_choice"]["setting"] == expected;
+        let manifest = all.iter().find(of_choice).unwrap();
+        assert_eq!(manifest["model"]["bos"], manifest["model"]["bos_choice"]["token"]);
+        (manifest["model"]["bos"].clone(), manifest["prompts"][0]["begins_with_bos"].clone())
+    };
+    assert_eq!(bos_of(&[]), (0.into(), true.into()));
+    assert_eq!(bos_of(&["--bos", "never"]), (serde_json::Value::Null, false.into()));
+    assert_eq!(bos_of(&["--bos", "always"]), (0.into(), true.into()));
+}
+
+#[test]
 fn runs_side_by_side_and_runs_that_fail_leave_manifests_of_their_own() {
     let data = tempfile::tempdir().unwrap();
     std::thread::scope(|scope| {

@@ -17,13 +17,14 @@ import logging
 import os
 import random
 import shutil
+import sys
 from pathlib import Path
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "critical")
 
 import torch
 from safetensors.torch import save_file
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as library_logging
 
@@ -33,8 +34,11 @@ WORDS = [f"w{index}" for index in range(20)]
 TEXTS = ["w1 w5 w3", "w2 <s> w7", "w4 [PAD] w4", "<|endoftext|>w6 w6", "w0 w0 w1 w9 w12 w3", "w3 <extra> w5"]
 LETTERS = "abcd"
 LETTER_TEXTS = ["ab cad", "abab  dad", "bad <s> cab", "a<|endoftext|>b", "dad [PAD] cab's", "ab <extra> ab"]
-# The seeds of the committed folders, chosen so that every draw below is among them.
-KEPT = list(range(30))
+# The seeds of the committed folders: together they have nearly every choice below.
+KEPT = [
+    5, 8, 34, 41, 47, 62, 63, 65, 73, 79, 94, 103, 118, 119, 124, 125, 132, 135, 138, 154, 171, 174, 177, 184, 190, 192, 193,
+    199, 205, 207,
+]  # fmt: skip
 
 
 class Draw(random.Random):
@@ -46,7 +50,7 @@ class Draw(random.Random):
 
     def pick(self, *options):
         value = self.choice(options)
-        self.choices_made.append(str(value))
+        self.choices_made.append(f"{sys._getframe(1).f_code.co_name}: {value}")
         return value
 
 
@@ -326,8 +330,11 @@ def write_tokenizer(draw, family, folder):
         )  # fmt: skip
         config |= draw.pick({}, {"eos_token": "</s>"}, {"eos_token": "</s>", "pad_token": "[PAD]"})
         if draw.pick(False, False, True):
-            added = {"content": "<extra>", "lstrip": False, "normalized": False, "rstrip": True, "single_word": False}
-            config["added_tokens_decoder"] = {"99": added | {"special": draw.choice([True, False])}}
+            flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+            own = ["<s>", "</s>", "<|endoftext|>"]
+            listed = {str(tokenizer.token_to_id(token)): {"content": token} | flags for token in own}
+            listed["99"] = {"content": "<extra>"} | flags | {"rstrip": True, "special": draw.choice([True, False])}
+            config["added_tokens_decoder"] = listed
         (folder / "tokenizer_config.json").write_text(json.dumps(config))
     if draw.pick(False, False, True):
         text = json.dumps({"bos_token": draw.pick("<s>", "<|endoftext|>", "</s>"), "eos_token": "</s>"})

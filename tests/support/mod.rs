@@ -40,12 +40,16 @@ pub fn read_tensors(path: &Path) -> Tensors {
     file.tensors().into_iter().map(|(name, view)| (name, stored(view))).collect()
 }
 
-/// Writes a `.safetensors` file.
+/// Writes a `.safetensors` file, a new one: models of the old one have it mapped.
 pub fn write_tensors(path: &Path, tensors: &Tensors) {
     let views = tensors.iter().map(|(name, tensor)| {
         (name.as_str(), TensorView::new(tensor.dtype, tensor.shape.clone(), &tensor.bytes).unwrap())
     });
-    std::fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+    let bytes = safetensors::serialize(views, None).unwrap();
+    if path.exists() {
+        std::fs::remove_file(path).unwrap();
+    }
+    std::fs::write(path, bytes).unwrap();
 }
 
 impl Stored {

@@ -23,6 +23,12 @@ use std::path::{Path, PathBuf};
 /// The weights' names in the format that is not read here.
 const PICKLED: [&str; 2] = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
 
+/// Small files that name special tokens; a repository may lack any of them.
+const TOKEN_FILES: [&str; 3] = ["tokenizer_config.json", "special_tokens_map.json", "generation_config.json"];
+
+/// What stands in for a missing `tokenizer.json`.
+const BARE_TOKENIZER: [&str; 2] = ["vocab.json", "merges.txt"];
+
 /// Which of a repository's files are needed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wanted {
@@ -115,7 +121,13 @@ fn files(folder: &Path, wanted: Wanted) -> Result<Vec<String>, String> {
         names.push(there("config.json".to_owned())?);
     }
     if wanted.tokenizer {
-        names.push(there("tokenizer.json".to_owned())?);
+        let bare = || BARE_TOKENIZER.into_iter().map(|name| there(name.to_owned())).collect::<Result<Vec<_>, _>>();
+        match (there("tokenizer.json".to_owned()), bare()) {
+            (Ok(tokenizer), _) => names.push(tokenizer),
+            (Err(_), Ok(files)) => names.extend(files),
+            (Err(tokenizer), Err(_)) => return Err(tokenizer),
+        }
+        names.extend(TOKEN_FILES.into_iter().filter_map(|name| there(name.to_owned()).ok()));
     }
     if !wanted.weights {
         return Ok(names);
@@ -132,15 +144,33 @@ fn files(folder: &Path, wanted: Wanted) -> Result<Vec<String>, String> {
     Ok(names)
 }
 
+/// Brings the tokenizer, or the vocabulary and merges that it can be made from, and the files that name special tokens.
+fn bring_tokenizer(download: &Download<'_>) -> Result<(), HubError> {
+    if let Err(absent) = download.required("tokenizer.json") {
+        let bare = matches!(absent, HubError::NotFound { .. })
+            && BARE_TOKENIZER
+                .into_iter()
+                .try_fold(true, |all, file| Ok::<_, HubError>(all && download.optional(file)?))?;
+        if !bare {
+            return Err(absent);
+        }
+    }
+    TOKEN_FILES.into_iter().try_for_each(|file| download.optional(file).map(drop))
+}
+
 /// Brings all wanted files.
 fn bring(download: &Download<'_>, repo: &str, wanted: Wanted) -> Result<(), HubError> {
-    download.required(first(wanted))?;
-    if !wanted.weights {
+    if wanted.weights {
+        download.required(first(wanted))?;
+    } else {
         // The configuration tells the tokenizer's BOS id, but a tokenizer can do without.
-        return download.optional("config.json").map(drop);
+        download.optional("config.json")?;
     }
     if wanted.tokenizer {
-        download.required("tokenizer.json")?;
+        bring_tokenizer(download)?;
+    }
+    if !wanted.weights {
+        return Ok(());
     }
     // Another name of a commit whose shards are all there.
     if whole(&download.folder(), wanted).is_ok() {
