@@ -11,7 +11,7 @@ use actpatch::experiments::head_cosines::{HeadNode, head_cosines};
 use actpatch::experiments::logit_attribution::{Attributed, LogitMap, direction_attribution};
 use actpatch::experiments::neuron_cosines::neuron_cosines;
 use actpatch::experiments::neuroscope::{Channel, Channels, Measure, read_corpus};
-use actpatch::model::{LoadOptions, Model};
+use actpatch::model::{Bos, LoadOptions, Model};
 use actpatch::types::{Matrix, PairedPrompts};
 use std::fmt::Write;
 use support::within;
@@ -30,7 +30,9 @@ struct Fixture {
 fn fixtures() -> impl Iterator<Item = Fixture> {
     MODELS.into_iter().map(|name| {
         let folder = support::fixture(&format!("../engine/{name}"));
-        let model = Model::load(folder.to_str().unwrap(), &LoadOptions::default()).unwrap();
+        // The fixture's rows begin with BOS, also those of a family that is used without.
+        let options = LoadOptions { bos: Bos::Always, ..LoadOptions::default() };
+        let model = Model::load(folder.to_str().unwrap(), &options).unwrap();
         let engine = Engine::new(CpuBackend::new(Dtype::F32).unwrap(), model).unwrap();
         let tensors = support::read_tensors(&support::fixture(&format!("../reading/{name}.safetensors")));
         Fixture { name, tensors, engine }

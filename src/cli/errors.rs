@@ -2,6 +2,8 @@
 //! engine get the option that mends them.
 
 use crate::backend::BackendError;
+use crate::directions::DirectionError;
+use crate::directions::das::TrainError;
 use crate::engine::EngineError;
 use crate::session::{self, Note, Spelling};
 use crate::sweep::{Stopped, SweepError};
@@ -40,8 +42,17 @@ fn hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
             _ => None,
         };
     }
-    if let Some(EngineError::Memory { .. }) = error.downcast_ref::<EngineError>() {
-        return Some("--memory allows more");
+    // Errors that only pass another one on do not show it as their cause.
+    if let Some(TrainError::Engine(error)) = error.downcast_ref::<TrainError>() {
+        return hint(error);
+    }
+    if let Some(DirectionError::Backend(error)) = error.downcast_ref::<DirectionError>() {
+        return hint(error);
+    }
+    match error.downcast_ref::<EngineError>() {
+        Some(EngineError::Memory { .. }) => return Some("--memory allows more"),
+        Some(EngineError::Backend(error)) => return hint(error),
+        _ => {}
     }
     match error.downcast_ref::<BackendError>()? {
         BackendError::Dtype { .. } => Some("use --dtype f32 or bf16, or --device cuda"),

@@ -116,9 +116,9 @@ impl Engines {
             #[cfg(not(feature = "cuda"))]
             Device::Cuda(_) | Device::AllCuda => super::wrong!(
                 "device",
-                "expected cpu or auto, found {}: this program was built without the feature `cuda`; build it without \
-                 --no-default-features (no toolkit is needed), and have NVIDIA's driver 470 or newer and a GPU of \
-                 compute capability 8.0 or newer",
+                "expected cpu or auto, found {}: this program was built without the feature `cuda`; build it with the \
+                 default features (no toolkit is needed), and have NVIDIA's driver 470 or newer and a GPU of compute \
+                 capability 8.0 or newer",
                 options.device
             ),
         }

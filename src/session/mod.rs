@@ -4,10 +4,11 @@
 //! A [`Session`] is cheap to clone; its clones share the model and the device. [`crate::studies`] compute with it.
 //!
 //! ```
+//! use actpatch::datasets::treebank::Scaffold;
 //! use actpatch::session::{Session, SessionOptions};
 //!
 //! let session = Session::open("demo", SessionOptions::default())?;
-//! let prompts = session.prompts("simple_test", Default::default())?;
+//! let prompts = session.prompts("simple_test", Scaffold::Plain)?;
 //! assert_eq!(prompts.sequences[0].first().copied(), session.model().tokenizer.bos());
 //! # Ok::<(), anyhow::Error>(())
 //! ```

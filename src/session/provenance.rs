@@ -43,13 +43,19 @@ impl Provenance {
         sha256(&text)[..16].to_owned()
     }
 
-    /// The first setting that differs, with what is `self`'s and what was found; none if everything is the same.
+    /// The first setting that differs, with what is `self`'s and what was found; none if everything is the same. Hashes
+    /// come last, since another setting often says why they differ.
     pub fn difference(&self, found: &Self) -> Option<String> {
         if self.study != found.study {
             return Some(format!("study: expected {}, found {}", self.study, found.study));
         }
         let differs = |setting: &&String| self.settings.get(*setting) != found.settings.get(*setting);
-        let setting = self.settings.keys().chain(found.settings.keys()).find(differs)?;
+        let hashed = |setting: &&String| {
+            let value = self.settings.get(*setting).or_else(|| found.settings.get(*setting));
+            value.and_then(Value::as_str).is_some_and(is_hash)
+        };
+        let differing = || self.settings.keys().chain(found.settings.keys()).filter(differs);
+        let setting = differing().find(|setting| !hashed(setting)).or_else(|| differing().next())?;
         let shown = |provenance: &Self| match provenance.settings.get(setting) {
             None => "nothing".to_owned(),
             Some(Value::String(text)) => text.clone(),
@@ -67,11 +73,14 @@ impl Provenance {
 /// Hashes are long, and their beginnings tell them apart.
 fn shortened(text: &str) -> String {
     const SHOWN: usize = 60;
-    match text.char_indices().nth(SHOWN) {
+    match text.char_indices().nth(if is_hash(text) { 12 } else { SHOWN }) {
         Some((end, _)) => format!("{}…", &text[..end]),
-        None if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) => format!("{}…", &text[..12]),
         None => text.to_owned(),
     }
+}
+
+fn is_hash(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// How a result that is asked for stands.
@@ -266,6 +275,7 @@ mod tests {
         assert_eq!(f32.difference(&other).unwrap(), "study: expected ablation, found steering");
         let more = f32.clone().with("dataset", "a".repeat(64)).unwrap();
         assert_eq!(f32.difference(&more).unwrap(), "dataset: expected nothing, found aaaaaaaaaaaa…");
+        assert_eq!(bf16.difference(&more).unwrap(), "dtype: expected bf16, found f32", "hashes come last");
     }
 
     #[test]

@@ -48,8 +48,14 @@ fn as_it_fits(
     let other = match value {
         Value::String(text) => serde_json::from_str(&text).ok(),
         Value::Array(values) => {
-            let texts = values.iter().map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
-            Some(Value::String(texts.collect::<Vec<_>>().join(",")))
+            // A fraction is no text: head 9.10 would be head 9.1.
+            let text = |value: &Value| match value {
+                Value::String(text) => Some(text.clone()),
+                value if value.is_u64() => Some(value.to_string()),
+                _ => None,
+            };
+            let texts: Option<Vec<_>> = values.iter().map(text).collect();
+            texts.map(|texts| Value::String(texts.join(",")))
         }
         _ => None,
     };

@@ -208,6 +208,6 @@ fn a_program_without_the_cuda_feature_computes_on_the_processor_and_says_what_a_
     run_in(data.path(), &[&fit[..], &["auto"]].concat()).success();
     for device in ["cuda", "cuda:1", "cuda:all"] {
         run_in(data.path(), &[&fit[..], &[device, "--overwrite"]].concat())
-            .fails(1, &["without the feature `cuda`", "--no-default-features", "driver 470", "8.0"]);
+            .fails(1, &["without the feature `cuda`", "default features", "driver 470", "8.0"]);
     }
 }

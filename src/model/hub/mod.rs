@@ -145,7 +145,9 @@ fn files(folder: &Path, wanted: Wanted) -> Result<Vec<String>, String> {
 }
 
 /// Brings the tokenizer, or the vocabulary and merges that it can be made from, and the files that name special tokens.
+/// The latter come first: a folder with a tokenizer has all of them that there are.
 fn bring_tokenizer(download: &Download<'_>) -> Result<(), HubError> {
+    TOKEN_FILES.into_iter().try_for_each(|file| download.optional(file).map(drop))?;
     if let Err(absent) = download.required("tokenizer.json") {
         let bare = matches!(absent, HubError::NotFound { .. })
             && BARE_TOKENIZER
@@ -155,7 +157,7 @@ fn bring_tokenizer(download: &Download<'_>) -> Result<(), HubError> {
             return Err(absent);
         }
     }
-    TOKEN_FILES.into_iter().try_for_each(|file| download.optional(file).map(drop))
+    Ok(())
 }
 
 /// Brings all wanted files.
@@ -166,14 +168,14 @@ fn bring(download: &Download<'_>, repo: &str, wanted: Wanted) -> Result<(), HubE
         // The configuration tells the tokenizer's BOS id, but a tokenizer can do without.
         download.optional("config.json")?;
     }
+    // Another name of a commit whose files are all there.
+    if whole(&download.folder(), wanted).is_ok() {
+        return Ok(());
+    }
     if wanted.tokenizer {
         bring_tokenizer(download)?;
     }
     if !wanted.weights {
-        return Ok(());
-    }
-    // Another name of a commit whose shards are all there.
-    if whole(&download.folder(), wanted).is_ok() {
         return Ok(());
     }
     let absent = match download.required(SINGLE) {

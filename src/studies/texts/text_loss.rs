@@ -74,8 +74,7 @@ impl Default for TextLoss {
 }
 
 /// What can take an activation's place on plain text.
-pub const TEXT_METHODS: [Replacement; 3] =
-    [Replacement::Zero, Replacement::Resample, Replacement::MeanOverPlaces];
+pub const TEXT_METHODS: [Replacement; 3] = [Replacement::Zero, Replacement::Resample, Replacement::MeanOverPlaces];
 
 /// What values are.
 pub(super) const CHANGE: &str = "change of the loss (nats per token)";
