@@ -1,5 +1,7 @@
 //! The command line: arguments become a resolved configuration, which a library call carries out.
 
+#![allow(rustdoc::invalid_html_tags, reason = "help texts write placeholders so")]
+
 mod ablate;
 mod args;
 mod choice;
