@@ -1,10 +1,10 @@
 //! Texts of any number as rows of tokens, read from a file piece by piece.
 //!
 //! Every line of a file that is not blank is a document; in a file whose name ends in `.jsonl` it is `{"text": "…"}` or
-//! `{"tokens": [1, 2]}` (other fields are skipped), and in an `.npy` file every row of an array of token ids is one.
-//! A byte order mark at the beginning and line ends, CRLF among them, are no part of a document; a NUL character is an error
-//! (in `.jsonl` a text may hold one as `\u0000`). Documents do not run together: each is cut into rows of its own, and every row begins with BOS where the model has one;
-//! where given tokens begin with it already it is that one.
+//! `{"tokens": [1, 2]}` (other fields are skipped), and in an `.npy` file every row of an array of token ids is one. A
+//! byte order mark at the beginning and line ends, CRLF among them, are no part of a document; a NUL character is an
+//! error (in `.jsonl` a text may hold one as `\u0000`). Documents do not run together: each is cut into rows of its
+//! own, and every row begins with BOS where the model has one; where given tokens begin with it already it is that one.
 
 use super::token_array::TokenArray;
 use crate::files::text_of_line;

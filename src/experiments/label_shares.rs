@@ -58,8 +58,8 @@ pub struct Part {
 pub struct Accuracy {
     /// Labelled tokens above the upper and below the lower quantile of all tokens.
     pub labelled: [usize; 2],
-    /// Mean over both ends of the share of their more frequent sign, neutral tokens counted: the paper's, which two ends of
-    /// one sign pass too.
+    /// Mean over both ends of the share of their more frequent sign, neutral tokens counted: the paper's, which two
+    /// ends of one sign pass too.
     pub paper: f64,
     /// The same with the ends being of opposite signs, whichever way round.
     pub opposite: f64,
@@ -71,8 +71,8 @@ pub const KEYS: [&str; 2] = ["direction", "layer"];
 /// Reads a table that has `value` and `label` among its columns, and may have both of [`KEYS`].
 ///
 /// # Errors
-/// [`LabelError::File`]; [`LabelError::Content`] for a line that is no text in UTF-8, a column that is not there, a value that is no finite number, a row
-/// without a label, no rows at all.
+/// [`LabelError::File`]; [`LabelError::Content`] for a line that is no text in UTF-8, a column that is not there, a
+/// value that is no finite number, a row without a label, no rows at all.
 pub fn read(path: &Path, value: &str, label: &str) -> Result<Vec<Labelled>, LabelError> {
     let failed = |source| LabelError::File { path: path.into(), source };
     let content = |place: String, expected: &str, found: &str| LabelError::Content {
@@ -139,8 +139,8 @@ impl Labelled {
         counts.into_iter().map(shares).collect()
     }
 
-    /// The accuracy of the values below and above two quantiles of all tokens' values; none when no label lies beyond one of
-    /// them.
+    /// The accuracy of the values below and above two quantiles of all tokens' values; none when no label lies beyond
+    /// one of them.
     pub fn accuracy(&self, [lower, upper]: [f64; 2]) -> Option<Accuracy> {
         let shares = |inside: &dyn Fn(f64) -> bool| {
             let labels: Vec<&String> = self.values.iter().filter(|(v, _)| inside(*v)).map(|(_, label)| label).collect();

@@ -86,8 +86,8 @@ pub(crate) trait TableStudy: Study {
     /// Whatever cannot be read.
     fn depends(&self, session: &Session, case: &Self::Case, provenance: Provenance) -> Result<Provenance>;
 
-    /// How files beside the table stand that are to hold all that is asked for: unless they do, and no row is missing, all of
-    /// it is made again. None where there are no such files.
+    /// How files beside the table stand that are to hold all that is asked for: unless they do, and no row is missing,
+    /// all of it is made again. None where there are no such files.
     ///
     /// # Errors
     /// A file that cannot be read.

@@ -31,8 +31,8 @@ fn fresh(arguments: &[&str]) -> (tempfile::TempDir, Finished) {
     (data, finished)
 }
 
-/// Checks that a command whose results lie in the place of others, which it tells from its own by `difference`, does what
-/// it does in a fresh folder, and that the same again prints the same and computes nothing.
+/// Checks that a command whose results lie in the place of others, which it tells from its own by `difference`, does
+/// what it does in a fresh folder, and that the same again prints the same and computes nothing.
 #[track_caller]
 fn renews(data: &Path, arguments: &[&str], difference: &str) {
     let renewed = run_in(data, arguments).success();

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 /// The corpus: a file, or texts on the command line.
 #[derive(Debug, Clone, clap::Args)]
 pub struct CorpusArgs {
-    /// A file of texts, one a line; .jsonl with {"text": …} or {"tokens": […]} a line; or .npy, an array (rows, tokens) of
-    /// token ids.
+    /// A file of texts, one a line; .jsonl with {"text": …} or {"tokens": […]} a line; or .npy, an array (rows, tokens)
+    /// of token ids.
     #[arg(long, required_unless_present = "text", conflicts_with = "text")]
     corpus: Option<PathBuf>,
     /// A text; may be given again.

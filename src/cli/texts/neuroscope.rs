@@ -31,7 +31,8 @@ pub struct Args {
     /// Directions by name, `*` and `?` match anything.
     #[arg(long, value_delimiter = ',', required = true)]
     directions: Vec<String>,
-    /// Where residuals are read: `own`, each direction at its own layer, or layers for all directions (`all`, 0,3,6..9).
+    /// Where residuals are read: `own`, each direction at its own layer, or layers for all directions (`all`,
+    /// 0,3,6..9).
     #[arg(long, value_delimiter = ',', default_value = "own")]
     layers: Vec<String>,
     /// Values: cosines of residual and direction, or their products (no samples and no quantiles then).
@@ -52,8 +53,8 @@ pub struct Args {
     /// Least occurrences of a token in _token_means.csv.
     #[arg(long, default_value_t = 10)]
     min_count: u64,
-    /// A file of words, one a line, that _top, _samples and _token_means leave out: each in lower case, Capitalised and in
-    /// UPPER CASE, with and without a space in front or behind.
+    /// A file of words, one a line, that _top, _samples and _token_means leave out: each in lower case, Capitalised and
+    /// in UPPER CASE, with and without a space in front or behind.
     #[arg(long, value_name = "FILE")]
     exclude: Option<PathBuf>,
     /// Share of the tokens beyond either quantile of the summary.

@@ -21,8 +21,8 @@ somebody has labelled them, label-shares --value coefficient draws the labels' s
 pub struct Args {
     #[command(flatten)]
     models: ModelArgs,
-    /// Directions: das_simple_train_ADJ_layer1 at its own layer unless --layers or --sites say where, das_simple_train_ADJ is
-    /// every layer's own.
+    /// Directions: das_simple_train_ADJ_layer1 at its own layer unless --layers or --sites say where,
+    /// das_simple_train_ADJ is every layer's own.
     #[arg(long, value_delimiter = ',', required = true)]
     directions: Vec<String>,
     /// Layers in front of which the directions are added together (the number of layers stands for the end).
@@ -31,7 +31,8 @@ pub struct Args {
     /// Hook names of the sites at which the directions are added together, such as blocks.0.hook_mlp_out.
     #[arg(long, value_delimiter = ',', conflicts_with = "layers")]
     sites: Vec<Site>,
-    /// What directions are multiplied by: numbers, and ranges with both ends, -20..0 in steps of 1, -20..0:5 in steps of 5.
+    /// What directions are multiplied by: numbers, and ranges with both ends, -20..0 in steps of 1, -20..0:5 in steps
+    /// of 5.
     #[arg(long, value_delimiter = ',', default_value = "-20..0", allow_hyphen_values = true)]
     coefficients: Vec<Coefficients>,
     /// A text to continue; may be given again.

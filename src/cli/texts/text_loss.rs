@@ -28,8 +28,8 @@ pub struct Args {
     models: ModelArgs,
     #[command(flatten)]
     corpus: CorpusArgs,
-    /// Directions to ablate: das_simple_train_ADJ is every layer's own, das_simple_train_ADJ_layer2 the same one everywhere;
-    /// the whole residual without any.
+    /// Directions to ablate: das_simple_train_ADJ is every layer's own, das_simple_train_ADJ_layer2 the same one
+    /// everywhere; the whole residual without any.
     #[arg(long, value_delimiter = ',')]
     directions: Vec<String>,
     /// Layers at which to ablate (the number of layers stands for the end); all that are there without it.
@@ -38,8 +38,8 @@ pub struct Args {
     /// How many random directions to ablate in the same places for comparison.
     #[arg(long, default_value_t = 4)]
     random: u32,
-    /// What takes their place: zero, resample (another text's at the same position), mean_over_places (one mean of every
-    /// layer over all such tokens).
+    /// What takes their place: zero, resample (another text's at the same position), mean_over_places (one mean of
+    /// every layer over all such tokens).
     #[arg(long, value_delimiter = ',', default_value = "resample", value_parser = method())]
     methods: Vec<Replacement>,
     /// The corpus that means are taken of, instead of the one whose loss is measured.
@@ -48,7 +48,8 @@ pub struct Args {
     /// Tokens to ablate: ALL, COMMA, PERIOD; joined by + they are ablated together.
     #[arg(long, value_delimiter = ',', default_value = "ALL")]
     positions: Vec<String>,
-    /// Write the change of the loss of every token of the first N texts, and the N tokens of all texts that it grows most at.
+    /// Write the change of the loss of every token of the first N texts, and the N tokens of all texts that it grows
+    /// most at.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     by_token: Option<u32>,
     #[command(flatten)]

@@ -207,8 +207,8 @@ pub fn text_losses<B: Backend, E: From<EngineError> + From<CorpusError>>(
     }
 }
 
-/// About how many tokens a batch has: full logits of all of them are on the host at once. Texts are resampled from those of
-/// the same batch.
+/// About how many tokens a batch has: full logits of all of them are on the host at once. Texts are resampled from those
+/// of the same batch.
 pub fn tokens_of_a_batch(config: &ModelConfig, max_tokens: usize, memory_budget: usize) -> usize {
     max_tokens.min((memory_budget / (4 * config.d_vocab)).max(1))
 }

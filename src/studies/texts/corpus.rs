@@ -13,8 +13,8 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Corpus {
-    /// A file of texts, one a line; .jsonl with {"text": …} or {"tokens": […]} a line; or .npy, an array (rows, tokens) of
-    /// token ids.
+    /// A file of texts, one a line; .jsonl with {"text": …} or {"tokens": […]} a line; or .npy, an array (rows, tokens)
+    /// of token ids.
     #[serde(serialize_with = "optional_path")]
     pub corpus: Option<PathBuf>,
     /// Texts, instead of a file.

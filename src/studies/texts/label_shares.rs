@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 
 /// What people's labels say of values: shares along them, and the accuracy of both ends. It needs no model.
 ///
-/// A file of labels is any CSV file with a column of values and one of labels: the samples of [`super::Neuroscope`], or the
-/// texts of [`super::Steering`], to which somebody has added `sentiment`. Its directions and layers, if it has such columns,
-/// are kept apart.
+/// A file of labels is any CSV file with a column of values and one of labels: the samples of [`super::Neuroscope`], or
+/// the texts of [`super::Steering`], to which somebody has added `sentiment`. Its directions and layers, if it has such
+/// columns, are kept apart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LabelShares {

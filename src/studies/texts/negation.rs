@@ -27,9 +27,9 @@ const TEXTS: &str = include_str!("../../../data/negations.csv");
 /// How far negated words flip along directions between two layers.
 ///
 /// Every text has a word that it negates. The word's cosine with a direction is read in front of an early and of a late
-/// block: `raw_score` is the mean change; with a summary of plain text `z_score` is the mean absolute change over the standard
-/// deviation there, and a text's flip half its change in units of the way from the early value to the mean there
-/// (`flip_percent` are above zero, `flip_size` is the median).
+/// block: `raw_score` is the mean change; with a summary of plain text `z_score` is the mean absolute change over the
+/// standard deviation there, and a text's flip half its change in units of the way from the early value to the mean
+/// there (`flip_percent` are above zero, `flip_size` is the median).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Negation {
@@ -227,8 +227,8 @@ impl Asked {
         Channels::new(self.layers.into_iter().flat_map(at).collect())
     }
 
-    /// The scores of every direction, largest mean change first, and the values of every text, of which `values` has the
-    /// directions' at the early layer before those at the late one.
+    /// The scores of every direction, largest mean change first, and the values of every text, of which `values` has
+    /// the directions' at the early layer before those at the late one.
     fn tables(&self, values: &[Vec<f32>]) -> (Vec<ScoreRow>, Vec<TextRow>) {
         let (mut scores, mut rows) = (Vec::new(), Vec::new());
         for (number, AskedDirection { name, plain, .. }) in self.directions.iter().enumerate() {

@@ -26,8 +26,8 @@ use std::path::PathBuf;
 
 /// Reads every token of texts along directions: values, extremes, samples to label.
 ///
-/// The corpus goes through the model once, piece by piece, whatever the number of directions and layers. BOS is not counted;
-/// every row begins with it, whether or not given tokens do.
+/// The corpus goes through the model once, piece by piece, whatever the number of directions and layers. BOS is not
+/// counted; every row begins with it, whether or not given tokens do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Neuroscope {
@@ -37,7 +37,8 @@ pub struct Neuroscope {
     /// Directions by name, `*` and `?` match anything.
     #[serde(deserialize_with = "list")]
     pub directions: Vec<String>,
-    /// Where residuals are read: `own`, each direction at its own layer, or layers for all directions (`all`, 0,3,6..9).
+    /// Where residuals are read: `own`, each direction at its own layer, or layers for all directions (`all`,
+    /// 0,3,6..9).
     #[serde(deserialize_with = "list")]
     pub layers: Vec<String>,
     /// Values: cosines of residual and direction, or their products (no samples and no quantiles then).
@@ -52,8 +53,8 @@ pub struct Neuroscope {
     pub samples: u16,
     /// Least occurrences of a token in the table of tokens' means.
     pub min_count: u64,
-    /// A file of words, one a line, that the lists of tokens leave out: each in lower case, Capitalised and in UPPER CASE,
-    /// with and without a space in front or behind.
+    /// A file of words, one a line, that the lists of tokens leave out: each in lower case, Capitalised and in UPPER
+    /// CASE, with and without a space in front or behind.
     #[serde(serialize_with = "optional_path")]
     pub exclude: Option<PathBuf>,
     /// Share of the tokens beyond either quantile of the summary: 0 or more and below 0.5.

@@ -23,13 +23,13 @@ use written::Job;
 
 /// Writes texts while a direction is added: direction x prompt x coefficient x sample.
 ///
-/// A coefficient times the direction, of unit length, is added at every position of the prompt and of every token that is
-/// written. Texts depend on their own settings and the seed alone: a grid can grow, and be computed in any order.
+/// A coefficient times the direction, of unit length, is added at every position of the prompt and of every token that
+/// is written. Texts depend on their own settings and the seed alone: a grid can grow, and be computed in any order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Steering {
-    /// Directions: das_simple_train_ADJ_layer1 at its own layer unless layers or sites say where, das_simple_train_ADJ is
-    /// every layer's own.
+    /// Directions: das_simple_train_ADJ_layer1 at its own layer unless layers or sites say where, das_simple_train_ADJ
+    /// is every layer's own.
     #[serde(deserialize_with = "list")]
     pub directions: Vec<String>,
     /// Layers in front of which the directions are added together (the number of layers stands for the end).
@@ -38,7 +38,8 @@ pub struct Steering {
     /// Hook names of the sites at which the directions are added together, such as blocks.0.hook_mlp_out.
     #[serde(deserialize_with = "list")]
     pub sites: Vec<Site>,
-    /// What directions are multiplied by: numbers, and ranges with both ends, -20..0 in steps of 1, -20..0:5 in steps of 5.
+    /// What directions are multiplied by: numbers, and ranges with both ends, -20..0 in steps of 1, -20..0:5 in steps
+    /// of 5.
     #[serde(deserialize_with = "list")]
     pub coefficients: Vec<Coefficients>,
     /// Texts to continue.

@@ -24,18 +24,20 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// What ablating the residual stream, or directions in it, costs on plain text: the change of the loss of the next token.
+/// What ablating the residual stream, or directions in it, costs on plain text: the change of the loss of the next
+/// token.
 ///
-/// Directions, or whole residuals without any, are replaced in front of every block and at the end. Where only some tokens
-/// are ablated, the loss that is predicted from one of them is not counted: what counts is what other tokens read there.
+/// Directions, or whole residuals without any, are replaced in front of every block and at the end. Where only some
+/// tokens are ablated, the loss that is predicted from one of them is not counted: what counts is what other tokens
+/// read there.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TextLoss {
     /// What is read.
     #[serde(flatten)]
     pub corpus: Corpus,
-    /// Directions to ablate: das_simple_train_ADJ is every layer's own, das_simple_train_ADJ_layer2 the same one everywhere;
-    /// the whole residual without any.
+    /// Directions to ablate: das_simple_train_ADJ is every layer's own, das_simple_train_ADJ_layer2 the same one
+    /// everywhere; the whole residual without any.
     #[serde(deserialize_with = "list")]
     pub directions: Vec<String>,
     /// Layers at which to ablate (the number of layers stands for the end); all that are there without any.
@@ -43,8 +45,8 @@ pub struct TextLoss {
     pub layers: Vec<String>,
     /// How many random directions to ablate in the same places for comparison.
     pub random: u32,
-    /// What takes their place: zero, resample (another text's at the same position), mean_over_places (one mean of every
-    /// layer over all such tokens).
+    /// What takes their place: zero, resample (another text's at the same position), mean_over_places (one mean of
+    /// every layer over all such tokens).
     #[serde(deserialize_with = "list")]
     pub methods: Vec<Replacement>,
     /// The corpus that means are taken of, instead of the one whose loss is measured.
@@ -53,8 +55,8 @@ pub struct TextLoss {
     /// Tokens to ablate: ALL, COMMA, PERIOD; joined by + they are ablated together.
     #[serde(deserialize_with = "list")]
     pub positions: Vec<String>,
-    /// Write the change of the loss of every token of the first so many texts, and as many tokens of all texts that it grows
-    /// most at.
+    /// Write the change of the loss of every token of the first so many texts, and as many tokens of all texts that it
+    /// grows most at.
     pub by_token: Option<u32>,
 }
 
