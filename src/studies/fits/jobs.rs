@@ -2,6 +2,7 @@
 
 use super::{FitDirections, Place, statistics};
 use crate::datasets::PairedPrompts;
+use crate::datasets::treebank::Split;
 use crate::directions::{Direction, DirectionName, FitRecord, Method, RANDOM_DIRECTION_SEED};
 use crate::engine::PatchPositions;
 use crate::report::FittingStats;
@@ -48,7 +49,11 @@ pub(super) fn jobs(
     prompts: &PairedPrompts,
     tests: &[PairedPrompts],
 ) -> Result<Vec<Job>> {
-    let shared = session.provenance(FitDirections::NAME)?.with("dataset", fingerprint(prompts)?)?;
+    let mut shared = session.provenance(FitDirections::NAME)?.with("dataset", fingerprint(prompts)?)?;
+    if Split::of_dataset(&prompts.name).is_some() {
+        // Says why the prompts differ.
+        shared = shared.with("scaffold", study.scaffold_of(&prompts.name))?;
+    }
     let tests = tests.iter().map(|test| Ok((test, fingerprint(test)?))).collect::<Result<Vec<_>>>()?;
     let layers = layers("layers", &study.layers, session.config().n_layers)?;
     let mut all: Vec<Job> = Vec::new();
@@ -173,6 +178,7 @@ fn known_of(record: &FitRecord) -> BTreeMap<String, Value> {
         ("weight_processing", Some(json!(record.weight_processing.join(",")))),
         ("compat", Some(json!(record.compat))),
         ("seed", Some(json!(record.seed))),
+        ("scaffold", setting("scaffold")),
         ("dtype", setting("dtype")),
         ("epochs", setting("epochs")),
         ("batch_size", setting("batch_size")),
