@@ -7,7 +7,7 @@ use super::runs::{Ablation, Baselines};
 use crate::datasets::PairedPrompts;
 use crate::datasets::treebank::{Scaffold, Split};
 use crate::report::{GOLDEN_DATASETS, Golden};
-use crate::session::{Fault, Note, Observer, Session};
+use crate::session::{Fault, Note, Observer, Session, Stopped};
 use anyhow::{Context, Result, anyhow};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -79,7 +79,10 @@ pub(super) fn ran(golden: &Golden, setup: &Setup, observer: &mut dyn Observer) -
         Ok(numbers) => Ok(Ran::Numbers(numbers)),
         Err(error) => match error.downcast::<Unavailable>() {
             Ok(Unavailable(fault)) => Ok(Ran::Cannot(fault)),
-            Err(error) => Err(error.context(golden.name.clone())),
+            // Whoever has stopped the studies has no fault to be told of.
+            Err(error) if error.is::<Stopped>() => Err(error),
+            // A file of golden numbers speaks of its fields, whoever shows the error.
+            Err(error) => Err(anyhow!("{}: {error:#}", golden.name)),
         },
     }
 }

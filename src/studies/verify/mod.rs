@@ -268,7 +268,16 @@ impl Serialize for Verified {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::Silent;
+    use crate::session::{Silent, Stopped};
+
+    /// Wants everything to stop.
+    struct Impatient;
+
+    impl Observer for Impatient {
+        fn cancelled(&self) -> bool {
+            true
+        }
+    }
 
     fn session(data: &std::path::Path) -> Session {
         Session::open("demo", SessionOptions { data_dir: data.into(), ..SessionOptions::default() }).unwrap()
@@ -285,6 +294,14 @@ mod tests {
         assert_eq!((&json[0]["model"], &json[0]["cannot_run"]), (&"demo".into(), &Value::Null));
         assert!(verified.to_string().ends_with("9 numbers passed, 0 failed; 0 experiments could not run\n"));
         assert_eq!(std::fs::read_dir(data.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_stopped_is_no_fault_of_the_numbers() {
+        let data = tempfile::tempdir().unwrap();
+        let verify = Verify { experiments: vec!["directional_patching".into()], ..Verify::default() };
+        let error = verify.run(&session(data.path()), &mut Impatient).unwrap_err();
+        assert!(error.is::<Stopped>(), "{error:#}");
     }
 
     #[test]
