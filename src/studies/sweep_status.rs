@@ -152,7 +152,7 @@ mod tests {
             missing_cells: Vec::new(),
         };
         let text = SweepStatus { ledgers: vec![ledger] }.to_string();
-        let row: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
+        let row: Vec<&str> = text.lines().nth(2).unwrap().split_whitespace().collect();
         assert_eq!(row, ["data/demo", "4", "2", "23", "2", "30", "min"], "no more are running than are missing");
         assert_eq!(text.matches("failed: cell").count(), SHOWN);
         assert!(text.ends_with("… and 3 more that failed (JSON lists them)\n"), "{text}");
