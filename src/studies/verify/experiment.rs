@@ -26,7 +26,8 @@ pub(super) trait Experiment: DeserializeOwned {
     /// Its numbers, those of the golden entry among them.
     ///
     /// # Errors
-    /// [`Unavailable`] where something is not there; settings that are wrong; everything that can go wrong in the studies.
+    /// [`Unavailable`] where something is not there; settings that are wrong; everything that can go wrong in the
+    /// studies.
     fn numbers(self, golden: &Golden, setup: &Setup, observer: &mut dyn Observer) -> Result<Numbers>;
 }
 
@@ -142,7 +143,8 @@ impl Setup {
     /// Makes a dataset one of the session's, and builds it.
     ///
     /// # Errors
-    /// [`Unavailable`] without a model, and for one of the Treebank that has to be made first; a dataset that cannot be built.
+    /// [`Unavailable`] without a model, and for one of the Treebank that has to be made first; a dataset that cannot
+    /// be built.
     pub fn prompts(&self, dataset: &str, scaffold: Scaffold) -> Result<PairedPrompts> {
         let Sessions { own, scratch, .. } = self.sessions()?;
         if let Some(split) = Split::of_dataset(dataset) {

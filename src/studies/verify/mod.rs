@@ -19,8 +19,8 @@ use std::path::PathBuf;
 
 /// Runs the experiments behind published numbers anew, and sets ours beside theirs.
 ///
-/// Results go to a folder of their own that is gone afterwards; imported directions and datasets of the Treebank are taken
-/// from the model's folder of results.
+/// Results go to a folder of their own that is gone afterwards; imported directions and datasets of the Treebank are
+/// taken from the model's folder of results.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Verify {
@@ -121,8 +121,8 @@ impl Verification {
     /// Runs the next experiment; none behind the last one.
     ///
     /// # Errors
-    /// Golden numbers that are wrong, an experiment that fails on the way. What is not there is no error, but the entry's
-    /// [`Ran::Cannot`].
+    /// Golden numbers that are wrong, an experiment that fails on the way. What is not there is no error, but the
+    /// entry's [`Ran::Cannot`].
     pub fn next(&mut self, observer: &mut dyn Observer) -> Result<Option<Entry>> {
         let Some(golden) = self.entries.next() else { return Ok(None) };
         let ran = ran(&golden, &self.setup, observer)?;
@@ -181,7 +181,10 @@ impl Entry {
         let (values, reason) = match &self.ran {
             Ran::Cannot(fault) => (Vec::new(), Some(fault.text(spell))),
             Ran::Numbers(numbers) => {
-                let row = |(name, ours): (&String, &f64)| json!({ "name": name, "theirs": theirs.get(name), "ours": ours, "passed": self.passes(name, *ours) });
+                let row = |(name, ours): (&String, &f64)| {
+                    let passed = self.passes(name, *ours);
+                    json!({ "name": name, "theirs": theirs.get(name), "ours": ours, "passed": passed })
+                };
                 (numbers.iter().map(row).collect(), None)
             }
         };
