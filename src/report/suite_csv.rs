@@ -1,5 +1,5 @@
-//! Tables of the suite, named as [`SuiteName`] says: one row per direction, one column per dataset and position under two
-//! header rows, values in percent.
+//! Tables of the suite, named as [`SuiteName`] says: one row per direction, one column per dataset and position under
+//! two header rows, values in percent.
 
 use super::error::write_csv;
 use super::{ReportError, SuiteName};

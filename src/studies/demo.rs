@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Instant;
 
-/// Fits every method at every layer, patches two datasets along the directions, and finds the best layer of every method.
+/// Fits every method at every layer, patches two datasets along the directions, and finds the best layer of every
+/// method.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Demo {}

@@ -29,8 +29,8 @@ pub struct Args {
     /// Text around the Treebank's sentences; all other datasets are plain.
     #[arg(long, value_parser = choice::<Scaffold>(), default_value = "plain")]
     scaffold: Scaffold,
-    /// Metrics: logit_diff, logit_diff_noising, logit_flip (normalised, as in the paper), sign_flip (the literal share of
-    /// prompts whose logit difference changes sign), prob_diff, log_prob, log_prob_noising.
+    /// Metrics: logit_diff, logit_diff_noising, logit_flip (normalised, as in the paper), sign_flip (the literal share
+    /// of prompts whose logit difference changes sign), prob_diff, log_prob, log_prob_noising.
     #[arg(long, value_delimiter = ',', default_value = "logit_diff")]
     metrics: Vec<Metric>,
     /// Positions: placeholders, ALL, or auto for the main placeholder.

@@ -27,8 +27,8 @@ use target::Target;
 
 /// Patches along directions: model x direction x dataset x position x metric.
 ///
-/// A value is in percent: 0 is the run that is patched, 100 (noising: -100) the run that activations are taken from. Every
-/// value is a cell of the folder's ledger, of which the tables `direction_patching_<metric>_….csv` are made.
+/// A value is in percent: 0 is the run that is patched, 100 (noising: -100) the run that activations are taken from.
+/// Every value is a cell of the folder's ledger, of which the tables `direction_patching_<metric>_….csv` are made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PatchingSuite {
@@ -201,8 +201,8 @@ impl Study for PatchingSuite {
                 record = Some(manifest.finish()?);
             }
         }
-        // Also when the sweep was stopped: what is done can be looked at. A shard has no tables: they are made when it is
-        // merged.
+        // Also when the sweep was stopped: what is done can be looked at. A shard has no tables: they are made when it
+        // is merged.
         if self.sweep.shard.is_none() {
             recorder.with_state(|state| write_tables(&folder, state, |_| false))?;
         }

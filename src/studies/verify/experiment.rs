@@ -7,7 +7,7 @@ use super::runs::{Ablation, Baselines};
 use crate::datasets::PairedPrompts;
 use crate::datasets::treebank::{Scaffold, Split};
 use crate::report::{GOLDEN_DATASETS, Golden};
-use crate::session::{Fault, Fields, Note, Observer, Session, text_of};
+use crate::session::{Fault, Fields, Note, Observer, Session, Stopped, text_of};
 use anyhow::{Context, Result, anyhow};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -26,7 +26,8 @@ pub(super) trait Experiment: DeserializeOwned {
     /// Its numbers, those of the golden entry among them.
     ///
     /// # Errors
-    /// [`Unavailable`] where something is not there; settings that are wrong; everything that can go wrong in the studies.
+    /// [`Unavailable`] where something is not there; settings that are wrong; everything that can go wrong in the
+    /// studies.
     fn numbers(self, golden: &Golden, setup: &Setup, observer: &mut dyn Observer) -> Result<Numbers>;
 }
 
@@ -79,6 +80,8 @@ pub(super) fn ran(golden: &Golden, setup: &Setup, observer: &mut dyn Observer) -
         Ok(numbers) => Ok(Ran::Numbers(numbers)),
         Err(error) => match error.downcast::<Unavailable>() {
             Ok(Unavailable(fault)) => Ok(Ran::Cannot(fault)),
+            // Whoever has stopped the studies has no fault to be told of.
+            Err(error) if error.is::<Stopped>() => Err(error),
             // A file of golden numbers speaks of its fields, whoever shows the error.
             Err(error) => Err(anyhow!("{}: {}", golden.name, text_of(&error, &Fields))),
         },
@@ -140,7 +143,8 @@ impl Setup {
     /// Makes a dataset one of the session's, and builds it.
     ///
     /// # Errors
-    /// [`Unavailable`] without a model, and for one of the Treebank that has to be made first; a dataset that cannot be built.
+    /// [`Unavailable`] without a model, and for one of the Treebank that has to be made first; a dataset that cannot
+    /// be built.
     pub fn prompts(&self, dataset: &str, scaffold: Scaffold) -> Result<PairedPrompts> {
         let Sessions { own, scratch, .. } = self.sessions()?;
         if let Some(split) = Split::of_dataset(dataset) {

@@ -56,8 +56,8 @@ impl DeviceWork for Attributions<'_> {
     }
 }
 
-/// Recovered share of the logit difference with one head, or one place of the residual stream, taken from the clean run,
-/// in percent; numbers such as `10.4` (layer.head) or `0.6` (layer.position).
+/// Recovered share of the logit difference with one head, or one place of the residual stream, taken from the clean
+/// run, in percent; numbers such as `10.4` (layer.head) or `0.6` (layer.position).
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ActivationPatching {

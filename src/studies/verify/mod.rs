@@ -19,8 +19,8 @@ use std::path::PathBuf;
 
 /// Runs the experiments behind published numbers anew, and sets ours beside theirs.
 ///
-/// Results go to a folder of their own that is gone afterwards; imported directions and datasets of the Treebank are taken
-/// from the model's folder of results.
+/// Results go to a folder of their own that is gone afterwards; imported directions and datasets of the Treebank are
+/// taken from the model's folder of results.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Verify {
@@ -121,8 +121,8 @@ impl Verification {
     /// Runs the next experiment; none behind the last one.
     ///
     /// # Errors
-    /// Golden numbers that are wrong, an experiment that fails on the way. What is not there is no error, but the entry's
-    /// [`Ran::Cannot`].
+    /// Golden numbers that are wrong, an experiment that fails on the way. What is not there is no error, but the
+    /// entry's [`Ran::Cannot`].
     pub fn next(&mut self, observer: &mut dyn Observer) -> Result<Option<Entry>> {
         let Some(golden) = self.entries.next() else { return Ok(None) };
         let ran = ran(&golden, &self.setup, observer)?;
@@ -181,7 +181,10 @@ impl Entry {
         let (values, reason) = match &self.ran {
             Ran::Cannot(fault) => (Vec::new(), Some(fault.text(spell))),
             Ran::Numbers(numbers) => {
-                let row = |(name, ours): (&String, &f64)| json!({ "name": name, "theirs": theirs.get(name), "ours": ours, "passed": self.passes(name, *ours) });
+                let row = |(name, ours): (&String, &f64)| {
+                    let passed = self.passes(name, *ours);
+                    json!({ "name": name, "theirs": theirs.get(name), "ours": ours, "passed": passed })
+                };
                 (numbers.iter().map(row).collect(), None)
             }
         };
@@ -268,7 +271,16 @@ impl Serialize for Verified {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::Silent;
+    use crate::session::{Silent, Stopped};
+
+    /// Wants everything to stop.
+    struct Impatient;
+
+    impl Observer for Impatient {
+        fn cancelled(&self) -> bool {
+            true
+        }
+    }
 
     fn session(data: &std::path::Path) -> Session {
         Session::open("demo", SessionOptions { data_dir: data.into(), ..SessionOptions::default() }).unwrap()
@@ -285,6 +297,14 @@ mod tests {
         assert_eq!((&json[0]["model"], &json[0]["cannot_run"]), (&"demo".into(), &Value::Null));
         assert!(verified.to_string().ends_with("9 numbers passed, 0 failed; 0 experiments could not run\n"));
         assert_eq!(std::fs::read_dir(data.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_stopped_is_no_fault_of_the_numbers() {
+        let data = tempfile::tempdir().unwrap();
+        let verify = Verify { experiments: vec!["directional_patching".into()], ..Verify::default() };
+        let error = verify.run(&session(data.path()), &mut Impatient).unwrap_err();
+        assert!(error.is::<Stopped>(), "{error:#}");
     }
 
     #[test]

@@ -62,7 +62,8 @@ impl DeviceWork for LogitDifferences<'_> {
     }
 }
 
-/// Logit differences without and with nodes ablated together; numbers `clean`, `ablated`, and their `change` in percent.
+/// Logit differences without and with nodes ablated together; numbers `clean`, `ablated`, and their `change` in
+/// percent.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Ablation {
