@@ -64,8 +64,8 @@ impl Measure {
         }
     }
 
-    /// The change, in percent of what the logit difference was, or in points of percent of the accuracy; none where there
-    /// is nothing to compare with.
+    /// The change, in percent of what the logit difference was, or in points of percent of the accuracy; none where
+    /// there is nothing to compare with.
     fn of(self, effect: &Effect) -> Option<f64> {
         match self {
             Measure::LogitDiff => effect.change(),

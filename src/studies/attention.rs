@@ -19,8 +19,9 @@ use serde::{Deserialize, Serialize};
 
 /// Shows where heads attend: mean, value-weighted and single patterns, attention beside contribution.
 ///
-/// Every clean prompt is read at its last position: `contribution` is what a head writes there along the answers (the logit
-/// difference's share, final norm frozen), and `to` sets it against the head's attention from there to a position.
+/// Every clean prompt is read at its last position: `contribution` is what a head writes there along the answers (the
+/// logit difference's share, final norm frozen), and `to` sets it against the head's attention from there to a
+/// position.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AttentionMaps {

@@ -19,8 +19,8 @@ use std::ops::RangeInclusive;
 
 /// Estimates activation-patching maps from gradients, and compares them with exact ones.
 ///
-/// Maps as [`super::ActivationPatchingMaps`] makes them, to first order: change of a node times the metric's gradient there,
-/// two forward passes and one backward pass for all of them.
+/// Maps as [`super::ActivationPatchingMaps`] makes them, to first order: change of a node times the metric's gradient
+/// there, two forward passes and one backward pass for all of them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AttributionPatching {

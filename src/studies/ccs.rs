@@ -20,10 +20,10 @@ use std::ops::RangeInclusive;
 
 /// Searches every layer for a direction of truth without labels (contrast-consistent search).
 ///
-/// Every prompt is completed with its positive and its negative answer; at the completion's token, in front of every block
-/// and behind the last, contrast-consistent search (no labels) and a logistic regression on the difference of both
-/// completions (labels) are fitted on the first half of the prompts and tested on the second. Every layer's direction, from
-/// false to true, is stored like those of [`super::FitDirections`].
+/// Every prompt is completed with its positive and its negative answer; at the completion's token, in front of every
+/// block and behind the last, contrast-consistent search (no labels) and a logistic regression on the difference of
+/// both completions (labels) are fitted on the first half of the prompts and tested on the second. Every layer's
+/// direction, from false to true, is stored like those of [`super::FitDirections`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Ccs {

@@ -19,8 +19,8 @@ use std::collections::BTreeSet;
 
 /// Measures how much of the clean run a circuit's heads restore, and how much all others do.
 ///
-/// The corrupted run gets the clean values of the circuit's heads, of all other heads, and of all heads: whole, at the heads'
-/// positions if any are given, and along every direction. 0 % is the corrupted run, 100 % the clean one.
+/// The corrupted run gets the clean values of the circuit's heads, of all other heads, and of all heads: whole, at the
+/// heads' positions if any are given, and along every direction. 0 % is the corrupted run, 100 % the clean one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Faithfulness {
@@ -30,8 +30,8 @@ pub struct Faithfulness {
     /// The circuit: layer.head, and behind @ the positions at which it counts, joined by +.
     #[serde(deserialize_with = "list")]
     pub heads: Vec<HeadAt>,
-    /// Directions along which heads are patched: das_simple_train_ADJ is every layer's own, das_simple_train_ADJ_layer2 the
-    /// same one everywhere.
+    /// Directions along which heads are patched: das_simple_train_ADJ is every layer's own, das_simple_train_ADJ_layer2
+    /// the same one everywhere.
     #[serde(deserialize_with = "list")]
     pub directions: Vec<String>,
     /// How many random directions to patch along for comparison.

@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 
 /// Compares the changes that heads write when prompts are corrupted.
 ///
-/// What a head writes at a position in the clean prompts less what it writes in the corrupted ones (the other way round where
-/// the clean one is negative), each through the scale of its block's norm there, averaged over the prompts; cosines of these
-/// changes with each other.
+/// What a head writes at a position in the clean prompts less what it writes in the corrupted ones (the other way round
+/// where the clean one is negative), each through the scale of its block's norm there, averaged over the prompts;
+/// cosines of these changes with each other.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HeadCosines {

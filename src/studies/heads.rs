@@ -1,5 +1,5 @@
-//! Heads as settings name them: `9.2` is layer 9, head 2; `9.2@END` the same at a position; `all` and `top:6` are choices
-//! among all of them.
+//! Heads as settings name them: `9.2` is layer 9, head 2; `9.2@END` the same at a position; `all` and `top:6` are
+//! choices among all of them.
 
 use crate::choice::serde_by_text;
 use crate::experiments::attention::Head;
@@ -25,7 +25,7 @@ fn placed(text: &str) -> Option<(Head, Option<String>)> {
 }
 
 /// Reads `9.2,10.4`: every head once.
-fn listed(text: &str) -> Option<Vec<Head>> {
+pub(crate) fn listed(text: &str) -> Option<Vec<Head>> {
     let heads: Vec<Head> = text.split(',').map(head).collect::<Option<_>>()?;
     Some(distinct(&heads))
 }
@@ -40,7 +40,7 @@ fn names(heads: &[Head]) -> String {
 }
 
 /// What is wrong with a text that names no head.
-fn expected(what: &str, found: &str) -> String {
+pub(crate) fn expected(what: &str, found: &str) -> String {
     format!("expected {what}, found {found:?}")
 }
 

@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 
 /// Attributes the answers to what layers, heads and neurons write: logit lens and direct logit attribution.
 ///
-/// The final norm is frozen at its scale in the run, so that parts add up: `layers` to the logit difference, heads (without
-/// the bias they share) to their block's attention. Means over the prompts, at the last position.
+/// The final norm is frozen at its scale in the run, so that parts add up: `layers` to the logit difference, heads
+/// (without the bias they share) to their block's attention. Means over the prompts, at the last position.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LogitAttribution {
@@ -35,8 +35,8 @@ pub struct LogitAttribution {
     /// Whose: the clean prompts' (as without it), the corrupted ones' (with the clean ones' answers), or clean less
     /// corrupted; with an ablation clean less ablated (as without it).
     pub of: Option<Attributed>,
-    /// A stored direction to read along instead of the answers; what is written along it has its sign changed in negative
-    /// prompts.
+    /// A stored direction to read along instead of the answers; what is written along it has its sign changed in
+    /// negative prompts.
     pub along: Option<String>,
     /// An ablation to compare with.
     #[serde(flatten)]

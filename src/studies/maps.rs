@@ -59,8 +59,8 @@ impl MapSets {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Readout {
-    /// A stored direction to measure along instead of the answers: a prompt's logit difference is then the product of the
-    /// direction and the last residual behind the final norm, with its sign changed in negative prompts.
+    /// A stored direction to measure along instead of the answers: a prompt's logit difference is then the product of
+    /// the direction and the last residual behind the final norm, with its sign changed in negative prompts.
     pub along: Option<String>,
 }
 
@@ -255,8 +255,8 @@ pub(crate) fn exact_plan<'p>(
     Ok(table)
 }
 
-/// The wanted maps of activations in the order of the list, under their names; `compute` makes all of these kinds under all
-/// of these metrics.
+/// The wanted maps of activations in the order of the list, under their names; `compute` makes all of these kinds under
+/// all of these metrics.
 pub(crate) fn in_order(
     prompts: &PairedPrompts,
     wanted: &[(MapKind, Metric)],

@@ -20,8 +20,8 @@ pub struct Args {
     /// The circuit: layer.head, and behind @ the positions at which it counts, joined by +.
     #[arg(long, value_delimiter = ',', required = true)]
     heads: Vec<HeadAt>,
-    /// Directions along which heads are patched: das_simple_train_ADJ is every layer's own, das_simple_train_ADJ_layer2 the
-    /// same one everywhere.
+    /// Directions along which heads are patched: das_simple_train_ADJ is every layer's own, das_simple_train_ADJ_layer2
+    /// the same one everywhere.
     #[arg(long, value_delimiter = ',')]
     directions: Vec<String>,
     /// How many random directions to patch along for comparison.

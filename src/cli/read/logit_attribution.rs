@@ -29,8 +29,8 @@ pub struct Args {
     /// (embeddings, attention, MLPs, biases), heads, heads_by_position, neurons.
     #[arg(long, value_delimiter = ',', default_value = "lens,layers,heads,neurons")]
     maps: Vec<LogitMap>,
-    /// Whose: the clean prompts', the corrupted ones' (with the clean ones' answers), or clean less corrupted; with --ablate
-    /// clean less ablated.
+    /// Whose: the clean prompts', the corrupted ones' (with the clean ones' answers), or clean less corrupted; with
+    /// --ablate clean less ablated.
     #[arg(long, value_parser = choice::<Attributed>(), default_value = "clean")]
     #[arg(default_value_if("ablate", ArgPredicate::IsPresent, "difference"))]
     of: Attributed,
