@@ -1,4 +1,5 @@
-//! Faults that were reported, one test each: what was done, and what has to happen.
+//! Faults that were reported, one test each: what was done, and what has to happen. Those of commands that read texts are
+//! in `tests/cli/renewed.rs`, those of model folders in `tests/reading/`, those of the Hub in `tests/model_hub/`.
 
 #[path = "support/program.rs"]
 mod program;
@@ -77,6 +78,45 @@ fn two_models_of_one_name_do_not_share_a_folder() {
     let read = |name: &str| std::fs::read(data.join(name).join("kmeans_simple_train_ADJ_layer1.npy")).unwrap();
     assert_ne!(read("checkpoint"), read("second"));
     run_in(&data, &["direction-patching-suite", "--models", &named]).success();
+}
+
+#[test]
+fn two_organisations_models_of_one_name_do_not_share_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let commit = "0123456789abcdef0123456789abcdef01234567";
+    for (organisation, factor) in [("orga", 1.0), ("orgb", 1.25)] {
+        let repository = format!("models--{organisation}--tiny");
+        model(folder.path(), &format!("{repository}/snapshots/{commit}"), factor);
+        std::fs::create_dir_all(folder.path().join(&repository).join("refs")).unwrap();
+        std::fs::write(folder.path().join(&repository).join("refs/main"), commit).unwrap();
+    }
+    let fit_on = |model: &str| {
+        let mut command = program::actpatch(&["fit-directions", "--methods", "kmeans", "--layers", "1"]);
+        command.args(["--models", model, "--data-dir", data.to_str().unwrap()]).env("HF_HUB_CACHE", folder.path());
+        program::finish(&mut command)
+    };
+    fit_on("orga/tiny").success();
+    let before = files(&data);
+    fit_on("orgb/tiny").fails(1, &["results of orgb/tiny", "orga/tiny", "--models NAME=orgb/tiny", "--data-dir"]);
+    assert!(files(&data) == before, "nothing was written");
+    fit_on("tiny-b=orgb/tiny").success();
+}
+
+#[test]
+fn a_search_for_truth_replaces_no_direction_unasked() {
+    let data = tempfile::tempdir().unwrap();
+    let folder = data.path().join("demo");
+    let ccs = |extra: &[&str]| run_in(data.path(), &[&["ccs", "--epochs", "50", "--tries", "1"], extra].concat());
+    ccs(&[]).success();
+    let before = files(data.path());
+    ccs(&["--tries", "2"]).fails(1, &["ccs_simple_ANSWER_layer", ".json", "tries: expected 2, found 1", "--overwrite"]);
+    assert!(files(data.path()) == before, "nothing was changed");
+    ccs(&["--tries", "2", "--overwrite"]).success();
+    // Nor one that came from elsewhere.
+    std::fs::remove_dir_all(folder.join("provenance")).unwrap();
+    std::fs::remove_file(folder.join("ccs_simple_ANSWER_layer2.json")).unwrap();
+    ccs(&["--tries", "2"]).fails(1, &["ccs_simple_ANSWER_layer2.json: nothing says what it was made of"]);
 }
 
 #[test]

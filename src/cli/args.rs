@@ -6,18 +6,24 @@ use crate::backend::Dtype;
 use crate::compat::Compat;
 use crate::datasets::treebank::Scaffold;
 use crate::model::Bos;
-use crate::session::{Device, Rewrite, SessionOptions, distinct, processing_of};
+use crate::session::{DEFAULT_MODEL, Device, Rewrite, SessionOptions, distinct, processing_names, processing_of};
 use crate::studies::maps::{MapSets, Readout};
 use crate::sweep::{Shard, SweepSettings};
 use anyhow::Result;
 use bytesize::ByteSize;
+use std::fmt::Display;
 use std::path::PathBuf;
+
+/// A list as it is typed.
+pub fn listed<T: Display>(values: &[T]) -> String {
+    values.iter().map(T::to_string).collect::<Vec<_>>().join(",")
+}
 
 /// Which models, and how their weights are read.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ModelArgs {
     /// Models: `demo`, an alias (gpt2-small, pythia-1.4b, …), a Hub id, a folder, or `random:<alias>`.
-    #[arg(long, value_delimiter = ',', default_value = "demo")]
+    #[arg(long, value_delimiter = ',', default_value = DEFAULT_MODEL)]
     pub models: Vec<String>,
     /// Branch, tag or commit on the Hub.
     #[arg(long)]
@@ -26,10 +32,10 @@ pub struct ModelArgs {
     #[arg(long)]
     pub tokenizer: Option<String>,
     /// Beginning-of-sequence token in front of every text: as the model's family is used, always, or never.
-    #[arg(long, value_parser = choice::<Bos>(), default_value_t)]
+    #[arg(long, value_parser = choice::<Bos>(), default_value_t = SessionOptions::default().bos)]
     pub bos: Bos,
     /// Rewrites of the weights as TransformerLens does them; `none` for the checkpoint's own.
-    #[arg(long, value_delimiter = ',', default_values_t = Rewrite::TRANSFORMER_LENS)]
+    #[arg(long, value_delimiter = ',', default_value = listed(&processing_names(SessionOptions::default().weight_processing)))]
     #[arg(value_parser = choice::<Rewrite>())]
     pub weight_processing: Vec<Rewrite>,
 }
@@ -46,30 +52,30 @@ pub struct CompatArgs {
 #[derive(Debug, Clone, clap::Args)]
 pub struct RunArgs {
     /// Results go to DATA_DIR/<model>; its words.toml and datasets.toml, if there, add to the built-in ones.
-    #[arg(long, default_value = "data")]
+    #[arg(long, default_value_os_t = SessionOptions::default().data_dir)]
     pub data_dir: PathBuf,
     /// Another file of datasets (the format is described in data/datasets.toml).
     #[arg(long)]
     pub dataset_file: Vec<PathBuf>,
     /// Device: cpu, cuda or cuda:N (the N-th GPU), cuda:0,cuda:1 or cuda:all (they share the work of a sweep), or auto
     /// for a GPU when there is one.
-    #[arg(long, default_value = "auto")]
+    #[arg(long, default_value_t = SessionOptions::default().device)]
     pub device: Device,
     /// Number format of the matrix products.
-    #[arg(long, value_parser = choice::<Dtype>(), default_value = "f32")]
+    #[arg(long, value_parser = choice::<Dtype>(), default_value_t = SessionOptions::default().dtype)]
     pub dtype: Dtype,
     /// Threads; 0 for one per core.
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=1024))]
+    #[arg(long, default_value_t = SessionOptions::default().threads, value_parser = clap::value_parser!(u16).range(..=1024))]
     pub threads: u16,
     /// Most tokens of one batch.
-    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = SessionOptions::default().batch_tokens, value_parser = clap::value_parser!(u32).range(1..))]
     pub batch_tokens: u32,
     /// Most memory for what is kept of prompts at once, such as 500MB or 8GB; a batch may take as much again, and the weights
     /// come on top. By default a quarter of what the device has free behind the weights.
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<ByteSize>,
     /// Seed of DAS starts, of sampled positions, and of `random:` models.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = SessionOptions::default().seed)]
     pub seed: u64,
     /// Compute what already exists again, instead of skipping it.
     #[arg(long)]
@@ -131,10 +137,10 @@ pub struct MapArgs {
     #[command(flatten)]
     pub models: ModelArgs,
     /// Datasets to patch.
-    #[arg(long, value_delimiter = ',', default_value = "simple")]
+    #[arg(long, value_delimiter = ',', default_values_t = MapSets::default().eval_sets)]
     pub eval_sets: Vec<String>,
     /// Text around the Treebank's sentences; all other datasets are plain.
-    #[arg(long, value_parser = choice::<Scaffold>(), default_value = "plain")]
+    #[arg(long, value_parser = choice::<Scaffold>(), default_value_t = MapSets::default().scaffold)]
     pub scaffold: Scaffold,
     #[command(flatten)]
     pub compat: CompatArgs,

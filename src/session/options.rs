@@ -12,6 +12,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+/// The model that is asked for where none is named: the one that comes with the program.
+pub const DEFAULT_MODEL: &str = "demo";
+
 /// How a session reads its model, computes, and files results.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

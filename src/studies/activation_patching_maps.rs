@@ -34,7 +34,7 @@ pub struct ActivationPatchingMaps {
     /// resid_mid, resid_post, attn_out, mlp_out (layer, position).
     #[serde(deserialize_with = "list")]
     pub maps: Vec<MapKind>,
-    /// Metrics; with an ablation those that noise.
+    /// Metrics, with an ablation those that noise; without any logit_diff, with an ablation logit_diff_noising.
     #[serde(deserialize_with = "list")]
     pub metrics: Vec<Metric>,
     /// What is measured.
@@ -53,7 +53,7 @@ impl Default for ActivationPatchingMaps {
         Self {
             sets: MapSets::default(),
             maps: USUAL_MAPS.iter().filter_map(|map| map.parse().ok()).collect(),
-            metrics: vec![Metric::LogitDiff],
+            metrics: Vec::new(),
             readout: Readout::default(),
             twin: Twin::default(),
             sweep: SweepSettings::default(),
@@ -69,11 +69,12 @@ impl Study for ActivationPatchingMaps {
     type Outcome = Maps;
 
     fn validate(&self) -> Result<()> {
-        self.readout.check(&self.metrics)?;
+        let metrics = self.resolved().metrics;
+        self.readout.check(&metrics)?;
         if let (Some(along), Some(ablate)) = (&self.readout.along, &self.twin.ablate) {
             wrong!("along", "{along}, and ablate {ablate}: expected one of them");
         }
-        let denoising = self.metrics.iter().find(|metric| metric.mode() == Mode::Denoising);
+        let denoising = metrics.iter().find(|metric| metric.mode() == Mode::Denoising);
         if let (Some(metric), Some(_)) = (denoising, &self.twin.ablate) {
             wrong!("metrics", "with an ablation, expected logit_diff_noising or log_prob_noising, found {metric}");
         }
@@ -96,13 +97,25 @@ impl MapStudy for ActivationPatchingMaps {
         &self.sets
     }
 
+    fn resolved(&self) -> Self {
+        let mut resolved = self.clone();
+        if resolved.metrics.is_empty() {
+            resolved.metrics.push(match self.twin.ablate {
+                None => Metric::LogitDiff,
+                Some(_) => Metric::LogitDiffNoising,
+            });
+        }
+        resolved
+    }
+
     fn readout(&self) -> Option<&String> {
         self.readout.along.as_ref()
     }
 
     fn kinds(&self, session: &Session, prompts: &PairedPrompts) -> Result<Vec<Self::Kind>> {
         self.twin.planned(session, prompts)?;
-        let metrics = |&kind: &MapKind| self.metrics.iter().map(move |&metric| (kind, metric));
+        let every = self.resolved().metrics;
+        let metrics = |&kind: &MapKind| every.iter().map(move |&metric| (kind, metric));
         Ok(self.maps.iter().flat_map(metrics).collect())
     }
 

@@ -1,6 +1,6 @@
 //! Contrast-consistent search: every layer's direction of truth, without labels.
 
-use super::fits::revision;
+use super::fits::{is_there, revision};
 use super::maps::{AskedSet, MadeMaps, MapSets, MapStudy, Named, maps_study, provenance_of};
 use super::probing::passes;
 use crate::backend::Backend;
@@ -134,6 +134,13 @@ impl MapStudy for Ccs {
     fn depends(&self, session: &Session, _: &PairedPrompts, (): &(), provenance: Provenance) -> Result<Provenance> {
         let provenance = provenance.with("epochs", self.epochs)?.with("tries", self.tries)?;
         provenance.with("seed", session.seed())
+    }
+
+    fn spares(&self, session: &Session, prompts: &PairedPrompts, (): &(), provenance: &Provenance) -> Result<()> {
+        for layer in 0..=session.config().n_layers {
+            is_there(session, &self.direction(prompts, layer)?, provenance)?;
+        }
+        Ok(())
     }
 
     fn planned(&self, session: &Session, prompts: &PairedPrompts, _: &[()]) -> Result<String> {

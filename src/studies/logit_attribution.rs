@@ -94,6 +94,10 @@ impl MapStudy for LogitAttribution {
         &self.sets
     }
 
+    fn resolved(&self) -> Self {
+        Self { of: Some(self.of()), ..self.clone() }
+    }
+
     fn kinds(&self, session: &Session, prompts: &PairedPrompts) -> Result<Vec<LogitMap>> {
         if self.maps.iter().any(|map| map.by_position()) {
             common_length(prompts)?;

@@ -111,12 +111,17 @@ macro_rules! maps_study {
 pub(crate) use maps_study;
 
 /// A study whose results are maps of datasets.
-pub(crate) trait MapStudy: Study {
+pub(crate) trait MapStudy: Study + Clone {
     /// What a map is told from the others by.
     type Kind: Clone + PartialEq + Send + Sync;
 
     /// Which datasets.
     fn sets(&self) -> &MapSets;
+
+    /// The settings with those filled in that follow from others, as manifests record them.
+    fn resolved(&self) -> Self {
+        self.clone()
+    }
 
     /// The stored direction that patched runs are measured along, if it is not the answers.
     fn readout(&self) -> Option<&String> {
@@ -138,6 +143,14 @@ pub(crate) trait MapStudy: Study {
     /// A direction that cannot be read.
     fn depends(&self, _: &Session, _: &PairedPrompts, _: &Self::Kind, provenance: Provenance) -> Result<Provenance> {
         Ok(provenance)
+    }
+
+    /// Checks that the making of a map replaces no direction unasked.
+    ///
+    /// # Errors
+    /// A direction of a name that is to be written, and that was made of something else.
+    fn spares(&self, _: &Session, _: &PairedPrompts, _: &Self::Kind, _: &Provenance) -> Result<()> {
+        Ok(())
     }
 
     /// What a plan says of a dataset.
@@ -361,6 +374,9 @@ fn asked_map<S: MapStudy>(
     let draw = |map: &ResultMap| study.figure(session, prompts, &kind, map);
     let lacks = |named: &Named, figure_lost| study.lacks(&kind, named, figure_lost);
     let kept = kept(session, &stem, &provenance, draw, lacks, observer)?;
+    if kept.is_none() {
+        study.spares(session, prompts, &kind, &provenance)?;
+    }
     Ok(Asked { kind, stem, provenance, kept })
 }
 
@@ -477,7 +493,7 @@ pub(crate) fn run<S: MadeMaps>(study: &S, session: &Session, observer: &mut dyn 
         let nothing = sets.iter().map(|_| Vec::new()).collect();
         return Ok(Maps::new(session, sets, nothing, None));
     }
-    let mut manifest = session.manifest(S::NAME, study)?;
+    let mut manifest = session.manifest(S::NAME, &study.resolved())?;
     let work = Making { study, session, sets: &sets, manifest: &mut manifest };
     let made = session.compute(observer, work)?;
     Ok(Maps::new(session, sets, made, Some(manifest.finish()?)))

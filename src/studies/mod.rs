@@ -76,11 +76,11 @@ pub use self_check::{Checked, SelfCheck};
 pub use stored_directions::{Cosines, Details, ImportDirections, Imported, Listing, Stored, StoredDirections};
 pub use sweep_merge::{MergedModel, SweepMerge, merge_sweeps};
 pub use sweep_status::{LedgerStatus, SweepStatus, sweep_status};
+pub use texts::{COEFFICIENTS as STEERING_COEFFICIENTS, TEXT_METHODS};
 pub use texts::{
     Coefficients, Corpus, LabelShares, LabelledShares, Negation, Negations, Neuroscope, Readings, ScoreRow,
     SteeredDirection, Steering, TextLoss, Texts,
 };
-pub use texts::{PROMPT as STEERING_PROMPT, TEXT_METHODS};
 pub use treebank_data_gen::{Filter, Generated, Joined, TreebankDataGen, TreebankDatasets};
 pub use twins::Twin;
 pub use verify::Verify;

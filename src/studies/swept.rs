@@ -148,7 +148,7 @@ pub(crate) fn run<S: SweptMaps>(study: &S, session: &Session, observer: &mut dyn
     };
     let places: Vec<Vec<_>> = swept.iter().map(|maps| maps.iter().flat_map(&lacking).collect()).collect();
     let left = places.iter().map(Vec::len).sum();
-    let mut manifest = session.manifest(S::NAME, study)?;
+    let mut manifest = session.manifest(S::NAME, &study.resolved())?;
     let cells = swept.iter().flatten().flat_map(Swept::cells).collect();
     let mut recorder = Recorder::start(&folder, sweep, &configuration, cells, left)?;
     if left > 0 {

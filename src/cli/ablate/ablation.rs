@@ -35,18 +35,18 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', requires = "directions", conflicts_with = "nodes")]
     layers: Vec<String>,
     /// How many random directions to ablate in the same places for comparison.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = Ablation::default().random)]
     random: u32,
     /// What takes an activation's place: zero, mean (over the prompts, at each position), mean_over_places (one mean),
     /// mean_of_other_class (one of the negative prompts for positive ones, and the other way round), resample (another clean
     /// prompt), corrupted (the prompt's own corrupted one).
-    #[arg(long, value_delimiter = ',', default_value = "zero")]
+    #[arg(long, value_delimiter = ',', default_values_t = Ablation::default().methods)]
     methods: Vec<Replacement>,
     /// Positions: placeholders, END, ALL, numbers, COMMA, PERIOD (every such token); joined by + they are ablated together.
-    #[arg(long, value_delimiter = ',', default_value = "ALL")]
+    #[arg(long, value_delimiter = ',', default_values_t = Ablation::default().positions)]
     positions: Vec<String>,
     /// Attention patterns: as they come, or those of the clean run.
-    #[arg(long, value_delimiter = ',', value_parser = choice::<Attention>(), default_value = "live")]
+    #[arg(long, value_delimiter = ',', value_parser = choice::<Attention>(), default_values_t = Ablation::default().attention)]
     attention: Vec<Attention>,
     /// Positions at which the ablated activations keep their clean values.
     #[arg(long, value_name = "POSITIONS")]

@@ -1,6 +1,6 @@
 //! `ablation-maps`.
 
-use crate::cli::args::MapArgs;
+use crate::cli::args::{MapArgs, listed};
 use crate::cli::choice::choice;
 use crate::cli::runner;
 use crate::experiments::ablation::Replacement;
@@ -22,14 +22,14 @@ pub struct Args {
     shared: MapArgs,
     /// Maps, as in activation-patching-maps: z, q, k, v, pattern, pre, post (also with _by_position), resid_pre,
     /// resid_mid, resid_post, attn_out, mlp_out.
-    #[arg(long, value_delimiter = ',', default_value = "z")]
+    #[arg(long, value_delimiter = ',', default_value = listed(&AblationMaps::default().maps))]
     maps: Vec<MapKind>,
     /// What takes an activation's place: zero, mean (over the prompts, at each position), mean_over_places,
     /// mean_of_other_class, resample (another clean prompt), corrupted (the prompt's own corrupted one).
-    #[arg(long, value_delimiter = ',', default_value = "mean")]
+    #[arg(long, value_delimiter = ',', default_values_t = AblationMaps::default().methods)]
     methods: Vec<Replacement>,
     /// What is compared with the clean run.
-    #[arg(long, value_delimiter = ',', value_parser = choice::<Measure>(), default_value = "logit_diff")]
+    #[arg(long, value_delimiter = ',', value_parser = choice::<Measure>(), default_values_t = AblationMaps::default().measures)]
     measures: Vec<Measure>,
 }
 

@@ -25,7 +25,7 @@ pub struct Args {
     #[arg(long, value_delimiter = ',')]
     directions: Vec<String>,
     /// How many random directions to patch along for comparison.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = Faithfulness::default().random)]
     random: u32,
 }
 

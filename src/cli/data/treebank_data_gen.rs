@@ -1,9 +1,9 @@
 //! `treebank-data-gen`.
 
-use crate::cli::args::{Asked, CompatArgs, ModelArgs, RunArgs};
+use crate::cli::args::{Asked, CompatArgs, ModelArgs, RunArgs, listed};
 use crate::cli::choice::choice;
 use crate::cli::runner::{Terminal, print, print_json, show_plan};
-use crate::datasets::treebank::{OFFICIAL_ARCHIVE, Scaffold, Split};
+use crate::datasets::treebank::{Scaffold, Split};
 use crate::session::Session;
 use crate::studies::{Filter, Study, TreebankDataGen};
 use anyhow::Result;
@@ -23,24 +23,24 @@ pub struct Args {
     #[command(flatten)]
     models: ModelArgs,
     /// Folder with the Treebank's files, or where they are downloaded to.
-    #[arg(long, default_value = "stanfordSentimentTreebank")]
+    #[arg(long, default_value_os_t = TreebankDataGen::default().root)]
     root: PathBuf,
     /// Texts around the sentences.
-    #[arg(long, value_delimiter = ',', value_parser = choice::<Scaffold>(), default_values_t = Scaffold::ALL)]
+    #[arg(long, value_delimiter = ',', value_parser = choice::<Scaffold>(), default_value = listed(&TreebankDataGen::default().scaffolds))]
     scaffolds: Vec<Scaffold>,
     /// Parts of the Treebank.
-    #[arg(long, value_delimiter = ',', value_parser = choice::<Split>(), default_values_t = Split::ALL)]
+    #[arg(long, value_delimiter = ',', value_parser = choice::<Split>(), default_value = listed(&TreebankDataGen::default().splits))]
     splits: Vec<Split>,
     /// Keep only sentences to which the model prefers the right answer: auto does so where the paper's code did
     /// (pythia-1.4b, test, classification).
-    #[arg(long, value_parser = choice::<Filter>(), default_value = "auto")]
+    #[arg(long, value_parser = choice::<Filter>(), default_value_t = TreebankDataGen::default().filter)]
     filter: Filter,
     /// Look up sentences without a phrase again, with bracket tokens written out and doubly encoded letters decoded.
     /// The paper's sizes (7864 train, 1007 dev, 2058 test) are those without.
     #[arg(long)]
     repair: bool,
     /// Address of the archive that is downloaded when files are missing.
-    #[arg(long, default_value = OFFICIAL_ARCHIVE)]
+    #[arg(long, default_value_t = TreebankDataGen::default().url)]
     url: String,
     /// SHA-256 that the archive must have.
     #[arg(long)]

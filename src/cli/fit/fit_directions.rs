@@ -25,7 +25,7 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', value_parser = choice_of(Method::of_fits()))]
     methods: Vec<Method>,
     /// Datasets to fit on.
-    #[arg(long, value_delimiter = ',', default_value = "simple_train")]
+    #[arg(long, value_delimiter = ',', default_values_t = FitDirections::default().train_sets)]
     train_sets: Vec<String>,
     /// Datasets on which fits are tested: classifiers for their accuracy, DAS for its loss after every epoch. Tested is at
     /// the fit's own position where a dataset has it, else at its main one. Classifiers that exist already are only tested.
@@ -35,19 +35,19 @@ pub struct Args {
     #[arg(long, value_parser = choice::<Scaffold>())]
     scaffold: Option<Scaffold>,
     /// Positions: placeholders of the template, END, ALL, or auto: the main placeholder, ALL on the Treebank.
-    #[arg(long, value_delimiter = ',', default_value = "auto")]
+    #[arg(long, value_delimiter = ',', default_values_t = FitDirections::default().positions)]
     positions: Vec<String>,
     /// Layers: `all`, numbers, ranges such as 2..5; layer n_layers is behind the last block.
-    #[arg(long, value_delimiter = ',', default_value = "all")]
+    #[arg(long, value_delimiter = ',', default_values_t = FitDirections::default().layers)]
     layers: Vec<String>,
     /// DAS: passes over the dataset: 64, or 1 on the Treebank, without it.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     epochs: Option<u32>,
     /// DAS: prompts per step.
-    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = FitDirections::default().batch_size, value_parser = clap::value_parser!(u32).range(1..))]
     batch_size: u32,
     /// DAS: learning rate of Adam.
-    #[arg(long, default_value_t = 1e-3, value_parser = learning_rate)]
+    #[arg(long, default_value_t = FitDirections::default().learning_rate, value_parser = learning_rate)]
     learning_rate: f64,
     /// DAS: stop when the mean loss on the test sets (without any, the training loss) has not become smaller for this many
     /// epochs, and keep the directions of the best epoch instead of the last.

@@ -2,7 +2,6 @@
 
 use crate::cli::args::{Asked, CompatArgs, ModelArgs, RunArgs};
 use crate::cli::runner;
-use crate::directions::RANDOM_DIRECTION_SEED;
 use crate::studies::RandomDirections;
 use anyhow::Result;
 
@@ -15,7 +14,7 @@ pub struct Args {
     #[command(flatten)]
     run: RunArgs,
     /// Seed of the directions.
-    #[arg(long, default_value_t = RANDOM_DIRECTION_SEED)]
+    #[arg(long, default_value_t = RandomDirections::default().direction_seed)]
     direction_seed: u64,
 }
 

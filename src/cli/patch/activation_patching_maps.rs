@@ -1,13 +1,12 @@
 //! `activation-patching-maps`.
 
 use super::twins::TwinArgs;
-use crate::cli::args::{MapArgs, ReadoutArgs, SweepArgs};
+use crate::cli::args::{MapArgs, ReadoutArgs, SweepArgs, listed};
 use crate::cli::runner;
 use crate::engine::Metric;
 use crate::experiments::activation_maps::MapKind;
 use crate::studies::ActivationPatchingMaps;
 use anyhow::Result;
-use clap::builder::ArgPredicate;
 
 /// Arguments of `activation-patching-maps`.
 #[derive(Debug, Clone, clap::Args)]
@@ -28,12 +27,11 @@ pub struct Args {
     shared: MapArgs,
     /// Maps: z, q, k, v, pattern (layer, head), pre, post (layer, neuron), the same with _by_position, and resid_pre,
     /// resid_mid, resid_post, attn_out, mlp_out (layer, position).
-    #[arg(long, value_delimiter = ',', default_value = "z,q,k,v,pattern,resid_pre,attn_out,mlp_out")]
+    #[arg(long, value_delimiter = ',', default_value = listed(&ActivationPatchingMaps::default().maps))]
     maps: Vec<MapKind>,
-    /// Metrics: logit_diff, logit_diff_noising, logit_flip, sign_flip, prob_diff, log_prob, log_prob_noising; with --ablate
-    /// logit_diff_noising (which is its default) and log_prob_noising.
-    #[arg(long, value_delimiter = ',', default_value = "logit_diff")]
-    #[arg(default_value_if("ablate", ArgPredicate::IsPresent, "logit_diff_noising"))]
+    /// Metrics: logit_diff (as without it), logit_diff_noising, logit_flip, sign_flip, prob_diff, log_prob,
+    /// log_prob_noising; with --ablate logit_diff_noising (as without it) and log_prob_noising.
+    #[arg(long, value_delimiter = ',')]
     metrics: Vec<Metric>,
     #[command(flatten)]
     readout: ReadoutArgs,

@@ -1,6 +1,6 @@
 //! `attribution-patching`.
 
-use crate::cli::args::MapArgs;
+use crate::cli::args::{MapArgs, listed};
 use crate::cli::runner;
 use crate::engine::Metric;
 use crate::experiments::activation_maps::MapKind;
@@ -23,10 +23,10 @@ pub struct Args {
     shared: MapArgs,
     /// Maps: z, q, k, v, pattern (layer, head), pre, post (layer, neuron), the same with _by_position, and resid_pre,
     /// resid_mid, resid_post, attn_out, mlp_out (layer, position).
-    #[arg(long, value_delimiter = ',', default_value = "z,q,k,v,pattern,resid_pre,attn_out,mlp_out")]
+    #[arg(long, value_delimiter = ',', default_value = listed(&AttributionPatching::default().maps))]
     maps: Vec<MapKind>,
     /// Metrics: logit_diff, logit_diff_noising.
-    #[arg(long, value_delimiter = ',', default_value = "logit_diff")]
+    #[arg(long, value_delimiter = ',', default_values_t = AttributionPatching::default().metrics)]
     metrics: Vec<Metric>,
     /// Integrated gradients: their mean over this many steps from one run's input to the other's.
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u16).range(1..=1000))]

@@ -1,6 +1,7 @@
 //! `direction-patching-results`.
 
 use crate::cli::runner;
+use crate::session::{DEFAULT_MODEL, SessionOptions};
 use crate::studies::patching_results;
 use anyhow::Result;
 use std::path::PathBuf;
@@ -15,10 +16,10 @@ Figures (.svg, .png, .html) of one model go to DATA_DIR/<model>/figures, those o
 direction_patching_results.csv to DATA_DIR/figures.")]
 pub struct Args {
     /// Models, as they were named when they were patched.
-    #[arg(long, value_delimiter = ',', default_value = "demo")]
+    #[arg(long, value_delimiter = ',', default_value = DEFAULT_MODEL)]
     models: Vec<String>,
     /// Where results are: those of a model in DATA_DIR/<model>.
-    #[arg(long, default_value = "data")]
+    #[arg(long, default_value_os_t = SessionOptions::default().data_dir)]
     data_dir: PathBuf,
     /// Print the tables as JSON.
     #[arg(long)]

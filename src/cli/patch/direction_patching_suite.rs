@@ -21,23 +21,23 @@ pub struct Args {
     #[command(flatten)]
     models: ModelArgs,
     /// Direction files by name, `*` and `?` match anything.
-    #[arg(long, value_delimiter = ',', default_value = "*")]
+    #[arg(long, value_delimiter = ',', default_values_t = PatchingSuite::default().directions)]
     directions: Vec<String>,
     /// Datasets to patch.
-    #[arg(long, value_delimiter = ',', default_value = "simple_test")]
+    #[arg(long, value_delimiter = ',', default_values_t = PatchingSuite::default().eval_sets)]
     eval_sets: Vec<String>,
     /// Text around the Treebank's sentences; all other datasets are plain.
-    #[arg(long, value_parser = choice::<Scaffold>(), default_value = "plain")]
+    #[arg(long, value_parser = choice::<Scaffold>(), default_value_t = PatchingSuite::default().scaffold)]
     scaffold: Scaffold,
     /// Metrics: logit_diff, logit_diff_noising, logit_flip (normalised, as in the paper), sign_flip (the literal share
     /// of prompts whose logit difference changes sign), prob_diff, log_prob, log_prob_noising.
-    #[arg(long, value_delimiter = ',', default_value = "logit_diff")]
+    #[arg(long, value_delimiter = ',', default_values_t = PatchingSuite::default().metrics)]
     metrics: Vec<Metric>,
     /// Positions: placeholders, ALL, or auto for the main placeholder.
-    #[arg(long, value_delimiter = ',', default_value = "auto")]
+    #[arg(long, value_delimiter = ',', default_values_t = PatchingSuite::default().positions)]
     positions: Vec<String>,
     /// Patch at the direction's own layer, or in front of every block.
-    #[arg(long, value_parser = choice::<PatchedLayers>(), default_value = "own")]
+    #[arg(long, value_parser = choice::<PatchedLayers>(), default_value_t = PatchingSuite::default().layers)]
     layers: PatchedLayers,
     /// Patch the results of these heads, layer.head, at every position instead of the residual stream: for example
     /// 9.2,10.1, or `paper` for the paper's list (gpt2-small, pythia-2.8b).

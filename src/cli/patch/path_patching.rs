@@ -24,23 +24,23 @@ pub struct Args {
     #[command(flatten)]
     shared: MapArgs,
     /// Where paths begin: one component, or nodes that act together.
-    #[arg(long, value_delimiter = ',', default_value = "z")]
+    #[arg(long, value_delimiter = ',', default_values_t = PathPatching::default().senders)]
     senders: Vec<NodePattern>,
     /// Where they end: one component, or nodes that act together.
     #[arg(long, value_delimiter = ',', required = true)]
     receivers: Vec<NodePattern>,
     /// Where the senders change: a placeholder, END, a number, ALL, or EACH for one position at a time.
-    #[arg(long, default_value = "ALL")]
+    #[arg(long, default_value_t = PathPatching::default().positions)]
     positions: String,
     /// How a change travels from senders to receivers.
-    #[arg(long, value_parser = choice::<PathMethod>(), default_value = "three-steps")]
+    #[arg(long, value_parser = choice::<PathMethod>(), default_value_t = PathPatching::default().method)]
     method: PathMethod,
     /// Patch a receiver's whole layer, whichever head or neuron is named, as the paper's code does.
     #[arg(long)]
     layer_wide: bool,
     /// Metrics, all of one patching direction: logit_diff_noising, log_prob_noising; or logit_diff, logit_flip, sign_flip,
     /// prob_diff, log_prob.
-    #[arg(long, value_delimiter = ',', default_value = "logit_diff_noising")]
+    #[arg(long, value_delimiter = ',', default_values_t = PathPatching::default().metrics)]
     metrics: Vec<Metric>,
     #[command(flatten)]
     readout: ReadoutArgs,

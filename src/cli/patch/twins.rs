@@ -16,10 +16,10 @@ pub struct TwinArgs {
     ablate_layers: Vec<String>,
     /// What takes its place: zero, mean (over the prompts, at each position), mean_over_places (one mean),
     /// mean_of_other_class.
-    #[arg(long, value_name = "METHOD", default_value = "zero", requires = "ablate")]
+    #[arg(long, value_name = "METHOD", default_value_t = Twin::default().ablate_method, requires = "ablate")]
     ablate_method: Replacement,
     /// Positions at which it is ablated: as in ablation.
-    #[arg(long, value_name = "POSITIONS", default_value = "ALL", requires = "ablate")]
+    #[arg(long, value_name = "POSITIONS", default_value_t = Twin::default().ablate_positions, requires = "ablate")]
     ablate_positions: String,
 }
 

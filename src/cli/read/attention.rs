@@ -1,6 +1,6 @@
 //! `attention`.
 
-use crate::cli::args::MapArgs;
+use crate::cli::args::{MapArgs, listed};
 use crate::cli::choice::choice;
 use crate::cli::runner;
 use crate::studies::{AttentionMaps, HeadChoice, OverPrompts};
@@ -19,10 +19,10 @@ pub struct Args {
     #[command(flatten)]
     shared: MapArgs,
     /// Heads: a list of layer.head, all, or top:N for those that write most along the answers.
-    #[arg(long, default_value = "top:6")]
+    #[arg(long, default_value_t = AttentionMaps::default().heads)]
     heads: HeadChoice,
     /// Over all prompts: mean patterns, the same weighted by the lengths of the values read, and heads' contributions.
-    #[arg(long, value_delimiter = ',', default_value = "mean,weighted,contribution")]
+    #[arg(long, value_delimiter = ',', default_value = listed(&AttentionMaps::default().maps))]
     #[arg(value_parser = choice::<OverPrompts>())]
     maps: Vec<OverPrompts>,
     /// Patterns of these prompts too, by number.

@@ -22,10 +22,10 @@ pub struct Args {
     #[command(flatten)]
     shared: MapArgs,
     /// Steps of each try.
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, default_value_t = Ccs::default().epochs, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     epochs: u32,
     /// Random starts, of which the one with the lowest loss counts.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, default_value_t = Ccs::default().tries, value_parser = clap::value_parser!(u32).range(1..=1000))]
     tries: u32,
 }
 

@@ -1,13 +1,12 @@
 //! `logit-attribution`.
 
-use crate::cli::args::MapArgs;
+use crate::cli::args::{MapArgs, listed};
 use crate::cli::choice::choice;
 use crate::cli::patch::twins::TwinArgs;
 use crate::cli::runner;
 use crate::experiments::logit_attribution::{Attributed, LogitMap};
 use crate::studies::LogitAttribution;
 use anyhow::Result;
-use clap::builder::ArgPredicate;
 
 /// Arguments of `logit-attribution`.
 #[derive(Debug, Clone, clap::Args)]
@@ -27,13 +26,12 @@ pub struct Args {
     shared: MapArgs,
     /// Maps: lens (the residual stream in front of every block, inside and at the end), lens_by_position, layers
     /// (embeddings, attention, MLPs, biases), heads, heads_by_position, neurons.
-    #[arg(long, value_delimiter = ',', default_value = "lens,layers,heads,neurons")]
+    #[arg(long, value_delimiter = ',', default_value = listed(&LogitAttribution::default().maps))]
     maps: Vec<LogitMap>,
     /// Whose: the clean prompts', the corrupted ones' (with the clean ones' answers), or clean less corrupted; with
     /// --ablate clean less ablated.
-    #[arg(long, value_parser = choice::<Attributed>(), default_value = "clean")]
-    #[arg(default_value_if("ablate", ArgPredicate::IsPresent, "difference"))]
-    of: Attributed,
+    #[arg(long, value_parser = choice::<Attributed>(), value_name = "OF")]
+    of: Option<Attributed>,
     /// A stored direction to read along instead of the answers.
     #[arg(long)]
     along: Option<String>,
@@ -45,5 +43,5 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     let Args { shared, maps, of, along, twin } = args;
     let (asked, sets) = shared.parts();
-    runner::run(asked, LogitAttribution { sets, maps, of: Some(of), along, twin: twin.into() })
+    runner::run(asked, LogitAttribution { sets, maps, of, along, twin: twin.into() })
 }

@@ -19,7 +19,7 @@ pub struct Args {
     #[command(flatten)]
     shared: MapArgs,
     /// Activations: resid_pre, resid_mid, resid_post, attn_out, mlp_out, z, q, k, v, pre, post.
-    #[arg(long, value_delimiter = ',', default_value = "resid_post")]
+    #[arg(long, value_delimiter = ',', default_values_t = Probing::default().components)]
     components: Vec<Component>,
 }
 

@@ -1,6 +1,7 @@
 //! `merge`.
 
 use crate::cli::runner;
+use crate::session::SessionOptions;
 use crate::studies::merge_sweeps;
 use anyhow::Result;
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ pub struct Args {
     /// Data folders to join into DATA_DIR; without any, the shards that lie in DATA_DIR itself.
     from: Vec<PathBuf>,
     /// Where the joined ledgers and the result files go.
-    #[arg(long, default_value = "data")]
+    #[arg(long, default_value_os_t = SessionOptions::default().data_dir)]
     data_dir: PathBuf,
     /// Print it as JSON, with every missing cell.
     #[arg(long)]

@@ -1,6 +1,7 @@
 //! `status`.
 
 use crate::cli::runner;
+use crate::session::SessionOptions;
 use crate::studies::sweep_status;
 use anyhow::Result;
 use std::path::PathBuf;
@@ -10,7 +11,7 @@ use std::path::PathBuf;
 #[command(after_help = "Examples:\n  actpatch status\n  actpatch status --data-dir /results --json")]
 pub struct Args {
     /// The folder of the sweeps' results.
-    #[arg(long, default_value = "data")]
+    #[arg(long, default_value_os_t = SessionOptions::default().data_dir)]
     data_dir: PathBuf,
     /// Print it as JSON, with every failed and every missing cell.
     #[arg(long)]

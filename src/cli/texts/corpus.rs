@@ -17,7 +17,7 @@ pub struct CorpusArgs {
     #[arg(long)]
     name: Option<String>,
     /// Most tokens of a row, BOS included; longer texts are cut.
-    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(2..))]
+    #[arg(long, default_value_t = Corpus::default().row_tokens, value_parser = clap::value_parser!(u32).range(2..))]
     row_tokens: u32,
 }
 

@@ -20,16 +20,16 @@ pub struct Args {
     #[arg(long)]
     labels: PathBuf,
     /// Its column of values.
-    #[arg(long, default_value = "value")]
+    #[arg(long, default_value_t = LabelShares::default().value)]
     value: String,
     /// Its column of labels; accuracy knows Positive and Negative.
-    #[arg(long, default_value = "sentiment")]
+    #[arg(long, default_value_t = LabelShares::default().label)]
     label: String,
     /// The _summary.csv of the reading that the values come from.
     #[arg(long)]
     summary: Option<PathBuf>,
     /// Equal parts of the range of the values.
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, default_value_t = LabelShares::default().parts, value_parser = clap::value_parser!(u16).range(1..=1000))]
     parts: u16,
     /// Print the results as JSON.
     #[arg(long)]

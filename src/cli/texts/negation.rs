@@ -28,7 +28,7 @@ pub struct Args {
     #[arg(long)]
     texts: Option<PathBuf>,
     /// Where the word's early value is read.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = Negation::default().initial)]
     initial: usize,
     /// Where its late value is read; two in front of the end of the model without it (10 of gpt2-small).
     #[arg(long)]

@@ -33,32 +33,32 @@ pub struct Args {
     directions: Vec<String>,
     /// Where residuals are read: `own`, each direction at its own layer, or layers for all directions (`all`,
     /// 0,3,6..9).
-    #[arg(long, value_delimiter = ',', default_value = "own")]
+    #[arg(long, value_delimiter = ',', default_values_t = Neuroscope::default().layers)]
     layers: Vec<String>,
     /// Values: cosines of residual and direction, or their products (no samples and no quantiles then).
-    #[arg(long, value_parser = choice::<Measure>(), default_value = "cosine")]
+    #[arg(long, value_parser = choice::<Measure>(), default_value_t = Neuroscope::default().measure)]
     measure: Measure,
     /// How many largest and smallest values.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, default_value_t = Neuroscope::default().top, value_parser = clap::value_parser!(u16).range(1..))]
     top: u16,
     /// Tokens shown on either side of one.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = Neuroscope::default().window)]
     window: u16,
     /// Width of the bins that samples are drawn from.
-    #[arg(long, default_value_t = 0.02, value_parser = bin_width)]
+    #[arg(long, default_value_t = Neuroscope::default().bin_width, value_parser = bin_width)]
     bin_width: f64,
     /// Samples of each bin.
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = Neuroscope::default().samples)]
     samples: u16,
     /// Least occurrences of a token in _token_means.csv.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = Neuroscope::default().min_count)]
     min_count: u64,
     /// A file of words, one a line, that _top, _samples and _token_means leave out: each in lower case, Capitalised and
     /// in UPPER CASE, with and without a space in front or behind.
     #[arg(long, value_name = "FILE")]
     exclude: Option<PathBuf>,
     /// Share of the tokens beyond either quantile of the summary.
-    #[arg(long, default_value_t = 0.001, value_parser = tail)]
+    #[arg(long, default_value_t = Neuroscope::default().tail, value_parser = tail)]
     tail: f64,
     /// Write every token's values; always done for --text.
     #[arg(long)]

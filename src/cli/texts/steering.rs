@@ -3,7 +3,7 @@
 use crate::cli::args::{Asked, CompatArgs, ModelArgs, RunArgs};
 use crate::cli::runner;
 use crate::engine::Site;
-use crate::studies::{Coefficients, STEERING_PROMPT, Steering};
+use crate::studies::{Coefficients, STEERING_COEFFICIENTS, Steering};
 use anyhow::Result;
 
 /// Arguments of `steering`.
@@ -33,22 +33,22 @@ pub struct Args {
     sites: Vec<Site>,
     /// What directions are multiplied by: numbers, and ranges with both ends, -20..0 in steps of 1, -20..0:5 in steps
     /// of 5.
-    #[arg(long, value_delimiter = ',', default_value = "-20..0", allow_hyphen_values = true)]
+    #[arg(long, value_delimiter = ',', default_value = STEERING_COEFFICIENTS, allow_hyphen_values = true)]
     coefficients: Vec<Coefficients>,
     /// A text to continue; may be given again.
-    #[arg(long = "prompt", value_name = "TEXT", default_value = STEERING_PROMPT)]
+    #[arg(long = "prompt", value_name = "TEXT", default_values_t = Steering::default().prompt)]
     prompts: Vec<String>,
     /// Texts of every prompt and coefficient; without it 20, or the one that there is with --temperature 0.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     samples: Option<u32>,
     /// Most tokens of a text; one that ends a text ends it earlier.
-    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = Steering::default().max_new_tokens, value_parser = clap::value_parser!(u32).range(1..))]
     max_new_tokens: u32,
     /// What logits are divided by before a token is drawn; 0 for the likeliest token.
-    #[arg(long, default_value_t = 1.0, value_parser = temperature)]
+    #[arg(long, default_value_t = Steering::default().temperature, value_parser = temperature)]
     temperature: f64,
     /// Draw from this many of the likeliest tokens; 0 for all.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = Steering::default().top_k)]
     top_k: usize,
     #[command(flatten)]
     compat: CompatArgs,

@@ -36,17 +36,17 @@ pub struct Args {
     #[arg(long, value_delimiter = ',')]
     layers: Vec<String>,
     /// How many random directions to ablate in the same places for comparison.
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = TextLoss::default().random)]
     random: u32,
     /// What takes their place: zero, resample (another text's at the same position), mean_over_places (one mean of
     /// every layer over all such tokens).
-    #[arg(long, value_delimiter = ',', default_value = "resample", value_parser = method())]
+    #[arg(long, value_delimiter = ',', default_values_t = TextLoss::default().methods, value_parser = method())]
     methods: Vec<Replacement>,
     /// The corpus that means are taken of, instead of the one whose loss is measured.
     #[arg(long, value_name = "FILE")]
     means_corpus: Option<PathBuf>,
     /// Tokens to ablate: ALL, COMMA, PERIOD; joined by + they are ablated together.
-    #[arg(long, value_delimiter = ',', default_value = "ALL")]
+    #[arg(long, value_delimiter = ',', default_values_t = TextLoss::default().positions)]
     positions: Vec<String>,
     /// Write the change of the loss of every token of the first N texts, and the N tokens of all texts that it grows
     /// most at.

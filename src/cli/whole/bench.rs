@@ -19,16 +19,16 @@ pub struct Args {
     #[arg(long, value_delimiter = ',')]
     workloads: Vec<Workload>,
     /// Repetitions of each workload, behind one that warms up.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value_t = Benchmark::default().repetitions, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     repetitions: u32,
     /// Prompts of a dataset.
-    #[arg(long, default_value_t = 26, value_parser = clap::value_parser!(u32).range(2..=65_536))]
+    #[arg(long, default_value_t = Benchmark::default().prompts, value_parser = clap::value_parser!(u32).range(2..=65_536))]
     prompts: u32,
     /// Tokens of a prompt.
-    #[arg(long, default_value_t = 19, value_parser = clap::value_parser!(u32).range(4..=65_536))]
+    #[arg(long, default_value_t = Benchmark::default().tokens, value_parser = clap::value_parser!(u32).range(4..=65_536))]
     tokens: u32,
     /// Answer pairs of a prompt.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_024))]
+    #[arg(long, default_value_t = Benchmark::default().answer_pairs, value_parser = clap::value_parser!(u32).range(1..=1_024))]
     answer_pairs: u32,
     /// Run one repetition per line of stdin, which names its workload (or `peak`), and print one line of JSON each: for
     /// alternating with another program.

@@ -135,22 +135,34 @@ fn share(study: &FitDirections, mut jobs: Vec<Job>) -> Vec<Job> {
 
 /// How a direction stands: a file of its name counts only if it was made of what is asked for.
 fn standing(session: &Session, job: &Job, stats: &FittingStats) -> Result<Standing> {
-    let folder = session.folder();
-    let (array, record) = Direction::paths(&folder, &job.name);
-    if session.options().overwrite || !array.exists() {
+    if !is_there(session, &job.name, &job.provenance)? {
         return Ok(Standing::Absent);
+    }
+    Ok(if statistics::untested(stats, job) { Standing::Untested } else { Standing::Kept })
+}
+
+/// Is a direction there, and to be kept?
+///
+/// # Errors
+///
+/// When the one that is there was made of something else: it is not replaced unasked.
+pub(crate) fn is_there(session: &Session, name: &DirectionName, provenance: &Provenance) -> Result<bool> {
+    let folder = session.folder();
+    let (array, record) = Direction::paths(&folder, name);
+    if session.options().overwrite || !array.exists() {
+        return Ok(false);
     }
     let difference = match record.exists() {
         false => Some("nothing says what it was made of".to_owned()),
-        true => difference(&job.provenance, &FitRecord::read(&folder, &job.name)?),
+        true => difference(provenance, &FitRecord::read(&folder, name)?),
     };
-    if let Some(difference) = difference {
-        let fault = Fault::new(format!("{}: {difference}", record.display()))
+    match difference {
+        None => Ok(true),
+        Some(difference) => Err(Fault::new(format!("{}: {difference}", record.display()))
             .mended_by(Mend::Set("overwrite", String::new()))
-            .mended_by(Mend::Another("data_dir"));
-        return Err(fault.into());
+            .mended_by(Mend::Another("data_dir"))
+            .into()),
     }
-    Ok(if statistics::untested(stats, job) { Standing::Untested } else { Standing::Kept })
 }
 
 /// The first thing in which a direction that is there is not what is asked for.

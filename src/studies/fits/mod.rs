@@ -29,6 +29,7 @@ use crate::session::{
 use crate::sweep::Shard;
 use crate::types::Matrix;
 use anyhow::{Context, Result, bail};
+pub(crate) use jobs::is_there;
 use jobs::{Job, Standing};
 use projections::Embedded;
 use serde::{Deserialize, Serialize};

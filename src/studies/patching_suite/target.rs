@@ -1,14 +1,16 @@
 //! What the suite patches along directions: the residual stream, or the results of heads.
 
+use super::super::heads::{check_head, expected, head_name, listed};
 use super::PatchingSuite;
 use crate::choice::{choices, serde_by_text};
 use crate::datasets::PairedPrompts;
 use crate::directions::DirectionName;
 use crate::engine::{Cell, Mode, PatchPositions};
+use crate::experiments::attention::Head;
 use crate::experiments::patching_suite::{Layers, head_results_cell, paper_heads, residual_cell};
 use crate::model::Model;
 use crate::report::SuiteSite;
-use crate::session::{distinct, positions, wrong};
+use crate::session::{positions, wrong};
 use crate::sweep::Configuration;
 use crate::types::Matrix;
 use anyhow::Result;
@@ -32,15 +34,15 @@ pub enum Heads {
     /// The paper's, of the models that it has a list for.
     Paper,
     /// These, as (layer, head).
-    List(Vec<(usize, usize)>),
+    List(Vec<Head>),
 }
 
 /// What the paper's heads are called.
 const PAPER: &str = "paper";
 
 /// Names of heads, joined.
-fn joined(heads: &[(usize, usize)], separator: &str) -> String {
-    heads.iter().map(|(layer, head)| format!("{layer}.{head}")).collect::<Vec<_>>().join(separator)
+fn joined(heads: &[Head], separator: &str) -> String {
+    heads.iter().map(|&head| head_name(head)).collect::<Vec<_>>().join(separator)
 }
 
 impl fmt::Display for Heads {
@@ -59,14 +61,7 @@ impl FromStr for Heads {
         if text == PAPER {
             return Ok(Heads::Paper);
         }
-        let head = |item: &str| {
-            let (layer, head) = item.split_once('.')?;
-            Some((layer.parse().ok()?, head.parse().ok()?))
-        };
-        let parsed =
-            |item| head(item).ok_or_else(|| format!("expected layer.head such as 9.2, or paper, found {item:?}"));
-        let heads: Vec<(usize, usize)> = text.split(',').map(parsed).collect::<Result<_, _>>()?;
-        Ok(Heads::List(distinct(&heads)))
+        listed(text).map(Heads::List).ok_or_else(|| expected("layer.head such as 9.2, or paper", text))
     }
 }
 
@@ -85,7 +80,7 @@ impl Heads {
     ///
     /// # Errors
     /// A model that the paper has no list for, a head that the model does not have.
-    fn of(&self, model: &Model) -> Result<Vec<(usize, usize)>> {
+    fn of(&self, model: &Model) -> Result<Vec<Head>> {
         let heads = match self {
             Heads::List(heads) => heads.clone(),
             Heads::Paper => match paper_heads(&model.name) {
@@ -93,18 +88,14 @@ impl Heads {
                 None => wrong!("heads", "the paper has no list for {}; name heads, for example 2.0,2.1", model.name),
             },
         };
-        let (n_layers, n_heads) = (model.config.n_layers, model.config.n_heads);
-        if let Some((layer, head)) = heads.iter().find(|(layer, head)| *layer >= n_layers || *head >= n_heads) {
-            let expected = format!("expected layers 0..{n_layers} and heads 0..{n_heads}");
-            wrong!("heads", "{}: {expected}, found {layer}.{head}", model.name);
-        }
+        heads.iter().try_for_each(|&head| check_head("heads", &model.config, head, head_name(head)))?;
         Ok(heads)
     }
 }
 
 /// What all cells of a suite patch in one model.
 pub(super) struct Target {
-    heads: Option<Vec<(usize, usize)>>,
+    heads: Option<Vec<Head>>,
     layers: PatchedLayers,
     n_layers: usize,
 }

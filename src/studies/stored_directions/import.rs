@@ -4,7 +4,8 @@ use crate::directions::{Direction, FitRecord, ImportSource, read_folder};
 use crate::model::{LoadOptions, Model};
 use crate::report::{RunRecord, Table};
 use crate::session::{
-    Fault, Mend, Observer, OfSetting, Rewrite, note_kept, processing_names, processing_of, start_manifest,
+    DEFAULT_MODEL, Fault, Mend, Observer, OfSetting, Rewrite, SessionOptions, note_kept, processing_names,
+    processing_of, start_manifest,
 };
 use crate::studies::fields::list;
 use crate::studies::suite_tables::forget;
@@ -45,10 +46,10 @@ impl Default for ImportDirections {
     fn default() -> Self {
         Self {
             folder: PathBuf::new(),
-            model: "demo".into(),
+            model: DEFAULT_MODEL.into(),
             directions: vec!["*".into()],
             weight_processing: vec![Rewrite::None],
-            data_dir: "data".into(),
+            data_dir: SessionOptions::default().data_dir,
             overwrite: false,
             arguments: Vec::new(),
         }

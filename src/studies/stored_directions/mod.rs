@@ -9,7 +9,7 @@ use crate::directions::{Direction, DirectionName, FitRecord, list as stored, sel
 use crate::files::csv_bytes;
 use crate::model::Model;
 use crate::report::Table;
-use crate::session::{Fault, Mend, OfSetting};
+use crate::session::{DEFAULT_MODEL, Fault, Mend, OfSetting, SessionOptions};
 use anyhow::Result;
 use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
@@ -32,7 +32,7 @@ pub struct StoredDirections {
 
 impl Default for StoredDirections {
     fn default() -> Self {
-        Self { names: vec!["*".into()], model: "demo".into(), data_dir: "data".into() }
+        Self { names: vec!["*".into()], model: DEFAULT_MODEL.into(), data_dir: SessionOptions::default().data_dir }
     }
 }
 

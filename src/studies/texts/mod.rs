@@ -13,7 +13,7 @@ pub use corpus::Corpus;
 pub use label_shares::{LabelShares, LabelledShares};
 pub use negation::{Negation, Negations, ScoreRow};
 pub use neuroscope::{Neuroscope, Readings};
-pub use steering::PROMPT;
+pub use steering::COEFFICIENTS;
 pub use steering::{Coefficients, SteeredDirection, Steering, Texts};
 pub use text_loss::TEXT_METHODS;
 pub use text_loss::TextLoss;

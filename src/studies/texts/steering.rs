@@ -55,8 +55,11 @@ pub struct Steering {
     pub top_k: usize,
 }
 
+/// The coefficients of texts without any of their own.
+pub const COEFFICIENTS: &str = "-20..0";
+
 /// The prompt of the paper's code.
-pub const PROMPT: &str = "I really enjoyed the movie, in fact I loved it. I thought the movie was just very";
+pub(super) const PROMPT: &str = "I really enjoyed the movie, in fact I loved it. I thought the movie was just very";
 
 impl Default for Steering {
     fn default() -> Self {
@@ -64,7 +67,7 @@ impl Default for Steering {
             directions: Vec::new(),
             layers: Vec::new(),
             sites: Vec::new(),
-            coefficients: vec![Coefficients::from((-20..=0).map(|number| number as f32).collect::<Vec<_>>())],
+            coefficients: COEFFICIENTS.parse().into_iter().collect(),
             prompt: vec![PROMPT.into()],
             samples: None,
             max_new_tokens: 30,

@@ -1,6 +1,6 @@
 //! `directions import`.
 
-use crate::cli::args::arguments;
+use crate::cli::args::{arguments, listed};
 use crate::cli::choice::choice;
 use crate::cli::runner::{Terminal, print, print_json};
 use crate::session::Rewrite;
@@ -23,13 +23,13 @@ pub(super) struct Args {
     #[arg(long)]
     model: String,
     /// Which files: names without ending, `*` and `?` match anything.
-    #[arg(long, value_delimiter = ',', default_value = "*")]
+    #[arg(long, value_delimiter = ',', default_values_t = ImportDirections::default().directions)]
     directions: Vec<String>,
     /// The weight processing they were fitted with. The paper's code fitted on the checkpoint's own weights.
-    #[arg(long, value_delimiter = ',', value_parser = choice::<Rewrite>(), default_value = "none")]
+    #[arg(long, value_delimiter = ',', value_parser = choice::<Rewrite>(), default_value = listed(&ImportDirections::default().weight_processing))]
     weight_processing: Vec<Rewrite>,
     /// They are stored in DATA_DIR/<model>.
-    #[arg(long, default_value = "data")]
+    #[arg(long, default_value_os_t = ImportDirections::default().data_dir)]
     data_dir: PathBuf,
     /// Replace directions of the same names, and forget their results, instead of skipping them.
     #[arg(long)]

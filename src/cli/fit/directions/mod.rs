@@ -46,13 +46,13 @@ pub fn run(args: Args) -> Result<()> {
 #[derive(Debug, Clone, clap::Args)]
 struct StoredArgs {
     /// Directions by name, `*` and `?` match anything.
-    #[arg(value_name = "NAME", default_value = "*")]
+    #[arg(value_name = "NAME", default_values_t = StoredDirections::default().names)]
     names: Vec<String>,
     /// The model, as it was named when they were fitted or imported.
-    #[arg(long, default_value = "demo")]
+    #[arg(long, default_value_t = StoredDirections::default().model)]
     model: String,
     /// Where results are: the directions are in DATA_DIR/<model>.
-    #[arg(long, default_value = "data")]
+    #[arg(long, default_value_os_t = StoredDirections::default().data_dir)]
     data_dir: PathBuf,
     /// Print as JSON.
     #[arg(long)]
