@@ -107,16 +107,18 @@ fn two_organisations_models_of_one_name_do_not_share_a_folder() {
 fn a_search_for_truth_replaces_no_direction_unasked() {
     let data = tempfile::tempdir().unwrap();
     let folder = data.path().join("demo");
-    let ccs = |extra: &[&str]| run_in(data.path(), &[&["ccs", "--epochs", "50", "--tries", "1"], extra].concat());
-    ccs(&[]).success();
+    let ccs = |tries: &str, extra: &[&str]| {
+        run_in(data.path(), &[&["ccs", "--epochs", "50", "--tries", tries], extra].concat())
+    };
+    ccs("1", &[]).success();
     let before = files(data.path());
-    ccs(&["--tries", "2"]).fails(1, &["ccs_simple_ANSWER_layer", ".json", "tries: expected 2, found 1", "--overwrite"]);
+    ccs("2", &[]).fails(1, &["ccs_simple_ANSWER_layer", ".json: tries: expected 2, found 1", "--overwrite"]);
     assert!(files(data.path()) == before, "nothing was changed");
-    ccs(&["--tries", "2", "--overwrite"]).success();
-    // Nor one that came from elsewhere.
+    ccs("2", &["--overwrite"]).success();
+    // Nor one that nothing is known of.
     std::fs::remove_dir_all(folder.join("provenance")).unwrap();
     std::fs::remove_file(folder.join("ccs_simple_ANSWER_layer2.json")).unwrap();
-    ccs(&["--tries", "2"]).fails(1, &["ccs_simple_ANSWER_layer2.json: nothing says what it was made of"]);
+    ccs("2", &[]).fails(1, &["ccs_simple_ANSWER_layer2.json: nothing says what it was made of"]);
 }
 
 #[test]

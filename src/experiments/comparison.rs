@@ -78,7 +78,7 @@ pub fn compare(found: &Measured, reference: &Measured, dtype: Dtype) -> Vec<Chec
         Dtype::Tf32 | Dtype::F16 => (1e-2, 5e-2),
         Dtype::Bf16 => (5e-2, 2e-1),
     };
-    let check = |name, deviation, tolerance| Check { name, deviation, tolerance };
+    let check = |name, deviation, tolerance| Check { name, deviation, tolerance: Some(tolerance) };
     vec![
         check(
             "answer logits equal those of the processor",

@@ -54,8 +54,13 @@ impl fmt::Display for Checked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::new(["check", "layer", "deviation", "tolerance", "result"]);
         for (layer, check) in &self.checks {
-            let result = if check.passed() { "passed" } else { "FAILED" };
-            let [deviation, tolerance] = [check.deviation, check.tolerance].map(|number| format!("{number:.1e}"));
+            let result = match (check.passed(), check.tolerance) {
+                (false, _) => "FAILED",
+                (true, Some(_)) => "passed",
+                (true, None) => "shown",
+            };
+            let tolerance = check.tolerance.map_or(String::new(), |tolerance| format!("{tolerance:.1e}"));
+            let deviation = format!("{:.1e}", check.deviation);
             table.push([check.name.to_owned(), layer.to_string(), deviation, tolerance, result.to_owned()]);
         }
         write!(f, "{}\n{table}", self.model)

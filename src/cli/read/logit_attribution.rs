@@ -28,9 +28,9 @@ pub struct Args {
     /// (embeddings, attention, MLPs, biases), heads, heads_by_position, neurons.
     #[arg(long, value_delimiter = ',', default_value = listed(&LogitAttribution::default().maps))]
     maps: Vec<LogitMap>,
-    /// Whose: the clean prompts', the corrupted ones' (with the clean ones' answers), or clean less corrupted; with
-    /// --ablate clean less ablated.
-    #[arg(long, value_parser = choice::<Attributed>(), value_name = "OF")]
+    /// Whose: the clean prompts' (as without it), the corrupted ones' (with the clean ones' answers), or clean less
+    /// corrupted; with --ablate clean less ablated (as without it).
+    #[arg(long, value_parser = choice::<Attributed>())]
     of: Option<Attributed>,
     /// A stored direction to read along instead of the answers.
     #[arg(long)]

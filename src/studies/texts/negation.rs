@@ -165,9 +165,10 @@ impl Negation {
         for (name, direction) in directions {
             let name = name.to_string();
             let plain = plain_text(summaries.as_deref(), &name, layers[1]).of_setting("summary")?;
-            provenance = provenance
-                .with(format!("direction {name}"), hash_of_direction(&direction))?
-                .with(format!("plain text along {name}"), plain)?;
+            provenance = provenance.with(format!("direction {name}"), hash_of_direction(&direction))?;
+            if let Some(plain) = &plain {
+                provenance = provenance.with(format!("plain text along {name}"), plain)?;
+            }
             asked.push(AskedDirection { name, direction, plain });
         }
         Ok(Asked { texts, stem, layers, directions: asked, provenance })
