@@ -14,12 +14,14 @@ choices! {
         TrailingSpace = "trailing-space",
         /// Directions are patched under another weight processing than they were fitted with (K5).
         UnprocessedFits = "unprocessed-fits",
+        /// Directions of DAS point where their training left them (K4).
+        DasSign = "das-sign",
     }
 }
 
 impl Compat {
-    /// Does it change prompts (and so what is fitted), or only how directions are used?
-    pub fn changes_prompts(self) -> bool {
-        self != Compat::UnprocessedFits
+    /// Is it about fits alone? Then it is a part of their records, and of no other results'.
+    pub fn is_of_fits(self) -> bool {
+        self == Compat::DasSign
     }
 }

@@ -158,6 +158,52 @@ fn directions_of_other_settings_are_not_kept() {
     assert!(files(data.path()) != before);
 }
 
+/// The first columns of the demo model's directions of a method, layer by layer.
+fn first_columns(data: &Path, method: &str) -> Vec<Vec<f32>> {
+    let column = |layer: usize| {
+        let path = data.join(format!("demo/{method}_simple_train_ADJ_layer{layer}.npy"));
+        match ndarray_npy::read_npy::<_, ndarray::Array1<f32>>(&path) {
+            Ok(values) => values.to_vec(),
+            Err(_) => ndarray_npy::read_npy::<_, ndarray::Array2<f32>>(&path).unwrap().column(0).to_vec(),
+        }
+    };
+    (0..4).map(column).collect()
+}
+
+#[test]
+fn directions_of_das_point_to_the_positive_class() {
+    let (turned, left) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let fit = ["fit-directions", "--methods", "mean_diff,das,das2d", "--epochs", "8", "--layers", "0..3"];
+    run_in(turned.path(), &fit).success();
+    run_in(left.path(), &[&fit[..], &["--compat", "das-sign"]].concat()).success();
+    let towards = first_columns(turned.path(), "mean_diff");
+    let mut otherwise = 0;
+    for method in ["das", "das2d"] {
+        let (found, as_fitted) = (first_columns(turned.path(), method), first_columns(left.path(), method));
+        for ((found, as_fitted), towards) in found.iter().zip(&as_fitted).zip(&towards) {
+            assert!(found.iter().zip(towards).map(|(a, b)| a * b).sum::<f32>() > 0.0, "{method}");
+            let opposite: Vec<f32> = as_fitted.iter().map(|value| -value).collect();
+            assert!(found == as_fitted || *found == opposite, "{method}");
+            otherwise += usize::from(*found == opposite);
+        }
+    }
+    assert!(otherwise > 0, "training happened to end with every sign as wanted: nothing is shown");
+    let sign = |data: &Path| {
+        let record = std::fs::read(data.join("demo/das_simple_train_ADJ_layer1.json")).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&record).unwrap()["settings"]["sign"].clone()
+    };
+    assert_eq!((sign(turned.path()), sign(left.path())), ("positive class".into(), "as fitted".into()));
+    run_in(left.path(), &fit).fails(1, &["sign: expected positive class, found as fitted", "--overwrite"]);
+    // What is patched does not depend on it.
+    let suite = ["direction-patching-suite", "--directions", "das*", "--json"];
+    let values = |data: &Path| {
+        let cells = run_in(data, &suite).success().json()[0]["cells"].clone();
+        assert!(cells.as_array().is_some_and(|cells| cells.len() == 8), "{cells}");
+        cells
+    };
+    assert_eq!(values(turned.path()), values(left.path()));
+}
+
 /// Everything that a dataset's file can change is computed again when it is edited.
 #[test]
 fn an_edited_dataset_file_is_noticed_by_every_command() {

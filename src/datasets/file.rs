@@ -81,8 +81,8 @@ impl TemplatePrompts {
                 self.template.space_behind();
                 self.answers.bare = true;
             }
-            // One is about a word list, the other about weights.
-            Compat::PastedAdjectives | Compat::UnprocessedFits => {}
+            // These are about a word list, weights, and a sign.
+            Compat::PastedAdjectives | Compat::UnprocessedFits | Compat::DasSign => {}
         }
     }
 }

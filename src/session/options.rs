@@ -100,9 +100,10 @@ impl SessionOptions {
         Ok(())
     }
 
-    /// The compatibility settings, sorted, each once.
+    /// The compatibility settings that results of every kind depend on, sorted, each once.
     pub fn compat(&self) -> Vec<Compat> {
-        self.compat.iter().copied().collect::<BTreeSet<_>>().into_iter().collect()
+        let of_results = self.compat.iter().copied().filter(|compat| !compat.is_of_fits());
+        of_results.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// The ending that sets result files of a run apart from those of one without these compatibility settings.

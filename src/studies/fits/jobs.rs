@@ -108,7 +108,8 @@ fn made_of(
             .with("epochs", settings.epochs)?
             .with("batch_size", settings.batch_size)?
             .with("learning_rate", settings.adam.learning_rate)?
-            .with("early_stop", settings.early_stop)?;
+            .with("early_stop", settings.early_stop)?
+            .with("sign", super::sign::asked(session))?;
         if settings.early_stop.is_some() {
             provenance = provenance.with("test_sets", tests.iter().map(|(_, hash)| hash).collect::<Vec<_>>())?;
         }
@@ -195,6 +196,7 @@ fn known_of(record: &FitRecord) -> BTreeMap<String, Value> {
         ("epochs", setting("epochs")),
         ("batch_size", setting("batch_size")),
         ("learning_rate", record.settings.pointer("/adam/learning_rate").cloned()),
+        ("sign", record.method.is_das().then(|| json!(super::sign::AS_FITTED))),
         ("early_stop", Some(record.settings.pointer("/early_stop/patience").cloned().unwrap_or(Value::Null))),
     ];
     settings.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()

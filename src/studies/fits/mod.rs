@@ -3,6 +3,7 @@
 mod jobs;
 mod projections;
 mod random;
+mod sign;
 mod statistics;
 
 pub use random::{RandomDirections, RandomWritten};
@@ -34,6 +35,7 @@ use jobs::{Job, Standing};
 use projections::Embedded;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use sign::Signs;
 use statistics::{Tested, test_position};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -255,8 +257,8 @@ impl FitDirections {
 
     /// Datasets, the directions on each, and how they stand.
     fn work(&self, session: &Session, observer: &mut dyn Observer) -> Result<Work> {
-        let unusual = session.options().compat().into_iter().find(|compat: &Compat| !compat.changes_prompts());
-        if let Some(other) = unusual {
+        let other = Compat::UnprocessedFits;
+        if session.options().compat.contains(&other) {
             wrong!(
                 "compat",
                 "{other} is about using directions, not about fitting them (fit with the checkpoint's own weights)"
@@ -340,6 +342,16 @@ impl Fitted {
     }
 }
 
+/// Where a direction is fitted: its position, by name and as patched, and its layer.
+fn place_of(job: &Job) -> (String, PatchPositions, usize) {
+    (job.name.position().unwrap_or_default().to_owned(), job.positions, job.layer)
+}
+
+/// The places of some jobs, sorted, each once.
+fn places(jobs: &[&Job]) -> Vec<(String, PatchPositions, usize)> {
+    jobs.iter().map(|job| place_of(job)).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
 impl<B: Backend> Fitting<'_, B> {
     /// Fits all jobs of the dataset.
     fn fit(&self, jobs: &[Job], observer: &mut dyn Observer) -> Result<BTreeMap<Place, Fitted>> {
@@ -380,15 +392,17 @@ impl<B: Backend> Fitting<'_, B> {
         }
     }
 
+    /// How many layers' residual vectors of so many prompts fit in memory at once.
+    fn layers_at_once(&self, rows: usize) -> usize {
+        (self.engine.memory_budget() / (4 * self.engine.config().d_model * rows.max(1))).max(1)
+    }
+
     /// Fits the jobs that need one residual vector per prompt, as many layers at a time as fit in memory.
     fn fit_classical(&self, jobs: &[&Job], done: &mut dyn FnMut(&Job, Fitted) -> Result<()>) -> Result<()> {
         let (prompts, tests) = (self.prompts, self.tests);
-        let place = |job: &Job| (job.name.position().unwrap_or_default().to_owned(), job.positions, job.layer);
-        let places: BTreeSet<(String, PatchPositions, usize)> = jobs.iter().map(|job| place(job)).collect();
-        let places: Vec<(String, PatchPositions, usize)> = places.into_iter().collect();
         let rows: usize = prompts.clean.len() + tests.iter().map(|test| test.clean.len()).sum::<usize>();
-        let at_once = (self.engine.memory_budget() / (4 * self.engine.config().d_model * rows.max(1))).max(1);
-        for same_position in places.chunk_by(|a, b| a.0 == b.0) {
+        let at_once = self.layers_at_once(rows);
+        for same_position in places(jobs).chunk_by(|a, b| a.0 == b.0) {
             for group in same_position.chunks(at_once) {
                 let layers: Vec<usize> = group.iter().map(|(_, _, layer)| *layer).collect();
                 let of = |set, positions, seed| {
@@ -401,7 +415,7 @@ impl<B: Backend> Fitting<'_, B> {
                     let at = embedding_positions(test, place, 0);
                     tested.push(Tested { prompts: test, position, at, embeddings: of(test, place, 0)? });
                 }
-                for &job in jobs.iter().filter(|job| group.contains(&place(job))) {
+                for &job in jobs.iter().filter(|job| group.contains(&place_of(job))) {
                     done(job, self.fit_one(job, &train[&job.layer], &tested)?)?;
                 }
             }
@@ -468,21 +482,29 @@ impl<B: Backend> Fitting<'_, B> {
         let das = jobs.iter().map(as_das).collect::<Result<Vec<_>>>()?;
         let (seed, tests, budget) = (self.session.seed(), self.tests, self.engine.memory_budget());
         let plan = TrainPlan { settings: &settings, seed, tests, budget };
+        let signs = Signs::new(self, jobs)?;
         train_all(self.engine, self.prompts, &das, &plan, |index, trained| -> Result<()> {
             let job = jobs[index];
-            done(job, self.write_das(job, &plan, trained)?)
+            done(job, self.write_das(job, &plan, &signs, trained)?)
         })
     }
 
     /// Writes what a training has found.
-    fn write_das(&self, job: &Job, plan: &TrainPlan<'_>, trained: Result<Trained, TrainError>) -> Result<Fitted> {
-        let trained = match trained {
+    fn write_das(
+        &self,
+        job: &Job,
+        plan: &TrainPlan<'_>,
+        signs: &Signs,
+        trained: Result<Trained, TrainError>,
+    ) -> Result<Fitted> {
+        let mut trained = match trained {
             Ok(trained) => trained,
             Err(error @ TrainError::Unreachable { .. }) => return Ok(Fitted::skipped(job, error.to_string())),
             Err(error) => return Err(error).context(job.name.to_string()),
         };
         let TrainSettings { epochs, batch_size, adam, early_stop } = plan.settings;
-        let mut settings = json!({ "epochs": epochs, "batch_size": batch_size, "adam": adam });
+        let sign = signs.turn(job, &mut trained.columns);
+        let mut settings = json!({ "epochs": epochs, "batch_size": batch_size, "adam": adam, "sign": sign });
         if let Some(patience) = early_stop {
             let watched = if plan.tests.is_empty() { "training loss" } else { "mean test loss" };
             settings["early_stop"] =
