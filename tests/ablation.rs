@@ -394,7 +394,8 @@ fn losses_of_tokens_match_hooks() {
             };
             if condition.replacement != Replacement::Resample {
                 let told = |_: &[Row], _: &BatchLosses| Ok::<(), Failure>(());
-                let found = text_losses(engine, corpus(texts), (&conditions, &means), 1, told).unwrap()[0];
+                let found = text_losses(engine, corpus(texts), (&conditions, &means), (1, engine.max_tokens()), told)
+                    .unwrap()[0];
                 assert_eq!((found.tokens, found.reached), (count as usize, reached), "{what}");
                 worst = worst.max(compare(&what, &[found.clean, found.ablated], &[clean, ablated]));
             }
@@ -417,11 +418,17 @@ fn corpora_are_cut_into_batches_and_faults_are_named() {
     let none = TextMeans::default();
     let losses = |condition: &TextCondition, texts: &[Vec<u32>]| {
         let mut told = 0;
-        let found = text_losses(engine, corpus(texts), (std::slice::from_ref(condition), &none), 1, |rows, losses| {
-            told += rows.len();
-            assert_eq!((losses.clean.len(), losses.ablated[0].len()), (rows.len(), rows.len()));
-            Ok::<(), Failure>(())
-        });
+        let found = text_losses(
+            engine,
+            corpus(texts),
+            (std::slice::from_ref(condition), &none),
+            (1, engine.max_tokens()),
+            |rows, losses| {
+                told += rows.len();
+                assert_eq!((losses.clean.len(), losses.ablated[0].len()), (rows.len(), rows.len()));
+                Ok::<(), Failure>(())
+            },
+        );
         found.map(|found| {
             assert_eq!(told, texts.len());
             found[0]

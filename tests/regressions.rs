@@ -260,6 +260,116 @@ fn own_dataset() -> [String; 2] {
 }
 
 #[test]
+fn a_placeholder_that_moves_is_another_fit() {
+    let data = tempfile::tempdir().unwrap();
+    let file = data.path().join("own.toml");
+    let own = own_dataset()[0].clone();
+    // The same text; the placeholder one word on, which goes by the same name.
+    let moved = own.replace("{ADJ: great}, I", " great,{ADJ: I}").replace("{ADJ: terrible}, I", " terrible,{ADJ: I}");
+    assert_ne!(own, moved);
+    let fit_on = |dataset: &str, extra: &[&str]| {
+        std::fs::write(&file, dataset).unwrap();
+        let fit = ["fit-directions", "--dataset-file", file.to_str().unwrap(), "--train-sets", "own", "--layers", "2"];
+        run_in(data.path(), &[&fit[..], &["--methods", "kmeans"], extra].concat())
+    };
+    fit_on(&own, &[]).success();
+    fit_on(&moved, &[]).fails(1, &["position: expected ", "--overwrite", "--data-dir"]);
+}
+
+#[test]
+fn losses_of_das_on_a_test_set_that_has_changed_are_not_told_as_its_own() {
+    let data = tempfile::tempdir().unwrap();
+    let file = data.path().join("own.toml");
+    let das = |dataset: &str| {
+        std::fs::write(&file, dataset).unwrap();
+        let fit = ["fit-directions", "--methods", "das", "--layers", "1", "--epochs", "2", "--test-sets", "own"];
+        run_in(data.path(), &[&fit[..], &["--dataset-file", file.to_str().unwrap()]].concat()).success()
+    };
+    let [own, other] = own_dataset();
+    let (first, again) = (das(&own), das(&own));
+    assert_eq!(first.stdout, again.stdout);
+    let changed = das(&other);
+    assert!(changed.stderr.contains("is kept without a loss on own"), "{}", changed.stderr);
+    assert_ne!(changed.stdout, first.stdout);
+}
+
+#[test]
+fn a_direction_whose_array_has_changed_is_not_kept() {
+    let data = tempfile::tempdir().unwrap();
+    let folder = data.path().join("demo");
+    let fit = ["fit-directions", "--methods", "kmeans,mean_diff", "--layers", "1"];
+    run_in(data.path(), &fit).success();
+    let array = |method: &str| folder.join(format!("{method}_simple_train_ADJ_layer1.npy"));
+    std::fs::copy(array("mean_diff"), array("kmeans")).unwrap();
+    let refused = ["kmeans_simple_train_ADJ_layer1.json", "has changed since it was written", "--overwrite"];
+    run_in(data.path(), &fit).fails(1, &refused);
+    std::fs::write(array("kmeans").with_extension("json"), "{").unwrap();
+    run_in(data.path(), &fit).fails(1, &["kmeans_simple_train_ADJ_layer1.json: damaged", "--overwrite"]);
+    run_in(data.path(), &[&fit[..], &["--overwrite"]].concat()).success();
+    run_in(data.path(), &fit).success();
+}
+
+#[test]
+fn a_direction_of_another_model_is_not_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    for (name, factor) in [("first", 1.0), ("second", 1.25)] {
+        fit(&data, &["--models", &model(folder.path(), name, factor)]).success();
+    }
+    let file = "kmeans_simple_train_ADJ_layer1";
+    for ending in ["npy", "json"] {
+        let [from, to] = ["first", "second"].map(|name| data.join(name).join(format!("{file}.{ending}")));
+        std::fs::copy(from, to).unwrap();
+    }
+    let second = folder.path().join("second").display().to_string();
+    for command in ["direction-patching-suite", "ablation"] {
+        let uses = [command, "--directions", file, "--models", &second];
+        run_in(&data, &uses).fails(1, &[&format!("{file}.json: weights: expected "), "--data-dir"]);
+    }
+}
+
+#[test]
+fn rows_that_have_changed_are_made_again() {
+    let data = tempfile::tempdir().unwrap();
+    let command = ["ablation", "--nodes", "z:1.2"];
+    let first = run_in(data.path(), &command).success();
+    let table = data.path().join("demo/ablation_simple_plain.csv");
+    let written = std::fs::read_to_string(&table).unwrap();
+    let record = data.path().join("demo/provenance/ablation_simple_plain.json");
+    let again = |why: &str| {
+        let again = run_in(data.path(), &command).success();
+        assert!(again.stderr.contains(&format!("is computed again: {why}")), "{}", again.stderr);
+        assert_eq!((again.stdout, std::fs::read_to_string(&table).unwrap()), (first.stdout.clone(), written.clone()));
+    };
+    let lines: Vec<&str> = written.lines().collect();
+    std::fs::write(&table, format!("{}
+", lines[..lines.len() - 1].join("
+"))).unwrap();
+    again("its rows have changed since they were written");
+    std::fs::write(&record, "{").unwrap();
+    again("nothing says what it was made of");
+}
+
+#[test]
+fn tokens_that_a_file_beside_the_tokenizer_adds_are_a_part_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let path = model(folder.path(), "tiny", 1.0);
+    let corpus = folder.path().join("corpus.txt");
+    std::fs::write(&corpus, "It was great, and I loved it.
+It was terrible, and I hated it.
+").unwrap();
+    let losses = ["text-loss", "--models", &path, "--corpus", corpus.to_str().unwrap(), "--random", "1"];
+    let losses = || run_in(&data, &[&losses[..], &["--layers", "1", "--methods", "zero"]].concat());
+    let first = losses().success();
+    let added = r#"{"added_tokens_decoder": {"2": {"content": "loved it", "special": false}}}"#;
+    std::fs::write(Path::new(&path).join("tokenizer_config.json"), added).unwrap();
+    let second = losses().success();
+    assert!(second.stderr.contains("is computed again"), "{}", second.stderr);
+    assert_ne!(first.stdout, second.stdout);
+}
+
+#[test]
 fn rows_of_another_number_format_are_told_apart() {
     let data = tempfile::tempdir().unwrap();
     let ablate = |extra: &[&str]| {

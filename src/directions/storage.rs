@@ -2,6 +2,7 @@
 
 use super::{DirectionError, DirectionName, ImportSource};
 use crate::compat::Compat;
+use crate::files::sha256;
 use crate::npy::{NpyFault, NpyHead};
 use crate::types::Matrix;
 use ndarray::{ArrayView1, ArrayView2};
@@ -60,6 +61,9 @@ pub struct FitRecord {
     /// Everything that its values depend on, by name; none in records of version 0.1 and of imported directions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provenance: Option<BTreeMap<String, serde_json::Value>>,
+    /// Hash of the array's file; none in records of version 0.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub array_sha256: Option<String>,
     /// Where an imported direction was read from. Its model and weight processing are what the user said of it; its
     /// seed and settings are not known (0 and none).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -91,7 +95,8 @@ impl Direction {
                 .and_then(|view| view.write_npy(&mut bytes))
         };
         written.map_err(|error| DirectionError::Io { path: array.clone(), source: std::io::Error::other(error) })?;
-        let text = serde_json::to_vec_pretty(record)
+        let record = FitRecord { array_sha256: Some(sha256(&bytes)), ..record.clone() };
+        let text = serde_json::to_vec_pretty(&record)
             .map_err(|error| DirectionError::Io { path: json.clone(), source: error.into() })?;
         write_whole(&json, &text)?;
         write_whole(&array, &bytes)?;
@@ -183,7 +188,19 @@ impl FitRecord {
             final_metric: None,
             version: env!("CARGO_PKG_VERSION").into(),
             provenance: None,
+            array_sha256: None,
             imported: None,
+        }
+    }
+
+    /// Is this the record of the array in this file, as far as it says?
+    ///
+    /// # Errors
+    /// [`DirectionError::Io`], [`DirectionError::File`] for a file too large to be a direction.
+    pub fn is_of(&self, array: &Path) -> Result<bool, DirectionError> {
+        match &self.array_sha256 {
+            None => Ok(true),
+            Some(hash) => Ok(*hash == sha256(&read_bounded(array)?)),
         }
     }
 

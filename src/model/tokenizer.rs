@@ -2,6 +2,7 @@
 
 use super::ModelError;
 use super::quietly::quietly;
+use crate::files::sha256;
 use std::path::{Path, PathBuf};
 use tokenizers::AddedToken;
 
@@ -18,6 +19,7 @@ pub struct Tokenizer {
     path: PathBuf,
     bos: Option<u32>,
     ends: Vec<u32>,
+    added: Option<String>,
 }
 
 impl Tokenizer {
@@ -33,7 +35,7 @@ impl Tokenizer {
             inner.with_truncation(None)?;
             Ok(inner)
         })?;
-        Ok(Self { inner, path: path.into(), bos, ends: Vec::new() })
+        Ok(Self { inner, path: path.into(), bos, ends: Vec::new(), added: None })
     }
 
     /// Reads a `tokenizer.json`.
@@ -67,13 +69,21 @@ impl Tokenizer {
 
     /// Lets texts spell `tokens`, those that the vocabulary lacks with numbers behind its last, in this order.
     pub(super) fn add(&mut self, tokens: Vec<AddedToken>) -> Result<(), ModelError> {
-        let Self { inner, path, .. } = self;
+        let Self { inner, path, added, .. } = self;
         guarded(path, "cannot take the tokens that the files beside it add", || {
             let known = inner.get_added_vocabulary().get_vocab();
             let new: Vec<AddedToken> = tokens.into_iter().filter(|token| !known.contains_key(&token.content)).collect();
+            if !new.is_empty() {
+                *added = Some(sha256(&serde_json::to_vec(&new)?));
+            }
             inner.add_tokens(&new);
             Ok(())
         })
+    }
+
+    /// Hash of the tokens that files beside the tokenizer's have added; none where they add none.
+    pub fn added(&self) -> Option<&str> {
+        self.added.as_deref()
     }
 
     /// The id of the token that is spelled exactly `token`, special tokens included.

@@ -54,8 +54,8 @@ fn loaded(path: &Path, bytes: &[u8], record: FileRecord, files: TokenFiles) -> R
     Ok(Loaded { tokenizer, record, files })
 }
 
-/// Puts vocabulary and merges together as the library's tokenizer classes do. The record is that of the vocabulary, with the
-/// merges in its hash.
+/// Puts vocabulary and merges together as the library's tokenizer classes do. The record is that of the vocabulary, with
+/// everything that it is put together with in its hash.
 fn assembled(folder: &Path, mut files: TokenFiles) -> Result<Loaded, ModelError> {
     files.assembled = true;
     let (vocabulary_path, merges_path) = (folder.join(VOCABULARY), folder.join(MERGES));
@@ -64,8 +64,9 @@ fn assembled(folder: &Path, mut files: TokenFiles) -> Result<Loaded, ModelError>
     let entries: Map<String, Value> = serde_json::from_slice(&vocabulary)
         .map_err(|error| ModelError::Json { path: vocabulary_path.clone(), message: error.to_string() })?;
     whole["model"] = json!({ "type": "BPE", "vocab": entries, "merges": pairs(&merges_path, &merges)? });
-    let record = FileRecord::of_bytes(&vocabulary_path, &[vocabulary.as_slice(), &merges].concat());
-    loaded(&vocabulary_path, whole.to_string().as_bytes(), record, files)
+    let whole = whole.to_string();
+    let record = FileRecord::of_bytes(&vocabulary_path, whole.as_bytes());
+    loaded(&vocabulary_path, whole.as_bytes(), record, files)
 }
 
 /// The lines of `merges.txt`: two tokens each, behind a line that tells the version.

@@ -111,8 +111,10 @@ struct Record {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct RowRecords {
     version: String,
-    /// By id.
+    /// What they were made of, by id.
     rows: BTreeMap<String, Provenance>,
+    /// Hashes of the rows of every id.
+    contents: BTreeMap<String, String>,
 }
 
 impl Session {
@@ -155,14 +157,19 @@ impl Session {
     /// # Errors
     /// Those of [`Session::weights`].
     pub fn provenance(&self, study: &str) -> Result<Provenance> {
-        let tokenizer = self.model().provenance.tokenizer.as_ref().and_then(|file| file.sha256.clone());
-        Provenance { study: study.to_owned(), settings: BTreeMap::new() }
+        let (model, tokenizer) = (self.model(), &self.model().tokenizer);
+        let file = model.provenance.tokenizer.as_ref().and_then(|file| file.sha256.clone());
+        let mut provenance = Provenance { study: study.to_owned(), settings: BTreeMap::new() }
             .with("weights", self.weights()?)?
-            .with("tokenizer", tokenizer)?
-            .with("bos", self.model().tokenizer.bos())?
-            .with("weight_processing", processing_names(self.model().processing).join(","))?
+            .with("tokenizer", file)?
+            .with("bos", tokenizer.bos())?
+            .with("weight_processing", processing_names(model.processing).join(","))?
             .with("dtype", self.options.dtype.name())?
-            .with("compat", self.options.compat())
+            .with("compat", self.options.compat())?;
+        if let Some(added) = tokenizer.added() {
+            provenance = provenance.with("added_tokens", added)?;
+        }
+        Ok(provenance)
     }
 
     fn record_path(&self, output: &str) -> PathBuf {
@@ -210,28 +217,49 @@ impl Session {
         Some(record.files.keys().map(|name| self.folder().join(name)).collect())
     }
 
-    /// What the rows of a table were made of, by id; a damaged record knows none of them.
-    pub(crate) fn row_provenances(&self, table: &str) -> BTreeMap<String, Provenance> {
+    /// What the rows of a table were made of, by id, and the hashes of the rows of every id; a damaged record knows none
+    /// of them.
+    pub(crate) fn row_records(&self, table: &str) -> (BTreeMap<String, Provenance>, BTreeMap<String, String>) {
         let path = self.record_path(table);
-        let Ok(bytes) = std::fs::read(&path) else { return BTreeMap::new() };
+        let Ok(bytes) = std::fs::read(&path) else { return Default::default() };
         match serde_json::from_slice::<RowRecords>(&bytes) {
-            Ok(records) => records.rows,
+            Ok(records) => (records.rows, records.contents),
             Err(error) => {
                 tracing::warn!("{} is damaged ({error}): the rows it tells of are computed again", path.display());
-                BTreeMap::new()
+                Default::default()
             }
         }
     }
 
-    /// Records what the rows of a table were made of; those of ids that it no longer has are dropped. Under the folder's
-    /// lock.
+    /// Records what the rows of a table were made of, and their hashes. Under the folder's lock.
     ///
     /// # Errors
     /// Those of the file system.
-    pub(crate) fn record_rows(&self, table: &str, rows: BTreeMap<String, Provenance>) -> Result<()> {
+    pub(crate) fn record_rows(
+        &self,
+        table: &str,
+        rows: BTreeMap<String, Provenance>,
+        contents: BTreeMap<String, String>,
+    ) -> Result<()> {
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        write_json(&self.record_path(table), &RowRecords { version, rows })
+        write_json(&self.record_path(table), &RowRecords { version, rows, contents })
     }
+}
+
+/// Hashes of the rows of every id, in whatever order they stand; rows are pairs of an id and of what stands there.
+///
+/// # Errors
+/// What cannot be written as JSON.
+pub(crate) fn contents<'a, T: Serialize>(rows: impl Iterator<Item = (&'a str, T)>) -> Result<BTreeMap<String, String>> {
+    let mut by_id: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (id, row) in rows {
+        by_id.entry(id).or_default().push(serde_json::to_string(&row)?);
+    }
+    let hashed = by_id.into_iter().map(|(id, mut rows)| {
+        rows.sort();
+        (id.to_owned(), sha256(rows.join("\n").as_bytes()))
+    });
+    Ok(hashed.collect())
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {

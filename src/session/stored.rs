@@ -176,6 +176,19 @@ impl Session {
         if matches!(model.provenance.source, Source::Random { .. }) && record.seed != seed {
             return fault("seed", &format!("{seed}, the seed of the random weights"), record.seed.to_string());
         }
+        let weights = record.provenance.as_ref().and_then(|settings| settings.get("weights"));
+        let ours = self.weights()?;
+        if let Some(found) = weights.filter(|found| **found != ours) {
+            let found = found.as_str().map_or_else(|| found.to_string(), str::to_owned);
+            let short = |hash: &str| hash.chars().take(12).collect::<String>();
+            let message = format!(
+                "{}: weights: expected {}…, found {}…: fitted on another model",
+                path.display(),
+                short(ours),
+                short(&found)
+            );
+            return Err(Fault::new(message).mended_by(Mend::Another("data_dir")).into());
+        }
         Ok(())
     }
 }

@@ -78,7 +78,10 @@ impl Study for Demo {
         let folder = session.folder();
         let best_layers = |&metric: &Metric| {
             let path = folder.join(suite.table(session, metric).to_string());
-            let file = ResultFile::read(&session.model().name, &path)?.with_context(|| path.display().to_string())?;
+            let mut file =
+                ResultFile::read(&session.model().name, &path)?.with_context(|| path.display().to_string())?;
+            // Other runs may have added other datasets to the table.
+            file.cells.retain(|cell| suite.eval_sets.contains(&cell.patched.set));
             Ok((metric, file.best_layers()))
         };
         Ok(DemoResults {

@@ -413,7 +413,9 @@ pub(crate) fn kept(
         observer.note(&Note::Renewed { what: stem.to_owned(), difference });
         Ok(None)
     };
-    let files = session.recorded_files(stem).unwrap_or_else(|| ResultMap::paths(&folder, stem).into());
+    let own = ResultMap::paths(&folder, stem);
+    let recorded = session.recorded_files(stem).filter(|files| own.iter().all(|path| files.contains(path)));
+    let files = recorded.unwrap_or_else(|| own.into());
     let notation = match session.standing(stem, &files, provenance)? {
         Standing::Absent => return Ok(None),
         Standing::Other(difference) => return made_again(difference),

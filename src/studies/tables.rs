@@ -8,7 +8,7 @@ use crate::files::sha256;
 use crate::report::figure::{Axis, Bars, Facet, Figure, Plot};
 use crate::report::{Columns, KeyedRow, KeyedTable, Manifest, RowSettings, RunRecord, Table};
 use crate::session::{
-    DeviceWork, Note, Observer, Provenance, Session, Standing, fingerprint, note_kept, processing_names,
+    DeviceWork, Note, Observer, Provenance, Session, Standing, contents, fingerprint, note_kept, processing_names,
 };
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -138,12 +138,19 @@ fn settings(session: &Session) -> RowSettings {
     }
 }
 
+/// Hashes of the rows of every id in a table.
+fn contents_of(table: &KeyedTable) -> Result<BTreeMap<String, String>> {
+    contents(table.rows().iter().map(|row| (&*row.settings.provenance, (&row.keys, &row.numbers))))
+}
+
 /// A set with what is asked for, and its table.
 struct Tabled<S: TableStudy> {
     set: S::Set,
     stem: String,
     table: KeyedTable,
     settings: RowSettings,
+    /// What all rows of a figure are made of, by the names of the settings.
+    shared: Vec<String>,
     /// Everything that is asked for.
     asked: Vec<(Keyed<S::Case>, Provenance)>,
     /// The numbers of those that have to be made.
@@ -162,9 +169,11 @@ impl<S: TableStudy> Tabled<S> {
             let provenance = study.depends(session, &case.1, shared.clone())?.with("keys", &case.0)?;
             Ok((case, provenance))
         };
+        let names = shared.settings.keys().cloned().collect();
         let cases = study.cases(session, &set).with_context(|| name.clone())?;
         let asked = cases.into_iter().map(with_provenance).collect::<Result<Vec<_>>>()?;
-        let mut tabled = Self { set, stem, table, settings: settings(session), asked, wanted: Vec::new() };
+        let mut tabled =
+            Self { set, stem, table, settings: settings(session), shared: names, asked, wanted: Vec::new() };
         tabled.find_wanted(study, session, observer)?;
         Ok(tabled)
     }
@@ -176,7 +185,7 @@ impl<S: TableStudy> Tabled<S> {
             self.wanted = all();
             return Ok(());
         }
-        let missing = self.missing(session, observer);
+        let missing = self.missing(session, observer)?;
         let wanted = match study.beside(session, &self.set, &self.asked)? {
             None => missing,
             Some((_, Standing::Kept(_))) if missing.is_empty() => missing,
@@ -192,24 +201,30 @@ impl<S: TableStudy> Tabled<S> {
     }
 
     /// What the table does not have, or has made of something else.
-    fn missing(&self, session: &Session, observer: &mut dyn Observer) -> Vec<usize> {
-        let records = session.row_provenances(&self.stem);
+    fn missing(&self, session: &Session, observer: &mut dyn Observer) -> Result<Vec<usize>> {
+        let (records, contents) = session.row_records(&self.stem);
+        let found = contents_of(&self.table)?;
         let mut missing = Vec::new();
         for (number, ((keys, _), provenance)) in self.asked.iter().enumerate() {
             let there: BTreeSet<&str> =
                 self.table.rows_of(keys, &self.settings).map(|row| &*row.settings.provenance).collect();
             let id = provenance.id();
-            if there.len() == 1 && there.contains(id.as_str()) {
+            let known = records.contains_key(&id);
+            if there.len() == 1 && there.contains(id.as_str()) && known && contents.get(&id) == found.get(&id) {
                 continue;
             }
             missing.push(number);
-            if let Some(other) = there.into_iter().find(|other| **other != *id) {
-                let difference = records.get(other).and_then(|found| provenance.difference(found));
-                let difference = difference.unwrap_or("nothing says what it was made of".into());
-                observer.note(&Note::Renewed { what: keys.join(" "), difference });
-            }
+            let Some(other) = there.iter().find(|other| ***other != *id).or(there.first()) else { continue };
+            let difference = match records.get(*other) {
+                None => "nothing says what it was made of".to_owned(),
+                Some(record) => {
+                    let changed = "its rows have changed since they were written";
+                    provenance.difference(record).unwrap_or(changed.to_owned())
+                }
+            };
+            observer.note(&Note::Renewed { what: keys.join(" "), difference });
         }
-        missing
+        Ok(missing)
     }
 
     /// The cases that have to be made.
@@ -227,7 +242,7 @@ impl<S: TableStudy> Tabled<S> {
     fn add(&mut self, session: &Session, rows: Vec<KeyedRow>, cases: &[(Keyed<S::Case>, Provenance)]) -> Result<()> {
         session.locked(|| {
             self.table = KeyedTable::read(self.table.path(), S::COLUMNS)?;
-            let mut records = session.row_provenances(&self.stem);
+            let (mut records, _) = session.row_records(&self.stem);
             for mut row in rows {
                 let made_of = cases.iter().find(|((keys, _), _)| row.keys.starts_with(keys));
                 let (_, provenance) = made_of.with_context(|| format!("{}: a row of no case", row.keys.join(" ")))?;
@@ -239,14 +254,23 @@ impl<S: TableStudy> Tabled<S> {
             self.table.write()?;
             let used: BTreeSet<&str> = self.table.rows().iter().map(|row| &*row.settings.provenance).collect();
             let records: BTreeMap<_, _> = records.into_iter().filter(|(id, _)| used.contains(id.as_str())).collect();
-            session.record_rows(&self.stem, records)
+            session.record_rows(&self.stem, records, contents_of(&self.table)?)
         })
     }
 
-    /// The figure of all rows of these settings; none where there is nothing to draw.
-    fn figure(&self, study: &S, model: &str) -> Option<Figure> {
-        let rows: Vec<&KeyedRow> = self.table.under(&self.settings).collect();
-        let figure = study.figure(study.title(self.set.name(), model), &rows);
+    /// The figure of all rows of these settings and of the same model, prompts or texts; none where there is nothing to
+    /// draw.
+    fn figure(&self, study: &S, session: &Session) -> Option<Figure> {
+        let (records, _) = session.row_records(&self.stem);
+        let (_, asked) = self.asked.first()?;
+        let alike = |row: &&KeyedRow| {
+            let found = records.get(&row.settings.provenance);
+            found.is_some_and(|found| {
+                self.shared.iter().all(|name| found.settings.get(name) == asked.settings.get(name))
+            })
+        };
+        let rows: Vec<&KeyedRow> = self.table.under(&self.settings).filter(alike).collect();
+        let figure = study.figure(study.title(self.set.name(), &session.model().name), &rows);
         (!figure.facets.is_empty()).then_some(figure)
     }
 }
@@ -273,7 +297,7 @@ impl<S: TableStudy> DeviceWork for Work<'_, S> {
             let new: Vec<String> = rows.iter().map(|row| row.keys.join(" ")).collect();
             tabled.add(session, rows, &cases)?;
             manifest.wrote(tabled.table.path(), new);
-            if let Some(figure) = tabled.figure(study, &session.model().name) {
+            if let Some(figure) = tabled.figure(study, session) {
                 figure.write(&session.folder(), &tabled.stem)?.iter().for_each(|path| manifest.wrote(path, []));
             }
         }
@@ -309,7 +333,7 @@ pub(crate) fn run<S: TableStudy>(study: &S, session: &Session, observer: &mut dy
     }
     for tabled in sets.iter().filter(|tabled| tabled.wanted.is_empty()) {
         let lost = Figure::paths(&session.folder(), &tabled.stem).iter().any(|path| !path.is_file());
-        if let (true, Some(figure)) = (lost, tabled.figure(study, &session.model().name)) {
+        if let (true, Some(figure)) = (lost, tabled.figure(study, session)) {
             figure.write(&session.folder(), &tabled.stem)?;
         }
     }

@@ -168,8 +168,8 @@ pub fn check_conditions<E: From<EngineError> + From<CorpusError>>(
     waiting.first().map_or(Ok(()), |condition| Err(condition.changes_nothing(config).into()))
 }
 
-/// Losses over a corpus under every condition, which passes through the model in batches of at least two rows. `told` hears
-/// every batch.
+/// Losses over a corpus under every condition, which passes through the model in batches of at least two rows and about
+/// `most` tokens ([`tokens_of_a_batch`]). `told` hears every batch.
 ///
 /// # Errors
 /// Those of the corpus, of the engine and of `told`; no row at all, and a single one when another is needed; a condition that
@@ -179,11 +179,10 @@ pub fn text_losses<B: Backend, E: From<EngineError> + From<CorpusError>>(
     engine: &Engine<B>,
     rows: impl Iterator<Item = Result<Row, CorpusError>>,
     (conditions, means): (&[TextCondition], &TextMeans),
-    seed: u64,
+    (seed, most): (u64, usize),
     mut told: impl FnMut(&[Row], &BatchLosses) -> Result<(), E>,
 ) -> Result<Vec<TextLoss>, E> {
     let mut random = ChaCha20Rng::seed_from_u64(seed);
-    let most = tokens_of_a_batch(engine.config(), engine.max_tokens(), engine.memory_budget());
     let mut sums = vec![TextLoss::default(); conditions.len()];
     let (mut rows, mut waiting) = (rows.fuse(), Vec::new());
     loop {

@@ -1,17 +1,19 @@
 //! Which directions are asked for, and how they stand.
 
-use super::{FitDirections, Place, statistics};
+use super::statistics::test_position;
+use super::{FitDirections, Place, sign, statistics};
 use crate::datasets::PairedPrompts;
 use crate::datasets::treebank::Split;
 use crate::directions::{Direction, DirectionName, FitRecord, Method, RANDOM_DIRECTION_SEED};
 use crate::engine::PatchPositions;
-use crate::report::FittingStats;
+use crate::report::{FittingStats, Projections};
 use crate::session::{Fault, Mend, Provenance, Session, fingerprint, layers, positions};
 use crate::studies::Study;
 use crate::sweep::{CellId, Configuration, deal};
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// One direction that is asked for.
 #[derive(Debug, Clone)]
@@ -54,7 +56,8 @@ pub(super) fn jobs(
         // Says why the prompts differ.
         shared = shared.with("scaffold", study.scaffold_of(&prompts.name))?;
     }
-    let tests = tests.iter().map(|test| Ok((test, fingerprint(test)?))).collect::<Result<Vec<_>>>()?;
+    let tests =
+        tests.iter().map(|test| Ok((test, fingerprint(test)?))).collect::<Result<Vec<(&PairedPrompts, _)>>>()?;
     let layers = layers("layers", &study.layers, session.config().n_layers)?;
     let mut all: Vec<Job> = Vec::new();
     for (position, positions) in positions(prompts, &study.positions)? {
@@ -67,9 +70,14 @@ pub(super) fn jobs(
                 if all.iter().any(|job| job.name == name) {
                     continue;
                 }
+                let mut placed = Vec::new();
+                for (test, hash) in &tests {
+                    placed.push((*test, hash.clone(), spelled(test_position(test, &position)?.1)));
+                }
+                let tests = placed;
                 let provenance = made_of(study, session, prompts, &tests, (&name, positions), shared.clone())?;
-                let tested = |(test, hash): &(&PairedPrompts, String)| {
-                    Ok((test.name.clone(), provenance.clone().with("test", hash)?))
+                let tested = |(test, hash, at): &(&PairedPrompts, String, String)| {
+                    Ok((test.name.clone(), provenance.clone().with("test", hash)?.with("test_position", at)?))
                 };
                 let tests = tests.iter().map(tested).collect::<Result<_>>()?;
                 let place = (number, all.len());
@@ -86,19 +94,29 @@ pub(super) fn jobs(
     Ok(jobs)
 }
 
+/// A position as provenance has it: its number, `last` or `all`. The name is the dataset's, and may come to be another
+/// position's.
+fn spelled(positions: PatchPositions) -> String {
+    match positions {
+        PatchPositions::One(position) => position.to_string(),
+        PatchPositions::Last => "last".into(),
+        PatchPositions::All => "all".into(),
+    }
+}
+
 /// Everything that a direction depends on.
 fn made_of(
     study: &FitDirections,
     session: &Session,
     prompts: &PairedPrompts,
-    tests: &[(&PairedPrompts, String)],
+    tests: &[(&PairedPrompts, String, String)],
     (name, positions): (&DirectionName, PatchPositions),
     shared: Provenance,
 ) -> Result<Provenance> {
     if name.method() == Method::RandomDirection {
         return super::random::made_of(name, RANDOM_DIRECTION_SEED);
     }
-    let mut provenance = shared.with("direction", name.to_string())?;
+    let mut provenance = shared.with("direction", name.to_string())?.with("position", spelled(positions))?;
     if name.method().is_das() || positions == PatchPositions::All {
         provenance = provenance.with("seed", session.seed())?;
     }
@@ -109,9 +127,10 @@ fn made_of(
             .with("batch_size", settings.batch_size)?
             .with("learning_rate", settings.adam.learning_rate)?
             .with("early_stop", settings.early_stop)?
-            .with("sign", super::sign::asked(session))?;
+            .with("sign", sign::asked(session))?;
         if settings.early_stop.is_some() {
-            provenance = provenance.with("test_sets", tests.iter().map(|(_, hash)| hash).collect::<Vec<_>>())?;
+            provenance =
+                provenance.with("test_sets", tests.iter().map(|(_, hash, at)| (hash, at)).collect::<Vec<_>>())?;
         }
     }
     Ok(provenance)
@@ -139,7 +158,13 @@ fn standing(session: &Session, job: &Job, stats: &FittingStats) -> Result<Standi
     if !is_there(session, &job.name, &job.provenance)? {
         return Ok(Standing::Absent);
     }
-    Ok(if statistics::untested(stats, job) { Standing::Untested } else { Standing::Kept })
+    let projected = ![Method::Pca, Method::Svd].contains(&job.method) || projections_of(session, job).is_file();
+    Ok(if statistics::untested(stats, job) || !projected { Standing::Untested } else { Standing::Kept })
+}
+
+/// The file of a fit's projections.
+fn projections_of(session: &Session, job: &Job) -> PathBuf {
+    Projections::path(&session.folder(), &job.name)
 }
 
 /// Is a direction there, and to be kept?
@@ -155,7 +180,11 @@ pub(crate) fn is_there(session: &Session, name: &DirectionName, provenance: &Pro
     }
     let difference = match record.exists() {
         false => Some("nothing says what it was made of".to_owned()),
-        true => difference(provenance, &FitRecord::read(&folder, name)?),
+        true => match FitRecord::read(&folder, name) {
+            Err(error) => Some(format!("damaged ({error})")),
+            Ok(found) if !found.is_of(&array)? => Some(format!("{} has changed since it was written", array.display())),
+            Ok(found) => difference(provenance, &found),
+        },
     };
     match difference {
         None => Ok(true),
@@ -181,7 +210,8 @@ fn difference(wanted: &Provenance, record: &FitRecord) -> Option<String> {
     let settings = settings.map(|(name, value)| (name.clone(), value.clone())).collect();
     let wanted = Provenance { study: wanted.study.clone(), settings };
     let known = known.into_iter().filter(|(name, _)| wanted.settings.contains_key(name)).collect();
-    wanted.difference(&Provenance { study: wanted.study.clone(), settings: known })
+    let difference = wanted.difference(&Provenance { study: wanted.study.clone(), settings: known });
+    difference.or(Some("version 0.1 wrote it, which did not record the prompts".to_owned()))
 }
 
 /// What a record of version 0.1 says, under the names of today.
@@ -196,7 +226,7 @@ fn known_of(record: &FitRecord) -> BTreeMap<String, Value> {
         ("epochs", setting("epochs")),
         ("batch_size", setting("batch_size")),
         ("learning_rate", record.settings.pointer("/adam/learning_rate").cloned()),
-        ("sign", record.method.is_das().then(|| json!(super::sign::AS_FITTED))),
+        ("sign", record.method.is_das().then(|| json!(sign::AS_FITTED))),
         ("early_stop", Some(record.settings.pointer("/early_stop/patience").cloned().unwrap_or(Value::Null))),
     ];
     settings.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()

@@ -39,7 +39,7 @@ use sign::Signs;
 use statistics::{Tested, test_position};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Fits directions: every method at every layer and position of every dataset.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -191,7 +191,7 @@ impl Study for FitDirections {
 
     fn run(&self, session: &Session, observer: &mut dyn Observer) -> Result<Fits> {
         let Work { mut sets, tests } = self.work(session, observer)?;
-        let mut directions = kept_directions(session, &mut sets)?;
+        let mut directions = kept_directions(session, &mut sets, observer)?;
         let mut manifest = None;
         if sets.iter().any(|(_, jobs)| !jobs.is_empty()) {
             let mut started = session.manifest(Self::NAME, self)?;
@@ -218,11 +218,15 @@ struct Work {
 }
 
 /// Takes out the directions that are there already, with everything that is known of them.
-fn kept_directions(session: &Session, sets: &mut [(PairedPrompts, Vec<Job>)]) -> Result<BTreeMap<Place, Fitted>> {
+fn kept_directions(
+    session: &Session,
+    sets: &mut [(PairedPrompts, Vec<Job>)],
+    observer: &mut dyn Observer,
+) -> Result<BTreeMap<Place, Fitted>> {
     let mut kept = BTreeMap::new();
     for (_, jobs) in sets {
         for job in jobs.iter().filter(|job| job.standing == Standing::Kept) {
-            kept.insert(job.place, statistics::of_kept(session, job)?);
+            kept.insert(job.place, statistics::of_kept(session, job, observer)?);
         }
         jobs.retain(|job| job.standing != Standing::Kept);
     }
@@ -442,6 +446,10 @@ impl<B: Backend> Fitting<'_, B> {
                 return Ok(Fitted::skipped(job, why));
             }
         }
+        if !only_tested {
+            // Another process may have come first, with another fit and its statistics.
+            is_there(self.session, &job.name, &job.provenance)?;
+        }
         // Before the direction, and at once: a run that ends early leaves no direction without its statistics.
         let test_metrics = statistics::add(self.session, job, self.prompts, &fit, train, tested)?;
         if let Some(plane) = &fit.projection {
@@ -452,8 +460,16 @@ impl<B: Backend> Fitting<'_, B> {
             return Ok(Fitted::of(job, None, metric, test_metrics));
         }
         let record = FitRecord { final_metric: metric, ..self.record(job, json!({})) };
-        let path = Direction { name: job.name.clone(), columns: fit.direction }.write(&folder, &record)?;
+        let path = self.write(job, &Direction { name: job.name.clone(), columns: fit.direction }, &record)?;
         Ok(Fitted::of(job, Some(&path), metric, test_metrics))
+    }
+
+    /// Writes a direction, unless another process has come to write another one of its name.
+    fn write(&self, job: &Job, direction: &Direction, record: &FitRecord) -> Result<PathBuf> {
+        self.session.locked(|| {
+            is_there(self.session, &job.name, &job.provenance)?;
+            Ok(direction.write(&self.session.folder(), record)?)
+        })
     }
 
     /// Writes where the prompts of a fit and of its tests lie in its plane.
@@ -512,6 +528,10 @@ impl<B: Backend> Fitting<'_, B> {
         }
         let curve =
             |number: usize| trained.test_losses.iter().filter_map(|losses| losses.get(number).copied()).collect();
+        if !job.tests.is_empty() {
+            let tests = job.tests.iter().map(|(test, provenance)| (test.clone(), json!(provenance.id())));
+            settings["tests"] = tests.collect::<serde_json::Map<_, _>>().into();
+        }
         let names = plan.tests.iter().map(|test| test.name.clone());
         let record = FitRecord {
             test_loss_curves: names.enumerate().map(|(number, name)| (name, curve(number))).collect(),
@@ -521,7 +541,7 @@ impl<B: Backend> Fitting<'_, B> {
         };
         let test_metrics = statistics::last_losses(&record, trained.kept_epoch);
         let direction = Direction { name: job.name.clone(), columns: trained.columns };
-        let path = direction.write(&self.session.folder(), &record)?;
+        let path = self.write(job, &direction, &record)?;
         Ok(Fitted::of(job, Some(&path), record.final_metric, test_metrics))
     }
 }

@@ -35,13 +35,15 @@ pub struct RandomWritten {
     pub folder: String,
     /// The names of those that were not there.
     pub written: Vec<String>,
+    /// The number of those that were.
+    pub kept: usize,
     /// The manifest; none when all of them were there.
     pub manifest: Option<RunRecord>,
 }
 
 impl fmt::Display for RandomWritten {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}: {} random directions in {}", self.model, self.written.len(), self.folder)
+        writeln!(f, "{}: {} random directions in {}", self.model, self.written.len() + self.kept, self.folder)
     }
 }
 
@@ -50,7 +52,10 @@ impl Study for RandomDirections {
     type Outcome = RandomWritten;
 
     fn plan(&self, session: &Session) -> Result<Plan> {
-        let count = session.config().n_layers + 1;
+        let mut count = 0;
+        for layer in 0..=session.config().n_layers {
+            count += usize::from(!self.is_there(session, layer)?);
+        }
         Ok(Plan::of(format!("{count} random directions into {}\n", session.folder().display())))
     }
 
@@ -75,7 +80,7 @@ impl Study for RandomDirections {
         }
         let written = wanted.into_iter().map(|layer| DirectionName::random(layer).to_string()).collect();
         let (model, folder) = (session.model().name.clone(), session.folder().display().to_string());
-        Ok(RandomWritten { model, folder, written, manifest })
+        Ok(RandomWritten { model, folder, written, kept, manifest })
     }
 }
 

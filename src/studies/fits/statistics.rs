@@ -6,7 +6,7 @@ use crate::datasets::{END, PairedPrompts};
 use crate::directions::{Accuracy, DirectionError, DirectionName, Fit, FitRecord, Method, cosine, fit};
 use crate::engine::PatchPositions;
 use crate::report::{FittingStats, StatsRow};
-use crate::session::{Provenance, Session, position};
+use crate::session::{Note, Observer, Provenance, Session, position};
 use crate::types::Matrix;
 use anyhow::Result;
 use std::collections::BTreeMap;
@@ -35,21 +35,25 @@ fn about(row: &StatsRow, name: &DirectionName) -> bool {
         && row.method == name.method().to_string()
 }
 
-/// Does the direction of a classifier lack the statistics of one of its test sets?
+/// Does the direction of a classifier lack the statistics of its own dataset, or of one of its test sets?
 pub(super) fn untested(stats: &FittingStats, job: &Job) -> bool {
     let classifier = !job.method.is_das() && job.method != Method::RandomDirection;
     let tested = |(set, provenance): &(String, Provenance)| {
         let id = provenance.id();
         stats.rows().iter().any(|row| about(row, &job.name) && row.test_set == *set && row.provenance == id)
     };
-    classifier && !job.tests.iter().all(tested)
+    let of_itself = || stats.rows().iter().any(|row| about(row, &job.name) && row.test_set == row.train_set);
+    classifier && !(of_itself() && job.tests.iter().all(tested))
 }
 
 /// What is known of a direction that is there.
-pub(super) fn of_kept(session: &Session, job: &Job) -> Result<Fitted> {
+pub(super) fn of_kept(session: &Session, job: &Job, observer: &mut dyn Observer) -> Result<Fitted> {
     let folder = session.folder();
     let record = FitRecord::read(&folder, &job.name)?;
-    let asked = |set: &String| job.tests.iter().any(|(test, _)| test == set);
+    let asked = |set: &String| match job.tests.iter().find(|(test, _)| test == set) {
+        Some((_, provenance)) if job.method.is_das() => record.settings["tests"][set] == provenance.id().as_str(),
+        found => found.is_some(),
+    };
     let mut test_metrics: BTreeMap<String, f64> = match job.method.is_das() {
         true => last_losses(&record, kept_epoch(&record)),
         false => {
@@ -59,6 +63,12 @@ pub(super) fn of_kept(session: &Session, job: &Job) -> Result<Fitted> {
         }
     };
     test_metrics.retain(|set, _| asked(set));
+    for (test, _) in job.tests.iter().filter(|(test, _)| !test_metrics.contains_key(test)) {
+        observer.note(&Note::Warning(format!(
+            "{} is kept without a loss on {test}: as it is now, it was not watched when the direction was fitted",
+            job.name
+        )));
+    }
     Ok(Fitted::of(job, None, record.final_metric, test_metrics))
 }
 

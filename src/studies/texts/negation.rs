@@ -268,6 +268,10 @@ impl Study for Negation {
         if self.directions.is_empty() {
             wrong!("directions", "expected names of directions, found none");
         }
+        if let Some(path) = self.texts.as_ref().filter(|_| self.stem() == "negation_texts") {
+            let why = "negation_texts.csv is a table of the paper's own texts";
+            wrong!("texts", "{}: expected another name of the file: {why}", path.display());
+        }
         Ok(())
     }
 

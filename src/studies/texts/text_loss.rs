@@ -207,6 +207,16 @@ impl Study for TextLoss {
     }
 }
 
+/// Memory for the logits of a batch, unless the session says: what is free at the moment must not change which texts a
+/// text is resampled from.
+const LOGITS_MEMORY: usize = 1 << 30;
+
+/// Tokens of a batch, whose texts are resampled from one another.
+fn batch_tokens(session: &Session) -> usize {
+    let memory = session.options().memory_budget().unwrap_or(LOGITS_MEMORY);
+    tokens_of_a_batch(session.config(), session.batch_tokens(), memory)
+}
+
 impl TableStudy for TextLoss {
     const COLUMNS: Columns = Columns {
         keys: &["ablated", "method", "positions"],
@@ -252,7 +262,7 @@ impl TableStudy for TextLoss {
 
     fn depends(&self, session: &Session, case: &Case, provenance: Provenance) -> Result<Provenance> {
         let hash = |columns: &Option<Arc<Matrix>>| columns.as_ref().map(|columns| hash_of_matrix(columns));
-        let (config, options) = (session.config(), session.options());
+        let config = session.config();
         let mut provenance = provenance
             .with("corpus_format", self.corpus.format())?
             .with("row_tokens", self.corpus.row_length(config))?;
@@ -263,10 +273,7 @@ impl TableStudy for TextLoss {
             Replacement::MeanOverPlaces => {
                 provenance.with("means_corpus", &case.means)?.with("means_format", self.of_means().format())
             }
-            Replacement::Resample => {
-                let memory = options.memory_budget().unwrap_or(usize::MAX);
-                provenance.with("batch_tokens", tokens_of_a_batch(config, session.batch_tokens(), memory))
-            }
+            Replacement::Resample => provenance.with("batch_tokens", batch_tokens(session)),
             _ => Ok(provenance),
         }
     }
@@ -315,7 +322,8 @@ impl TableStudy for TextLoss {
         let files = self.token_files(session, corpus);
         let mut by_token = files.map(|files| LossesByToken::new(model, cases, files)).transpose()?;
         let (rows, mut tokens) = (self.corpus.rows(&model.tokenizer, config)?, 0);
-        let losses = text_losses(engine, rows, (&conditions, &means), session.seed(), |rows, losses| -> Result<()> {
+        let drawn = (session.seed(), batch_tokens(session));
+        let losses = text_losses(engine, rows, (&conditions, &means), drawn, |rows, losses| -> Result<()> {
             tokens += rows.iter().map(|row| row.tokens.len()).sum::<usize>();
             progress.at(format!("{tokens} tokens"))?;
             by_token.iter_mut().try_for_each(|by_token| by_token.add(rows, losses))

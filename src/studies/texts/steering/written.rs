@@ -7,7 +7,7 @@ use crate::experiments::sampling::Sampling;
 use crate::experiments::steering::{self as experiment, Wanted, Written, write_texts};
 use crate::model::Tokenizer;
 use crate::report::{Manifest, SeenTexts, SteeredText, SteeredTexts};
-use crate::session::{DeviceWork, Note, Observer, Progress, Provenance, Session, distinct, note_kept};
+use crate::session::{DeviceWork, Note, Observer, Progress, Provenance, Session, contents, distinct, note_kept};
 use anyhow::{Context, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -56,12 +56,14 @@ impl Job {
     /// Takes from the file what is made of the same things; texts of others are written again.
     fn find(&mut self, session: &Session, grid: Vec<SteeredText>, observer: &mut dyn Observer) -> Result<()> {
         let file = SteeredTexts::read(&self.path)?;
-        let records = session.row_provenances(&stem(&self.direction));
+        let (records, recorded) = session.row_records(&stem(&self.direction));
+        let found = contents_of(&file)?;
+        let whole = |id: &String| records.contains_key(id) && recorded.get(id) == found.get(id);
         let mut differences = Vec::new();
         for text in grid {
             let there = file.get(&text).filter(|_| !session.options().overwrite);
             match there {
-                Some(found) if found.provenance == text.provenance => {
+                Some(found) if found.provenance == text.provenance && whole(&text.provenance) => {
                     self.texts.push(Asked { text: found.clone(), written: true });
                     continue;
                 }
@@ -79,9 +81,10 @@ impl Job {
 
     /// What tells a text that is there from the one that is asked for.
     fn difference(&self, records: &BTreeMap<String, Provenance>, wanted: &str, found: &str) -> String {
-        let pair = self.made_of.get(wanted).zip(records.get(found));
-        let difference = pair.and_then(|(wanted, found)| wanted.difference(found));
-        difference.unwrap_or("nothing says what it was made of".into())
+        let Some((wanted, found)) = self.made_of.get(wanted).zip(records.get(found)) else {
+            return "nothing says what it was made of".into();
+        };
+        wanted.difference(found).unwrap_or("its texts have changed since they were written".into())
     }
 
     /// Hook names of the steered sites.
@@ -101,10 +104,10 @@ impl Job {
             texts.into_iter().for_each(|text| file.insert(text));
             file.write()?;
             let used: BTreeSet<&str> = file.texts().iter().map(|text| &*text.provenance).collect();
-            let mut records = session.row_provenances(&stem(&self.direction));
+            let (mut records, _) = session.row_records(&stem(&self.direction));
             records.extend(self.made_of.clone());
             records.retain(|id, _| used.contains(id.as_str()));
-            session.record_rows(&stem(&self.direction), records)
+            session.record_rows(&stem(&self.direction), records, contents_of(&file)?)
         })
     }
 
@@ -114,6 +117,11 @@ impl Job {
         let texts = self.texts.into_iter().filter(|asked| asked.written).map(|asked| asked.text).collect();
         SteeredDirection { direction: self.direction, file, texts }
     }
+}
+
+/// Hashes of the texts of every id.
+fn contents_of(file: &SteeredTexts) -> Result<BTreeMap<String, String>> {
+    contents(file.texts().iter().map(|text| (&*text.provenance, text)))
 }
 
 /// The beginning of the name of a direction's file.
