@@ -342,9 +342,18 @@ fn rows_that_have_changed_are_made_again() {
         assert_eq!((again.stdout, std::fs::read_to_string(&table).unwrap()), (first.stdout.clone(), written.clone()));
     };
     let lines: Vec<&str> = written.lines().collect();
-    std::fs::write(&table, format!("{}
-", lines[..lines.len() - 1].join("
-"))).unwrap();
+    std::fs::write(
+        &table,
+        format!(
+            "{}
+",
+            lines[..lines.len() - 1].join(
+                "
+"
+            )
+        ),
+    )
+    .unwrap();
     again("its rows have changed since they were written");
     std::fs::write(&record, "{").unwrap();
     again("nothing says what it was made of");
@@ -356,9 +365,13 @@ fn tokens_that_a_file_beside_the_tokenizer_adds_are_a_part_of_it() {
     let data = folder.path().join("data");
     let path = model(folder.path(), "tiny", 1.0);
     let corpus = folder.path().join("corpus.txt");
-    std::fs::write(&corpus, "It was great, and I loved it.
+    std::fs::write(
+        &corpus,
+        "It was great, and I loved it.
 It was terrible, and I hated it.
-").unwrap();
+",
+    )
+    .unwrap();
     let losses = ["text-loss", "--models", &path, "--corpus", corpus.to_str().unwrap(), "--random", "1"];
     let losses = || run_in(&data, &[&losses[..], &["--layers", "1", "--methods", "zero"]].concat());
     let first = losses().success();
@@ -367,6 +380,45 @@ It was terrible, and I hated it.
     let second = losses().success();
     assert!(second.stderr.contains("is computed again"), "{}", second.stderr);
     assert_ne!(first.stdout, second.stdout);
+}
+
+#[test]
+fn a_dataset_s_name_is_a_part_of_file_names() {
+    let data = tempfile::tempdir().unwrap();
+    let file = data.path().join("own.toml");
+    let long = "x".repeat(101);
+    for name in ["../../escaped", "a/b", "", ".hidden", "tab\tin it", "bell\u0007", long.as_str()] {
+        std::fs::write(&file, own_dataset()[0].replace("[own]", &format!("[\"{}\"]", name.escape_debug()))).unwrap();
+        for command in ["direction-patching-suite", "ablation-maps", "fit-directions"] {
+            let arguments = [command, "--dataset-file", file.to_str().unwrap()];
+            run_in(data.path(), &arguments).fails(1, &["own.toml: dataset `", "a dataset's name has 1 to 100 letters"]);
+        }
+    }
+    assert_eq!(files(data.path()).len(), 1, "nothing but the dataset file");
+}
+
+#[test]
+fn a_column_of_the_suite_has_values_of_one_text() {
+    let data = tempfile::tempdir().unwrap();
+    run_in(data.path(), &["fit-directions", "--methods", "kmeans,mean_diff", "--layers", "1"]).success();
+    let file = data.path().join("own.toml");
+    let [own, other] = own_dataset();
+    let patch = |dataset: &str, direction: &str| {
+        std::fs::write(&file, dataset).unwrap();
+        let suite = ["direction-patching-suite", "--dataset-file", file.to_str().unwrap(), "--eval-sets", "own"];
+        run_in(data.path(), &[&suite[..], &["--directions", direction]].concat()).success();
+        let table = data.path().join("demo/direction_patching_logit_diff_resid_plain.csv");
+        let table = std::fs::read_to_string(table).unwrap();
+        let rows = table.lines().skip(2).filter(|line| !line.ends_with(','));
+        rows.map(str::to_owned).collect::<Vec<String>>()
+    };
+    let first = patch(&own, "kmeans*");
+    assert_eq!(first.len(), 1);
+    let second = patch(&other, "mean_diff*");
+    assert!(second.len() == 1 && second[0].starts_with("mean_diff"), "{second:?}");
+    assert_eq!(patch(&other, "*").len(), 2);
+    // The first text's value is known, and alone in its column.
+    assert_eq!(patch(&own, "kmeans*"), first);
 }
 
 #[test]

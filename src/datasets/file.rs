@@ -211,7 +211,23 @@ fn one_line(error: &toml::de::Error) -> String {
     error.to_string().trim().replace('\n', " ")
 }
 
+/// Longest name of a dataset, in bytes: it is a part of file names.
+const LONGEST_NAME: usize = 100;
+
+/// Refuses a name that is no part of a file name.
+fn check_name(file: &str, name: &str) -> Result<(), DatasetError> {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "_-.".contains(letter);
+    if name.is_empty() || name.len() > LONGEST_NAME || name.starts_with('.') || !name.chars().all(plain) {
+        let message = format!(
+            "a dataset's name has 1 to {LONGEST_NAME} letters, digits, `_`, `-` and `.`, and does not begin with `.`"
+        );
+        return Err(DatasetError::Table { file: file.into(), dataset: name.escape_debug().to_string(), message });
+    }
+    Ok(())
+}
+
 fn dataset(file: &str, name: String, value: toml::Value) -> Result<Dataset, DatasetError> {
+    check_name(file, &name)?;
     let wrong = |message: String| DatasetError::Table { file: file.into(), dataset: name.clone(), message };
     let table: DatasetTable = value.try_into().map_err(|error| wrong(one_line(&error)))?;
     let place = |field: String| Box::new(Place { file: file.into(), dataset: name.clone(), field });

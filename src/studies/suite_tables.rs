@@ -58,7 +58,13 @@ mod tests {
     fn cell(file: &str, at: &[&str]) -> Cell {
         let own = [("file".to_owned(), file.to_owned())].into();
         let place = Place { file: file.into(), at: at.iter().map(|head| (*head).into()).collect() };
-        Cell { id: CellId::of("test", &Configuration::new(), &own), place, inputs: Arc::default(), shard: None }
+        Cell {
+            id: CellId::of("test", &Configuration::new(), &own),
+            place,
+            inputs: Arc::default(),
+            prompts: None,
+            shard: None,
+        }
     }
 
     /// What makes a table is the name that the suite gives it, not its ending.

@@ -76,6 +76,13 @@ pub struct Place {
     pub at: Vec<Arc<str>>,
 }
 
+impl Place {
+    /// The column that it is in, of all rows of its file.
+    pub(super) fn column(&self) -> (Arc<str>, Vec<Arc<str>>) {
+        (self.file.clone(), self.at.iter().skip(1).cloned().collect())
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.at.join(" "), self.file)
@@ -95,6 +102,9 @@ pub struct Cell {
     pub place: Place,
     /// The files among what it depends on. When one of them changes, the value is no longer shown.
     pub inputs: Arc<Inputs>,
+    /// What is at its column besides the direction: values of other prompts are not shown beside it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub prompts: Option<Arc<str>>,
     /// The shard that computes it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub shard: Option<usize>,

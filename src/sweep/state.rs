@@ -60,6 +60,8 @@ pub struct State {
     outcomes: HashMap<CellId, Outcome>,
     names: HashSet<Arc<str>>,
     inputs: HashSet<Arc<Inputs>>,
+    /// The last prompts wanted in every column.
+    prompts: HashMap<(Arc<str>, Vec<Arc<str>>), Arc<str>>,
 }
 
 /// A cell without its place.
@@ -67,6 +69,7 @@ pub struct State {
 struct Wanted {
     id: CellId,
     inputs: Arc<Inputs>,
+    prompts: Option<Arc<str>>,
     shard: Option<usize>,
 }
 
@@ -86,26 +89,38 @@ impl State {
 
     /// Cells come in thousands and share their names: each name is kept once.
     fn want(&mut self, cell: Cell) {
-        let Cell { id, place, inputs, shard } = cell;
+        let Cell { id, place, inputs, prompts, shard } = cell;
         let place = Place {
             file: kept_once(&mut self.names, place.file),
             at: place.at.into_iter().map(|name| kept_once(&mut self.names, name)).collect(),
         };
         let inputs = kept_once(&mut self.inputs, inputs);
-        self.cells.insert(place, Wanted { id, inputs, shard });
+        let prompts = prompts.map(|prompts| kept_once(&mut self.names, prompts));
+        if let Some(prompts) = &prompts {
+            self.prompts.insert(place.column(), prompts.clone());
+        }
+        self.cells.insert(place, Wanted { id, inputs, prompts, shard });
     }
 
     /// The cells in the order of their places, with what became of them.
     pub fn cells(&self) -> impl Iterator<Item = (Cell, Option<&Outcome>)> {
-        self.cells.iter().map(|(place, Wanted { id, inputs, shard })| {
-            let cell = Cell { id: *id, place: place.clone(), inputs: inputs.clone(), shard: *shard };
-            (cell, self.outcomes.get(id))
+        self.cells.iter().map(|(place, Wanted { id, inputs, prompts, shard })| {
+            let (inputs, prompts) = (inputs.clone(), prompts.clone());
+            (Cell { id: *id, place: place.clone(), inputs, prompts, shard: *shard }, self.outcomes.get(id))
         })
     }
 
-    /// Is this very cell, with these inputs, wanted already?
+    /// Is this very cell, with these inputs, wanted already, and of the prompts that its column was last wanted of?
     pub(super) fn wants(&self, cell: &Cell) -> bool {
-        self.cells.get(&cell.place).is_some_and(|wanted| wanted.id == cell.id && wanted.inputs == cell.inputs)
+        let same =
+            |wanted: &Wanted| wanted.id == cell.id && wanted.inputs == cell.inputs && wanted.prompts == cell.prompts;
+        self.cells.get(&cell.place).is_some_and(same) && self.is_of_its_column(cell)
+    }
+
+    /// Is the cell of the prompts that its column was last wanted of, as far as it says?
+    fn is_of_its_column(&self, cell: &Cell) -> bool {
+        let last = self.prompts.get(&cell.place.column());
+        cell.prompts.as_ref().is_none_or(|prompts| last.is_none_or(|last| last == prompts))
     }
 
     /// What became of a cell.
@@ -113,7 +128,8 @@ impl State {
         self.outcomes.get(id)
     }
 
-    /// Cells whose inputs lie in `folder` as they were when the value was computed. An input that is not there is not
+    /// Cells of the prompts that their columns were last wanted of, whose inputs lie in `folder` as they were when the
+    /// value was computed. An input that is not there is not
     /// held against a cell: results may be looked at elsewhere.
     pub fn fresh(&self, folder: &Path) -> impl Iterator<Item = (Cell, Option<&Outcome>)> {
         let mut hashes: HashMap<Arc<str>, Option<String>> = HashMap::new();
@@ -121,7 +137,8 @@ impl State {
             let now = hashes.entry(name.clone()).or_insert_with(|| sha256_of_file(&folder.join(&**name)).ok());
             now.as_deref().is_some_and(|now| now != &**hash)
         };
-        self.cells().filter(move |(cell, _)| !cell.inputs.iter().any(|(name, hash)| changed(name, hash)))
+        let of_its_column = self.cells().filter(|(cell, _)| self.is_of_its_column(cell));
+        of_its_column.filter(move |(cell, _)| !cell.inputs.iter().any(|(name, hash)| changed(name, hash)))
     }
 }
 

@@ -5,7 +5,7 @@ use super::{PatchingSuite, Projection};
 use crate::datasets::PairedPrompts;
 use crate::directions::{Direction, DirectionName, Method, projected};
 use crate::engine::{self, Metric, Mode, PatchPositions};
-use crate::files::sha256_of_file;
+use crate::files::{sha256, sha256_of_file};
 use crate::report::CellKey;
 use crate::session::{Fault, Mend, Observer, Session, distinct, fingerprint, hash_of_matrix, note_kept, wrong};
 use crate::studies::Study;
@@ -16,6 +16,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// How much of the hash of a column's prompts a cell has.
+const PROMPTS_DIGITS: usize = 16;
+
 /// One direction on one dataset at one position: a pass that the cells of several metrics share.
 pub(super) struct Job {
     /// Where its values stand.
@@ -24,6 +27,8 @@ pub(super) struct Job {
     layer: usize,
     positions: PatchPositions,
     subspace: Arc<Subspace>,
+    /// The hash of the prompts and the position.
+    prompts: Arc<str>,
     id: CellId,
     pub metrics: Vec<(Metric, CellId)>,
 }
@@ -60,7 +65,7 @@ impl Job {
         let at: Vec<Arc<str>> = [direction, set, position].map(|head| head.as_str().into()).into();
         let cell = |&(metric, id): &(Metric, CellId)| {
             let place = Place { file: suite.table(session, metric).to_string().into(), at: at.clone() };
-            Cell { id, place, inputs: self.subspace.inputs.clone(), shard }
+            Cell { id, place, inputs: self.subspace.inputs.clone(), prompts: Some(self.prompts.clone()), shard }
         };
         self.metrics.iter().map(cell).collect()
     }
@@ -179,6 +184,8 @@ impl Jobs<'_> {
         let id = |own: &Configuration| CellId::of(PatchingSuite::NAME, self.configuration, own);
         let mut jobs = Vec::new();
         for (position, positions) in target.positions(prompts, &self.suite.positions)? {
+            let at = sha256(format!("{dataset} {positions:?}").as_bytes());
+            let of_column: Arc<str> = at[..PROMPTS_DIGITS].into();
             for direction in directions {
                 let subspace = self.subspace(direction, &prompts.name, &position)?;
                 let mut own = target.in_ids(direction, positions);
@@ -191,7 +198,8 @@ impl Jobs<'_> {
                 };
                 let metrics = metrics.iter().map(of_metric).collect();
                 let key = (row_name(direction), prompts.name.clone(), position.clone());
-                jobs.push(Job { key, layer: direction.layer(), positions, subspace, id: of_job, metrics });
+                let (layer, prompts) = (direction.layer(), of_column.clone());
+                jobs.push(Job { key, layer, positions, subspace, prompts, id: of_job, metrics });
             }
         }
         Ok(jobs)
