@@ -39,10 +39,14 @@ impl Session {
     pub fn results(&self) -> Result<PathBuf> {
         let folder = self.folder();
         if let Some(owner) = owner(&folder) {
-            return match owner.weights == self.weights()? {
-                true => Ok(folder),
-                false => Err(self.of_another(&folder, &format!("{} ({})", owner.asked, place(&owner.source))).into()),
+            if owner.weights == self.weights()? {
+                return Ok(folder);
+            }
+            let theirs = match owner.source == self.model().provenance.source {
+                true => "the same place, whose files have changed since".to_owned(),
+                false => format!("{} ({})", owner.asked, place(&owner.source)),
             };
+            return Err(self.of_another(&folder, &theirs).into());
         }
         // Before folders had owners, manifests said which model they were of.
         for record in earlier_models(&folder) {
