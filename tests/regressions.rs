@@ -297,10 +297,10 @@ fn losses_of_das_on_a_test_set_that_has_changed_are_not_told_as_its_own() {
 fn a_direction_whose_array_has_changed_is_not_kept() {
     let data = tempfile::tempdir().unwrap();
     let folder = data.path().join("demo");
-    let fit = ["fit-directions", "--methods", "kmeans,mean_diff", "--layers", "1"];
+    let fit = ["fit-directions", "--methods", "kmeans,pca", "--layers", "1"];
     run_in(data.path(), &fit).success();
     let array = |method: &str| folder.join(format!("{method}_simple_train_ADJ_layer1.npy"));
-    std::fs::copy(array("mean_diff"), array("kmeans")).unwrap();
+    std::fs::copy(array("pca"), array("kmeans")).unwrap();
     let refused = ["kmeans_simple_train_ADJ_layer1.json", "has changed since it was written", "--overwrite"];
     run_in(data.path(), &fit).fails(1, &refused);
     std::fs::write(array("kmeans").with_extension("json"), "{").unwrap();
@@ -375,7 +375,7 @@ It was terrible, and I hated it.
     let losses = ["text-loss", "--models", &path, "--corpus", corpus.to_str().unwrap(), "--random", "1"];
     let losses = || run_in(&data, &[&losses[..], &["--layers", "1", "--methods", "zero"]].concat());
     let first = losses().success();
-    let added = r#"{"added_tokens_decoder": {"2": {"content": "loved it", "special": false}}}"#;
+    let added = r#"{"added_tokens_decoder": {"288": {"content": "it", "special": false}}}"#;
     std::fs::write(Path::new(&path).join("tokenizer_config.json"), added).unwrap();
     let second = losses().success();
     assert!(second.stderr.contains("is computed again"), "{}", second.stderr);

@@ -350,8 +350,10 @@ mod tests {
             let direction = Direction { name: name.clone(), columns };
             let path = direction.write(&folder, &record(&name)).unwrap();
             assert_eq!(Direction::read(&folder, &name, 4).unwrap(), direction);
-            assert_eq!(FitRecord::read(&folder, &name).unwrap(), record(&name));
-            let bytes = std::fs::read(path).unwrap();
+            let bytes = std::fs::read(&path).unwrap();
+            let written = FitRecord { array_sha256: Some(sha256(&bytes)), ..record(&name) };
+            assert_eq!(FitRecord::read(&folder, &name).unwrap(), written);
+            assert!(written.is_of(&path).unwrap());
             let header = String::from_utf8_lossy(&bytes[..128]).into_owned();
             let shape = if k == 1 { "(4,)" } else { "(4, 2)" };
             assert!(header.contains("'<f4'") && header.contains(shape) && header.contains("False"), "{header}");
