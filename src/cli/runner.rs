@@ -5,7 +5,7 @@ use super::errors::{Options, note_text};
 use super::stop::Stop;
 use crate::session::{Note, Observer, Session};
 use crate::studies::{Outcome, Plan, Study};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::io::{ErrorKind, Write};
@@ -15,7 +15,7 @@ use std::time::Duration;
 pub fn run<S: Study>(asked: Asked, study: S) -> Result<()> {
     study.validate()?;
     let options = asked.options()?;
-    let mut all = Vec::new();
+    let (mut all, mut failed) = (Vec::new(), Vec::new());
     for model in asked.models() {
         let session = Session::open(&model, options.clone())?;
         if asked.run.dry_run {
@@ -23,12 +23,24 @@ pub fn run<S: Study>(asked: Asked, study: S) -> Result<()> {
             continue;
         }
         let outcome = study.run(&session, &mut Terminal::new()?)?;
+        failed.extend(S::failed(&outcome));
         match asked.run.json {
             true => all.push(serde_json::to_value(&outcome)?),
             false => print(&outcome.to_string())?,
         }
     }
-    if asked.run.json { print_json(&all) } else { Ok(()) }
+    if asked.run.json {
+        print_json(&all)?;
+    }
+    end(&failed)
+}
+
+/// The end of a command: an error if anything that it has checked failed.
+pub fn end(failed: &[String]) -> Result<()> {
+    match failed {
+        [] => Ok(()),
+        failed => bail!("{}", failed.join("; ")),
+    }
 }
 
 /// Prints a plan, and on stderr what was noted on the way.

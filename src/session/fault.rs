@@ -129,17 +129,20 @@ pub fn text_of(error: &anyhow::Error, spell: &dyn Spelling) -> String {
 
 /// Says which setting an error comes from.
 pub trait OfSetting<T> {
-    /// The same error as one of `setting`.
+    /// The same error as one of `setting`, unless it is one of a setting already.
     fn of_setting(self, setting: &str) -> anyhow::Result<T>;
 }
 
 impl<T, E: Into<anyhow::Error>> OfSetting<T> for Result<T, E> {
     fn of_setting(self, setting: &str) -> anyhow::Result<T> {
         self.map_err(|error| {
-            let source = error.into();
+            let source: anyhow::Error = error.into();
+            if source.downcast_ref::<Fault>().is_some_and(|fault| fault.setting.is_some()) {
+                return source;
+            }
             let (message, mends) = match source.downcast_ref::<Fault>() {
-                Some(fault) if fault.setting.is_none() => (fault.message.clone(), fault.mends.clone()),
-                _ => (source.to_string(), Vec::new()),
+                Some(fault) => (fault.message.clone(), fault.mends.clone()),
+                None => (source.to_string(), Vec::new()),
             };
             Fault { setting: Some(setting.to_owned()), message, mends, source: Some(source.into()) }.into()
         })
@@ -191,6 +194,8 @@ mod tests {
         let named: anyhow::Result<()> = Err(Fault::new("none").mended_by(Mend::Another("along")).into());
         assert_eq!(named.of_setting("along").unwrap_err().to_string(), "along: none; use another along");
         let caused: anyhow::Result<()> = Err(anyhow::anyhow!("cause").context("effect"));
+        let own: anyhow::Result<()> = Err(Fault::of("scaffold", "none").into());
+        assert_eq!(own.of_setting("eval_sets").unwrap_err().to_string(), "scaffold: none");
         assert_eq!(text_of(&caused.of_setting("x").unwrap_err(), &Fields), "x: effect: cause");
         let repeated = anyhow::anyhow!("no disk").context("file: no disk");
         assert_eq!(text_of(&repeated, &Fields), "file: no disk");

@@ -15,6 +15,7 @@
 
 mod device;
 mod fault;
+pub(crate) mod lists;
 mod observer;
 mod options;
 mod places;

@@ -1,5 +1,6 @@
 //! The options of a session: how a model is read, where it computes, and where results go.
 
+use super::lists::list;
 use super::{Device, Fault, wrong};
 use crate::backend::Dtype;
 use crate::choice::choices;
@@ -9,6 +10,7 @@ use crate::model::{Bos, WeightProcessing};
 use anyhow::Result;
 use bytesize::ByteSize;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -29,12 +31,13 @@ pub struct SessionOptions {
     #[serde(serialize_with = "write_processing", deserialize_with = "read_processing")]
     pub weight_processing: WeightProcessing,
     /// Ways of the paper's code that are followed where results differ from them on purpose.
+    #[serde(deserialize_with = "list")]
     pub compat: Vec<Compat>,
     /// Results go to a folder of the model's name in it; its `words.toml` and `datasets.toml` add to the built-in ones.
     #[serde(serialize_with = "write_path")]
     pub data_dir: PathBuf,
     /// Further files of datasets.
-    #[serde(serialize_with = "write_paths")]
+    #[serde(serialize_with = "write_paths", deserialize_with = "read_paths")]
     pub dataset_file: Vec<PathBuf>,
     /// Where to compute.
     pub device: Device,
@@ -191,7 +194,7 @@ fn write_processing<S: Serializer>(processing: &WeightProcessing, serializer: S)
 }
 
 fn read_processing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<WeightProcessing, D::Error> {
-    processing_of(&Vec::deserialize(deserializer)?).map_err(|fault| D::Error::custom(fault.message))
+    processing_of(&list(deserializer)?).map_err(|fault| D::Error::custom(fault.message))
 }
 
 fn write_path<S: Serializer>(path: &std::path::Path, serializer: S) -> Result<S::Ok, S::Error> {
@@ -202,7 +205,45 @@ fn write_paths<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok,
     serializer.collect_seq(paths.iter().map(|path| path.display().to_string()))
 }
 
+/// A text with commas is several paths; paths of a list keep theirs.
+fn read_paths<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    match value {
+        Value::Array(_) => serde_json::from_value(value).map_err(D::Error::custom),
+        value => list(value).map_err(D::Error::custom),
+    }
+}
+
 /// In bytes: what people write, such as `8 GB`, is read as well.
 fn write_memory<S: Serializer>(memory: &Option<ByteSize>, serializer: S) -> Result<S::Ok, S::Error> {
     memory.map(|size| size.as_u64()).serialize(serializer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn lists_are_read_as_people_write_them() {
+        let read = |json: Value| serde_json::from_value::<SessionOptions>(json);
+        let texts = json!({
+            "weight_processing": "fold_ln,center_unembed", "compat": "double-spaces", "dataset_file": "x.toml,y.toml",
+        });
+        let lists = json!({
+            "weight_processing": ["fold_ln", "center_unembed"], "compat": ["double-spaces"],
+            "dataset_file": ["x.toml", "y.toml"],
+        });
+        let expected = read(lists).unwrap();
+        assert_eq!(expected.dataset_file, [PathBuf::from("x.toml"), "y.toml".into()]);
+        assert_eq!(read(texts).unwrap(), expected);
+        let none = read(json!({ "weight_processing": "none" })).unwrap();
+        assert_eq!(processing_names(none.weight_processing), [""; 0]);
+        let message = read(json!({ "weight_processing": "none,fold_ln" })).unwrap_err().to_string();
+        assert_eq!(message, "`none` stands alone");
+        assert!(read(json!({ "compat": "x" })).unwrap_err().to_string().contains("expected one of"));
+        // What was written is read back.
+        let commas = SessionOptions { dataset_file: vec!["a,b.toml".into()], ..SessionOptions::default() };
+        assert_eq!(read(serde_json::to_value(&commas).unwrap()).unwrap(), commas);
+    }
 }

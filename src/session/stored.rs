@@ -68,28 +68,35 @@ impl Session {
     /// # Errors
     /// A subspace of several dimensions, and those of [`Session::selected`] and [`Session::check_directions`].
     pub fn unit_directions(&self, patterns: &[String]) -> Result<Vec<(DirectionName, Vec<f32>)>> {
-        let folder = self.folder();
-        let names = self.selected(patterns)?;
-        self.check_directions(&names)?;
-        let read = |name: DirectionName| {
-            let columns = Direction::read(&folder, &name, self.config().d_model)?.unit_columns();
-            match columns.cols {
-                1 => Ok((name, columns.data)),
-                found => wrong!("directions", "{name}: expected a direction, found a subspace of {found} dimensions"),
-            }
-        };
-        names.into_iter().map(read).collect()
+        let names = self.selected(patterns).of_setting("directions")?;
+        self.check_directions(&names).of_setting("directions")?;
+        names.into_iter().map(|name| Ok((name.clone(), self.unit("directions", &name)?))).collect()
     }
 
     /// The one stored direction of a name, of unit length.
     ///
     /// # Errors
-    /// A name that several match, and those of [`Session::unit_directions`], as faults of `setting`.
+    /// A pattern, and those of [`Session::unit_directions`], as faults of `setting`.
     pub fn unit_direction(&self, setting: &str, name: &str) -> Result<Vec<f32>> {
-        let mut found = self.unit_directions(&[name.to_owned()]).of_setting(setting)?;
-        match (found.pop(), found.len()) {
-            (Some((_, direction)), 0) => Ok(direction),
-            (_, others) => wrong!(setting, "expected one direction, found {} that match {name}", others + 1),
+        let stored = stored(&self.results()?).of_setting(setting)?;
+        let named = name.parse().ok().filter(|named| stored.contains(named));
+        let Some(named) = named else {
+            match &select(&[name.to_owned()], &stored).of_setting(setting)?[..] {
+                [only] => wrong!(setting, "expected the name of a direction, found {name}, which matches {only}"),
+                found => wrong!(setting, "expected one direction, found {} that match {name}", found.len()),
+            }
+        };
+        self.check_directions(std::slice::from_ref(&named)).of_setting(setting)?;
+        self.unit(setting, &named)
+    }
+
+    /// A stored direction, of unit length, that `setting` asks for.
+    fn unit(&self, setting: &str, name: &DirectionName) -> Result<Vec<f32>> {
+        let stored = Direction::read(&self.folder(), name, self.config().d_model).of_setting(setting)?;
+        let columns = stored.unit_columns();
+        match columns.cols {
+            1 => Ok(columns.data),
+            found => wrong!(setting, "{name}: expected a direction, found a subspace of {found} dimensions"),
         }
     }
 
@@ -102,8 +109,9 @@ impl Session {
         let (folder, config) = (self.results()?, self.config());
         let stored = stored(&folder).of_setting(setting)?;
         let read = |names: &[DirectionName]| -> Result<Vec<Arc<Matrix>>> {
-            self.check_directions(names)?;
-            let one = |name| Ok(Arc::new(Direction::read(&folder, name, config.d_model)?.unit_columns()));
+            self.check_directions(names).of_setting(setting)?;
+            let direction = |name| Direction::read(&folder, name, config.d_model).of_setting(setting);
+            let one = |name| Ok(Arc::new(direction(name)?.unit_columns()));
             names.iter().map(one).collect()
         };
         if let Ok(single) = name.parse::<DirectionName>() {
@@ -217,4 +225,32 @@ fn random_like(own: &ByLayer, number: u32, seed: u64) -> (String, ByLayer) {
         (layer, Arc::new(random_subspace(columns.rows, columns.cols, layer, seed)))
     };
     (name, own.iter().map(random).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::SessionOptions;
+
+    #[test]
+    fn one_direction_goes_by_its_name_alone() {
+        let data = tempfile::tempdir().unwrap();
+        let options = SessionOptions { data_dir: data.path().into(), ..SessionOptions::default() };
+        let session = Session::open("demo", options).unwrap();
+        let (folder, width) = (session.folder(), session.config().d_model);
+        std::fs::create_dir_all(&folder).unwrap();
+        for (name, columns) in [("pca_a_END_layer1", 1), ("das_a_END_layer1", 1), ("das2d_a_END_layer1", 2)] {
+            let columns = random_subspace(width, columns, 1, 0);
+            let path = folder.join(format!("{name}.npy"));
+            crate::report::write_array(&path, &[width, columns.cols], &columns.data).unwrap();
+        }
+        assert_eq!(session.unit_direction("along", "pca_a_END_layer1").unwrap().len(), width);
+        let message = |name: &str| session.unit_direction("along", name).unwrap_err().to_string();
+        let pattern = "expected the name of a direction, found pc?_*, which matches pca_a_END_layer1";
+        assert_eq!(message("pc?_*"), format!("along: {pattern}"));
+        assert_eq!(message("*"), "along: expected one direction, found 3 that match *");
+        assert!(message("kmeans_x").starts_with("along: pattern \"kmeans_x\""));
+        assert!(message("das2d_a_END_layer1").starts_with("along: das2d_a_END_layer1: expected a direction"));
+        assert!(session.by_layer("directions", "*a_END", None).unwrap_err().to_string().contains("*a_END is not in"));
+    }
 }

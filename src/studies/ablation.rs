@@ -1,6 +1,6 @@
 //! Ablation: nodes, or directions in the residual stream, taken away together.
 
-use super::fields::{list, text};
+use super::fields::{list, not_empty, not_endless, text};
 use super::maps::MapSets;
 use super::path_patching::resolve_nodes;
 use super::tables::{self, Keyed, TableStudy, Tables, bar_figure};
@@ -268,6 +268,17 @@ impl Study for Ablation {
     const NAME: &'static str = "ablation";
     type Outcome = Tables;
 
+    fn validate(&self) -> Result<()> {
+        let (methods, positions) = (("methods", self.methods.len()), ("positions", self.positions.len()));
+        not_empty(&[self.sets.counted(), methods, positions, ("attention", self.attention.len())])?;
+        not_endless("random", self.random)?;
+        match (self.layers.is_empty(), self.directions.is_empty(), self.nodes.is_empty()) {
+            (false, true, _) => wrong!("layers", "expected directions, which are ablated at layers, found none"),
+            (false, _, false) => wrong!("layers", "expected layers or nodes, found both"),
+            _ => Ok(()),
+        }
+    }
+
     fn plan(&self, session: &Session) -> Result<Plan> {
         tables::plan(self, session)
     }
@@ -296,7 +307,7 @@ impl TableStudy for Ablation {
     type Case = Case;
 
     fn sets(&self, session: &Session) -> Result<Vec<PairedPrompts>> {
-        session.every_prompts(&self.sets.eval_sets, self.sets.scaffold)
+        self.sets.prompts(session)
     }
 
     fn stem(&self, session: &Session, set: &str) -> String {
@@ -396,5 +407,30 @@ impl TableStudy for Ablation {
 
     fn title(&self, set: &str, model: &str) -> String {
         format!("Ablation on {set}, {model}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_are_those_of_directions() {
+        let (layers, directions) = (vec!["1".to_owned()], vec!["das_simple_train_ADJ".to_owned()]);
+        let at_layers = Ablation { layers, directions, ..Ablation::default() };
+        assert!(at_layers.validate().is_ok());
+        let message = |ablation: Ablation| ablation.validate().unwrap_err().to_string();
+        let whole = Ablation { directions: Vec::new(), ..at_layers.clone() };
+        assert!(message(whole).starts_with("layers: expected directions"));
+        let both = Ablation { nodes: "z:1.0".parse().into_iter().collect(), ..at_layers };
+        assert_eq!(message(both), "layers: expected layers or nodes, found both");
+    }
+
+    #[test]
+    fn there_is_something_to_make_and_an_end_to_it() {
+        let message = |ablation: Ablation| ablation.validate().unwrap_err().to_string();
+        assert!(message(Ablation { methods: Vec::new(), ..Ablation::default() }).starts_with("methods: expected"));
+        assert!(message(Ablation { positions: Vec::new(), ..Ablation::default() }).starts_with("positions: expected"));
+        assert!(message(Ablation { random: u32::MAX, ..Ablation::default() }).starts_with("random: expected at most"));
     }
 }

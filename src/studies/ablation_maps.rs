@@ -1,6 +1,6 @@
 //! Ablation maps: every head, neuron or place ablated on its own.
 
-use super::fields::list;
+use super::fields::{list, not_empty};
 use super::maps::{AskedSet, MadeMaps, MapSets, MapStudy, Named, maps_study, position_labels};
 use crate::backend::Backend;
 use crate::choice::choices;
@@ -87,7 +87,12 @@ fn sweeps(model: &ModelConfig, prompts: &PairedPrompts, kinds: &[Kind]) -> Resul
     distinct(&pairs).into_iter().map(conditions).collect()
 }
 
-maps_study!(AblationMaps, "ablation-maps");
+maps_study!(AblationMaps, "ablation-maps", {
+    fn validate(&self) -> Result<()> {
+        let (maps, methods) = (("maps", self.maps.len()), ("methods", self.methods.len()));
+        Ok(not_empty(&[self.sets.counted(), maps, methods, ("measures", self.measures.len())])?)
+    }
+});
 
 impl MapStudy for AblationMaps {
     type Kind = Kind;

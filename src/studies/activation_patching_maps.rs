@@ -1,6 +1,6 @@
 //! Activation-patching maps: every head, neuron, or layer and position patched on its own.
 
-use super::fields::list;
+use super::fields::{list, not_empty};
 use super::maps::{self, MapSets, MapStudy, Maps, Named, Readout, exact_plan, in_order, position_labels};
 use super::swept::{self, Computed, Outline, SweptMaps};
 use super::twins::Twin;
@@ -69,6 +69,8 @@ impl Study for ActivationPatchingMaps {
     type Outcome = Maps;
 
     fn validate(&self) -> Result<()> {
+        not_empty(&[self.sets.counted(), ("maps", self.maps.len())])?;
+        self.twin.validate()?;
         let metrics = self.resolved().metrics;
         self.readout.check(&metrics)?;
         if let (Some(along), Some(ablate)) = (&self.readout.along, &self.twin.ablate) {

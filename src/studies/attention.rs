@@ -1,6 +1,6 @@
 //! Attention: where heads attend, beside what they write along the answers.
 
-use super::fields::{joined, list};
+use super::fields::{joined, list, not_empty};
 use super::heads::{HeadChoice, check_head, head_name};
 use super::maps::{AskedSet, MadeMaps, MapSets, MapStudy, Named, maps_study, pass, position_labels};
 use crate::backend::Backend;
@@ -13,7 +13,7 @@ use crate::experiments::logit_attribution::head_contributions;
 use crate::model::{ModelConfig, Tokenizer};
 use crate::report::figure::{Axis, Class, Facet, Figure, HeatMap, Plot, Point, Scale};
 use crate::report::{ResultMap, Table};
-use crate::session::{Observer, Session, prompt_positions};
+use crate::session::{Observer, OfSetting, Session, prompt_positions};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
@@ -116,7 +116,7 @@ impl AttentionMaps {
         if let HeadChoice::List(heads) = &self.heads {
             heads.iter().try_for_each(|&head| check_head("heads", config, head, head_name(head)))?;
         }
-        self.prompts.iter().try_for_each(|&prompt| check_prompt(prompts, prompt))?;
+        self.prompts.iter().try_for_each(|&prompt| check_prompt(prompts, prompt)).of_setting("prompts")?;
         self.to.iter().try_for_each(|name| prompt_positions("to", prompts, name).map(|_| ()))
     }
 }
@@ -127,7 +127,12 @@ fn of_head(config: &ModelConfig, contributions: &[f64], (layer, head): Head) -> 
     contributions.iter().skip(layer * config.n_heads + head).step_by(n).copied()
 }
 
-maps_study!(AttentionMaps, "attention");
+maps_study!(AttentionMaps, "attention", {
+    fn validate(&self) -> Result<()> {
+        let results = self.maps.len() + self.prompts.len() + self.to.len();
+        Ok(not_empty(&[self.sets.counted(), ("maps", results)])?)
+    }
+});
 
 impl MapStudy for AttentionMaps {
     type Kind = Kind;

@@ -1,7 +1,7 @@
 //! Attribution patching: activation-patching maps estimated from gradients, and compared with exact ones.
 
 use super::activation_patching_maps::{ActivationPatchingMaps, USUAL_MAPS, exact_maps};
-use super::fields::list;
+use super::fields::{list, not_empty};
 use super::maps::{
     AskedSet, MadeMaps, MapSets, MapStudy, Named, exact_plan, in_order, maps_study, position_labels, provenance_of,
 };
@@ -114,6 +114,7 @@ impl AttributionPatching {
 
 maps_study!(AttributionPatching, "attribution-patching", {
     fn validate(&self) -> Result<()> {
+        not_empty(&[self.sets.counted(), ("maps", self.maps.len()), ("metrics", self.metrics.len())])?;
         if let Some(steps) = self.integrated.filter(|steps| !STEPS.contains(steps)) {
             wrong!("integrated", "expected {} to {} steps, found {steps}", STEPS.start(), STEPS.end());
         }

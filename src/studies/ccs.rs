@@ -1,5 +1,6 @@
 //! Contrast-consistent search: every layer's direction of truth, without labels.
 
+use super::fields::not_empty;
 use super::fits::{is_there, revision};
 use super::maps::{AskedSet, MadeMaps, MapSets, MapStudy, Named, maps_study, provenance_of};
 use super::probing::passes;
@@ -105,6 +106,7 @@ impl Ccs {
 
 maps_study!(Ccs, "ccs", {
     fn validate(&self) -> Result<()> {
+        not_empty(&[self.sets.counted()])?;
         for (setting, range, found) in [("epochs", EPOCHS, self.epochs), ("tries", TRIES, self.tries)] {
             if !range.contains(&found) {
                 wrong!(setting, "expected {} to {}, found {found}", range.start(), range.end());

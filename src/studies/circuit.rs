@@ -2,7 +2,7 @@
 
 use super::fields::fields_of;
 use super::registry::AnyStudy;
-use crate::session::{Fault, Session, SessionOptions};
+use crate::session::{Fault, Session, SessionOptions, wrong};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -41,6 +41,9 @@ pub struct Step {
     study: AnyStudy,
 }
 
+/// What a caller asks of an analysis as a whole: whether its steps are run, and how it is shown.
+const OF_THE_WHOLE: [&str; 2] = ["dry_run", "json"];
+
 impl Circuit {
     /// Reads the file of an analysis.
     ///
@@ -78,6 +81,9 @@ impl Circuit {
         let settings = own
             .map(|(setting, value)| Ok((setting.replace('-', "_"), self.value(model, value).context(setting.clone())?)))
             .collect::<Result<Vec<_>>>()?;
+        if let Some((setting, _)) = settings.iter().find(|(setting, _)| OF_THE_WHOLE.contains(&setting.as_str())) {
+            wrong!(setting, "it is asked of the whole analysis, not of a step");
+        }
         let of_session = fields_of::<SessionOptions>()?;
         let all = settings.iter().chain(further).cloned();
         let (options, of_study): (Map<_, _>, Map<_, _>) =

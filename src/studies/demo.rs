@@ -2,9 +2,10 @@
 
 use super::{FitDirections, PatchingSuite, Plan, Study};
 use crate::engine::Metric;
+use crate::model::Bos;
 use crate::report::RunRecord;
 use crate::report::results::{Best, ResultFile, best_layers_table};
-use crate::session::{Observer, Session};
+use crate::session::{DEFAULT_MODEL, Observer, Rewrite, Session};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -48,6 +49,13 @@ impl fmt::Display for DemoResults {
 }
 
 impl Demo {
+    /// The model that is part of the program.
+    pub const MODEL: &'static str = DEFAULT_MODEL;
+    /// Whether its texts begin with a token of their own.
+    pub const BOS: Bos = Bos::Auto;
+    /// How its weights are rewritten.
+    pub const REWRITES: [Rewrite; 4] = Rewrite::TRANSFORMER_LENS;
+
     fn fits() -> FitDirections {
         FitDirections { test_sets: vec![SAME_SENTENCE.into()], ..FitDirections::default() }
     }

@@ -1,6 +1,6 @@
 //! Circuit faithfulness: how much of the clean run a circuit's heads restore, and how much all others do.
 
-use super::fields::list;
+use super::fields::{list, not_empty, not_endless};
 use super::heads::HeadAt;
 use super::maps::MapSets;
 use super::tables::{self, Keyed, TableStudy, Tables, bar_figure};
@@ -12,7 +12,7 @@ use crate::experiments::chunks::patched_scores;
 use crate::experiments::faithfulness::{CircuitHead, Patched, faithfulness_cell};
 use crate::report::figure::Figure;
 use crate::report::{Columns, KeyedRow, Manifest, Table};
-use crate::session::{ByLayer, Observer, Progress, Provenance, Session, hash_of_layers, places, wrong};
+use crate::session::{ByLayer, Observer, OfSetting, Progress, Provenance, Session, hash_of_layers, places, wrong};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -83,10 +83,11 @@ impl Faithfulness {
         Ok(faithfulness_cell(session.config(), prompts, &circuit, case.along.as_ref(), case.patched)?)
     }
 
-    /// Refuses a head at positions from which it does not reach the logits, or at which both runs are the same.
+    /// Refuses heads that are not there or are named twice, and a head at positions from which it does not reach the logits, or at which both runs are the same.
     fn check_heads(&self, session: &Session, prompts: &PairedPrompts) -> Result<()> {
-        let config = session.config();
-        for (named, head) in self.heads.iter().zip(self.circuit(session, prompts, true)?) {
+        let (config, circuit) = (session.config(), self.circuit(session, prompts, true)?);
+        faithfulness_cell(config, prompts, &circuit, None, Patched::Circuit).of_setting("heads")?;
+        for (named, head) in self.heads.iter().zip(circuit) {
             let cells = [faithfulness_cell(config, prompts, &[head], None, Patched::Circuit)?];
             if engine::Plan::new(config, prompts, &cells, session.batch_tokens())?.reached(0).is_empty() {
                 let set = &prompts.name;
@@ -105,7 +106,8 @@ impl Study for Faithfulness {
         if self.heads.is_empty() {
             wrong!("heads", "expected the heads of a circuit, such as 9.2, found none");
         }
-        Ok(())
+        not_empty(&[self.sets.counted()])?;
+        Ok(not_endless("random", self.random)?)
     }
 
     fn plan(&self, session: &Session) -> Result<Plan> {
@@ -135,7 +137,7 @@ impl TableStudy for Faithfulness {
     type Case = Case;
 
     fn sets(&self, session: &Session) -> Result<Vec<PairedPrompts>> {
-        session.every_prompts(&self.sets.eval_sets, self.sets.scaffold)
+        self.sets.prompts(session)
     }
 
     fn stem(&self, session: &Session, set: &str) -> String {

@@ -1,10 +1,13 @@
 //! How the fields of specifications are read: lists may be written as one value, or as a text with commas.
 
 use crate::session::Fault;
+use crate::session::lists::entry;
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
+
+pub(crate) use crate::session::lists::list;
 
 /// A specification from settings by name, its defaults where they say nothing. A list may go by its singular.
 ///
@@ -16,6 +19,7 @@ pub fn from_settings<S: Serialize + DeserializeOwned + Default>(settings: Map<St
         let name = [given.clone(), format!("{given}s")].into_iter().find(|name| fields.contains_key(name));
         let Some(name) = name else {
             let known = Vec::from_iter(fields.keys().map(String::as_str)).join(", ");
+            let known = if known.is_empty() { "none" } else { &known };
             return Err(Fault::of(given, format!("there is no such setting; there are {known}")));
         };
         let fits = |value: &Value| {
@@ -62,38 +66,6 @@ fn as_it_fits(
     other.filter(|other| fits(other).is_ok()).map(drop).ok_or(error)
 }
 
-/// Reads a list, one value, or a text with commas between values.
-pub(crate) fn list<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Vec<T>, D::Error> {
-    let values = match Value::deserialize(deserializer)? {
-        Value::Array(values) => values,
-        value => vec![value],
-    };
-    let mut read = Vec::with_capacity(values.len());
-    for value in values {
-        match value {
-            Value::String(text) => {
-                for part in text.split(',') {
-                    read.push(entry(Value::String(part.to_owned())).map_err(D::Error::custom)?);
-                }
-            }
-            value => read.push(entry(value).map_err(D::Error::custom)?),
-        }
-    }
-    Ok(read)
-}
-
-/// A value, whether it is written as a number or as a text.
-fn entry<T: DeserializeOwned>(value: Value) -> Result<T, serde_json::Error> {
-    serde_json::from_value(value.clone()).or_else(|error| {
-        let other = match &value {
-            Value::String(text) => serde_json::from_str(text).ok(),
-            Value::Number(number) => Some(Value::String(number.to_string())),
-            _ => None,
-        };
-        other.and_then(|other| serde_json::from_value(other).ok()).ok_or(error)
-    })
-}
-
 /// Reads a text that may be a number.
 pub(crate) fn text<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<T, D::Error> {
     entry(Value::deserialize(deserializer)?).map_err(D::Error::custom)
@@ -117,6 +89,25 @@ pub(crate) fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<St
     match Value::deserialize(deserializer)? {
         Value::Array(values) => values.into_iter().map(|value| entry(value).map_err(D::Error::custom)).collect(),
         value => Ok(vec![entry(value).map_err(D::Error::custom)?]),
+    }
+}
+
+/// Refuses empty lists, given by their fields and how many entries they have.
+pub(crate) fn not_empty(lists: &[(&str, usize)]) -> Result<(), Fault> {
+    match lists.iter().find(|(_, count)| *count == 0) {
+        None => Ok(()),
+        Some((field, _)) => Err(Fault::of(*field, "expected at least one, found none")),
+    }
+}
+
+/// More random directions or samples than this are a slip of the hand.
+const MOST: u32 = 10_000;
+
+/// Refuses a count that no memory is for.
+pub(crate) fn not_endless(field: &str, count: u32) -> Result<(), Fault> {
+    match count {
+        0..=MOST => Ok(()),
+        found => Err(Fault::of(field, format!("expected at most {MOST}, found {found}"))),
     }
 }
 
@@ -194,5 +185,15 @@ mod tests {
         assert_eq!(message(json!({ "place": 5 })), format!("place: there is no such setting; {known}"));
         assert!(message(json!({ "prompts": ["x"] })).starts_with("prompts: "));
         assert!(message(json!({ "seed": -1 })).starts_with("seed: "));
+    }
+
+    #[test]
+    fn lists_need_an_entry_and_counts_an_end() {
+        assert!(not_empty(&[("maps", 1), ("metrics", 2)]).is_ok());
+        let empty = not_empty(&[("maps", 1), ("metrics", 0)]).unwrap_err().to_string();
+        assert_eq!(empty, "metrics: expected at least one, found none");
+        assert!(not_endless("random", MOST).is_ok());
+        let endless = not_endless("random", u32::MAX).unwrap_err().to_string();
+        assert_eq!(endless, "random: expected at most 10000, found 4294967295");
     }
 }

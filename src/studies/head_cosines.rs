@@ -1,6 +1,6 @@
 //! Head cosines: how alike the changes are that heads write when prompts are corrupted.
 
-use super::fields::list;
+use super::fields::{list, not_empty};
 use super::heads::{HeadAtPosition, check_head};
 use super::maps::{AskedSet, MadeMaps, MapSets, MapStudy, Named, maps_study, pass, position_labels};
 use crate::backend::Backend;
@@ -49,7 +49,7 @@ maps_study!(HeadCosines, "head-cosines", {
         if self.nodes.is_empty() {
             wrong!("nodes", "expected heads at positions, such as 9.2@END, found none");
         }
-        Ok(())
+        Ok(not_empty(&[self.sets.counted()])?)
     }
 });
 

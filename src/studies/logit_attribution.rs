@@ -1,6 +1,6 @@
 //! Logit attribution: what layers, heads and neurons write along the answers, or along a direction.
 
-use super::fields::list;
+use super::fields::{list, not_empty};
 use super::maps::{AskedSet, MadeMaps, MapSets, MapStudy, Named, maps_study, pass, position_labels};
 use super::twins::Twin;
 use crate::backend::Backend;
@@ -79,6 +79,8 @@ impl LogitAttribution {
 
 maps_study!(LogitAttribution, "logit-attribution", {
     fn validate(&self) -> Result<()> {
+        not_empty(&[self.sets.counted(), ("maps", self.maps.len())])?;
+        self.twin.validate()?;
         let of = self.of();
         if self.twin.ablate.is_some() && of != Attributed::Difference {
             wrong!("of", "with an ablation, expected difference (clean less ablated), found {of}");

@@ -15,7 +15,8 @@ use crate::model::ModelConfig;
 use crate::report::figure::Figure;
 use crate::report::{Manifest, MapHead, ResultMap, RunRecord, Table, write_array};
 use crate::session::{
-    DeviceWork, Fault, Note, Observer, Provenance, Session, Standing, distinct, fingerprint, note_kept, wrong,
+    DeviceWork, Fault, Note, Observer, OfSetting, Provenance, Session, Standing, distinct, fingerprint, note_kept,
+    wrong,
 };
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,20 @@ impl Default for MapSets {
 }
 
 impl MapSets {
+    /// How many datasets, for a check.
+    pub(crate) fn counted(&self) -> (&'static str, usize) {
+        ("eval_sets", self.eval_sets.len())
+    }
+
+    /// The datasets, each once.
+    ///
+    /// # Errors
+    /// Those of [`Session::every_prompts`], as faults of the names unless a file of datasets is wrong.
+    pub(crate) fn prompts(&self, session: &Session) -> Result<Vec<PairedPrompts>> {
+        session.catalogue()?;
+        session.every_prompts(&self.eval_sets, self.scaffold).of_setting("eval_sets")
+    }
+
     /// File name, without its ending, of a map `name` on a dataset; `measure` says what its values are.
     pub(crate) fn stem(
         &self,
@@ -349,9 +364,8 @@ pub(crate) fn asked<S: MapStudy>(
         Some(along) => session.reading_along(session.unit_direction("along", along)?)?,
         None => session.clone(),
     };
-    let sets = study.sets();
     let mut all = Vec::new();
-    for prompts in session.every_prompts(&sets.eval_sets, sets.scaffold)? {
+    for prompts in study.sets().prompts(&session)? {
         let mut maps = Vec::new();
         for kind in distinct(&study.kinds(&session, &prompts)?) {
             maps.push(asked_map(study, &session, &prompts, kind, observer)?);

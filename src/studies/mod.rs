@@ -67,7 +67,7 @@ pub use head_cosines::HeadCosines;
 pub use heads::{HeadAt, HeadAtPosition, HeadChoice};
 pub use logit_attribution::LogitAttribution;
 pub use neuron_cosines::NeuronCosines;
-pub use patching_results::{PatchingResults, patching_results};
+pub use patching_results::{PatchingResults, SuiteResults, patching_results};
 pub use patching_suite::{Heads, PatchedLayers, PatchingSuite, Projection, Suite, SuiteCell};
 pub use path_patching::{PathMethod, PathPatching};
 pub use probing::Probing;
@@ -118,6 +118,11 @@ pub trait Study: Serialize + DeserializeOwned + Default + Clone + Send + Sync {
     /// # Errors
     /// Those of models, datasets, devices and files; [`crate::session::Stopped`] when the observer ends it.
     fn run(&self, session: &Session, observer: &mut dyn Observer) -> Result<Self::Outcome>;
+
+    /// What failed of that which was checked, if anything did: such an outcome is no error, but no success either.
+    fn failed(_outcome: &Self::Outcome) -> Option<String> {
+        None
+    }
 }
 
 /// What comes of a study: readable as text, and as JSON.

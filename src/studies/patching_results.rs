@@ -1,16 +1,35 @@
 //! What the suite has measured: tables of best layers, and figures. No model is needed.
 
+use super::{Plan, Study};
 use crate::directions::{DirectionName, list};
 use crate::model::Model;
 use crate::report::results::{self, BEST_LAYER, Best, BestLayers, Named, ResultFile, best_layers_table};
 use crate::report::{FittingStats, SuiteCsv};
-use crate::session::{Fault, Mend, OfSetting, distinct};
+use crate::session::{Fault, Mend, Observer, OfSetting, Session, distinct};
 use anyhow::Result;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
+
+/// Reads what the suite has measured of a session's model: [`patching_results`] of it alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SuiteResults {}
+
+impl Study for SuiteResults {
+    const NAME: &'static str = "direction-patching-results";
+    type Outcome = PatchingResults;
+
+    /// What there is to read is known when it is read.
+    fn plan(&self, session: &Session) -> Result<Plan> {
+        Ok(Plan::of(format!("{}: tables and figures of what the suite has measured\n", session.model().name)))
+    }
+
+    fn run(&self, session: &Session, _: &mut dyn Observer) -> Result<PatchingResults> {
+        patching_results(&session.options().data_dir, std::slice::from_ref(&session.model().name))
+    }
+}
 
 /// Tables of what the suite has measured, and the files that were drawn of it.
 #[derive(Debug, Clone)]

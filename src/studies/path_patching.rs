@@ -1,6 +1,6 @@
 //! Path patching: the paths from senders to receivers, patched one by one.
 
-use super::fields::{list, text};
+use super::fields::{list, not_empty, text};
 use super::maps::{self, MapSets, MapStudy, Maps, Readout, check_defined, position_labels};
 use super::swept::{self, Computed, Outline, SweptMaps};
 use super::{Plan, Study};
@@ -8,10 +8,12 @@ use crate::backend::Backend;
 use crate::choice::choices;
 use crate::datasets::PairedPrompts;
 use crate::engine::{Engine, EngineError, Metric, PatchPositions};
-use crate::experiments::path_patching::{Method, Node, NodePattern, Nodes, Paths, SenderPositions, path_values};
+use crate::experiments::path_patching::{
+    End, Method, Node, NodePattern, Nodes, Paths, SenderPositions, common_mode, path_values,
+};
 use crate::report::ResultMap;
 use crate::report::figure::Figure;
-use crate::session::{Observer, Provenance, Session, distinct, position, wrong};
+use crate::session::{Observer, OfSetting, Provenance, Session, distinct, position, prompt_positions, wrong};
 use crate::sweep::SweepSettings;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -152,6 +154,8 @@ impl Study for PathPatching {
         if self.receivers.is_empty() {
             wrong!("receivers", "expected the nodes where paths end, such as resid_post:11, found none");
         }
+        not_empty(&[self.sets.counted(), ("senders", self.senders.len()), ("metrics", self.metrics.len())])?;
+        common_mode(&self.metrics).of_setting("metrics")?;
         self.readout.check(&self.metrics)
     }
 
@@ -176,7 +180,13 @@ impl MapStudy for PathPatching {
     }
 
     fn kinds(&self, session: &Session, prompts: &PairedPrompts) -> Result<Vec<Metric>> {
-        self.paths(prompts)?.check(session.config(), prompts)?;
+        let (paths, config) = (self.paths(prompts)?, session.config());
+        paths.senders.check(End::Sender, config).of_setting("senders")?;
+        paths.receivers.check(End::Receiver, config).of_setting("receivers")?;
+        if let SenderPositions::One(position) = paths.positions {
+            prompt_positions("positions", prompts, &position.to_string())?;
+        }
+        paths.check(config, prompts)?;
         Ok(self.metrics.clone())
     }
 
@@ -259,5 +269,21 @@ impl SweptMaps for PathPatching {
             of_metric.zip(place).and_then(|(values, place)| values.get(place)).copied().unwrap_or(f64::NAN)
         };
         Ok(Computed { values: places.iter().map(value).collect(), flops: Some(flops) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_have_metrics_of_one_patching_direction() {
+        let receivers: Vec<NodePattern> = "resid_post:3".parse().into_iter().collect();
+        let paths = PathPatching { receivers, ..PathPatching::default() };
+        assert!(paths.validate().is_ok());
+        let message = |metrics| PathPatching { metrics, ..paths.clone() }.validate().unwrap_err().to_string();
+        let mixed = message(vec![Metric::LogitDiff, Metric::LogitDiffNoising]);
+        assert!(mixed.starts_with("metrics: ") && mixed.contains("one patching direction"), "{mixed}");
+        assert_eq!(message(Vec::new()), "metrics: expected at least one, found none");
     }
 }

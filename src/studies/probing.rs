@@ -1,6 +1,6 @@
 //! Probing: linear probes at every layer and position.
 
-use super::fields::list;
+use super::fields::{list, not_empty};
 use super::maps::{AskedSet, MadeMaps, MapSets, MapStudy, Named, maps_study, pass, position_labels};
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
@@ -49,6 +49,7 @@ fn which(test: bool) -> &'static str {
 
 maps_study!(Probing, "probing", {
     fn validate(&self) -> Result<()> {
+        not_empty(&[self.sets.counted(), ("components", self.components.len())])?;
         match self.components.iter().find(|component| **component == Component::Pattern) {
             None => Ok(()),
             Some(pattern) => wrong!("components", "expected activations that are vectors, found {pattern}"),

@@ -11,6 +11,8 @@ pub struct Report {
     pub text: String,
     /// For programs.
     pub json: Value,
+    /// What failed of that which was checked, if anything did.
+    pub failed: Option<String>,
 }
 
 /// Makes the enumeration of all studies.
@@ -42,7 +44,7 @@ macro_rules! registry {
                     }
                 )+
                 let known = Self::NAMES.join(", ");
-                Err(Fault::of("command", format!("expected a study, found {name:?}; there are {known}")).into())
+                Err(Fault::new(format!("expected a study, found {name:?}; there are {known}")).into())
             }
 
             /// The settings of a study by name, with their defaults.
@@ -76,7 +78,8 @@ macro_rules! registry {
                 match self {
                     $(Self::$study(study) => {
                         let outcome = study.run(session, observer)?;
-                        Ok(Report { text: outcome.to_string(), json: serde_json::to_value(&outcome)? })
+                        let (text, json) = (outcome.to_string(), serde_json::to_value(&outcome)?);
+                        Ok(Report { text, json, failed: <$study as Study>::failed(&outcome) })
                     })+
                 }
             }
@@ -106,6 +109,7 @@ registry! {
     RandomDirections,
     SelfCheck,
     Steering,
+    SuiteResults,
     TextLoss,
     TreebankDataGen,
     Verify,
@@ -125,6 +129,9 @@ mod tests {
             }
         }
         let unknown = AnyStudy::new("paths", Map::new()).unwrap_err().to_string();
-        assert!(unknown.contains("\"paths\"") && unknown.contains("path-patching"), "{unknown}");
+        assert!(
+            unknown.starts_with("expected a study, found \"paths\"") && unknown.contains("path-patching"),
+            "{unknown}"
+        );
     }
 }

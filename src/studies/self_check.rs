@@ -1,6 +1,6 @@
 //! Identities that must hold before a number can be trusted, checked on a model.
 
-use super::fields::list;
+use super::fields::{list, not_empty};
 use super::{Plan, Study};
 use crate::backend::{Backend, Dtype};
 use crate::datasets::PairedPrompts;
@@ -9,7 +9,7 @@ use crate::engine::{Engine, PairedRun, PatchPositions, Site};
 use crate::experiments::comparison::{Measured, compare, measure};
 use crate::experiments::self_check::{Check, self_check};
 use crate::report::Table;
-use crate::session::{Device, DeviceWork, Observer, Session, layers};
+use crate::session::{Device, DeviceWork, Observer, OfSetting, Session, layers};
 use anyhow::Result;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::json;
@@ -79,6 +79,10 @@ impl Study for SelfCheck {
     const NAME: &'static str = "self-check";
     type Outcome = Checked;
 
+    fn validate(&self) -> Result<()> {
+        Ok(not_empty(&[("layers", self.layers.len())])?)
+    }
+
     fn plan(&self, session: &Session) -> Result<Plan> {
         let (prompts, layers) = self.subject(session)?;
         let (model, set) = (&session.model().name, &prompts.name);
@@ -94,11 +98,20 @@ impl Study for SelfCheck {
         }
         Ok(Checked { model: session.model().name.clone(), checks })
     }
+
+    fn failed(checked: &Checked) -> Option<String> {
+        match checked.failed() {
+            0 => None,
+            failed => Some(format!("{}: {failed} of {} checks failed", checked.model, checked.checks.len())),
+        }
+    }
 }
 
 impl SelfCheck {
     fn subject(&self, session: &Session) -> Result<(PairedPrompts, Vec<usize>)> {
-        let prompts = session.prompts(&self.eval_set, Scaffold::Plain)?;
+        self.validate()?;
+        session.catalogue()?;
+        let prompts = session.prompts(&self.eval_set, Scaffold::Plain).of_setting("eval_set")?;
         Ok((prompts, layers("layers", &self.layers, session.config().n_layers)?))
     }
 }

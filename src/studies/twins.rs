@@ -8,7 +8,7 @@ use crate::datasets::PairedPrompts;
 use crate::engine::{Baselines, Engine, Metric, Pairs};
 use crate::experiments::ablation::{Condition, NEGLIGIBLE, Replacement};
 use crate::files::sha256;
-use crate::session::{Fault, OfSetting, Session, layers, places};
+use crate::session::{Fault, OfSetting, Session, layers, places, wrong};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +41,23 @@ impl Default for Twin {
 }
 
 impl Twin {
+    /// Checks that the settings of an ablation have one.
+    ///
+    /// # Errors
+    /// A fault of the field.
+    pub(crate) fn validate(&self) -> Result<()> {
+        let (Self { ablate, ablate_layers, ablate_method, ablate_positions }, default) = (self, Self::default());
+        let settings = [
+            ("ablate_layers", *ablate_layers != default.ablate_layers),
+            ("ablate_method", *ablate_method != default.ablate_method),
+            ("ablate_positions", *ablate_positions != default.ablate_positions),
+        ];
+        match settings.into_iter().find(|(_, set)| ablate.is_none() && *set) {
+            None => Ok(()),
+            Some((setting, _)) => wrong!(setting, "expected a direction to ablate, found none"),
+        }
+    }
+
     /// The ablation, if there is one.
     ///
     /// # Errors
@@ -135,5 +152,23 @@ impl Twin {
                 Err(Fault::new(format!("{set}: {metric} is undefined: {change}")).into())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_of_an_ablation_need_one() {
+        let ablated = Twin { ablate: Some("das_simple_train_ADJ".into()), ..Twin::default() };
+        assert!(Twin::default().validate().is_ok() && ablated.validate().is_ok());
+        let at_layers = Twin { ablate_layers: vec!["1".into()], ..Twin::default() };
+        assert_eq!(
+            at_layers.validate().unwrap_err().to_string(),
+            "ablate_layers: expected a direction to ablate, found none"
+        );
+        let mean = Twin { ablate_method: Replacement::Mean, ..Twin::default() };
+        assert!(mean.validate().is_err() && Twin { ablate: ablated.ablate, ..mean }.validate().is_ok());
     }
 }

@@ -288,7 +288,7 @@ fn what_cannot_be_ablated_is_named() {
     run_in(empty.path(), &["ablation", "--directions", "das_simple_train_ADJ"]).fails(1, &["fit-directions"]);
     run(&["ablation-maps", "--maps", "pattern", "--methods", "mean"]).fails(1, &["replacement at", "found mean"]);
     run(&["faithfulness", "--heads", "1"]).fails(2, &["layer.head"]);
-    run(&["faithfulness", "--heads", "1.9"]).fails(1, &["head of a circuit", "found 1.9"]);
+    run(&["faithfulness", "--heads", "1.9"]).fails(1, &["--heads: ", "head of a circuit", "found 1.9"]);
     run(&["faithfulness", "--heads", "1.0,1.0@END"]).fails(1, &["1.0 twice"]);
     run(&["faithfulness", "--heads", "1.0@XYZ"]).fails(1, &["--heads: ", "XYZ"]);
     run(&["faithfulness", "--heads", "3.0@ADJ"]).fails(1, &["--heads: 3.0@ADJ never fires"]);

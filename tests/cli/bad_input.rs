@@ -62,7 +62,8 @@ fn names_that_do_not_exist_are_named() {
     ] {
         refused(&[&["fit-directions", "--methods", "mean_diff"], extra].concat(), 1, words);
     }
-    refused(&["self-check", "--eval-set", "nope"], 1, &["`nope`", "simple_test"]);
+    refused(&["self-check", "--eval-set", "nope"], 1, &["--eval-set: ", "`nope`", "simple_test"]);
+    refused(&["probing", "--eval-sets", "nope"], 1, &["--eval-sets: ", "`nope`", "simple_test"]);
     refused(&["self-check", "--layers", "5"], 1, &["--layers", "5", "0..4"]);
 }
 

@@ -110,6 +110,8 @@ fn maps_and_paths_are_measured_along_a_direction() {
     let run = |extra: &[&str]| run_in(data.path(), &[&activations[..], extra].concat());
     run(&["--along", "nope_layer1"]).fails(1, &["--along", "nope_layer1"]);
     run(&["--along", "das_*"]).fails(1, &["--along", "expected one direction, found", "das_*"]);
+    run(&["--along", "pc?_simple_train_ADJ_layer2"])
+        .fails(1, &["--along: expected the name of a direction, found pc?_"]);
     run(&["--along", "das2d_simple_train_ADJ_layer2"]).fails(1, &["--along", "found a subspace of 2"]);
     let probabilities = ["--along", "mean_diff_simple_train_ADJ_layer2", "--metrics", "logit_diff,log_prob"];
     run(&probabilities).fails(1, &["--along: log_prob is about the answers' probabilities"]);
@@ -226,6 +228,10 @@ fn a_broken_analysis_is_named_before_it_begins() {
         ("command = \"path-patching\"\nreceivers = \"$nothing\"", &["receivers", "[groups.demo]: nothing is missing"]),
         ("command = \"path-patching\"\nreceivers = \"w:3\"", &["step 1", "w:3"]),
         ("command = \"path-patching\"\nreceivers = { a = 1 }", &["receivers: expected text"]),
+        ("command = \"demo\"\njson = true", &["step 1", "--json: it is asked of the whole analysis"]),
+        ("command = \"ablation\"\nlayers = 1", &["step 1", "--layers: expected directions"]),
+        ("command = \"activation-patching-maps\"\nablate-layers = 1", &["--ablate-layers: expected a direction"]),
+        ("command = \"direction-patching-results\"\nlayers = 1", &["--layers: there is no such setting"]),
     ] {
         std::fs::write(&file, format!("{start}{text}\n")).unwrap();
         run_in(data.path(), &["circuit", "--config", file.to_str().unwrap(), "--"]).fails(1, words);

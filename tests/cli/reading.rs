@@ -490,6 +490,7 @@ fn directions_are_taken_away_from_texts() {
     assert!(plan.stdout.contains("21 tokens to predict") && plan.stdout.contains("FLOP"), "{}", plan.stdout);
     let alone = ["text-loss", "--directions", own, "--text", "It was great.", "--name", "one"];
     run_in(data.path(), &alone).fails(1, &["texts to resample from", "at least 2"]);
+    run_in(data.path(), &[&alone[..], &["--dry-run"]].concat()).fails(1, &["texts to resample from", "at least 2"]);
     let wrong = ["text-loss", "--directions", "pca_nowhere", "--text", "It was great."];
     run_in(data.path(), &wrong).fails(1, &["--directions", "pca_nowhere"]);
 }

@@ -61,6 +61,16 @@ fn a_number_that_is_off_fails() {
     let off: Vec<_> = off.filter(|value| value["passed"] == false).collect();
     assert_eq!((off.len(), &off[0]["name"], &off[0]["theirs"]), (1, &"clean".into(), &3.5607.into()));
     finished.fails(1, &["1 of 12"]);
+    // As a step of an analysis it fails that, and the step behind it is run.
+    let analysis = data.path().join("analysis.toml");
+    let steps = "[[steps]]\ncommand = \"verify\"\nexperiments = \"baselines\"\ngolden = \"PATH\"\n[[steps]]\n";
+    let steps = format!("model = \"demo\"\n{steps}command = \"random-directions\"\n");
+    std::fs::write(&analysis, steps.replace("PATH", path.to_str().unwrap())).unwrap();
+    let options = ["--weight-processing", "fold_ln,center_writing_weights,center_unembed,fold_value_biases"];
+    let arguments = [&["circuit", "--config", analysis.to_str().unwrap(), "--"][..], &options].concat();
+    let finished = run_in(data.path(), &arguments);
+    assert!(finished.stdout.contains("11 numbers passed, 1 failed") && finished.stderr.contains("step 2: random"));
+    finished.fails(1, &["analysis.toml: step 1: 1 of 12 numbers are off"]);
     // Random weights are no trained ones.
     let text = text.replace("model = \"demo\"", "model = \"random-pythia-14m\"");
     std::fs::write(&path, text).unwrap();

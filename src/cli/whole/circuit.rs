@@ -2,7 +2,7 @@
 
 use crate::cli::args::arguments;
 use crate::cli::errors::Options;
-use crate::cli::runner::{Terminal, print, print_json, show_plan};
+use crate::cli::runner::{Terminal, end, print, print_json, show_plan};
 use crate::session::{OfSetting, Session, SessionOptions, Spelling};
 use crate::studies::{Circuit, Step, session_options};
 use anyhow::{Context, Result, bail};
@@ -30,7 +30,8 @@ pub struct Args {
     options: Vec<String>,
 }
 
-/// Runs every step in order, on one session; a step that cannot be read ends the analysis before it begins.
+/// Runs every step in order, on one session; a step that cannot be read ends the analysis before it begins, one whose
+/// checks fail does not end it, but fails it.
 pub fn run(args: Args) -> Result<()> {
     let circuit = Circuit::read(&args.config).of_setting("config")?;
     let model = args.model.unwrap_or_else(|| circuit.model().to_owned());
@@ -39,29 +40,41 @@ pub fn run(args: Args) -> Result<()> {
     let (options, further) = session_options(settings)?;
     let steps = circuit.steps(&model, &further)?;
     let session = Session::open(&model, SessionOptions { arguments: arguments(), ..options })?;
+    let mut failed = Vec::new();
     for (number, step) in steps.iter().enumerate() {
         writeln!(std::io::stderr(), "step {}: {}", number + 1, line(step, &model, &args.options)).context("stderr")?;
-        let context = || format!("{}: step {}", args.config.display(), number + 1);
-        run_step(step, &session, dry_run, json).with_context(context)?;
+        let place = || format!("{}: step {}", args.config.display(), number + 1);
+        let verdict = run_step(step, &session, dry_run, json).with_context(place)?;
+        failed.extend(verdict.map(|verdict| format!("{}: {verdict}", place())));
     }
-    Ok(())
+    end(&failed)
 }
 
-fn run_step(step: &Step, session: &Session, dry_run: bool, json: bool) -> Result<()> {
+/// Runs a step; returns what failed of that which it checks.
+fn run_step(step: &Step, session: &Session, dry_run: bool, json: bool) -> Result<Option<String>> {
     let session = step.session(session)?;
     if dry_run {
-        return show_plan(&step.study().plan(&session)?);
+        show_plan(&step.study().plan(&session)?)?;
+        return Ok(None);
     }
     let report = step.study().run(&session, &mut Terminal::new()?)?;
-    // As the command prints it, which may be asked of several models.
-    if json { print_json(&[report.json]) } else { print(&report.text) }
+    match json {
+        // As the command prints it, which may be asked of several models.
+        true => print_json(&[report.json])?,
+        false => print(&report.text)?,
+    }
+    Ok(report.failed)
 }
 
-/// Options behind `--` as settings: with a value behind `=` or next to it, or switched on.
+/// Options behind `--` as settings: with a value behind `=` or next to it, or switched on; one that is given several
+/// times has a list of values.
 fn settings_of(options: &[String]) -> Result<Vec<(String, Value)>> {
-    let mut settings = Vec::new();
+    let mut settings: Vec<(String, Value)> = Vec::new();
     let mut options = options.iter().peekable();
     while let Some(option) = options.next() {
+        if option == "--verbose" || option.strip_prefix('-').is_some_and(|rest| rest.starts_with('v')) {
+            bail!("{option} is an option of the program, not of its steps: it stands in front of --");
+        }
         let Some(option) = option.strip_prefix("--") else {
             bail!("expected an option behind --, found {option:?}");
         };
@@ -72,7 +85,13 @@ fn settings_of(options: &[String]) -> Result<Vec<(String, Value)>> {
                 None => (option, Value::from(true)),
             },
         };
-        settings.push((name.replace('-', "_"), value));
+        let name = name.replace('-', "_");
+        match settings.iter_mut().find(|(setting, _)| *setting == name) {
+            None => settings.push((name, value)),
+            Some((_, Value::Array(values))) => values.push(value),
+            Some((_, before)) if *before == value && value.is_boolean() => {}
+            Some((_, before)) => *before = vec![before.take(), value].into(),
+        }
     }
     Ok(settings)
 }
@@ -105,5 +124,33 @@ fn plain(value: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Array(values) => values.iter().map(plain).collect::<Vec<_>>().join(","),
         value => value.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(options: &[&str]) -> Result<Value> {
+        let options: Vec<String> = options.iter().map(|&option| option.into()).collect();
+        Ok(Value::Object(settings_of(&options)?.into_iter().collect()))
+    }
+
+    #[test]
+    fn options_that_are_given_several_times_are_lists() {
+        let once = read(&["--seed=3", "--prompt", "one", "--overwrite"]).unwrap();
+        assert_eq!(once, json!({ "seed": "3", "prompt": "one", "overwrite": true }));
+        let several = ["--prompt", "one", "--prompt=two", "--prompt", "three", "--overwrite", "--overwrite"];
+        assert_eq!(read(&several).unwrap(), json!({ "prompt": ["one", "two", "three"], "overwrite": true }));
+    }
+
+    #[test]
+    fn options_of_the_program_are_told_where_they_stand() {
+        for option in ["-v", "-vv", "--verbose"] {
+            let message = read(&["--seed=3", option]).unwrap_err().to_string();
+            assert!(message.starts_with(&format!("{option} is an option of the program")), "{message}");
+        }
+        assert!(read(&["x"]).unwrap_err().to_string().contains("found \"x\""));
     }
 }

@@ -2,8 +2,7 @@
 
 use crate::cli::args::{Asked, CompatArgs, ModelArgs, RunArgs};
 use crate::cli::runner::{self, Terminal};
-use crate::model::Bos;
-use crate::session::{Rewrite, Session};
+use crate::session::Session;
 use crate::studies::{Demo, Study};
 use anyhow::Result;
 
@@ -15,20 +14,17 @@ pub struct Args {
     run: RunArgs,
 }
 
-/// The model that is part of the program.
-const MODEL: &str = "demo";
-
 /// Fits every method at every layer, patches two datasets, prints the best layer of every method.
 pub fn run(args: Args) -> Result<()> {
     let models = ModelArgs {
-        models: vec![MODEL.into()],
+        models: vec![Demo::MODEL.into()],
         revision: None,
         tokenizer: None,
-        bos: Bos::Auto,
-        weight_processing: Rewrite::TRANSFORMER_LENS.into(),
+        bos: Demo::BOS,
+        weight_processing: Demo::REWRITES.into(),
     };
     let asked = Asked { models, compat: CompatArgs::default(), run: args.run };
-    let session = Session::open(MODEL, asked.options()?)?;
+    let session = Session::open(Demo::MODEL, asked.options()?)?;
     if asked.run.dry_run {
         return runner::show_plan(&Demo {}.plan(&session)?);
     }

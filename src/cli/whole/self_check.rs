@@ -1,10 +1,10 @@
 //! `self-check`.
 
 use crate::cli::args::{Asked, CompatArgs, ModelArgs, RunArgs};
-use crate::cli::runner::{Terminal, print, print_json, show_plan};
+use crate::cli::runner::{Terminal, end, print, print_json, show_plan};
 use crate::session::Session;
 use crate::studies::{SelfCheck, Study};
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 /// Arguments of `self-check`.
 #[derive(Debug, Clone, clap::Args)]
@@ -32,7 +32,8 @@ pub fn run(args: Args) -> Result<()> {
     let Args { models, eval_set, layers, against_cpu, run } = args;
     let asked = Asked { models, compat: CompatArgs::default(), run };
     let (study, options) = (SelfCheck { eval_set, layers, against_cpu }, asked.options()?);
-    let (mut all, mut failed) = (Vec::new(), 0);
+    study.validate()?;
+    let (mut all, mut failed) = (Vec::new(), Vec::new());
     for model in asked.models() {
         let session = Session::open(&model, options.clone())?;
         if asked.run.dry_run {
@@ -40,7 +41,7 @@ pub fn run(args: Args) -> Result<()> {
             continue;
         }
         let checked = study.run(&session, &mut Terminal::new()?)?;
-        failed += checked.failed();
+        failed.extend(SelfCheck::failed(&checked));
         match serde_json::to_value(&checked)? {
             serde_json::Value::Array(entries) if asked.run.json => all.extend(entries),
             _ => print(&checked.to_string())?,
@@ -49,8 +50,5 @@ pub fn run(args: Args) -> Result<()> {
     if asked.run.json {
         print_json(&all)?;
     }
-    if failed > 0 {
-        bail!("{failed} checks failed");
-    }
-    Ok(())
+    end(&failed)
 }

@@ -201,7 +201,11 @@ struct Work<'a, B: Backend> {
     layer_wide: bool,
 }
 
-fn common_mode(metrics: &[Metric]) -> Result<Mode, EngineError> {
+/// The patching direction of all metrics.
+///
+/// # Errors
+/// Metrics of both.
+pub(crate) fn common_mode(metrics: &[Metric]) -> Result<Mode, EngineError> {
     let mode = metrics.first().map_or(Mode::Denoising, |metric| metric.mode());
     match metrics.iter().find(|metric| metric.mode() != mode) {
         None => Ok(mode),
@@ -214,6 +218,14 @@ fn common_mode(metrics: &[Metric]) -> Result<Mode, EngineError> {
 }
 
 impl Nodes {
+    /// Checks that every node is there and can be this end.
+    ///
+    /// # Errors
+    /// The node and what it lacks.
+    pub(crate) fn check(&self, end: End, config: &ModelConfig) -> Result<(), EngineError> {
+        self.list(config).iter().try_for_each(|node| node.check(end, config))
+    }
+
     fn list(&self, config: &ModelConfig) -> Vec<Node> {
         match self {
             Nodes::Together(nodes) => nodes.clone(),
@@ -250,8 +262,8 @@ impl Paths {
                 return mismatch(name, "at least one node, and none of them twice", format!("{} nodes", nodes.len()));
             }
         }
-        senders.iter().try_for_each(|node| node.check(End::Sender, config))?;
-        receivers.iter().try_for_each(|node| node.check(End::Receiver, config))?;
+        self.senders.check(End::Sender, config)?;
+        self.receivers.check(End::Receiver, config)?;
         if self.method == Method::TwoSteps
             && let Some(node) = receivers.iter().find(|node| node.component == Component::MlpPre)
         {

@@ -147,10 +147,12 @@ pub struct BatchLosses {
     pub ablated: Vec<Vec<Vec<f64>>>,
 }
 
-/// Looks for rows in which every condition changes something that counts, and reads no further than that takes.
+/// Looks for rows in which every condition changes something that counts, and for a second one where another is needed;
+/// reads no further than that takes.
 ///
 /// # Errors
-/// Those of the corpus; a condition that is none for plain text; [`EngineError::NeverFires`] for one that changes nothing.
+/// Those of the corpus; a condition that is none for plain text; a single row when another is needed;
+/// [`EngineError::NeverFires`] for a condition that changes nothing.
 pub fn check_conditions<E: From<EngineError> + From<CorpusError>>(
     config: &ModelConfig,
     rows: impl Iterator<Item = Result<Row, CorpusError>>,
@@ -158,12 +160,15 @@ pub fn check_conditions<E: From<EngineError> + From<CorpusError>>(
 ) -> Result<(), E> {
     conditions.iter().try_for_each(|condition| condition.check(config))?;
     let mut waiting: Vec<&TextCondition> = conditions.iter().collect();
-    let mut rows = rows;
-    while !waiting.is_empty() {
-        match rows.next().transpose()? {
-            Some(row) => waiting.retain(|condition| condition.places.reached(&row.tokens) == 0),
-            None => break,
-        }
+    let (mut rows, mut texts) = (rows, 0);
+    let resampled = conditions.iter().any(|condition| condition.replacement == Replacement::Resample);
+    while !waiting.is_empty() || (resampled && texts < 2) {
+        let Some(row) = rows.next().transpose()? else { break };
+        waiting.retain(|condition| condition.places.reached(&row.tokens) == 0);
+        texts += 1;
+    }
+    if resampled && texts == 1 {
+        return Err(mismatch("texts to resample from", "at least 2", texts).into());
     }
     waiting.first().map_or(Ok(()), |condition| Err(condition.changes_nothing(config).into()))
 }

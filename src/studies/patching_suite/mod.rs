@@ -5,7 +5,7 @@ mod target;
 
 pub use target::{Heads, PatchedLayers};
 
-use super::fields::list;
+use super::fields::{list, not_empty};
 use super::suite_tables::write_tables;
 use super::{Notes, Plan, Study, bytes};
 use crate::backend::Backend;
@@ -158,7 +158,8 @@ impl Study for PatchingSuite {
         if let (Some(heads), PatchedLayers::All) = (&self.heads, self.layers) {
             wrong!("heads", "{heads}, and layers all: expected one of them");
         }
-        Ok(())
+        let (directions, sets) = (("directions", self.directions.len()), ("eval_sets", self.eval_sets.len()));
+        Ok(not_empty(&[directions, sets, ("positions", self.positions.len()), ("metrics", self.metrics.len())])?)
     }
 
     fn plan(&self, session: &Session) -> Result<Plan> {
@@ -334,6 +335,8 @@ mod tests {
         }
         let both = read(json!({ "heads": "2.0", "layers": "all" })).unwrap();
         assert_eq!(both.validate().unwrap_err().to_string(), "heads: 2.0, and layers all: expected one of them");
+        let empty = PatchingSuite { positions: Vec::new(), ..PatchingSuite::default() };
+        assert_eq!(empty.validate().unwrap_err().to_string(), "positions: expected at least one, found none");
     }
 
     #[test]

@@ -7,7 +7,9 @@ use crate::directions::{Direction, DirectionName, Method, projected};
 use crate::engine::{self, Metric, Mode, PatchPositions};
 use crate::files::{sha256, sha256_of_file};
 use crate::report::CellKey;
-use crate::session::{Fault, Mend, Observer, Session, distinct, fingerprint, hash_of_matrix, note_kept, wrong};
+use crate::session::{
+    Fault, Mend, Observer, OfSetting, Session, distinct, fingerprint, hash_of_matrix, note_kept, wrong,
+};
 use crate::studies::Study;
 use crate::sweep::{Cell, CellId, Configuration, Inputs, Known, Ledger, Place, deal};
 use crate::types::Matrix;
@@ -104,9 +106,11 @@ impl Divided {
     /// Directions, datasets, positions and heads that are not there; directions of other weights; a ledger of another
     /// configuration; tables that no ledger knows.
     pub fn new(suite: &PatchingSuite, session: &Session, observer: &mut dyn Observer) -> Result<Self> {
-        let sets = session.every_prompts(&suite.eval_sets, suite.scaffold)?;
-        let directions = session.selected(&suite.directions)?;
-        session.check_directions(&directions)?;
+        // What is wrong with a file of datasets is no fault of their names.
+        session.catalogue()?;
+        let sets = session.every_prompts(&suite.eval_sets, suite.scaffold).of_setting("eval_sets")?;
+        let directions = session.selected(&suite.directions).of_setting("directions")?;
+        session.check_directions(&directions).of_setting("directions")?;
         let target = Target::new(suite, session.model())?;
         let configuration = session.configuration()?;
         let known = Known::read(&session.folder(), &suite.sweep, &configuration)?;

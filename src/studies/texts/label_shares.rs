@@ -4,7 +4,7 @@ use crate::experiments::label_shares::{Accuracy, KEYS, Labelled, Part, read};
 use crate::report::figure::{Axis, Facet, Figure, Plot, Series};
 use crate::report::neuroscope::ChannelSummary;
 use crate::report::{Table, write_csv};
-use crate::session::{Fault, Mend, wrong};
+use crate::session::{Fault, Mend, OfSetting, wrong};
 use crate::studies::fields::{optional_path, path};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize, Serializer};
@@ -100,7 +100,7 @@ impl LabelShares {
     /// A file that cannot be read or written, or does not have such columns; a summary of another reading.
     pub fn run(&self) -> Result<LabelledShares> {
         self.validate()?;
-        let groups = read(&self.labels, &self.value, &self.label)?;
+        let groups = read(&self.labels, &self.value, &self.label).of_setting("labels")?;
         let accuracies = self.summary.as_ref().map(|summary| self.accuracies(summary, &groups)).transpose()?;
         let stem = self.labels.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let folder = self.labels.parent().unwrap_or(Path::new(""));
@@ -120,7 +120,7 @@ impl LabelShares {
 
     /// The accuracy of every direction and layer, by the quantiles of a summary.
     fn accuracies(&self, summary: &Path, groups: &[Labelled]) -> Result<Vec<Option<Accuracy>>> {
-        let summaries = ChannelSummary::read(summary)?;
+        let summaries = ChannelSummary::read(summary).of_setting("summary")?;
         let accuracy = |group: &Labelled| {
             let quantiles = quantiles(&summaries, &group.keys);
             let quantiles =

@@ -57,6 +57,7 @@ mod tests {
         assert_eq!(read("top", 0.into()), ("top".into(), "expected at least 1, found 0".into()));
         assert_eq!(read("bin_width", 0.into()), ("bin_width".into(), "expected a width of 0.001 to 1, found 0".into()));
         assert_eq!(read("tail", 0.5.into()).0, "tail");
+        assert_eq!(read("layers", json!([])), ("layers".into(), "expected at least one, found none".into()));
         let loss = |field: &str, value: Value| {
             let mut settings = json!({ "text": "Well, good" });
             settings[field] = value;
@@ -65,6 +66,8 @@ mod tests {
         let expected = "expected one of zero, resample, mean_over_places, found corrupted";
         assert_eq!(loss("methods", "zero,corrupted".into()), ("methods".into(), expected.into()));
         assert_eq!(loss("by_token", 0.into()).0, "by_token");
+        assert_eq!(loss("positions", json!([])).0, "positions");
+        assert_eq!(loss("random", u32::MAX.into()).1, "expected at most 10000, found 4294967295");
         let means = loss("means_corpus", "a.txt".into());
         assert_eq!(means, ("means_corpus".into(), "found no method that takes means".into()));
         assert_eq!(wrong::<Negation>(json!({})).0, "directions");
@@ -84,6 +87,8 @@ mod tests {
             ("samples".into(), "expected 1 at temperature 0, which has no chance in it, found 2".into())
         );
         assert_eq!(steer("samples", 0.into()).0, "samples");
+        assert_eq!(steer("samples", u32::MAX.into()).1, "expected at most 10000, found 4294967295");
+        assert_eq!(steer("coefficients", json!([])).0, "coefficients");
         assert_eq!(steer("temperature", json!(-1.0)).0, "temperature");
         assert_eq!(steer("max_new_tokens", 0.into()).0, "max_new_tokens");
         assert_eq!(steer("prompt", json!([])).0, "prompt");

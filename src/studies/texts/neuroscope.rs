@@ -13,8 +13,8 @@ use crate::files::{read_text, sha256};
 use crate::model::Model;
 use crate::report::neuroscope::{ChannelSummary, TopRow};
 use crate::report::{Manifest, RunRecord, Table};
-use crate::session::{DeviceWork, Note, Observer, Progress, Provenance, Session, layers, note_kept, wrong};
-use crate::studies::fields::{list, optional_path};
+use crate::session::{DeviceWork, Note, Observer, OfSetting, Progress, Provenance, Session, layers, note_kept, wrong};
+use crate::studies::fields::{list, not_empty, optional_path};
 use crate::studies::{Plan, Study};
 use anyhow::Result;
 use files::Files;
@@ -182,7 +182,7 @@ impl Neuroscope {
         let name = self.corpus.name()?;
         let provenance = session
             .provenance(Self::NAME)?
-            .with("corpus", self.corpus.fingerprint()?)?
+            .with("corpus", self.corpus.fingerprint().of_setting("corpus")?)?
             .with("corpus_format", self.corpus.format())?
             .with("row_tokens", self.corpus.row_length(session.config()))?;
         let (channels, provenance) = self.channels(session, provenance)?;
@@ -250,6 +250,7 @@ impl Study for Neuroscope {
         if self.directions.is_empty() {
             wrong!("directions", "expected names of directions, found none");
         }
+        not_empty(&[("layers", self.layers.len())])?;
         if self.top == 0 {
             wrong!("top", "expected at least 1, found 0");
         }

@@ -14,11 +14,13 @@ use crate::experiments::sampling::Sampling;
 use crate::experiments::steering as experiment;
 use crate::report::{SteeredText, Table};
 use crate::session::{Fault, Mend, Observer, Provenance, Session, distinct, layers, wrong};
-use crate::studies::fields::{list, texts};
+use crate::studies::fields::{list, not_empty, not_endless, texts};
 use crate::studies::{Notes, Plan, Study, bytes};
+use crate::types::Matrix;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use written::Job;
 
 /// Writes texts while a direction is added: direction x prompt x coefficient x sample.
@@ -108,9 +110,13 @@ impl Steering {
 
     /// Stored directions by layer, of unit length: the one of this name, or all whose name is this one and a layer.
     fn stored(&self, session: &Session, name: &str) -> Result<BTreeMap<usize, Vec<f32>>> {
-        let pattern = if is_single(name) { name.to_owned() } else { format!("{name}_layer*") };
-        let found = session.unit_directions(&[pattern])?;
-        Ok(found.into_iter().map(|(name, direction)| (name.layer(), direction)).collect())
+        let own = name.parse::<DirectionName>().ok().map(|single| [single.layer()]);
+        let columns = session.by_layer("directions", name, own.as_ref().map(|own| &own[..]))?;
+        let direction = |(layer, columns): (usize, Arc<Matrix>)| match columns.cols {
+            1 => Ok((layer, columns.data.clone())),
+            found => wrong!("directions", "{name}: expected a direction, found a subspace of {found} dimensions"),
+        };
+        columns.into_iter().map(direction).collect()
     }
 
     /// Where a direction is added, and what.
@@ -228,6 +234,8 @@ impl Study for Steering {
         if !self.layers.is_empty() && !self.sites.is_empty() {
             wrong!("sites", "expected sites or layers, found both");
         }
+        not_empty(&[("coefficients", self.coefficients.len())])?;
+        not_endless("samples", self.samples.unwrap_or_default())?;
         if let Some(other) = self.coefficients.iter().flat_map(Coefficients::values).find(|value| !value.is_finite()) {
             wrong!("coefficients", "expected finite numbers, found {other}");
         }

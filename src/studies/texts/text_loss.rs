@@ -11,10 +11,10 @@ use crate::experiments::text_loss::{
 use crate::report::figure::Figure;
 use crate::report::{Columns, KeyedRow, Manifest, Table};
 use crate::session::{
-    ByLayer, Fault, Mend, Observer, Progress, Provenance, Session, Standing, at_layers, distinct, hash_of_matrix,
-    layers, text_places, wrong,
+    ByLayer, Fault, Mend, Observer, OfSetting, Progress, Provenance, Session, Standing, at_layers, distinct,
+    hash_of_matrix, layers, text_places, wrong,
 };
-use crate::studies::fields::{list, optional_path};
+use crate::studies::fields::{list, not_empty, not_endless, optional_path};
 use crate::studies::tables::{self, Keyed, Subject, TableStudy, Tables, bar_figure};
 use crate::studies::{Plan, Study};
 use crate::types::Matrix;
@@ -184,6 +184,8 @@ impl Study for TextLoss {
 
     fn validate(&self) -> Result<()> {
         self.corpus.validate()?;
+        not_empty(&[("methods", self.methods.len()), ("positions", self.positions.len())])?;
+        not_endless("random", self.random)?;
         if let Some(other) = self.methods.iter().find(|method| !TEXT_METHODS.contains(method)) {
             let expected = TEXT_METHODS.map(Replacement::name).join(", ");
             wrong!("methods", "expected one of {expected}, found {other}");
@@ -227,7 +229,10 @@ impl TableStudy for TextLoss {
 
     fn sets(&self, _: &Session) -> Result<Vec<NamedCorpus>> {
         self.validate()?;
-        Ok(vec![NamedCorpus { name: self.corpus.name()?, fingerprint: self.corpus.fingerprint()? }])
+        Ok(vec![NamedCorpus {
+            name: self.corpus.name()?,
+            fingerprint: self.corpus.fingerprint().of_setting("corpus")?,
+        }])
     }
 
     fn stem(&self, _: &Session, corpus: &str) -> String {
@@ -241,7 +246,7 @@ impl TableStudy for TextLoss {
         let places: Vec<TextPlaces> = places.collect::<Result<_>>()?;
         let of_means = match &self.means_corpus {
             None => corpus.fingerprint.clone(),
-            Some(_) => self.of_means().fingerprint()?,
+            Some(_) => self.of_means().fingerprint().of_setting("means_corpus")?,
         };
         let mut cases = Vec::new();
         for (target, ablated) in self.targets(session)? {
