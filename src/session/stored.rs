@@ -70,7 +70,11 @@ impl Session {
     pub fn unit_directions(&self, patterns: &[String]) -> Result<Vec<(DirectionName, Vec<f32>)>> {
         let names = self.selected(patterns).of_setting("directions")?;
         self.check_directions(&names).of_setting("directions")?;
-        names.into_iter().map(|name| Ok((name.clone(), self.unit("directions", &name)?))).collect()
+        let read = |name: DirectionName| {
+            let direction = self.unit("directions", &name)?;
+            Ok((name, direction))
+        };
+        names.into_iter().map(read).collect()
     }
 
     /// The one stored direction of a name, of unit length.

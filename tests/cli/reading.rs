@@ -251,8 +251,8 @@ fn what_cannot_be_read_is_named() {
     let run = |extra: &[&str]| run_in(data.path(), &[&["neuroscope"], extra].concat());
     let before = files(data.path());
     let of = |corpus: &str| run(&["--corpus", corpus, "--directions", "das_*"]);
-    of("nowhere.txt").fails(1, &["nowhere.txt"]);
-    of(&file("empty.txt", b"\n\n")).fails(1, &["empty.txt: expected a text, found none"]);
+    of("nowhere.txt").fails(1, &["--corpus: ", "nowhere.txt"]);
+    of(&file("empty.txt", b"\n\n")).fails(1, &["--corpus: ", "empty.txt: expected a text, found none"]);
     of(&file("latin.txt", b"good\ncaf\xe9\n")).fails(1, &["latin.txt: line 2: expected UTF-8"]);
     of(&file("odd.jsonl", b"{\"title\": \"x\"}\n")).fails(1, &["odd.jsonl: line 1: expected {\"text\""]);
     of(&file("far.jsonl", b"{\"tokens\": [1, 999999]}\n"))
@@ -326,7 +326,7 @@ fn labels_become_shares_and_accuracies() {
 
     shares(&["--value", "loss"]).fails(1, &["labelled.csv: header: expected a column loss, found direction,layer"]);
     shares(&["--summary", label]).fails(1, &["labelled.csv", "expected a row of a neuroscope summary"]);
-    shares(&["--summary", "nowhere.csv"]).fails(1, &["nowhere.csv"]);
+    shares(&["--summary", "nowhere.csv"]).fails(1, &["--summary: nowhere.csv"]);
     let short = data.path().join("short.csv");
     let lines: Vec<String> = std::fs::read_to_string(summary).unwrap().lines().take(2).map(str::to_owned).collect();
     std::fs::write(&short, lines.join("\n")).unwrap();

@@ -72,7 +72,7 @@ fn settings_of(options: &[String]) -> Result<Vec<(String, Value)>> {
     let mut settings: Vec<(String, Value)> = Vec::new();
     let mut options = options.iter().peekable();
     while let Some(option) = options.next() {
-        if option == "--verbose" || option.strip_prefix('-').is_some_and(|rest| rest.starts_with('v')) {
+        if option == "--verbose" || option.starts_with("-v") {
             bail!("{option} is an option of the program, not of its steps: it stands in front of --");
         }
         let Some(option) = option.strip_prefix("--") else {

@@ -3,7 +3,7 @@
 use crate::experiments::corpus::{CorpusError, RowShape, Rows};
 use crate::files::{sha256, sha256_of_file};
 use crate::model::{ModelConfig, Tokenizer};
-use crate::session::wrong;
+use crate::session::{OfSetting, wrong};
 use crate::studies::fields::{optional_path, texts};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,14 @@ pub struct Corpus {
     pub name: Option<String>,
     /// Most tokens of a row, BOS included; longer texts are cut. At least 2.
     pub row_tokens: u32,
+}
+
+/// The same, with errors of the corpus as those of its setting.
+pub(super) fn of_corpus<T>(result: Result<T>) -> Result<T> {
+    match result {
+        Err(error) if error.is::<CorpusError>() => Err(error).of_setting("corpus"),
+        result => result,
+    }
 }
 
 impl Default for Corpus {

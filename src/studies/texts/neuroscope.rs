@@ -4,7 +4,7 @@ mod files;
 mod kept;
 mod pages;
 
-use super::corpus::Corpus;
+use super::corpus::{Corpus, of_corpus};
 use super::hash_of_direction;
 use crate::backend::Backend;
 use crate::engine::{Engine, Flops, Layout};
@@ -267,8 +267,8 @@ impl Study for Neuroscope {
     fn plan(&self, session: &Session) -> Result<Plan> {
         let (asked, model, config) = (self.asked(session)?, session.model(), session.config());
         let (mut rows, mut tokens, mut flops) = (0usize, 0usize, Flops::default());
-        for row in self.corpus.rows(&model.tokenizer, config)? {
-            let row = row?;
+        for row in self.corpus.rows(&model.tokenizer, config).of_setting("corpus")? {
+            let row = row.of_setting("corpus")?;
             rows += 1;
             tokens += row.tokens.len() - row.bos;
             flops = flops + Flops::forward(config, &Layout::new([(0, row.tokens.len())]), 0, 0);
@@ -289,7 +289,7 @@ impl Study for Neuroscope {
         }
         let mut manifest = session.manifest(Self::NAME, self)?;
         let work = Pass { study: self, session, asked, manifest: &mut manifest };
-        let (channels, top) = session.compute(observer, work)?;
+        let (channels, top) = of_corpus(session.compute(observer, work))?;
         Ok(Readings { model, measure, channels, top, manifest: Some(manifest.finish()?) })
     }
 }

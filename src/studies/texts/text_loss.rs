@@ -1,6 +1,6 @@
 //! What ablating the residual stream, or directions in it, costs on plain text.
 
-use super::corpus::Corpus;
+use super::corpus::{Corpus, of_corpus};
 use super::losses_by_token::{LossesByToken, MadeOf, TokenFiles};
 use crate::backend::Backend;
 use crate::engine::{Engine, Flops, Layout};
@@ -260,8 +260,8 @@ impl TableStudy for TextLoss {
             }
         }
         let conditions: Vec<TextCondition> = cases.iter().map(|(_, case)| case.condition.clone()).collect();
-        let rows = self.corpus.rows(&model.tokenizer, &model.config)?;
-        check_conditions::<anyhow::Error>(&model.config, rows, &conditions)?;
+        let rows = self.corpus.rows(&model.tokenizer, &model.config).of_setting("corpus")?;
+        of_corpus(check_conditions(&model.config, rows, &conditions))?;
         Ok(cases)
     }
 
