@@ -239,8 +239,9 @@ impl Session {
         &self,
         table: &str,
         rows: BTreeMap<String, Provenance>,
-        contents: BTreeMap<String, String>,
+        mut contents: BTreeMap<String, String>,
     ) -> Result<()> {
+        contents.retain(|id, _| rows.contains_key(id));
         let version = env!("CARGO_PKG_VERSION").to_owned();
         write_json(&self.record_path(table), &RowRecords { version, rows, contents })
     }

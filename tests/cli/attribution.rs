@@ -299,8 +299,9 @@ fn what_belongs_to_a_map_is_there_with_it() {
     }
     // A direction that another search has put in the place of its own.
     std::fs::copy(folder.join("ccs_simple_ANSWER_layer3.npy"), folder.join("ccs_simple_ANSWER_layer2.npy")).unwrap();
-    let again = run(&ccs);
-    assert!(again.stderr.contains("its files have changed since they were written"), "{}", again.stderr);
+    run_in(data.path(), &ccs).fails(1, &["layer2.npy has changed since it was written", "--overwrite"]);
+    let again = run(&[&ccs[..], &["--overwrite"]].concat());
+    assert!(!again.stderr.contains("exist already"), "{}", again.stderr);
 }
 
 #[test]

@@ -63,7 +63,8 @@ pub(super) fn of_kept(session: &Session, job: &Job, observer: &mut dyn Observer)
         }
     };
     test_metrics.retain(|set, _| asked(set));
-    for (test, _) in job.tests.iter().filter(|(test, _)| !test_metrics.contains_key(test)) {
+    let unwatched = |(test, _): &&(String, Provenance)| job.method.is_das() && !test_metrics.contains_key(test);
+    for (test, _) in job.tests.iter().filter(unwatched) {
         observer.note(&Note::Warning(format!(
             "{} is kept without a loss on {test}: as it is now, it was not watched when the direction was fitted",
             job.name
