@@ -76,9 +76,12 @@ pub struct Place {
     pub at: Vec<Arc<str>>,
 }
 
+/// A column of a result file: the file, and what stands at the column's head.
+pub(super) type Column = (Arc<str>, Vec<Arc<str>>);
+
 impl Place {
     /// The column that it is in, of all rows of its file.
-    pub(super) fn column(&self) -> (Arc<str>, Vec<Arc<str>>) {
+    pub(super) fn column(&self) -> Column {
         (self.file.clone(), self.at.iter().skip(1).cloned().collect())
     }
 }

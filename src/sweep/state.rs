@@ -1,5 +1,6 @@
 //! What the records of a ledger amount to.
 
+use super::cell::Column;
 use super::record::Record;
 use super::{Cell, CellId, Inputs, Place};
 use crate::files::sha256_of_file;
@@ -61,7 +62,7 @@ pub struct State {
     names: HashSet<Arc<str>>,
     inputs: HashSet<Arc<Inputs>>,
     /// The last prompts wanted in every column.
-    prompts: HashMap<(Arc<str>, Vec<Arc<str>>), Arc<str>>,
+    prompts: HashMap<Column, Arc<str>>,
 }
 
 /// A cell without its place.
