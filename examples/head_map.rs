@@ -11,7 +11,7 @@ fn main() -> anyhow::Result<()> {
     let data_dir = arguments.next().unwrap_or_else(|| "data".into()).into();
     let session = Session::open(&model, SessionOptions { data_dir, ..SessionOptions::default() })?;
 
-    let study = ActivationPatchingMaps { maps: vec!["z".parse().map_err(anyhow::Error::msg)?], ..Default::default() };
+    let study = ActivationPatchingMaps { maps: vec!["z".parse()?], ..Default::default() };
     for named in study.run(&session, &mut Silent)?.maps {
         println!("{}: {:?} values in {}", named.stem, named.map.shape, named.map.unit);
         for index in named.map.by_size().into_iter().take(5) {

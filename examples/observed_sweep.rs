@@ -35,7 +35,7 @@ fn main() -> anyhow::Result<()> {
     // Every value again, so that there is something to stop.
     let options = SessionOptions { data_dir, overwrite: true, ..SessionOptions::default() };
     let session = Session::open("demo", options)?;
-    let maps = vec!["z_by_position".parse().map_err(anyhow::Error::msg)?];
+    let maps = vec!["z_by_position".parse()?];
     let study = ActivationPatchingMaps { maps, ..ActivationPatchingMaps::default() };
 
     let stopped = study.run(&session, &mut Watcher { most: 200, done: 0 });

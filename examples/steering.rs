@@ -13,7 +13,7 @@ fn main() -> anyhow::Result<()> {
 
     let steering = Steering {
         directions: vec!["mean_diff_simple_train_ADJ_layer1".into()],
-        coefficients: vec!["-8..8:8".parse().map_err(anyhow::Error::msg)?],
+        coefficients: vec!["-8..8:8".parse()?],
         prompt: vec!["I thought this movie was".into()],
         temperature: 0.0,
         max_new_tokens: 8,

@@ -35,6 +35,17 @@ pub trait Choice:
     }
 }
 
+/// A text that is not what it is read as; with what was expected, and what was found.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Malformed(String);
+
+impl From<String> for Malformed {
+    fn from(message: String) -> Self {
+        Self(message)
+    }
+}
+
 /// A name that none of a list has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected one of {}, found {found:?}{}", expected.join(", "), suggestion(*nearest))]

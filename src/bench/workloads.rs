@@ -2,7 +2,7 @@
 
 use super::prompts::{Shape, prompts};
 use crate::backend::Backend;
-use crate::choice::serde_by_text;
+use crate::choice::{Malformed, serde_by_text};
 use crate::directions::das::{Batches, Rotation, TrainError, TrainSettings, Training};
 use crate::engine::{
     Cell, Edit, Engine, EngineError, Flops, Layout, Metric, Mode, Needs, Output, PairedRun, Part, PatchPositions, Plan,
@@ -60,11 +60,11 @@ impl fmt::Display for Workload {
 }
 
 impl FromStr for Workload {
-    type Err = String;
+    type Err = Malformed;
 
-    fn from_str(name: &str) -> Result<Self, String> {
+    fn from_str(name: &str) -> Result<Self, Malformed> {
         let known = "forward, forward-all-logits, shared, cell:LAYER, das:LAYER, das, sweep, head-map or resid-map";
-        let unknown = || format!("expected {known}, found {name:?}");
+        let unknown = || Malformed::from(format!("expected {known}, found {name:?}"));
         Ok(match name.split_once(':') {
             None if name == "forward" => Workload::Forward,
             None if name == "forward-all-logits" => Workload::ForwardAllLogits,
@@ -357,7 +357,7 @@ mod tests {
         }
         assert_eq!(Workload::all(1).len(), 9);
         for wrong in ["", "cell", "cell:x", "das:-1", "sweep:2", "train"] {
-            assert!(wrong.parse::<Workload>().unwrap_err().contains("das:LAYER"), "{wrong}");
+            assert!(wrong.parse::<Workload>().unwrap_err().to_string().contains("das:LAYER"), "{wrong}");
         }
     }
 }

@@ -55,7 +55,7 @@ fn hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
         _ => {}
     }
     match error.downcast_ref::<BackendError>()? {
-        BackendError::Dtype { .. } => Some("use --dtype f32 or bf16, or --device cuda"),
+        BackendError::Dtype { .. } => Some("--dtype and --device name others"),
         BackendError::NoDriver | BackendError::CapabilityTooLow { .. } => Some("--device cpu needs none"),
         BackendError::NoSuchDevice { .. } => Some("--device names another"),
         BackendError::OutOfMemory { .. } | BackendError::TooLarge { .. } => Some("use a smaller --batch-tokens"),

@@ -8,6 +8,7 @@ use crate::studies::{Outcome, Plan, Study};
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+use serde_json::Value;
 use std::io::{ErrorKind, Write};
 use std::time::Duration;
 
@@ -25,7 +26,11 @@ pub fn run<S: Study>(asked: Asked, study: S) -> Result<()> {
         let outcome = study.run(&session, &mut Terminal::new()?)?;
         failed.extend(S::failed(&outcome));
         match asked.run.json {
-            true => all.push(serde_json::to_value(&outcome)?),
+            true => match serde_json::to_value(&outcome)? {
+                // Lists of several models are one list.
+                Value::Array(entries) => all.extend(entries),
+                value => all.push(value),
+            },
             false => print(&outcome.to_string())?,
         }
     }

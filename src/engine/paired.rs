@@ -7,6 +7,7 @@ use super::{AnswerColumns, Cell, Engine, EngineError, Output, Patch, Run, Site, 
 use crate::backend::Backend;
 use crate::types::{Matrix, PairedPrompts};
 use std::borrow::Cow;
+use std::fmt;
 use std::ops::Range;
 
 /// Which positions a cell patches.
@@ -18,6 +19,17 @@ pub enum PatchPositions {
     Last,
     /// Every position; those before the first that differs between clean and corrupted hold equal values.
     All,
+}
+
+/// The position's number, `last` or `all`, as records of results have it.
+impl fmt::Display for PatchPositions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PatchPositions::One(position) => write!(f, "{position}"),
+            PatchPositions::Last => f.write_str("last"),
+            PatchPositions::All => f.write_str("all"),
+        }
+    }
 }
 
 impl PatchPositions {

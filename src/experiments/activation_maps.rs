@@ -6,7 +6,7 @@
 use super::chunks::{Progress, patch_dataset};
 use super::component::Component;
 use crate::backend::Backend;
-use crate::choice::serde_by_text;
+use crate::choice::{Malformed, serde_by_text};
 use crate::engine::{Baselines, Cell, Edit, Engine, EngineError, Metric, Mode, Pairs, Part, PatchPositions, Site};
 use crate::model::ModelConfig;
 use crate::types::PairedPrompts;
@@ -33,18 +33,18 @@ impl fmt::Display for MapKind {
 }
 
 impl FromStr for MapKind {
-    type Err = String;
+    type Err = Malformed;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, Malformed> {
         let (name, by_position) = match text.strip_suffix(BY_POSITION) {
             Some(name) => (name, true),
             None => (text, false),
         };
         let unknown = || {
-            format!(
+            Malformed::from(format!(
                 "unknown map {text:?}, expected z, q, k, v, pattern, pre or post (each also as z{BY_POSITION}, …), \
                  resid_pre, resid_mid, resid_post, attn_out or mlp_out"
-            )
+            ))
         };
         let component: Component = name.parse().map_err(|_| unknown())?;
         match component.part_name() {

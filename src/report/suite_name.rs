@@ -1,5 +1,6 @@
 //! Names of the suite's tables: `direction_patching_<metric>_<site>_<scaffold>[_<variant>].csv`.
 
+use crate::choice::Malformed;
 use crate::datasets::treebank::Scaffold;
 use crate::engine::Metric;
 use std::fmt;
@@ -74,13 +75,14 @@ impl fmt::Display for SuiteName {
 }
 
 impl FromStr for SuiteName {
-    type Err = String;
+    type Err = Malformed;
 
-    fn from_str(file: &str) -> Result<Self, String> {
+    fn from_str(file: &str) -> Result<Self, Malformed> {
         let parts = file.strip_prefix(PREFIX).and_then(|rest| rest.strip_suffix(SUFFIX));
         let name = parts.and_then(|parts| Metric::ALL.into_iter().find_map(|metric| of_metric(metric, parts)));
         name.ok_or_else(|| {
             format!("expected {PREFIX}<metric>_<site>_<scaffold>{SUFFIX}, perhaps with _<variant>, found {file:?}")
+                .into()
         })
     }
 }
@@ -145,7 +147,7 @@ mod tests {
             "direction_patching_logit_diff_resid_plain.npy",
             "activation_patching_logit_diff_simple_plain_z.csv",
         ] {
-            assert!(file.parse::<SuiteName>().unwrap_err().contains(file), "{file}");
+            assert!(file.parse::<SuiteName>().unwrap_err().to_string().contains(file), "{file}");
         }
         assert!(SuiteName::resembles("direction_patching_notes.csv") && !SuiteName::resembles("notes.csv"));
     }

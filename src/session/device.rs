@@ -4,6 +4,7 @@ use super::{Observer, Progress, Session, SessionOptions};
 use crate::backend::{Backend, CpuBackend};
 #[cfg(feature = "cuda")]
 use crate::backend::{BackendError, CudaBackend, cuda::device_count};
+use crate::choice::Malformed;
 use crate::engine::Engine;
 use crate::model::Model;
 use anyhow::Result;
@@ -41,10 +42,10 @@ impl fmt::Display for Device {
 }
 
 impl FromStr for Device {
-    type Err = String;
+    type Err = Malformed;
 
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        let expected = || format!("expected auto, cpu, cuda, cuda:N, cuda:N,cuda:M or cuda:all, found {text:?}");
+    fn from_str(text: &str) -> std::result::Result<Self, Malformed> {
+        let expected = "expected auto, cpu, cuda, cuda:N, cuda:N,cuda:M or cuda:all";
         let number = |name: &str| match name.strip_prefix("cuda:") {
             None if name == "cuda" => Some(0),
             number => number?.parse().ok(),
@@ -54,10 +55,11 @@ impl FromStr for Device {
             "cpu" => Ok(Device::Cpu),
             "cuda:all" => Ok(Device::AllCuda),
             list => {
-                let numbers: Vec<usize> = list.split(',').map(number).collect::<Option<_>>().ok_or_else(expected)?;
+                let numbers: Option<Vec<usize>> = list.split(',').map(number).collect();
+                let numbers = numbers.ok_or_else(|| format!("{expected}, found {text:?}"))?;
                 match super::distinct(&numbers).len() == numbers.len() {
                     true => Ok(Device::Cuda(numbers)),
-                    false => Err(format!("expected every GPU once, found {text:?}")),
+                    false => Err(format!("expected every GPU once, found {text:?}").into()),
                 }
             }
         }
@@ -211,9 +213,9 @@ mod tests {
         assert_eq!("cuda:3".parse(), Ok(Device::Cuda(vec![3])));
         assert_eq!("cuda:1,cuda:0".parse(), Ok(Device::Cuda(vec![1, 0])));
         assert_eq!("cuda:all".parse(), Ok(Device::AllCuda));
-        assert!("cuda:0,cuda".parse::<Device>().unwrap_err().contains("every GPU once"));
+        assert!("cuda:0,cuda".parse::<Device>().unwrap_err().to_string().contains("every GPU once"));
         for wrong in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:0", "auto:1", "cuda:0,", "cpu,cuda", "cuda:0,1"] {
-            let message = wrong.parse::<Device>().unwrap_err();
+            let message = wrong.parse::<Device>().unwrap_err().to_string();
             assert!(message.contains("cuda:N"), "{wrong}: {message}");
         }
         for name in ["auto", "cpu", "cuda:1,cuda:0", "cuda:all"] {

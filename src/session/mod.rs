@@ -36,7 +36,7 @@ pub use stored::{ByLayer, at_layers, family};
 
 pub(crate) use device::DeviceWork;
 pub(crate) use fault::wrong;
-pub(crate) use provenance::{contents, hash_of_matrix};
+pub(crate) use provenance::{RowRecords, contents, hash_of_matrix};
 pub(crate) use results::start_manifest;
 pub(crate) use stored::hash_of_layers;
 

@@ -71,7 +71,7 @@ impl Provenance {
 }
 
 /// Hashes are long, and their beginnings tell them apart.
-fn shortened(text: &str) -> String {
+pub(super) fn shortened(text: &str) -> String {
     const SHOWN: usize = 60;
     match text.char_indices().nth(if is_hash(text) { 12 } else { SHOWN }) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -109,12 +109,29 @@ struct Record {
 
 /// The records of a table's rows.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-struct RowRecords {
+pub(crate) struct RowRecords {
     version: String,
     /// What they were made of, by id.
     rows: BTreeMap<String, Provenance>,
     /// Hashes of the rows of every id.
     contents: BTreeMap<String, String>,
+}
+
+impl RowRecords {
+    /// What the rows of an id were made of.
+    pub fn get(&self, id: &str) -> Option<&Provenance> {
+        self.rows.get(id)
+    }
+
+    /// Are the rows of an id known, and as they were written? `found` has the hashes of those that are there.
+    pub fn whole(&self, id: &str, found: &BTreeMap<String, String>) -> bool {
+        self.rows.contains_key(id) && self.contents.get(id) == found.get(id)
+    }
+
+    /// Adds what rows were made of.
+    pub fn insert(&mut self, provenance: Provenance) {
+        self.rows.insert(provenance.id(), provenance);
+    }
 }
 
 impl Session {
@@ -217,30 +234,28 @@ impl Session {
         Some(record.files.keys().map(|name| self.folder().join(name)).collect())
     }
 
-    /// What the rows of a table were made of, by id, and the hashes of the rows of every id; a damaged record knows none
-    /// of them.
-    pub(crate) fn row_records(&self, table: &str) -> (BTreeMap<String, Provenance>, BTreeMap<String, String>) {
+    /// The records of the rows of a table; a damaged file knows none of them.
+    pub(crate) fn row_records(&self, table: &str) -> RowRecords {
         let path = self.record_path(table);
-        let Ok(bytes) = std::fs::read(&path) else { return Default::default() };
-        match serde_json::from_slice::<RowRecords>(&bytes) {
-            Ok(records) => (records.rows, records.contents),
-            Err(error) => {
-                tracing::warn!("{} is damaged ({error}): the rows it tells of are computed again", path.display());
-                Default::default()
-            }
-        }
+        let Ok(bytes) = std::fs::read(&path) else { return RowRecords::default() };
+        serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+            tracing::warn!("{} is damaged ({error}): the rows it tells of are computed again", path.display());
+            RowRecords::default()
+        })
     }
 
-    /// Records what the rows of a table were made of, and their hashes. Under the folder's lock.
+    /// Records what the rows of a table were made of, whose hashes `contents` has; those of other ids are forgotten. Under
+    /// the folder's lock.
     ///
     /// # Errors
     /// Those of the file system.
     pub(crate) fn record_rows(
         &self,
         table: &str,
-        rows: BTreeMap<String, Provenance>,
+        RowRecords { mut rows, .. }: RowRecords,
         mut contents: BTreeMap<String, String>,
     ) -> Result<()> {
+        rows.retain(|id, _| contents.contains_key(id));
         contents.retain(|id, _| rows.contains_key(id));
         let version = env!("CARGO_PKG_VERSION").to_owned();
         write_json(&self.record_path(table), &RowRecords { version, rows, contents })

@@ -1,6 +1,6 @@
 //! Stored directions by name, checked against the model that they are used with.
 
-use super::provenance::hash_of_matrix;
+use super::provenance::{hash_of_matrix, shortened};
 use super::{Fault, Mend, OfSetting, Session, distinct, processing_names, wrong};
 use crate::compat::Compat;
 use crate::directions::{Direction, DirectionName, FitRecord, Method, list, random_subspace, select};
@@ -192,13 +192,9 @@ impl Session {
         let ours = self.weights()?;
         if let Some(found) = weights.filter(|found| **found != ours) {
             let found = found.as_str().map_or_else(|| found.to_string(), str::to_owned);
-            let short = |hash: &str| hash.chars().take(12).collect::<String>();
-            let message = format!(
-                "{}: weights: expected {}…, found {}…: fitted on another model",
-                path.display(),
-                short(ours),
-                short(&found)
-            );
+            let (expected, found) = (shortened(ours), shortened(&found));
+            let message =
+                format!("{}: weights: expected {expected}, found {found}: fitted on another model", path.display());
             return Err(Fault::new(message).mended_by(Mend::Another("data_dir")).into());
         }
         Ok(())

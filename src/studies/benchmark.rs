@@ -6,7 +6,7 @@ use crate::backend::Backend;
 use crate::bench::{Bench, Shape, Spread, Timing, Workload, peak_resident_bytes, prompts};
 use crate::engine::{Engine, Flops};
 use crate::report::Table;
-use crate::session::{DeviceWork, Fault, Observer, Session, distinct, wrong};
+use crate::session::{DeviceWork, Observer, Session, distinct, wrong};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -212,8 +212,7 @@ impl DeviceWork for Paced<'_> {
                 reply(&json!({ "peak": engine.backend().peak() }))?;
                 continue;
             }
-            let workload: Workload =
-                line.trim().parse().map_err(|error: String| Fault::new(format!("the line of a workload: {error}")))?;
+            let workload: Workload = line.trim().parse().context("the line of a workload")?;
             bench.prepare_once(workload)?;
             let start = Instant::now();
             let values = bench.run(workload)?;

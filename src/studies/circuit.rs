@@ -88,6 +88,7 @@ impl Circuit {
         let all = settings.iter().chain(further).cloned();
         let (options, of_study): (Map<_, _>, Map<_, _>) =
             all.partition(|(setting, _)| of_session.contains_key(setting));
+        super::from_settings::<SessionOptions>(options.clone())?;
         Ok(Step { name: name.clone(), study: AnyStudy::new(name, of_study)?, settings, options })
     }
 

@@ -5,6 +5,7 @@ use crate::session::lists::entry;
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub(crate) use crate::session::lists::list;
@@ -15,6 +16,7 @@ pub(crate) use crate::session::lists::list;
 /// A [`Fault`] that names the setting: one that there is not, or a value that it cannot have.
 pub fn from_settings<S: Serialize + DeserializeOwned + Default>(settings: Map<String, Value>) -> Result<S, Fault> {
     let mut fields = fields_of::<S>()?;
+    let mut said: BTreeMap<String, String> = BTreeMap::new();
     for (given, value) in settings {
         let name = [given.clone(), format!("{given}s")].into_iter().find(|name| fields.contains_key(name));
         let Some(name) = name else {
@@ -22,6 +24,9 @@ pub fn from_settings<S: Serialize + DeserializeOwned + Default>(settings: Map<St
             let known = if known.is_empty() { "none" } else { &known };
             return Err(Fault::of(given, format!("there is no such setting; there are {known}")));
         };
+        if let Some(before) = said.insert(name.clone(), given.clone()) {
+            return Err(Fault::of(given, format!("{before} is the same setting, which is given once")));
+        }
         let fits = |value: &Value| {
             fields.insert(name.clone(), value.clone());
             serde_json::from_value::<S>(fields.clone().into()).map(drop)
@@ -185,6 +190,8 @@ mod tests {
         assert_eq!(message(json!({ "place": 5 })), format!("place: there is no such setting; {known}"));
         assert!(message(json!({ "prompts": ["x"] })).starts_with("prompts: "));
         assert!(message(json!({ "seed": -1 })).starts_with("seed: "));
+        let twice = message(json!({ "layer": 1, "layers": 2 }));
+        assert_eq!(twice, "layers: layer is the same setting, which is given once");
     }
 
     #[test]

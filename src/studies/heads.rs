@@ -1,7 +1,7 @@
 //! Heads as settings name them: `9.2` is layer 9, head 2; `9.2@END` the same at a position; `all` and `top:6` are
 //! choices among all of them.
 
-use crate::choice::serde_by_text;
+use crate::choice::{Malformed, serde_by_text};
 use crate::experiments::attention::Head;
 use crate::model::ModelConfig;
 use crate::session::{distinct, wrong};
@@ -78,9 +78,9 @@ impl fmt::Display for HeadAt {
 }
 
 impl FromStr for HeadAt {
-    type Err = String;
+    type Err = Malformed;
 
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
+    fn from_str(text: &str) -> std::result::Result<Self, Malformed> {
         let what = "layer.head or layer.head@POSITION+POSITION, such as 9.2@END";
         let (head, positions) = placed(text).ok_or_else(|| expected(what, text))?;
         Ok(Self { head, positions })
@@ -105,12 +105,12 @@ impl fmt::Display for HeadAtPosition {
 }
 
 impl FromStr for HeadAtPosition {
-    type Err = String;
+    type Err = Malformed;
 
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
+    fn from_str(text: &str) -> std::result::Result<Self, Malformed> {
         match placed(text) {
             Some((head, Some(position))) => Ok(Self { head, position }),
-            _ => Err(expected("layer.head@POSITION, such as 9.2@END", text)),
+            _ => Err(expected("layer.head@POSITION, such as 9.2@END", text).into()),
         }
     }
 }
@@ -146,16 +146,16 @@ impl fmt::Display for HeadChoice {
 }
 
 impl FromStr for HeadChoice {
-    type Err = String;
+    type Err = Malformed;
 
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
+    fn from_str(text: &str) -> std::result::Result<Self, Malformed> {
         let count = |count: &str| count.parse().ok().filter(|count| *count > 0).map(HeadChoice::Top);
         let choice = match (text, text.strip_prefix("top:")) {
             ("all", _) => Some(HeadChoice::All),
             (_, Some(top)) => count(top),
             (list, None) => listed(list).map(HeadChoice::List),
         };
-        choice.ok_or_else(|| expected("heads such as 9.2,10.4, all, or top:6", text))
+        choice.ok_or_else(|| expected("heads such as 9.2,10.4, all, or top:6", text).into())
     }
 }
 
@@ -188,13 +188,13 @@ mod tests {
     #[test]
     fn what_names_no_head_is_told_what_does() {
         for text in ["", "9", "9.", ".2", "9.x", "-1.2", "9.2.1", "9.2@", "@END"] {
-            let message = text.parse::<HeadAt>().unwrap_err();
+            let message = text.parse::<HeadAt>().unwrap_err().to_string();
             assert!(message.contains("such as 9.2@END, found") && message.contains(text), "{message}");
             assert!(text.parse::<HeadAtPosition>().is_err() && text.parse::<HeadChoice>().is_err(), "{text}");
         }
-        assert!("9.2".parse::<HeadAtPosition>().unwrap_err().contains("expected layer.head@POSITION"));
+        assert!("9.2".parse::<HeadAtPosition>().unwrap_err().to_string().contains("expected layer.head@POSITION"));
         for text in ["top:0", "top:", "top:x", "9.2,", "9.2@END", "All"] {
-            assert!(text.parse::<HeadChoice>().unwrap_err().contains("or top:6"), "{text}");
+            assert!(text.parse::<HeadChoice>().unwrap_err().to_string().contains("or top:6"), "{text}");
         }
     }
 }

@@ -202,15 +202,14 @@ impl<S: TableStudy> Tabled<S> {
 
     /// What the table does not have, or has made of something else.
     fn missing(&self, session: &Session, observer: &mut dyn Observer) -> Result<Vec<usize>> {
-        let (records, contents) = session.row_records(&self.stem);
+        let records = session.row_records(&self.stem);
         let found = contents_of(&self.table)?;
         let mut missing = Vec::new();
         for (number, ((keys, _), provenance)) in self.asked.iter().enumerate() {
             let there: BTreeSet<&str> =
                 self.table.rows_of(keys, &self.settings).map(|row| &*row.settings.provenance).collect();
             let id = provenance.id();
-            let known = records.contains_key(&id);
-            if there.len() == 1 && there.contains(id.as_str()) && known && contents.get(&id) == found.get(&id) {
+            if there.len() == 1 && there.contains(id.as_str()) && records.whole(&id, &found) {
                 continue;
             }
             missing.push(number);
@@ -242,18 +241,15 @@ impl<S: TableStudy> Tabled<S> {
     fn add(&mut self, session: &Session, rows: Vec<KeyedRow>, cases: &[(Keyed<S::Case>, Provenance)]) -> Result<()> {
         session.locked(|| {
             self.table = KeyedTable::read(self.table.path(), S::COLUMNS)?;
-            let (mut records, _) = session.row_records(&self.stem);
+            let mut records = session.row_records(&self.stem);
             for mut row in rows {
                 let made_of = cases.iter().find(|((keys, _), _)| row.keys.starts_with(keys));
                 let (_, provenance) = made_of.with_context(|| format!("{}: a row of no case", row.keys.join(" ")))?;
-                let id = provenance.id();
-                row.settings = RowSettings { provenance: id.clone(), ..self.settings.clone() };
-                records.insert(id, provenance.clone());
+                row.settings = RowSettings { provenance: provenance.id(), ..self.settings.clone() };
+                records.insert(provenance.clone());
                 self.table.insert(row);
             }
             self.table.write()?;
-            let used: BTreeSet<&str> = self.table.rows().iter().map(|row| &*row.settings.provenance).collect();
-            let records: BTreeMap<_, _> = records.into_iter().filter(|(id, _)| used.contains(id.as_str())).collect();
             session.record_rows(&self.stem, records, contents_of(&self.table)?)
         })
     }
@@ -261,7 +257,7 @@ impl<S: TableStudy> Tabled<S> {
     /// The figure of all rows of these settings and of the same model, prompts or texts; none where there is nothing to
     /// draw.
     fn figure(&self, study: &S, session: &Session) -> Option<Figure> {
-        let (records, _) = session.row_records(&self.stem);
+        let records = session.row_records(&self.stem);
         let (_, asked) = self.asked.first()?;
         let alike = |row: &&KeyedRow| {
             let found = records.get(&row.settings.provenance);

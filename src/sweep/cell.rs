@@ -1,5 +1,6 @@
 //! What identifies a cell, and where its value belongs.
 
+use crate::choice::Malformed;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -39,10 +40,10 @@ impl fmt::Debug for CellId {
 }
 
 impl FromStr for CellId {
-    type Err = String;
+    type Err = Malformed;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("expected 64 hexadecimal digits, found {text:?}");
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        let wrong = || Malformed::from(format!("expected 64 hexadecimal digits, found {text:?}"));
         let mut bytes = [0; 32];
         if text.len() != 64 || !text.is_ascii() {
             return Err(wrong());
@@ -134,7 +135,7 @@ mod tests {
         assert_ne!(id, CellId::of("suite", &configuration(&[("dtype", "bf16"), ("model", "demo")]), &own));
         assert_ne!(id, CellId::of("suite", &shared, &configuration(&[("metric", "logit_diff"), ("layers", "4")])));
         for wrong in ["", "f4", &"g".repeat(64), &"é".repeat(32)] {
-            assert!(wrong.parse::<CellId>().unwrap_err().contains("64 hexadecimal"), "{wrong}");
+            assert!(wrong.parse::<CellId>().unwrap_err().to_string().contains("64 hexadecimal"), "{wrong}");
         }
     }
 }

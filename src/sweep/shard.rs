@@ -1,7 +1,7 @@
 //! Shards: a sweep dealt out to several processes.
 
 use super::CellId;
-use crate::choice::serde_by_text;
+use crate::choice::{Malformed, serde_by_text};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -38,13 +38,16 @@ impl fmt::Display for Shard {
 }
 
 impl FromStr for Shard {
-    type Err = String;
+    type Err = Malformed;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, Malformed> {
         let parsed = text.split_once('/').and_then(|(index, count)| Some((index.parse().ok()?, count.parse().ok()?)));
         match parsed {
             Some((index, count)) if index < count => Ok(Self { index, count }),
-            _ => Err(format!("expected I/N with 0 <= I < N, such as 0/4 for the first of four, found {text:?}")),
+            _ => {
+                let expected = "expected I/N with 0 <= I < N, such as 0/4 for the first of four";
+                Err(format!("{expected}, found {text:?}").into())
+            }
         }
     }
 }
@@ -75,7 +78,7 @@ mod tests {
         assert_eq!(serde_json::from_value::<Shard>(serde_json::to_value(shard).unwrap()).unwrap(), shard);
         assert!(shard.folder(Path::new("data/demo")).ends_with("demo/shards/3-of-4"));
         for wrong in ["5/4", "4/4", "0/0", "1", "", "-1/4", "1/4/2", "a/b", "1/"] {
-            assert!(wrong.parse::<Shard>().unwrap_err().contains("I/N"), "{wrong}");
+            assert!(wrong.parse::<Shard>().unwrap_err().to_string().contains("I/N"), "{wrong}");
         }
     }
 

@@ -1,9 +1,8 @@
 //! `self-check`.
 
 use crate::cli::args::{Asked, CompatArgs, ModelArgs, RunArgs};
-use crate::cli::runner::{Terminal, end, print, print_json, show_plan};
-use crate::session::Session;
-use crate::studies::{SelfCheck, Study};
+use crate::cli::runner;
+use crate::studies::SelfCheck;
 use anyhow::Result;
 
 /// Arguments of `self-check`.
@@ -30,25 +29,5 @@ pub struct Args {
 /// Runs the checks; fails when one of them does.
 pub fn run(args: Args) -> Result<()> {
     let Args { models, eval_set, layers, against_cpu, run } = args;
-    let asked = Asked { models, compat: CompatArgs::default(), run };
-    let (study, options) = (SelfCheck { eval_set, layers, against_cpu }, asked.options()?);
-    study.validate()?;
-    let (mut all, mut failed) = (Vec::new(), Vec::new());
-    for model in asked.models() {
-        let session = Session::open(&model, options.clone())?;
-        if asked.run.dry_run {
-            show_plan(&study.plan(&session)?)?;
-            continue;
-        }
-        let checked = study.run(&session, &mut Terminal::new()?)?;
-        failed.extend(SelfCheck::failed(&checked));
-        match serde_json::to_value(&checked)? {
-            serde_json::Value::Array(entries) if asked.run.json => all.extend(entries),
-            _ => print(&checked.to_string())?,
-        }
-    }
-    if asked.run.json {
-        print_json(&all)?;
-    }
-    end(&failed)
+    runner::run(Asked { models, compat: CompatArgs::default(), run }, SelfCheck { eval_set, layers, against_cpu })
 }

@@ -1,6 +1,6 @@
 //! Nodes of the computation: senders, receivers, and which can reach which.
 
-use crate::choice::serde_by_text;
+use crate::choice::{Malformed, serde_by_text};
 use crate::engine::{EngineError, Part, Site};
 use crate::experiments::component::Component;
 use crate::model::ModelConfig;
@@ -47,10 +47,10 @@ impl fmt::Display for NodePattern {
 }
 
 impl FromStr for NodePattern {
-    type Err = String;
+    type Err = Malformed;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let bad = |reason: String| format!("node {text:?}: {reason}");
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        let bad = |reason: String| Malformed::from(format!("node {text:?}: {reason}"));
         let component = |name: &str| name.parse::<Component>().map_err(|unknown| bad(unknown.to_string()));
         let Some((name, place)) = text.split_once(':') else {
             return Ok(NodePattern::Every(component(text)?));
@@ -186,7 +186,7 @@ mod tests {
             ("z:1.b", "layer.part"),
             ("mlp_out:1.2", "has no parts"),
         ] {
-            let message = text.parse::<NodePattern>().unwrap_err();
+            let message = text.parse::<NodePattern>().unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
         }
     }

@@ -13,7 +13,6 @@ use crate::sweep::{CellId, Configuration, deal};
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 /// One direction that is asked for.
 #[derive(Debug, Clone)]
@@ -61,6 +60,10 @@ pub(super) fn jobs(
     let layers = layers("layers", &study.layers, session.config().n_layers)?;
     let mut all: Vec<Job> = Vec::new();
     for (position, positions) in positions(prompts, &study.positions)? {
+        let mut placed = Vec::new();
+        for (test, hash) in &tests {
+            placed.push((*test, hash.clone(), test_position(test, &position)?.1.to_string()));
+        }
         for method in study.methods() {
             for &layer in &layers {
                 let name = match method {
@@ -70,16 +73,11 @@ pub(super) fn jobs(
                 if all.iter().any(|job| job.name == name) {
                     continue;
                 }
-                let mut placed = Vec::new();
-                for (test, hash) in &tests {
-                    placed.push((*test, hash.clone(), spelled(test_position(test, &position)?.1)));
-                }
-                let tests = placed;
-                let provenance = made_of(study, session, prompts, &tests, (&name, positions), shared.clone())?;
+                let provenance = made_of(study, session, prompts, &placed, (&name, positions), shared.clone())?;
                 let tested = |(test, hash, at): &(&PairedPrompts, String, String)| {
                     Ok((test.name.clone(), provenance.clone().with("test", hash)?.with("test_position", at)?))
                 };
-                let tests = tests.iter().map(tested).collect::<Result<_>>()?;
+                let tests = placed.iter().map(tested).collect::<Result<_>>()?;
                 let place = (number, all.len());
                 let standing = Standing::Absent;
                 all.push(Job { place, name, method, layer, positions, provenance, tests, standing });
@@ -94,16 +92,6 @@ pub(super) fn jobs(
     Ok(jobs)
 }
 
-/// A position as provenance has it: its number, `last` or `all`. The name is the dataset's, and may come to be another
-/// position's.
-fn spelled(positions: PatchPositions) -> String {
-    match positions {
-        PatchPositions::One(position) => position.to_string(),
-        PatchPositions::Last => "last".into(),
-        PatchPositions::All => "all".into(),
-    }
-}
-
 /// Everything that a direction depends on.
 fn made_of(
     study: &FitDirections,
@@ -116,7 +104,8 @@ fn made_of(
     if name.method() == Method::RandomDirection {
         return super::random::made_of(name, RANDOM_DIRECTION_SEED);
     }
-    let mut provenance = shared.with("direction", name.to_string())?.with("position", spelled(positions))?;
+    // A position's name is the dataset's, and may come to be another position's: its number counts.
+    let mut provenance = shared.with("direction", name.to_string())?.with("position", positions.to_string())?;
     if name.method().is_das() || positions == PatchPositions::All {
         provenance = provenance.with("seed", session.seed())?;
     }
@@ -158,22 +147,18 @@ fn standing(session: &Session, job: &Job, stats: &FittingStats) -> Result<Standi
     if !is_there(session, &job.name, &job.provenance)? {
         return Ok(Standing::Absent);
     }
-    let projected = ![Method::Pca, Method::Svd].contains(&job.method) || projections_of(session, job).is_file();
+    let projections = Projections::path(&session.folder(), &job.name);
+    let projected = ![Method::Pca, Method::Svd].contains(&job.method) || projections.is_file();
     Ok(if statistics::untested(stats, job) || !projected { Standing::Untested } else { Standing::Kept })
-}
-
-/// The file of a fit's projections.
-fn projections_of(session: &Session, job: &Job) -> PathBuf {
-    Projections::path(&session.folder(), &job.name)
 }
 
 /// Is a direction there, and to be kept?
 ///
 /// # Errors
 ///
-/// When the one that is there was made of something else: it is not replaced unasked.
+/// When the one that is there was made of something else: it is not replaced unasked. A folder of another model.
 pub(crate) fn is_there(session: &Session, name: &DirectionName, provenance: &Provenance) -> Result<bool> {
-    let folder = session.folder();
+    let folder = session.results()?;
     let (array, record) = Direction::paths(&folder, name);
     if session.options().overwrite || !array.exists() {
         return Ok(false);
@@ -211,7 +196,11 @@ fn difference(wanted: &Provenance, record: &FitRecord) -> Option<String> {
     let wanted = Provenance { study: wanted.study.clone(), settings };
     let known = known.into_iter().filter(|(name, _)| wanted.settings.contains_key(name)).collect();
     let difference = wanted.difference(&Provenance { study: wanted.study.clone(), settings: known });
-    difference.or(Some("version 0.1 wrote it, which did not record the prompts".to_owned()))
+    match record.method {
+        // It depends on no prompts.
+        Method::RandomDirection => difference,
+        _ => difference.or(Some("version 0.1 wrote it, which did not record the prompts".to_owned())),
+    }
 }
 
 /// What a record of version 0.1 says, under the names of today.

@@ -1,9 +1,9 @@
 //! Random directions, to compare others with.
 
-use super::revision;
+use super::{is_there, revision};
 use crate::directions::{Direction, DirectionName, FitRecord, RANDOM_DIRECTION_SEED, random_direction};
 use crate::report::RunRecord;
-use crate::session::{Fault, Mend, Observer, Provenance, Session, note_kept, processing_names};
+use crate::session::{Observer, Provenance, Session, note_kept, processing_names};
 use crate::studies::suite_tables::forget;
 use crate::studies::{Plan, Study};
 use anyhow::Result;
@@ -54,7 +54,7 @@ impl Study for RandomDirections {
     fn plan(&self, session: &Session) -> Result<Plan> {
         let mut count = 0;
         for layer in 0..=session.config().n_layers {
-            count += usize::from(!self.is_there(session, layer)?);
+            count += usize::from(!self.is_kept(session, layer)?);
         }
         Ok(Plan::of(format!("{count} random directions into {}\n", session.folder().display())))
     }
@@ -62,7 +62,7 @@ impl Study for RandomDirections {
     fn run(&self, session: &Session, observer: &mut dyn Observer) -> Result<RandomWritten> {
         let mut wanted = Vec::new();
         for layer in 0..=session.config().n_layers {
-            if !self.is_there(session, layer)? {
+            if !self.is_kept(session, layer)? {
                 wanted.push(layer);
             }
         }
@@ -86,20 +86,9 @@ impl Study for RandomDirections {
 
 impl RandomDirections {
     /// Is the direction of a layer there? One of another seed is refused.
-    fn is_there(&self, session: &Session, layer: usize) -> Result<bool> {
-        let (folder, name) = (session.results()?, DirectionName::random(layer));
-        let (array, record) = Direction::paths(&folder, &name);
-        if session.options().overwrite || !array.exists() {
-            return Ok(false);
-        }
-        let found = if record.exists() { Some(FitRecord::read(&folder, &name)?.seed) } else { None };
-        if found != Some(self.direction_seed) {
-            let found = found.map_or("no record".into(), |seed| seed.to_string());
-            let message = format!("{}: seed: expected {}, found {found}", record.display(), self.direction_seed);
-            let fault = Fault::new(message).mended_by(Mend::Set("overwrite", String::new()));
-            return Err(fault.mended_by(Mend::Another("data_dir")).into());
-        }
-        Ok(true)
+    fn is_kept(&self, session: &Session, layer: usize) -> Result<bool> {
+        let name = DirectionName::random(layer);
+        is_there(session, &name, &made_of(&name, self.direction_seed)?)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::super::heads::{check_head, expected, head_name, listed};
 use super::PatchingSuite;
-use crate::choice::{choices, serde_by_text};
+use crate::choice::{Malformed, choices, serde_by_text};
 use crate::datasets::PairedPrompts;
 use crate::directions::DirectionName;
 use crate::engine::{Cell, Mode, PatchPositions};
@@ -55,13 +55,13 @@ impl fmt::Display for Heads {
 }
 
 impl FromStr for Heads {
-    type Err = String;
+    type Err = Malformed;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, Malformed> {
         if text == PAPER {
             return Ok(Heads::Paper);
         }
-        listed(text).map(Heads::List).ok_or_else(|| expected("layer.head such as 9.2, or paper", text))
+        listed(text).map(Heads::List).ok_or_else(|| expected("layer.head such as 9.2, or paper", text).into())
     }
 }
 
@@ -126,17 +126,12 @@ impl Target {
 
     /// Where a direction is patched, as ids of cells name it.
     pub fn in_ids(&self, direction: &DirectionName, positions: PatchPositions) -> Configuration {
-        let position = match positions {
-            PatchPositions::One(position) => position.to_string(),
-            PatchPositions::Last => "last".into(),
-            PatchPositions::All => "all".into(),
-        };
         let (site, layers) = match (&self.heads, self.layers) {
             (Some(heads), _) => ("attn_result", joined(heads, ",")),
             (None, PatchedLayers::Own) => ("resid", direction.layer().to_string()),
             (None, PatchedLayers::All) => ("resid", "all".into()),
         };
-        let fields = [("position", position), ("site", site.into()), ("layers", layers)];
+        let fields = [("position", positions.to_string()), ("site", site.into()), ("layers", layers)];
         fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
@@ -165,7 +160,7 @@ mod tests {
         assert_eq!("9.2,10.1".parse::<Heads>().unwrap().site().to_string(), "attn_result_9.2-10.1");
         assert_eq!(Heads::Paper.site().to_string(), "attn_result");
         for wrong in ["", "9", "9.x", "9.2,", "papers"] {
-            assert!(wrong.parse::<Heads>().unwrap_err().contains("expected layer.head"), "{wrong}");
+            assert!(wrong.parse::<Heads>().unwrap_err().to_string().contains("expected layer.head"), "{wrong}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What directions are multiplied by.
 
+use crate::choice::Malformed;
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use std::str::FromStr;
 
@@ -25,10 +26,10 @@ impl From<Vec<f32>> for Coefficients {
 }
 
 impl FromStr for Coefficients {
-    type Err = String;
+    type Err = Malformed;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let expected = |what: &str| format!("expected {what}, found {text:?}");
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        let expected = |what: &str| Malformed::from(format!("expected {what}, found {text:?}"));
         let number = |part: &str| {
             let value = part.parse().ok().filter(|value: &f64| (*value as f32).is_finite());
             value.ok_or_else(|| expected("numbers and ranges such as -20..0 or -20..0:5"))
@@ -83,7 +84,7 @@ mod tests {
         for wrong in
             ["", "x", "..", "1..", "1..0", "0..1:0", "0..1:-1", "0..1e9", "nan", "inf", "0..inf", "1:2", "0..1:x"]
         {
-            let message = list(wrong).unwrap_err();
+            let message = list(wrong).unwrap_err().to_string();
             assert!(message.starts_with("expected") && message.contains(&format!("{wrong:?}")), "{message}");
         }
     }

@@ -7,9 +7,11 @@ use crate::experiments::sampling::Sampling;
 use crate::experiments::steering::{self as experiment, Wanted, Written, write_texts};
 use crate::model::Tokenizer;
 use crate::report::{Manifest, SeenTexts, SteeredText, SteeredTexts};
-use crate::session::{DeviceWork, Note, Observer, Progress, Provenance, Session, contents, distinct, note_kept};
+use crate::session::{
+    DeviceWork, Note, Observer, Progress, Provenance, RowRecords, Session, contents, distinct, note_kept,
+};
 use anyhow::{Context, Result};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// A direction with its texts.
@@ -56,18 +58,17 @@ impl Job {
     /// Takes from the file what is made of the same things; texts of others are written again.
     fn find(&mut self, session: &Session, grid: Vec<SteeredText>, observer: &mut dyn Observer) -> Result<()> {
         let file = SteeredTexts::read(&self.path)?;
-        let (records, recorded) = session.row_records(&stem(&self.direction));
+        let records = session.row_records(&stem(&self.direction));
         let found = contents_of(&file)?;
-        let whole = |id: &String| records.contains_key(id) && recorded.get(id) == found.get(id);
         let mut differences = Vec::new();
         for text in grid {
             let there = file.get(&text).filter(|_| !session.options().overwrite);
             match there {
-                Some(found) if found.provenance == text.provenance && whole(&text.provenance) => {
-                    self.texts.push(Asked { text: found.clone(), written: true });
+                Some(there) if there.provenance == text.provenance && records.whole(&text.provenance, &found) => {
+                    self.texts.push(Asked { text: there.clone(), written: true });
                     continue;
                 }
-                Some(found) => differences.push(self.difference(&records, &text.provenance, &found.provenance)),
+                Some(there) => differences.push(self.difference(&records, &text.provenance, &there.provenance)),
                 None => {}
             }
             self.texts.push(Asked { text, written: false });
@@ -80,7 +81,7 @@ impl Job {
     }
 
     /// What tells a text that is there from the one that is asked for.
-    fn difference(&self, records: &BTreeMap<String, Provenance>, wanted: &str, found: &str) -> String {
+    fn difference(&self, records: &RowRecords, wanted: &str, found: &str) -> String {
         let Some((wanted, found)) = self.made_of.get(wanted).zip(records.get(found)) else {
             return "nothing says what it was made of".into();
         };
@@ -103,10 +104,8 @@ impl Job {
             let mut file = SteeredTexts::read(&self.path)?;
             texts.into_iter().for_each(|text| file.insert(text));
             file.write()?;
-            let used: BTreeSet<&str> = file.texts().iter().map(|text| &*text.provenance).collect();
-            let (mut records, _) = session.row_records(&stem(&self.direction));
-            records.extend(self.made_of.clone());
-            records.retain(|id, _| used.contains(id.as_str()));
+            let mut records = session.row_records(&stem(&self.direction));
+            self.made_of.values().cloned().for_each(|provenance| records.insert(provenance));
             session.record_rows(&stem(&self.direction), records, contents_of(&file)?)
         })
     }
