@@ -5,6 +5,7 @@ use crate::backend::BackendError;
 use crate::directions::DirectionError;
 use crate::directions::das::TrainError;
 use crate::engine::EngineError;
+use crate::report::ReportError;
 use crate::session::{self, Note, Spelling};
 use crate::sweep::{Stopped, SweepError};
 use std::error::Error;
@@ -41,6 +42,9 @@ fn hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
             SweepError::Failed { .. } => Some("--retry-failed computes them again, `actpatch status` lists them"),
             _ => None,
         };
+    }
+    if let Some(ReportError::Content { .. }) = error.downcast_ref::<ReportError>() {
+        return Some("moved away, it is made again by its study");
     }
     // Errors that only pass another one on do not show it as their cause.
     if let Some(TrainError::Engine(error)) = error.downcast_ref::<TrainError>() {

@@ -150,3 +150,28 @@ fn faults_of_dataset_files_are_named() {
     std::fs::write(&file, dataset("[mine]", "[mine]")).unwrap();
     run_in(&out, &fit).success();
 }
+
+#[test]
+fn damaged_results_are_named_with_the_way_out() {
+    let data = tempfile::tempdir().unwrap();
+    let fit = ["fit-directions", "--methods", "mean_diff", "--layers", "1"];
+    let ablation = ["ablation", "--nodes", "z:1.0"];
+    let steering =
+        ["steering", "--directions", "mean_diff_simple_train_ADJ_layer01", "--coefficients", "4", "--prompt", "I"];
+    let commands: [(&[&str], &str, &[u8]); 3] = [
+        (&fit, "direction_fitting_stats.csv", b"train_set,train_layer\nsimple_train,x\n"),
+        (&ablation, "ablation_simple_plain.csv", b"ablated,method\nz:1.0\n"),
+        (&steering, "steering_mean_diff_simple_train_ADJ_layer01.jsonl", b"{\"direction\":\n"),
+    ];
+    for (command, file, damaged) in commands {
+        run_in(data.path(), command).success();
+        let path = data.path().join("demo").join(file);
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, damaged).unwrap();
+        run_in(data.path(), command).fails(1, &[file, "moved away, it is made again by its study"]);
+        assert_eq!(std::fs::read(&path).unwrap(), damaged);
+        std::fs::remove_file(&path).unwrap();
+        run_in(data.path(), command).success();
+        assert_eq!(std::fs::read(&path).unwrap(), whole, "{file}");
+    }
+}
