@@ -3,6 +3,15 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// The numbers of `count` things, counted from 0, as messages say them: both ends are meant.
+pub fn numbers(count: usize) -> String {
+    match count {
+        0 => "none (there is nothing)".into(),
+        1 => "0".into(),
+        count => format!("0 to {}", count - 1),
+    }
+}
+
 /// A dense row-major f32 matrix on the host.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Matrix {

@@ -287,7 +287,7 @@ fn twins_differ_from_the_ablation_on() {
     let error = outside
         .planned_twins(config, prompts)
         .and_then(|pairs| PairedRun::new(&fixture.engine, pairs, &[], &[], false).map(|_| ()));
-    assert!(error.unwrap_err().to_string().contains("expected 0..9, found 99"));
+    assert!(error.unwrap_err().to_string().contains("expected 0 to 8, found 99"));
 }
 
 #[test]

@@ -101,7 +101,7 @@ fn readouts_refuse_what_they_cannot_read() {
     let directions = Matrix::zeros(1, engine.config().d_model);
     let complaint = |site, directions: &Matrix| engine.written_along(site, directions).unwrap_err().to_string();
     assert!(complaint(Site::AttnOut(0), &directions).contains("expected attn.hook_z or mlp.hook_post"));
-    assert!(complaint(Site::Z(9), &directions).contains("layers 0..3"));
+    assert!(complaint(Site::Z(9), &directions).contains("layers 0 to 2"));
     assert!(complaint(Site::Z(0), &Matrix::zeros(1, 3)).contains("expected 48, found 3"));
     let mut uneven = fixture.prompts.clone();
     uneven.sequences[0].pop();
@@ -151,11 +151,11 @@ fn heads_and_prompts_that_are_not_there_are_named() {
     let complaint = |heads: &[(usize, usize)], prompt| {
         prompt_patterns(&engine, &fixture.prompts, prompt, heads).unwrap_err().to_string()
     };
-    assert!(complaint(&[(0, 4)], 0).contains("head 0.4: expected 0..4, found 4"));
-    assert!(complaint(&[(3, 0)], 0).contains("layers 0..3"));
-    assert!(complaint(&[(0, 0)], 4).contains("prompt: expected 0..4, found 4"));
+    assert!(complaint(&[(0, 4)], 0).contains("head 0.4: expected 0 to 3, found 4"));
+    assert!(complaint(&[(3, 0)], 0).contains("layers 0 to 2"));
+    assert!(complaint(&[(0, 0)], 4).contains("prompt: expected 0 to 3, found 4"));
     let to = attention_to(&engine, &fixture.prompts, &[(0, 0)], &[1, 1, 9, 1], MEMORY_BUDGET);
-    assert!(to.unwrap_err().to_string().contains("expected 0..9, found 9"));
+    assert!(to.unwrap_err().to_string().contains("expected 0 to 8, found 9"));
 }
 
 const METRICS: [Metric; 2] = [Metric::LogitDiff, Metric::LogitDiffNoising];
@@ -287,7 +287,7 @@ fn gradients_are_refused_where_there_are_none() {
     let resume = Resume { run: paired.run(), layer: 0, rows: &[(0, 0)] };
     let (_, tape) = engine.resume_with_tape(&resume, &[], paired.output(&[])).unwrap();
     let d_logits = Matrix::zeros(1, paired.columns().tokens().len());
-    for (site, words) in [(Site::Embed, "no gradient there"), (Site::Z(9), "layers 0..3")] {
+    for (site, words) in [(Site::Embed, "no gradient there"), (Site::Z(9), "layers 0 to 2")] {
         let found = engine.gradients(&resume, &tape, paired.columns(), &d_logits, &[site], |_, _| Ok(()));
         assert!(found.err().unwrap().to_string().contains(words), "{site}");
     }

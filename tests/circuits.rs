@@ -251,10 +251,10 @@ fn paths_that_cannot_be_are_named() {
         ("z", "v:0.0", "v:0.0 as a receiver comes before every sender"),
         ("z:1.0", "v:1.0", "v:1.0 as a receiver comes before every sender"),
         ("z:1.0", "q", "z:1.0 as a sender comes behind every receiver"),
-        ("z:2.0", "resid_post:1", "layers 0..2"),
-        ("z:0.4", "resid_post:1", "head of sender z:0.4: expected 0..4, found 4"),
-        ("post:0.44", "resid_post:1", "neuron of sender post:0.44: expected 0..44"),
-        ("z", "v:1.2", "head of receiver v:1.2: expected 0..2"),
+        ("z:2.0", "resid_post:1", "layers 0 to 1"),
+        ("z:0.4", "resid_post:1", "head of sender z:0.4: expected 0 to 3, found 4"),
+        ("post:0.44", "resid_post:1", "neuron of sender post:0.44: expected 0 to 43"),
+        ("z", "v:1.2", "head of receiver v:1.2: expected 0 to 1"),
         ("q", "resid_post:1", "sender: expected z, attn_out"),
         ("z", "mlp_out:1", "receiver: expected q, k, v"),
         ("z", "q", "every node of at most one of them"),
@@ -263,7 +263,7 @@ fn paths_that_cannot_be_are_named() {
         let message = complaint(senders, receivers, all.clone(), three);
         assert!(message.contains(expected), "{senders} {receivers}: expected {expected:?} in {message:?}");
     }
-    assert!(complaint("z", "resid_post:1", SenderPositions::One(9), three).contains("expected 0..9, found 9"));
+    assert!(complaint("z", "resid_post:1", SenderPositions::One(9), three).contains("expected 0 to 8, found 9"));
     let short = SenderPositions::PerPrompt(vec![vec![1]]);
     assert!(complaint("z", "resid_post:1", short, three).contains("lists of positions: expected 4, found 1"));
     assert!(complaint("z", "pre:1", all.clone(), Method::TwoSteps).contains("no pre"));

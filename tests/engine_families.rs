@@ -69,7 +69,7 @@ fn heads_are_counted_per_site() {
     let run = engine.run(&prompts(), &capture, &[], Output::None).unwrap();
     let width = |site| engine.backend().len(run.site(site).unwrap()) / run.layout().n_tokens();
     assert_eq!(capture.map(width), [40, 20, 20, 40]);
-    for (site, expected) in [(Site::K(0), "0..2 key-value heads, found 2"), (Site::Q(0), "0..4, found 4")] {
+    for (site, expected) in [(Site::K(0), "0 to 1 key-value heads, found 2"), (Site::Q(0), "0 to 3, found 4")] {
         let head = site.n_heads(engine.config());
         let patch = replace(site, Part::Head(head), 4..5, &run);
         let error = engine.run_patched(&prompts()[..1], &[patch], &[], Output::Last).err().unwrap().to_string();

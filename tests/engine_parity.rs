@@ -509,7 +509,7 @@ fn interventions_that_cannot_fire_are_errors() {
         (0, at(Site::Z(1), Part::Head(4), 4, 4), "0..4"),
         (0, at(Site::ResidPre(1), Part::Head(0), 4, 4), "heads"),
         (0, at(Site::ResidPre(1), Part::All, 4, 36), "0..36"),
-        (0, at(Site::ResidPre(7), Part::All, 4, 4), "layers 0..3"),
+        (0, at(Site::ResidPre(7), Part::All, 4, 4), "layers 0 to 2"),
     ] {
         let found = message(start, intervention);
         assert!(found.contains(expected), "expected {expected:?} in {found:?}");

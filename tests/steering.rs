@@ -362,14 +362,14 @@ fn what_cannot_be_written_is_named() {
         written(&engine, &steering, &wanted).unwrap_err().to_string()
     };
     let site = |sites: &[Site]| complaint(sites, &direction, greedy(3), 0);
-    assert!(site(&[Site::ResidPre(3)]).contains("layers 0..3"));
+    assert!(site(&[Site::ResidPre(3)]).contains("layers 0 to 2"));
     assert!(site(&[Site::ResidMid(0)]).contains("in parallel"));
     assert!(site(&[Site::Z(0)]).contains("as wide as the residual stream"));
     assert!(site(&[Site::ResidPre(1), Site::ResidPost(0)]).contains("blocks.0.hook_resid_post twice"));
     let stream = [Site::ResidPre(0)];
     assert!(complaint(&stream, &[0.1; 3], greedy(3), 0).contains("expected 72 values, found 3"));
     assert!(complaint(&stream, &direction, greedy(20), 0).contains("5 tokens and 20 more, the model takes at most 24"));
-    assert!(complaint(&stream, &direction, greedy(3), 2).contains("expected 0..2, found 2"));
+    assert!(complaint(&stream, &direction, greedy(3), 2).contains("expected 0 to 1, found 2"));
     assert!(complaint(&stream, &direction, greedy(0), 0).contains("new tokens of a text: expected at least 1"));
     for temperature in [f64::NAN, f64::INFINITY, -1.0] {
         let sampling = Sampling { temperature, ..greedy(3) };
@@ -383,7 +383,7 @@ fn what_cannot_be_written_is_named() {
         Err(error) => error.to_string(),
     };
     assert!(extend(&[]).contains("found none"));
-    assert!(extend(&[(2, 1)]).contains("expected 0..2, found 2"));
+    assert!(extend(&[(2, 1)]).contains("expected 0 to 1, found 2"));
     assert!(extend(&[(0, 1), (0, 2)]).contains("text 0 twice"));
     assert!(extend(&[(0, 99)]).contains("99"), "a token outside the vocabulary");
     assert_eq!(extend(&[(0, 1)]), "1 rows");

@@ -74,7 +74,7 @@ pub struct RunArgs {
     /// come on top. By default a quarter of what the device has free behind the weights.
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<ByteSize>,
-    /// Seed of DAS starts, of sampled positions, and of `random:` models.
+    /// Seed of everything that is drawn: DAS starts, sampled positions, resampled prompts, written texts, `random:` models.
     #[arg(long, default_value_t = SessionOptions::default().seed)]
     pub seed: u64,
     /// Compute what already exists again, instead of skipping it.

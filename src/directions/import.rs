@@ -34,7 +34,7 @@ pub fn read_folder(
     for path in selected(folder, patterns)? {
         let name: DirectionName = stem(&path).parse()?;
         if name.layer() > n_layers {
-            return Err(file_error(&path, "layer", format!("0..{n_layers}"), name.layer().to_string()));
+            return Err(file_error(&path, "layer", format!("0 to {n_layers}"), name.layer().to_string()));
         }
         if let Some((_, _, first)) = found.get(&name) {
             let both = format!("{} as well", first.display());

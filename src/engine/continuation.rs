@@ -8,6 +8,7 @@ use super::pass::{Pass, PrefixOf};
 use super::run::Prefix;
 use super::{Engine, EngineError, Intervention, Layout, Logits, Output, Run, Site};
 use crate::backend::{AttentionRow, Backend};
+use crate::types::numbers;
 
 /// One text: the prompt that it continues, and how many tokens have joined it.
 struct Text {
@@ -42,7 +43,7 @@ impl<B: Backend> Texts<B> {
         let mut named = vec![false; self.texts.len()];
         for &(text, _) in next {
             let Some(Text { grown, .. }) = self.texts.get(text) else {
-                return mismatch("text to continue", format!("0..{}", self.texts.len()), text.to_string());
+                return mismatch("text to continue", numbers(self.texts.len()), text.to_string());
             };
             if *grown == self.room {
                 let found = format!("one more of text {text}");
@@ -100,7 +101,7 @@ impl<B: Backend> Engine<B> {
         if let Some(prompt) = continued.iter().find(|prompt| **prompt >= prompts.len()) {
             return Err(EngineError::Mismatch {
                 what: "prompt to continue".into(),
-                expected: format!("0..{}", prompts.len()),
+                expected: numbers(prompts.len()),
                 found: prompt.to_string(),
             });
         }

@@ -3,7 +3,7 @@
 use super::{Engine, EngineError, Layout, Run, Site};
 use crate::backend::{Backend, Bases, Columns, Epilogue, Norm, PatchRows};
 use crate::model::ModelConfig;
-use crate::types::Matrix;
+use crate::types::{Matrix, numbers};
 
 /// Which part of a site's width an intervention touches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -111,13 +111,13 @@ impl Part {
             Part::Head(head) if head >= site.n_heads(config) => {
                 let group = site.n_heads(config) < config.n_heads;
                 let kind = if group { " key-value heads" } else { "" };
-                Err(mismatch("head", format!("0..{}{kind}", site.n_heads(config)), head))
+                Err(mismatch("head", format!("{}{kind}", numbers(site.n_heads(config))), head))
             }
             Part::Head(head) => Ok(Columns { stride: width, start: head * config.d_head, width: config.d_head }),
             Part::Neuron(neuron) if !matches!(site, Site::MlpPre(_) | Site::MlpPost(_)) => {
                 Err(mismatch("neuron", "mlp.hook_pre or mlp.hook_post".into(), neuron))
             }
-            Part::Neuron(neuron) if neuron >= width => Err(mismatch("neuron", format!("0..{width}"), neuron)),
+            Part::Neuron(neuron) if neuron >= width => Err(mismatch("neuron", numbers(width), neuron)),
             Part::Neuron(neuron) => Ok(Columns { stride: width, start: neuron, width: 1 }),
         }
     }
@@ -207,7 +207,7 @@ impl<B: Backend> Engine<B> {
             if let Some(patch) = intervention.patches.iter().find(|patch| each == 0 || patch.basis >= there) {
                 return Err(EngineError::Mismatch {
                     what: format!("basis of a patch at {site}"),
-                    expected: format!("0..{there}"),
+                    expected: numbers(there),
                     found: patch.basis.to_string(),
                 });
             }
@@ -228,7 +228,7 @@ impl<B: Backend> Engine<B> {
             None => Ok(()),
             Some(patch) => Err(EngineError::Mismatch {
                 what: format!("source row of a patch at {site}"),
-                expected: format!("0..{rows}"),
+                expected: numbers(rows),
                 found: patch.source.to_string(),
             }),
         }

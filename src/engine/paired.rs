@@ -5,7 +5,7 @@ use super::plan::Groups;
 use super::site::Entry;
 use super::{AnswerColumns, Cell, Engine, EngineError, Output, Patch, Run, Site, Values};
 use crate::backend::Backend;
-use crate::types::{Matrix, PairedPrompts};
+use crate::types::{Matrix, PairedPrompts, numbers};
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
@@ -47,7 +47,7 @@ impl PatchPositions {
         match self {
             PatchPositions::One(position) if position >= len => Err(EngineError::Mismatch {
                 what: format!("{dataset}: patched position of prompt {prompt}"),
-                expected: format!("0..{len}"),
+                expected: numbers(len),
                 found: position.to_string(),
             }),
             _ => Ok(()),

@@ -58,7 +58,7 @@ impl<B: Backend> Run<B> {
             what: format!("position of sequence {row}"),
             expected: match self.layout.is_empty() || row >= self.layout.n_rows() {
                 true => format!("one of {} sequences", self.layout.n_rows()),
-                false => format!("{}..{}", self.layout.start(row), self.layout.len(row)),
+                false => format!("{} to {}", self.layout.start(row), self.layout.len(row).saturating_sub(1)),
             },
             found: position.to_string(),
         })

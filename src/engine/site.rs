@@ -3,6 +3,7 @@
 use super::EngineError;
 use crate::choice::serde_by_text;
 use crate::model::ModelConfig;
+use crate::types::numbers;
 use std::fmt;
 use std::str::FromStr;
 
@@ -167,7 +168,7 @@ impl Site {
         if let Some(layer) = self.layer()
             && layer >= config.n_layers
         {
-            return Err(missing(format!("the model has layers 0..{}", config.n_layers)));
+            return Err(missing(format!("the model has layers {}", numbers(config.n_layers))));
         }
         match self {
             Site::ResidMid(_) if config.parallel_residual => {

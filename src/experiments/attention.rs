@@ -4,7 +4,7 @@ use super::activation_maps::common_length;
 use super::chunks::{Kept, stretches};
 use crate::backend::Backend;
 use crate::engine::{Engine, EngineError, Output, Run, Site};
-use crate::types::PairedPrompts;
+use crate::types::{PairedPrompts, numbers};
 use std::collections::BTreeSet;
 
 /// A query head: layer, head.
@@ -48,7 +48,7 @@ pub fn check_heads<B: Backend>(engine: &Engine<B>, heads: &[Head]) -> Result<(),
         if head >= n_heads {
             return Err(EngineError::Mismatch {
                 what: format!("head {layer}.{head}"),
-                expected: format!("0..{n_heads}"),
+                expected: numbers(n_heads),
                 found: head.to_string(),
             });
         }
@@ -163,7 +163,7 @@ pub fn check_prompt(prompts: &PairedPrompts, prompt: usize) -> Result<(), Engine
     }
     Err(EngineError::Mismatch {
         what: format!("{}: prompt", prompts.name),
-        expected: format!("0..{}", prompts.clean.len()),
+        expected: numbers(prompts.clean.len()),
         found: prompt.to_string(),
     })
 }

@@ -9,6 +9,7 @@
 use super::token_array::TokenArray;
 use crate::files::text_of_line;
 use crate::model::{ModelError, Tokenizer};
+use crate::types::numbers;
 use serde::Deserialize;
 use std::collections::VecDeque;
 use std::fs::File;
@@ -232,7 +233,7 @@ fn tokens_of_json(line: &str, shape: &RowShape<'_>, lines: &Lines) -> Result<Vec
         Ok(Document::Text { text }) => Ok(shape.tokenizer.encode(&text)?),
         Ok(Document::Tokens { tokens }) => match tokens.iter().find(|token| **token as usize >= shape.d_vocab) {
             None => Ok(shape.behind_bos(tokens)),
-            Some(token) => Err(lines.wrong(format!("tokens 0..{}", shape.d_vocab), token.to_string())),
+            Some(token) => Err(lines.wrong(format!("tokens {}", numbers(shape.d_vocab)), token.to_string())),
         },
         Err(_) => {
             let expected = r#"{"text": "…"} or {"tokens": [1, 2]}"#.to_owned();
@@ -287,7 +288,7 @@ mod tests {
             ("e.jsonl", b"{\"text\": \"\"}", "e.jsonl: expected a text"),
             ("b.jsonl", b"{\"text\": \"a\"}\n{\"title\": 1}", "b.jsonl: line 2: expected {\"text\""),
             ("b.jsonl", b"[1", "line 1"),
-            ("b.jsonl", b"{\"tokens\": [99999]}", "line 1: expected tokens 0.."),
+            ("b.jsonl", b"{\"tokens\": [99999]}", "line 1: expected tokens 0 to "),
             ("b.txt", b"fine\nfi\xff\xfe", "b.txt: line 2: expected UTF-8, found other bytes behind byte 2"),
             ("n.txt", b"fine\na\0b", "n.txt: line 2: expected a text, found a NUL character behind byte 1"),
             ("long.txt", &long, "long.txt: line 1: expected at most 16777216 bytes, found more"),

@@ -7,7 +7,7 @@
 
 use crate::engine::{Cell, Change, Edit, EngineError, Mode, Part, PatchPositions, Places, Site, Values};
 use crate::model::ModelConfig;
-use crate::types::{Matrix, PairedPrompts};
+use crate::types::{Matrix, PairedPrompts, numbers};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -66,7 +66,7 @@ pub fn faithfulness_cell(
         if !there || places.insert((*layer, *head), own).is_some() {
             return Err(EngineError::Mismatch {
                 what: "head of a circuit".into(),
-                expected: format!("layers 0..{n_layers}, heads 0..{n_heads}, each head once"),
+                expected: format!("layers {}, heads {}, each head once", numbers(n_layers), numbers(n_heads)),
                 found: format!("{layer}.{head}{}", if there { " twice" } else { "" }),
             });
         }

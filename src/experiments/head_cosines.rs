@@ -6,7 +6,7 @@
 use super::chunks::{Kept, part, stretches};
 use crate::backend::Backend;
 use crate::engine::{Engine, EngineError, PairedRun, Site, norm_scale};
-use crate::types::{NormKind, PairedPrompts};
+use crate::types::{NormKind, PairedPrompts, numbers};
 use std::collections::BTreeSet;
 
 /// A head where it is looked at.
@@ -35,7 +35,7 @@ pub fn head_cosines<B: Backend>(
     for HeadNode { layer, head, positions } in nodes {
         Site::Result(*layer).check(config)?;
         if *head >= config.n_heads {
-            let (expected, found) = (format!("0..{}", config.n_heads), head.to_string());
+            let (expected, found) = (numbers(config.n_heads), head.to_string());
             return Err(EngineError::Mismatch { what: "head".into(), expected, found });
         }
         let before = |(prompt, position): (usize, &usize)| *position < prompts.first_difference(prompt);

@@ -10,6 +10,7 @@ use super::sampling::{Sampling, stream};
 use crate::backend::Backend;
 use crate::engine::{Engine, EngineError, Intervention, Op, Output, Part, Patch, Site, Source};
 use crate::model::ModelConfig;
+use crate::types::numbers;
 use rand_chacha::ChaCha20Rng;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -126,7 +127,7 @@ pub fn write_texts<B: Backend, E: From<EngineError> + Send>(
 ) -> Result<(), E> {
     steering.check(engine.config())?;
     if let Some(text) = wanted.iter().find(|text| text.prompt >= steering.prompts.len()) {
-        let (expected, found) = (format!("0..{}", steering.prompts.len()), text.prompt.to_string());
+        let (expected, found) = (numbers(steering.prompts.len()), text.prompt.to_string());
         return Err(EngineError::Mismatch { what: "prompt to continue".into(), expected, found }.into());
     }
     let batches = steering.batches(wanted, engine.max_tokens());

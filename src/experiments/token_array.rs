@@ -2,6 +2,7 @@
 
 use super::corpus::CorpusError;
 use crate::npy::{NpyFault, NpyHead};
+use crate::types::numbers;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -127,7 +128,7 @@ impl Iterator for TokenArray {
             known.then_some(value as u32).ok_or_else(|| CorpusError::Array {
                 path: self.path.clone(),
                 field: format!("row {row}, column {column}"),
-                expected: format!("tokens 0..{}", self.d_vocab),
+                expected: format!("tokens {}", numbers(self.d_vocab)),
                 found: value.to_string(),
             })
         };
@@ -184,11 +185,11 @@ mod tests {
             (npy("<i8", "False", "(9999999999999999999, 2)", &[0; 8]), "data: expected more bytes"),
             (
                 npy("<i4", "False", "(1, 2)", &[0, 0, 0, 0, 255, 255, 255, 255]),
-                "row 0, column 1: expected tokens 0..70000, found -1",
+                "row 0, column 1: expected tokens 0 to 69999, found -1",
             ),
             (
                 npy("<i8", "False", "(2, 1)", &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]),
-                "row 1, column 0: expected tokens 0..70000, found 4294967296",
+                "row 1, column 0: expected tokens 0 to 69999, found 4294967296",
             ),
         ] {
             let message = read(&bytes).unwrap_err().to_string();

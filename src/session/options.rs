@@ -50,7 +50,8 @@ pub struct SessionOptions {
     /// Most memory for what is kept of prompts at once; by default a quarter of what the device has free behind the weights.
     #[serde(serialize_with = "write_memory")]
     pub memory: Option<ByteSize>,
-    /// Seed of DAS starts, of sampled positions, and of random models.
+    /// Seed of everything that is drawn: starts of DAS, sampled positions, resampled and balanced prompts, texts that are
+    /// written, and the weights of random models.
     pub seed: u64,
     /// Compute what already exists again, instead of keeping it.
     pub overwrite: bool,

@@ -5,6 +5,7 @@ use crate::datasets::treebank::{Scaffold, Split};
 use crate::datasets::{BuildOptions, Catalogue, DatasetError, END, PairedPrompts};
 use crate::engine::{Layout, PatchPositions};
 use crate::files::sha256;
+use crate::types::numbers;
 use anyhow::Result;
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -110,8 +111,8 @@ pub fn fingerprint(prompts: &PairedPrompts) -> Result<String> {
     Ok(sha256(&serde_json::to_vec(&all)?))
 }
 
-/// A position of a dataset by name: a placeholder, `END`, `ALL`, or `auto` for its main placeholder, in a dataset without
-/// any (the Treebank) `ALL`.
+/// A position of a dataset by name: a placeholder, `END`, `ALL`, a number (negative ones count from the end: -1 is `END`),
+/// or `auto` for its main placeholder, in a dataset without any (the Treebank) `ALL`.
 ///
 /// Returns the name it goes by in files, and the position.
 ///
@@ -119,6 +120,11 @@ pub fn fingerprint(prompts: &PairedPrompts) -> Result<String> {
 /// A position that the dataset does not have, as a fault of `setting`.
 pub fn position(setting: &str, prompts: &PairedPrompts, name: &str) -> Result<(String, PatchPositions)> {
     let ragged = !prompts.positions.contains_key(END);
+    let name = if name == "-1" { END } else { name };
+    if let Ok(number) = name.parse() {
+        let position = numbered(setting, prompts, number)?;
+        return Ok((position.to_string(), PatchPositions::One(position)));
+    }
     if name == "ALL" || (name == "auto" && prompts.positions.is_empty()) {
         return Ok(("ALL".into(), PatchPositions::All));
     }
@@ -137,6 +143,28 @@ pub fn position(setting: &str, prompts: &PairedPrompts, name: &str) -> Result<(S
     Ok((chosen.into(), PatchPositions::One(*position)))
 }
 
+/// A position that every prompt has, by its number; below zero from the end, which is possible if all prompts have one
+/// length.
+fn numbered(setting: &str, prompts: &PairedPrompts, number: i64) -> Result<usize> {
+    let lengths = || prompts.clean.iter().chain(&prompts.corrupted).map(|&sequence| prompts.sequences[sequence].len());
+    let (shortest, longest) = (lengths().min().unwrap_or(0), lengths().max().unwrap_or(0));
+    let position = match usize::try_from(number) {
+        Ok(position) => Some(position),
+        Err(_) if shortest < longest => {
+            let why = "its prompts have different lengths, and only END counts from the end of each";
+            wrong!(setting, "{}: expected a number from 0 on, found {number}: {why}", prompts.name)
+        }
+        Err(_) => usize::try_from(number.unsigned_abs()).ok().and_then(|from_end| shortest.checked_sub(from_end)),
+    };
+    match position.filter(|position| *position < shortest) {
+        Some(position) => Ok(position),
+        None => {
+            let expected = numbers(shortest);
+            wrong!(setting, "{}: expected a position of {expected}, found {number}", prompts.name)
+        }
+    }
+}
+
 /// The positions of a list, each once: `auto` may name one that stands there too.
 ///
 /// # Errors
@@ -146,22 +174,15 @@ pub fn positions(prompts: &PairedPrompts, names: &[String]) -> Result<Vec<(Strin
     Ok(distinct(&found))
 }
 
-/// Every prompt's position of this name, or number: one each.
+/// Every prompt's position of this name: one each.
 ///
 /// # Errors
 /// A position that a prompt does not have, as a fault of `setting`.
 pub fn prompt_positions(setting: &str, prompts: &PairedPrompts, name: &str) -> Result<Vec<usize>> {
-    let lengths: Vec<usize> = prompts.clean.iter().map(|&sequence| prompts.sequences[sequence].len()).collect();
-    let found = match name.parse() {
-        Ok(position) => PatchPositions::One(position),
-        Err(_) => position(setting, prompts, name)?.1,
-    };
-    match found {
-        PatchPositions::One(position) => match lengths.iter().find(|length| position >= **length) {
-            None => Ok(vec![position; lengths.len()]),
-            Some(length) => wrong!(setting, "{}: expected a position in 0..{length}, found {position}", prompts.name),
-        },
-        PatchPositions::Last => Ok(lengths.iter().map(|length| length - 1).collect()),
+    let lengths = prompts.clean.iter().map(|&sequence| prompts.sequences[sequence].len());
+    match position(setting, prompts, name)?.1 {
+        PatchPositions::One(position) => Ok(vec![position; prompts.clean.len()]),
+        PatchPositions::Last => Ok(lengths.map(|length| length.saturating_sub(1)).collect()),
         PatchPositions::All => wrong!(setting, "expected one position, found {name}"),
     }
 }
@@ -178,7 +199,8 @@ pub fn planned_rows(prompts: &PairedPrompts, positions: PatchPositions) -> Layou
     }))
 }
 
-/// Layers `0..=n_layers` as `all`, or a list of numbers and ranges such as `0,3,6..9` (both ends included).
+/// Layers, 0 to `n_layers`, as `all`, or a list of numbers and ranges such as `0,3,6..9` (both ends are meant). Negative
+/// numbers count from the end: -1 is `n_layers`, which is behind the last block. A range without an end goes to it: `6..`.
 ///
 /// # Errors
 /// A layer that the model does not have, as a fault of `setting`.
@@ -187,9 +209,14 @@ pub fn layers(setting: &str, list: &[String], n_layers: usize) -> Result<Vec<usi
     for item in list {
         let ends = layer_range(item, n_layers)
             .ok_or_else(|| Fault::new(format!("expected `all`, a number or a range such as 2..5, found {item:?}")));
-        let (first, last) = ends.of_setting(setting)?;
-        if first > last || last > n_layers {
-            wrong!(setting, "{item} is outside 0..{n_layers} ({n_layers} is behind the last block)");
+        let [Some(first), Some(last)] = ends.of_setting(setting)? else {
+            wrong!(setting, "{item} is outside -{} to {n_layers} ({n_layers} is behind the last block)", n_layers + 1);
+        };
+        if first > last {
+            wrong!(setting, "{item}: expected a range that goes up, found layers {first} and {last}");
+        }
+        if last > n_layers {
+            wrong!(setting, "{item} is outside 0 to {n_layers} ({n_layers} is behind the last block)");
         }
         layers.extend(first..=last);
     }
@@ -198,12 +225,20 @@ pub fn layers(setting: &str, list: &[String], n_layers: usize) -> Result<Vec<usi
     Ok(layers)
 }
 
-/// Both ends of a range of layers; none for what is no such thing.
-fn layer_range(item: &str, n_layers: usize) -> Option<(usize, usize)> {
+/// Both ends of a range of layers; none for what is no such thing, and for an end in front of the first layer.
+fn layer_range(item: &str, n_layers: usize) -> Option<[Option<usize>; 2]> {
+    let layer = |text: &str| -> Option<Option<usize>> {
+        match text.strip_prefix('-') {
+            Some(from_end) => Some((n_layers + 1).checked_sub(from_end.parse().ok()?)),
+            None => Some(Some(text.parse().ok()?)),
+        }
+    };
+    let end = |text: &str, open| if text.is_empty() { Some(Some(open)) } else { layer(text) };
     match item.split_once("..") {
-        _ if item == "all" => Some((0, n_layers)),
-        Some((first, last)) => Some((first.parse().ok()?, last.parse().ok()?)),
-        None => item.parse().ok().map(|layer| (layer, layer)),
+        _ if item == "all" => Some([Some(0), Some(n_layers)]),
+        Some(("", "")) => None,
+        Some((first, last)) => Some([end(first, 0)?, end(last, n_layers)?]),
+        None => layer(item).map(|layer| [layer, layer]),
     }
 }
 
@@ -219,7 +254,10 @@ mod tests {
     fn layer_lists_hold_numbers_and_ranges() {
         assert_eq!(of_twelve(&["all"]).unwrap(), (0..=12).collect::<Vec<_>>());
         assert_eq!(of_twelve(&["6..8", "0", "7"]).unwrap(), [0, 6, 7, 8]);
-        for wrong in ["13", "5..20", "8..6", "x", "1..", "-1", ""] {
+        assert_eq!(of_twelve(&["-1", "-13"]).unwrap(), [0, 12]);
+        assert_eq!(of_twelve(&["10..", "-13..-12"]).unwrap(), [0, 1, 10, 11, 12]);
+        assert_eq!(of_twelve(&["..1"]).unwrap(), [0, 1]);
+        for wrong in ["13", "5..20", "8..6", "x", "..", "-14", "-0", "--1", "1..-14", "-1..2", "1...2", "1.5", ""] {
             assert!(of_twelve(&[wrong]).unwrap_err().to_string().contains("layers: "), "{wrong}");
         }
     }

@@ -153,9 +153,11 @@ impl Session {
         let (model, n_layers, folder) = (self.model(), self.config().n_layers, self.folder());
         if let Some(name) = directions.iter().find(|name| name.layer() > n_layers) {
             let found = name.layer();
-            return Err(
-                Fault::new(format!("{name}: layer: expected 0..{n_layers} for {}, found {found}", model.name)).into()
-            );
+            return Err(Fault::new(format!(
+                "{name}: layer: expected 0 to {n_layers} for {}, found {found}",
+                model.name
+            ))
+            .into());
         }
         let mut without_record = 0;
         for name in directions.iter().filter(|name| name.method() != Method::RandomDirection) {

@@ -48,7 +48,7 @@ pub struct Ablation {
     /// Layers at which directions are ablated (the number of layers stands for the end); all that are there without any.
     #[serde(deserialize_with = "list")]
     pub layers: Vec<String>,
-    /// How many random directions to ablate in the same places for comparison.
+    /// How many random directions to ablate in the same places for comparison: 0 to 10,000.
     pub random: u32,
     /// What takes an activation's place.
     #[serde(deserialize_with = "list")]

@@ -34,7 +34,8 @@ pub struct AttributionPatching {
     /// Metrics: logit_diff, logit_diff_noising.
     #[serde(deserialize_with = "list")]
     pub metrics: Vec<Metric>,
-    /// Integrated gradients: their mean over this many steps from one run's input to the other's.
+    /// Integrated gradients: their mean over this many steps, 1 to 1000, from one run's input to the
+    /// other's.
     pub integrated: Option<u16>,
     /// Patch every node exactly too, into the files of [`super::ActivationPatchingMaps`], and compare.
     pub exact: bool,

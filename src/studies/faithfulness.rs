@@ -34,7 +34,7 @@ pub struct Faithfulness {
     /// the same one everywhere.
     #[serde(deserialize_with = "list")]
     pub directions: Vec<String>,
-    /// How many random directions to patch along for comparison.
+    /// How many random directions to patch along for comparison: 0 to 10,000.
     pub random: u32,
 }
 

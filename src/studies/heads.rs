@@ -5,13 +5,14 @@ use crate::choice::{Malformed, serde_by_text};
 use crate::experiments::attention::Head;
 use crate::model::ModelConfig;
 use crate::session::{distinct, wrong};
+use crate::types::numbers;
 use anyhow::Result;
 use std::fmt;
 use std::str::FromStr;
 
-/// Reads `9.2`.
+/// Reads `9.2`, or `z:9.2` as nodes are named.
 fn head(text: &str) -> Option<Head> {
-    let (layer, head) = text.split_once('.')?;
+    let (layer, head) = text.strip_prefix("z:").unwrap_or(text).split_once('.')?;
     Some((layer.parse().ok()?, head.parse().ok()?))
 }
 
@@ -56,7 +57,7 @@ pub(crate) fn check_head(
 ) -> Result<()> {
     let (layers, heads) = (config.n_layers, config.n_heads);
     if layer >= layers || head >= heads {
-        wrong!(setting, "the model has layers 0..{layers} and heads 0..{heads}, found {name}");
+        wrong!(setting, "the model has layers {} and heads {}, found {name}", numbers(layers), numbers(heads));
     }
     Ok(())
 }
@@ -183,6 +184,8 @@ mod tests {
             assert_eq!(round_trip::<HeadChoice>(name).file_part(), file_part);
         }
         assert_eq!("9.2,1.0,9.2".parse(), Ok(HeadChoice::List(vec![(9, 2), (1, 0)])));
+        assert_eq!("z:9.2,1.0".parse(), Ok(HeadChoice::List(vec![(9, 2), (1, 0)])));
+        assert_eq!("z:9.2@END".parse(), Ok(HeadAtPosition { head: (9, 2), position: "END".into() }));
     }
 
     #[test]

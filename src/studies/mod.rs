@@ -81,7 +81,7 @@ pub use texts::{
     Coefficients, Corpus, LabelShares, LabelledShares, Negation, Negations, Neuroscope, Readings, ScoreRow,
     SteeredDirection, Steering, TextLoss, Texts,
 };
-pub use treebank_data_gen::{Filter, Generated, Joined, TreebankDataGen, TreebankDatasets};
+pub use treebank_data_gen::{Filter, Generated, Joined, TreebankDataGen, TreebankDatasets, TreebankOfModels};
 pub use twins::Twin;
 pub use verify::Verify;
 

@@ -99,10 +99,9 @@ pub(crate) fn resolve_nodes(setting: &str, patterns: &[NodePattern]) -> Result<N
 impl PathPatching {
     /// The paths on a dataset.
     fn paths(&self, prompts: &PairedPrompts) -> Result<Paths> {
-        let positions = match (self.positions.as_str(), self.positions.parse()) {
-            ("EACH", _) => SenderPositions::Each,
-            (_, Ok(position)) => SenderPositions::One(position),
-            (name, Err(_)) => match position("positions", prompts, name)?.1 {
+        let positions = match self.positions.as_str() {
+            "EACH" => SenderPositions::Each,
+            name => match position("positions", prompts, name)?.1 {
                 PatchPositions::All => SenderPositions::All,
                 PatchPositions::One(position) => SenderPositions::One(position),
                 PatchPositions::Last => {

@@ -157,6 +157,22 @@ impl Joined {
         self.treebank.losses.iter().for_each(|(_, _, loss)| *counts.entry(*loss).or_insert(0) += 1);
         counts
     }
+
+    /// What came of the files, with the datasets of several models.
+    pub fn with_models(&self, models: Vec<TreebankDatasets>) -> TreebankOfModels {
+        TreebankOfModels { sentences: self.sentences(), losses: self.losses(), models }
+    }
+}
+
+/// The Treebank's files and what was made of them for several models.
+#[derive(Debug, Clone, Serialize)]
+pub struct TreebankOfModels {
+    /// How many sentences there are.
+    pub sentences: usize,
+    /// How many are lost in joining the files, by reason.
+    pub losses: BTreeMap<Loss, usize>,
+    /// The datasets by model.
+    pub models: Vec<TreebankDatasets>,
 }
 
 impl fmt::Display for Joined {

@@ -213,7 +213,7 @@ fn what_the_clean_run_cannot_be_compared_with_is_named() {
     for command in ["activation-patching-maps", "logit-attribution"] {
         fails(command, &["--ablate", "das_absent_ADJ"], 1, &["--ablate: das_absent_ADJ is not in"]);
         fails(command, &["--ablate", "das_simple_train_ADJ_layer9"], 1, &["das_simple_train_ADJ_layer9"]);
-        fails(command, &ablate(&["--ablate-layers", "9"]), 1, &["--ablate-layers: 9 is outside 0..4"]);
+        fails(command, &ablate(&["--ablate-layers", "9"]), 1, &["--ablate-layers: 9 is outside 0 to 4"]);
         fails(command, &ablate(&["--ablate-positions", "XYZ"]), 1, &["--ablate-positions: ", "XYZ"]);
         fails(command, &ablate(&["--ablate-positions", "99"]), 1, &["--ablate-positions: ", "found 99"]);
         fails(command, &ablate(&["--ablate-method", "corrupted"]), 1, &["--ablate-method: ", "found corrupted"]);
@@ -267,7 +267,7 @@ fn what_cannot_be_ablated_is_named() {
     ablation(&[]).fails(1, &["--nodes: expected nodes or directions"]);
     ablation(&["--nodes", "z"]).fails(1, &["ablation-maps --maps z"]);
     ablation(&["--nodes", "z:1.99"]).fails(1, &["blocks.1.attn.hook_z", "found 99"]);
-    ablation(&["--nodes", "z:9.0"]).fails(1, &["blocks.9.attn.hook_z", "layers 0..4"]);
+    ablation(&["--nodes", "z:9.0"]).fails(1, &["blocks.9.attn.hook_z", "layers 0 to 3"]);
     ablation(&["--nodes", "z:3.0", "--positions", "ADJ"]).fails(1, &["never fires", "reaches the logits"]);
     ablation(&["--nodes", "z:1.0", "--positions", "XYZ"]).fails(1, &["--positions: ", "XYZ"]);
     ablation(&["--nodes", "z:1.0", "--positions", "99"]).fails(1, &["--positions: ", "found 99"]);

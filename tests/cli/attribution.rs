@@ -119,8 +119,8 @@ fn attention_that_is_not_there_is_named() {
     let run = |extra: &[&str]| run_in(data.path(), &[&["attention"], extra].concat());
     run(&["--heads", "9"]).fails(2, &["--heads", "9.2,10.4"]);
     run(&["--heads", "top:0"]).fails(2, &["--heads", "top:6"]);
-    run(&["--heads", "4.0"]).fails(1, &["--heads", "layers 0..4", "found 4.0"]);
-    run(&["--prompts", "26"]).fails(1, &["--prompts: ", "prompt: expected 0..26, found 26"]);
+    run(&["--heads", "4.0"]).fails(1, &["--heads", "layers 0 to 3", "found 4.0"]);
+    run(&["--prompts", "26"]).fails(1, &["--prompts: ", "prompt: expected 0 to 25, found 26"]);
     run(&["--to", "XYZ"]).fails(1, &["XYZ"]);
     run(&["--to", "19"]).fails(1, &["--to", "0..19", "found 19"]);
     run(&["--to", "ALL"]).fails(1, &["--to", "one position"]);

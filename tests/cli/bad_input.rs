@@ -53,10 +53,10 @@ fn names_that_do_not_exist_are_named() {
         (&["--test-sets", "nope"], &["`nope`", "simple_train"]),
         (&["--positions", "NOUN"], &["--positions", "simple_train", "NOUN", "ADJ", "ALL"]),
         (&["--positions", ""], &["--positions", "simple_train", "ADJ"]),
-        (&["--layers", "5"], &["--layers", "5", "0..4"]),
+        (&["--layers", "5"], &["--layers", "5", "0 to 4"]),
         (&["--layers", ""], &["--layers", "expected"]),
         (&["--layers", "3..1"], &["--layers", "3..1"]),
-        (&["--layers", "0..18446744073709551615"], &["--layers", "0..4"]),
+        (&["--layers", "0..18446744073709551615"], &["--layers", "0 to 4"]),
         (&["--weight-processing", "none,fold_ln"], &["--weight-processing", "none"]),
         (&["--dataset-file", "no_such_file.toml"], &["no_such_file.toml"]),
     ] {
@@ -64,7 +64,7 @@ fn names_that_do_not_exist_are_named() {
     }
     refused(&["self-check", "--eval-set", "nope"], 1, &["--eval-set: ", "`nope`", "simple_test"]);
     refused(&["probing", "--eval-sets", "nope"], 1, &["--eval-sets: ", "`nope`", "simple_test"]);
-    refused(&["self-check", "--layers", "5"], 1, &["--layers", "5", "0..4"]);
+    refused(&["self-check", "--layers", "5"], 1, &["--layers", "5", "0 to 4"]);
 }
 
 #[test]

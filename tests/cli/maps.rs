@@ -123,7 +123,7 @@ fn what_cannot_be_mapped_is_named() {
     let run = |arguments: &[&str]| run_in(data.path(), arguments);
     run(&["activation-patching-maps", "--maps", "result"]).fails(2, &["--maps", "unknown map"]);
     run(&["path-patching", "--receivers", "v:0.0"]).fails(1, &["v:0.0 as a receiver comes before every sender"]);
-    run(&["path-patching", "--receivers", "v:9.0"]).fails(1, &["blocks.9.attn.hook_v", "layers 0..4"]);
+    run(&["path-patching", "--receivers", "v:9.0"]).fails(1, &["blocks.9.attn.hook_v", "layers 0 to 3"]);
     run(&["path-patching", "--receivers", "v:1.99"]).fails(1, &["head of receiver v:1.99"]);
     run(&["path-patching", "--receivers", "v,k:1"]).fails(1, &["--receivers", "v without a layer"]);
     run(&["path-patching", "--receivers", "resid_post:3", "--positions", "99"]).fails(1, &["found 99"]);
@@ -133,7 +133,7 @@ fn what_cannot_be_mapped_is_named() {
     let suite = |heads: &str| run_in(fitted().path(), &["direction-patching-suite", "--heads", heads]);
     suite("9").fails(2, &["--heads", "layer.head"]);
     suite("paper").fails(1, &["--heads", "no list for demo"]);
-    suite("4.0").fails(1, &["--heads", "layers 0..4", "4.0"]);
+    suite("4.0").fails(1, &["--heads", "layers 0 to 3", "4.0"]);
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn the_other_shipped_analyses_are_planned_for_the_demo_model_and_for_their_own()
         ("one_sided_sentiment", 8, [("demo", "z_to_v1.0_EACH"), ("random:gpt2-small", "z_to_v9.2_SBJ2")]),
     ] {
         for (model, paths) in plans {
-            let plan = ["circuit", "--config", &shipped(name), "--model", model, "--", "--dry-run"];
+            let plan = ["circuit", "--config", &shipped(name), "--model", model, "--dry-run", "--"];
             let plan = run_in(data.path(), &plan).success();
             let found = plan.stderr.lines().filter(|line| line.starts_with("step ")).count();
             assert_eq!(found, steps, "{name}: {}", plan.stderr);

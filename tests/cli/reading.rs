@@ -235,7 +235,7 @@ fn arrays_of_tokens_are_read_as_lines_of_them() {
     ndarray_npy::write_npy(data.path().join("flat.npy"), &ndarray::array![1i32]).unwrap();
     of("flat.npy").fails(1, &["flat.npy: shape: expected (rows, tokens), found (1,)"]);
     ndarray_npy::write_npy(data.path().join("far.npy"), &ndarray::array![[1i32, 2], [3, 999_999]]).unwrap();
-    of("far.npy").fails(1, &["far.npy: row 1, column 1: expected tokens 0..", "found 999999"]);
+    of("far.npy").fails(1, &["far.npy: row 1, column 1: expected tokens 0 to ", "found 999999"]);
     std::fs::write(data.path().join("no.npy"), "1 2 3").unwrap();
     of("no.npy").fails(1, &["no.npy: header: expected an .npy file"]);
 }
@@ -256,11 +256,11 @@ fn what_cannot_be_read_is_named() {
     of(&file("latin.txt", b"good\ncaf\xe9\n")).fails(1, &["latin.txt: line 2: expected UTF-8"]);
     of(&file("odd.jsonl", b"{\"title\": \"x\"}\n")).fails(1, &["odd.jsonl: line 1: expected {\"text\""]);
     of(&file("far.jsonl", b"{\"tokens\": [1, 999999]}\n"))
-        .fails(1, &["far.jsonl: line 1: expected tokens 0..", "999999"]);
+        .fails(1, &["far.jsonl: line 1: expected tokens 0 to ", "999999"]);
     let text = |extra: &[&str]| run(&[&["--text", "good", "--directions"], extra].concat());
     text(&["kmeans_*"]).fails(1, &["kmeans_*", "matches no"]);
     text(&["das2d_*"]).fails(1, &["--directions: das2d_simple_train_ADJ_layer", "found a subspace of 2"]);
-    text(&["das_*", "--layers", "9"]).fails(1, &["--layers: 9 is outside 0..4"]);
+    text(&["das_*", "--layers", "9"]).fails(1, &["--layers: 9 is outside 0 to 4"]);
     text(&["das_*", "--name", "a/b"]).fails(1, &["--name", "a/b"]);
     text(&["das_*", "--tail", "0.5"]).fails(2, &["--tail", "below 0.5"]);
     text(&["das_*", "--bin-width", "0"]).fails(2, &["--bin-width", "0.001 to 1"]);
@@ -372,7 +372,7 @@ fn negated_words_are_read_early_and_late() {
     assert!(alone[0]["scores"][0]["z_score"].is_null());
     assert!(run("negation", &directions).success().stderr.contains("exist already"));
     let fails = |extra: &[&str], words: &[&str]| run("negation", &[&directions[..], extra].concat()).fails(1, words);
-    fails(&["--initial", "2"], &["--initial: expected two layers of 0..4 in order, found 2 and 2"]);
+    fails(&["--initial", "2"], &["--initial: expected two layers of 0 to 4 in order, found 2 and 2"]);
     fails(&["--last", "9"], &["--last", "found 1 and 9"]);
     fails(&["--texts", "nowhere.csv"], &["--texts: nowhere.csv"]);
     let other = data.path().join("other.csv");
@@ -450,8 +450,8 @@ fn heads_that_write_alike_are_found() {
     assert_eq!((table[0].join(","), &*table[2][1]), ("node,other_node,cosine".into(), "2.2@END"));
     assert!(run(&["--nodes", "2.3@END", "--dry-run"]).success().stdout.contains("1 nodes, one pass"));
     run(&["--nodes", "2.3"]).fails(2, &["--nodes", "9.2@END"]);
-    run(&["--nodes", "9.2@END"]).fails(1, &["--nodes", "layers 0..4", "found 9.2@END"]);
-    run(&["--nodes", "2.3@99"]).fails(1, &["--nodes: simple: expected a position in 0..19, found 99"]);
+    run(&["--nodes", "9.2@END"]).fails(1, &["--nodes", "layers 0 to 3", "found 9.2@END"]);
+    run(&["--nodes", "2.3@99"]).fails(1, &["--nodes: simple: expected a position of 0 to 18, found 99"]);
     run(&["--nodes", "2.3@1"]).fails(1, &["head 2.3", "expected a difference"]);
 }
 

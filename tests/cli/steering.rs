@@ -102,8 +102,8 @@ fn what_cannot_be_steered_is_named() {
     along(&["--coefficients", "0..1:0"]).fails(2, &["--coefficients", "steps above 0"]);
     along(&["--coefficients", "0..1e9"]).fails(2, &["--coefficients", "at most 10000"]);
     along(&["--coefficients", "nan"]).fails(2, &["--coefficients", "nan"]);
-    along(&["--layers", "9"]).fails(1, &["--layers", "9", "0..4"]);
-    along(&["--sites", "blocks.9.hook_mlp_out"]).fails(1, &["blocks.9.hook_mlp_out", "layers 0..4"]);
+    along(&["--layers", "9"]).fails(1, &["--layers", "9", "0 to 4"]);
+    along(&["--sites", "blocks.9.hook_mlp_out"]).fails(1, &["blocks.9.hook_mlp_out", "layers 0 to 3"]);
     along(&["--sites", "blocks.0.attn.hook_z"]).fails(1, &["blocks.0.attn.hook_z", "as wide as the residual stream"]);
     along(&["--sites", "resid"]).fails(2, &["--sites", "resid"]);
     along(&["--sites", "blocks.0.hook_resid_post,blocks.1.hook_resid_pre"]).fails(1, &["twice"]);

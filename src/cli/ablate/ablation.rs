@@ -32,7 +32,7 @@ pub struct Args {
     #[arg(long, value_delimiter = ',')]
     directions: Vec<String>,
     /// Layers at which directions are ablated (the number of layers stands for the end); all that are there without it.
-    #[arg(long, value_delimiter = ',', requires = "directions", conflicts_with = "nodes")]
+    #[arg(long, allow_hyphen_values = true, value_delimiter = ',', requires = "directions", conflicts_with = "nodes")]
     layers: Vec<String>,
     /// How many random directions to ablate in the same places for comparison.
     #[arg(long, default_value_t = Ablation::default().random)]
@@ -43,7 +43,7 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', default_values_t = Ablation::default().methods)]
     methods: Vec<Replacement>,
     /// Positions: placeholders, END, ALL, numbers, COMMA, PERIOD (every such token); joined by + they are ablated together.
-    #[arg(long, value_delimiter = ',', default_values_t = Ablation::default().positions)]
+    #[arg(long, allow_hyphen_values = true, value_delimiter = ',', default_values_t = Ablation::default().positions)]
     positions: Vec<String>,
     /// Attention patterns: as they come, or those of the clean run.
     #[arg(long, value_delimiter = ',', value_parser = choice::<Attention>(), default_values_t = Ablation::default().attention)]

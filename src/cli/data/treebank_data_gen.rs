@@ -7,7 +7,6 @@ use crate::datasets::treebank::{Scaffold, Split};
 use crate::session::Session;
 use crate::studies::{Filter, Study, TreebankDataGen};
 use anyhow::Result;
-use serde_json::json;
 use std::path::PathBuf;
 
 /// Arguments of `treebank-data-gen`.
@@ -84,8 +83,7 @@ pub fn run(args: Args) -> Result<()> {
         }
     }
     if asked.run.json {
-        let (sentences, losses) = (joined.sentences(), joined.losses());
-        print_json(&json!({ "sentences": sentences, "losses": losses, "models": all }))?;
+        print_json(&joined.with_models(all))?;
     }
     Ok(())
 }

@@ -35,10 +35,10 @@ pub struct Args {
     #[arg(long, value_parser = choice::<Scaffold>())]
     scaffold: Option<Scaffold>,
     /// Positions: placeholders of the template, END, ALL, or auto: the main placeholder, ALL on the Treebank.
-    #[arg(long, value_delimiter = ',', default_values_t = FitDirections::default().positions)]
+    #[arg(long, allow_hyphen_values = true, value_delimiter = ',', default_values_t = FitDirections::default().positions)]
     positions: Vec<String>,
     /// Layers: `all`, numbers, ranges such as 2..5; layer n_layers is behind the last block.
-    #[arg(long, value_delimiter = ',', default_values_t = FitDirections::default().layers)]
+    #[arg(long, value_delimiter = ',', allow_hyphen_values = true, default_values_t = FitDirections::default().layers)]
     layers: Vec<String>,
     /// DAS: passes over the dataset: 64, or 1 on the Treebank, without it.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]

@@ -34,7 +34,7 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', default_values_t = PatchingSuite::default().metrics)]
     metrics: Vec<Metric>,
     /// Positions: placeholders, ALL, or auto for the main placeholder.
-    #[arg(long, value_delimiter = ',', default_values_t = PatchingSuite::default().positions)]
+    #[arg(long, allow_hyphen_values = true, value_delimiter = ',', default_values_t = PatchingSuite::default().positions)]
     positions: Vec<String>,
     /// Patch at the direction's own layer, or in front of every block.
     #[arg(long, value_parser = choice::<PatchedLayers>(), default_value_t = PatchingSuite::default().layers)]

@@ -30,7 +30,7 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', required = true)]
     receivers: Vec<NodePattern>,
     /// Where the senders change: a placeholder, END, a number, ALL, or EACH for one position at a time.
-    #[arg(long, default_value_t = PathPatching::default().positions)]
+    #[arg(long, allow_hyphen_values = true, default_value_t = PathPatching::default().positions)]
     positions: String,
     /// How a change travels from senders to receivers.
     #[arg(long, value_parser = choice::<PathMethod>(), default_value_t = PathPatching::default().method)]

@@ -12,14 +12,14 @@ pub struct TwinArgs {
     #[arg(long, value_name = "DIRECTION")]
     ablate: Option<String>,
     /// Layers at which it is ablated (the number of layers stands for the end); all that are there without it.
-    #[arg(long, value_name = "LAYERS", value_delimiter = ',', requires = "ablate")]
+    #[arg(long, allow_hyphen_values = true, value_name = "LAYERS", value_delimiter = ',', requires = "ablate")]
     ablate_layers: Vec<String>,
     /// What takes its place: zero, mean (over the prompts, at each position), mean_over_places (one mean),
     /// mean_of_other_class.
     #[arg(long, value_name = "METHOD", default_value_t = Twin::default().ablate_method, requires = "ablate")]
     ablate_method: Replacement,
     /// Positions at which it is ablated: as in ablation.
-    #[arg(long, value_name = "POSITIONS", default_value_t = Twin::default().ablate_positions, requires = "ablate")]
+    #[arg(long, allow_hyphen_values = true, value_name = "POSITIONS", default_value_t = Twin::default().ablate_positions, requires = "ablate")]
     ablate_positions: String,
 }
 

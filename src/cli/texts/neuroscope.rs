@@ -33,7 +33,7 @@ pub struct Args {
     directions: Vec<String>,
     /// Where residuals are read: `own`, each direction at its own layer, or layers for all directions (`all`,
     /// 0,3,6..9).
-    #[arg(long, value_delimiter = ',', default_values_t = Neuroscope::default().layers)]
+    #[arg(long, allow_hyphen_values = true, value_delimiter = ',', default_values_t = Neuroscope::default().layers)]
     layers: Vec<String>,
     /// Values: cosines of residual and direction, or their products (no samples and no quantiles then).
     #[arg(long, value_parser = choice::<Measure>(), default_value_t = Neuroscope::default().measure)]

@@ -26,7 +26,7 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', required = true)]
     directions: Vec<String>,
     /// Layers in front of which the directions are added together (the number of layers stands for the end).
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, allow_hyphen_values = true, value_delimiter = ',')]
     layers: Vec<String>,
     /// Hook names of the sites at which the directions are added together, such as blocks.0.hook_mlp_out.
     #[arg(long, value_delimiter = ',', conflicts_with = "layers")]

@@ -33,7 +33,7 @@ pub struct Args {
     #[arg(long, value_delimiter = ',')]
     directions: Vec<String>,
     /// Layers at which to ablate (the number of layers stands for the end); all that are there without it.
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, allow_hyphen_values = true, value_delimiter = ',')]
     layers: Vec<String>,
     /// How many random directions to ablate in the same places for comparison.
     #[arg(long, default_value_t = TextLoss::default().random)]

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   actpatch circuit --config data/experiments/toy_movie_review.toml
-  actpatch circuit --config data/experiments/toy_movie_review.toml --model gpt2-small -- --threads 8 --dry-run
+  actpatch circuit --config data/experiments/toy_movie_review.toml --model gpt2-small --dry-run -- --threads 8
 
 The file names a model, groups of nodes for each model it knows, and steps. A step is a command and its options without
 dashes; a value that begins with $ is a group of the model. Options behind -- go to every step.")]
@@ -23,8 +23,14 @@ pub struct Args {
     #[arg(long)]
     config: PathBuf,
     /// Model instead of the file's.
-    #[arg(long)]
+    #[arg(long, alias = "models")]
     model: Option<String>,
+    /// Print what every step would compute, its arithmetic and memory, and stop.
+    #[arg(long)]
+    dry_run: bool,
+    /// Print the results of every step as JSON.
+    #[arg(long, conflicts_with = "dry_run")]
+    json: bool,
     /// Options for every step.
     #[arg(last = true)]
     options: Vec<String>,
@@ -36,7 +42,8 @@ pub fn run(args: Args) -> Result<()> {
     let circuit = Circuit::read(&args.config).of_setting("config")?;
     let model = args.model.unwrap_or_else(|| circuit.model().to_owned());
     let mut settings = settings_of(&args.options)?;
-    let (dry_run, json) = (taken(&mut settings, "dry_run"), taken(&mut settings, "json"));
+    let dry_run = taken(&mut settings, "dry_run") || args.dry_run;
+    let json = taken(&mut settings, "json") || args.json;
     let (options, further) = session_options(settings)?;
     let steps = circuit.steps(&model, &further)?;
     let session = Session::open(&model, SessionOptions { arguments: arguments(), ..options })?;

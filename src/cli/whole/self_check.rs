@@ -17,7 +17,7 @@ pub struct Args {
     #[arg(long, default_value_t = SelfCheck::default().eval_set)]
     eval_set: String,
     /// Layers: `all`, numbers, ranges such as 2..5; layer n_layers is behind the last block.
-    #[arg(long, value_delimiter = ',', default_values_t = SelfCheck::default().layers)]
+    #[arg(long, allow_hyphen_values = true, value_delimiter = ',', default_values_t = SelfCheck::default().layers)]
     layers: Vec<String>,
     /// Also compare the device and the number format with the processor in f32: logits, patches, gradients, a DAS fit.
     #[arg(long)]

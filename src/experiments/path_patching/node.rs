@@ -4,6 +4,7 @@ use crate::choice::{Malformed, serde_by_text};
 use crate::engine::{EngineError, Part, Site};
 use crate::experiments::component::Component;
 use crate::model::ModelConfig;
+use crate::types::numbers;
 use std::fmt;
 use std::str::FromStr;
 
@@ -52,7 +53,9 @@ impl FromStr for NodePattern {
     fn from_str(text: &str) -> Result<Self, Malformed> {
         let bad = |reason: String| Malformed::from(format!("node {text:?}: {reason}"));
         let component = |name: &str| name.parse::<Component>().map_err(|unknown| bad(unknown.to_string()));
-        let Some((name, place)) = text.split_once(':') else {
+        // A head alone, 9.2, is what it writes.
+        let is_head = text.split_once('.').is_some_and(|(layer, _)| layer.bytes().all(|byte| byte.is_ascii_digit()));
+        let Some((name, place)) = text.split_once(':').or(is_head.then_some((Component::Z.name(), text))) else {
             return Ok(NodePattern::Every(component(text)?));
         };
         let component = component(name)?;
@@ -149,7 +152,7 @@ impl Node {
             && number >= n_parts
         {
             let name = self.component.part_name().unwrap_or("part");
-            return mismatch(format!("{name} of {role} {self}"), format!("0..{n_parts}"), number.to_string());
+            return mismatch(format!("{name} of {role} {self}"), numbers(n_parts), number.to_string());
         }
         if self.component == Pattern && config.n_kv_heads < config.n_heads && self.part != Part::All {
             let expected = "q and k receivers: heads share keys in this model".into();
@@ -178,10 +181,13 @@ mod tests {
             let pattern: NodePattern = serde_json::from_value(text.into()).unwrap();
             assert_eq!(serde_json::to_value(pattern).unwrap(), text);
         }
+        assert_eq!("10.11".parse::<NodePattern>().unwrap().to_string(), "z:10.11");
         for (text, expected) in [
             ("", "expected one of z"),
             ("w", "expected one of z"),
             ("z:", "layer.part"),
+            (".2", "layer.part"),
+            ("9.", "layer.part"),
             ("z:a.1", "layer.part"),
             ("z:1.b", "layer.part"),
             ("mlp_out:1.2", "has no parts"),

@@ -65,9 +65,9 @@ pub struct FitDirections {
     pub layers: Vec<String>,
     /// DAS: passes over the dataset: 64, or 1 on the Treebank, without it.
     pub epochs: Option<u32>,
-    /// DAS: prompts per step.
+    /// DAS: prompts per step. At least 1.
     pub batch_size: u32,
-    /// DAS: learning rate of Adam.
+    /// DAS: learning rate of Adam. Above 0.
     pub learning_rate: f64,
     /// DAS: stop when the mean loss on the test sets (without any, the training loss) has not become smaller for this many
     /// epochs, and keep the directions of the best epoch instead of the last.

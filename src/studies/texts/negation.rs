@@ -39,9 +39,9 @@ pub struct Negation {
     /// A CSV file with columns text and word instead of the paper's texts.
     #[serde(serialize_with = "optional_path")]
     pub texts: Option<PathBuf>,
-    /// Where the word's early value is read.
+    /// Where the word's early value is read: 0 to `n_layers`.
     pub initial: usize,
-    /// Where its late value is read; two in front of the end of the model without it (10 of gpt2-small).
+    /// Where its late value is read: `initial` to `n_layers`; two in front of the end of the model without it (10 of gpt2-small).
     pub last: Option<usize>,
     /// The `_summary.csv` of a reading of plain text along the same directions; its layers up to the late one count.
     #[serde(serialize_with = "optional_path")]
@@ -145,7 +145,7 @@ impl Negation {
         let (initial, last) = (self.initial, self.last.unwrap_or(n_layers.saturating_sub(2)));
         if initial >= last || last > n_layers {
             let setting = if self.last.is_some() { "last" } else { "initial" };
-            wrong!(setting, "expected two layers of 0..{n_layers} in order, found {initial} and {last}");
+            wrong!(setting, "expected two layers of 0 to {n_layers} in order, found {initial} and {last}");
         }
         Ok([initial, last])
     }

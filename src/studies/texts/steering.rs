@@ -51,7 +51,7 @@ pub struct Steering {
     pub samples: Option<u32>,
     /// Most tokens of a text; one that ends a text ends it earlier. At least 1.
     pub max_new_tokens: u32,
-    /// What logits are divided by before a token is drawn; 0 for the likeliest token.
+    /// What logits are divided by before a token is drawn: 0 or more; 0 for the likeliest token.
     pub temperature: f64,
     /// Draw from this many of the likeliest tokens; 0 for all.
     pub top_k: usize,

@@ -43,7 +43,7 @@ pub struct TextLoss {
     /// Layers at which to ablate (the number of layers stands for the end); all that are there without any.
     #[serde(deserialize_with = "list")]
     pub layers: Vec<String>,
-    /// How many random directions to ablate in the same places for comparison.
+    /// How many random directions to ablate in the same places for comparison: 0 to 10,000.
     pub random: u32,
     /// What takes their place: zero, resample (another text's at the same position), mean_over_places (one mean of
     /// every layer over all such tokens).
