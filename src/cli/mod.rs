@@ -50,6 +50,8 @@ Exit codes: 0 success, 1 failure, 2 wrong arguments, 75 stopped by a signal (the
 enum Command {
     /// Fit and patch every method on the small model that is part of the program.
     Demo(whole::demo::Args),
+    /// Make what the paper asks of a model: directions, what they cause, heads, commas, figures, one page.
+    Reproduce(whole::reproduce::Args),
     /// Fit directions: model x method x dataset x position x layer.
     FitDirections(fit::fit_directions::Args),
     /// Write a random unit direction for every layer.
@@ -147,6 +149,7 @@ pub fn reference() -> String {
 fn execute(command: Command) -> Result<()> {
     match command {
         Command::Demo(args) => whole::demo::run(args),
+        Command::Reproduce(args) => whole::reproduce::run(args),
         Command::FitDirections(args) => fit::fit_directions::run(args),
         Command::RandomDirections(args) => fit::random_directions::run(args),
         Command::TreebankDataGen(args) => data::treebank_data_gen::run(args),

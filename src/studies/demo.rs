@@ -4,9 +4,9 @@ use super::{FitDirections, PatchingSuite, Plan, Study};
 use crate::engine::Metric;
 use crate::model::Bos;
 use crate::report::RunRecord;
-use crate::report::results::{Best, ResultFile, best_layers_table};
+use crate::report::results::{Best, best_layers_table};
 use crate::session::{DEFAULT_MODEL, Observer, Rewrite, Session};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -83,19 +83,10 @@ impl Study for Demo {
         let suite = Self::suite();
         let fitted = Self::fits().run(session, observer)?.manifest;
         let patched = suite.run(session, observer)?.manifest;
-        let folder = session.folder();
-        let best_layers = |&metric: &Metric| {
-            let path = folder.join(suite.table(session, metric).to_string());
-            let mut file =
-                ResultFile::read(&session.model().name, &path)?.with_context(|| path.display().to_string())?;
-            // Other runs may have added other datasets to the table.
-            file.cells.retain(|cell| suite.eval_sets.contains(&cell.patched.set));
-            Ok((metric, file.best_layers()))
-        };
         Ok(DemoResults {
-            best_layers: suite.metrics.iter().map(best_layers).collect::<Result<_>>()?,
+            best_layers: suite.best_layers(session)?,
             manifests: fitted.into_iter().chain(patched).collect(),
-            folder: folder.display().to_string(),
+            folder: session.folder().display().to_string(),
             seconds: started.elapsed().as_secs_f64(),
         })
     }

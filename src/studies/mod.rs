@@ -39,6 +39,7 @@ mod patching_suite;
 mod path_patching;
 mod probing;
 mod registry;
+mod reproduce;
 mod self_check;
 mod stored_directions;
 mod suite_tables;
@@ -72,6 +73,7 @@ pub use patching_suite::{Heads, PatchedLayers, PatchingSuite, Projection, Suite,
 pub use path_patching::{PathMethod, PathPatching};
 pub use probing::Probing;
 pub use registry::{AnyStudy, Report};
+pub use reproduce::{Reproduce, Reproduced};
 pub use self_check::{Checked, SelfCheck};
 pub use stored_directions::{Cosines, Details, ImportDirections, Imported, Listing, Stored, StoredDirections};
 pub use sweep_merge::{MergedModel, SweepMerge, merge_sweeps};

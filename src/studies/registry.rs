@@ -107,6 +107,7 @@ registry! {
     PathPatching,
     Probing,
     RandomDirections,
+    Reproduce,
     SelfCheck,
     Steering,
     SuiteResults,

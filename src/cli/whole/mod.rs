@@ -4,5 +4,6 @@ pub mod bench;
 pub mod circuit;
 pub mod demo;
 pub mod reference;
+pub mod reproduce;
 pub mod self_check;
 pub mod verify;

@@ -234,7 +234,8 @@ fn kept_directions(
 }
 
 impl FitDirections {
-    fn methods(&self) -> Vec<Method> {
+    /// The methods that are asked for.
+    pub(crate) fn methods(&self) -> Vec<Method> {
         if self.methods.is_empty() { Method::of_fits().to_vec() } else { distinct(&self.methods) }
     }
 
