@@ -344,9 +344,9 @@ fn what_is_not_there_is_named() {
     let at = |site, part, positions: PatchPositions, change| Edit { site, part, places: positions.into(), change };
     for (edit, expected) in [
         (Edit::replace(Site::Z(2), Part::All, all), "layers 0 to 1"),
-        (Edit::replace(Site::Z(1), Part::Head(4), all), "0..4"),
-        (Edit::replace(Site::K(1), Part::Head(2), all), "0..2 key-value heads"),
-        (Edit::replace(Site::MlpPost(1), Part::Neuron(44), all), "0..44"),
+        (Edit::replace(Site::Z(1), Part::Head(4), all), "0 to 3"),
+        (Edit::replace(Site::K(1), Part::Head(2), all), "0 to 1 key-value heads"),
+        (Edit::replace(Site::MlpPost(1), Part::Neuron(44), all), "0 to 43"),
         (Edit::replace(Site::ResidPre(1), Part::Head(0), all), "a site with heads"),
         (
             Edit::replace(Site::ResidPre(1), Part::All, PatchPositions::One(8)),

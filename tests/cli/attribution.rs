@@ -122,7 +122,7 @@ fn attention_that_is_not_there_is_named() {
     run(&["--heads", "4.0"]).fails(1, &["--heads", "layers 0 to 3", "found 4.0"]);
     run(&["--prompts", "26"]).fails(1, &["--prompts: ", "prompt: expected 0 to 25, found 26"]);
     run(&["--to", "XYZ"]).fails(1, &["XYZ"]);
-    run(&["--to", "19"]).fails(1, &["--to", "0..19", "found 19"]);
+    run(&["--to", "19"]).fails(1, &["--to", "0 to 18", "found 19"]);
     run(&["--to", "ALL"]).fails(1, &["--to", "one position"]);
     assert_eq!(files(data.path()).len(), 0);
 }

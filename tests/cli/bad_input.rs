@@ -118,7 +118,7 @@ fn broken_direction_files_are_named_with_their_fault() {
     std::fs::write(data.path().join("demo/mean_diff_simple_train_ADJ_layer9.npy"), &good).unwrap();
     for extra in [&[][..], &["--dry-run"]] {
         let arguments = [&["direction-patching-suite", "--directions", "mean*layer9"], extra].concat();
-        run_in(data.path(), &arguments).fails(1, &["mean_diff_simple_train_ADJ_layer9", "layer", "0..4"]);
+        run_in(data.path(), &arguments).fails(1, &["mean_diff_simple_train_ADJ_layer9", "layer", "0 to 4"]);
     }
     // A file whose name is no direction's is none of ours.
     std::fs::write(data.path().join("demo/rotation_layer1.npy"), &good).unwrap();
