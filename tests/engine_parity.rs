@@ -506,9 +506,9 @@ fn interventions_that_cannot_fire_are_errors() {
         (5, at(Site::ResidPre(1), Part::All, 4, 4), "never fires"),
         (0, at(Site::ResidPre(0), Part::All, 4, 4), "never fires"),
         (0, at(Site::ResidPre(1), Part::All, 9, 4), "never fires"),
-        (0, at(Site::Z(1), Part::Head(4), 4, 4), "0..4"),
+        (0, at(Site::Z(1), Part::Head(4), 4, 4), "0 to 3"),
         (0, at(Site::ResidPre(1), Part::Head(0), 4, 4), "heads"),
-        (0, at(Site::ResidPre(1), Part::All, 4, 36), "0..36"),
+        (0, at(Site::ResidPre(1), Part::All, 4, 36), "0 to 35"),
         (0, at(Site::ResidPre(7), Part::All, 4, 4), "layers 0 to 2"),
     ] {
         let found = message(start, intervention);

@@ -97,7 +97,7 @@ fn one_fault_and_nothing_is_imported() {
     for (name, bytes, words) in [
         ("rotation_direction0.json", good.as_bytes(), &["rotation_direction0", "layer"][..]),
         ("rotation_layer1.json", good.as_bytes(), &["rotation_layer1", "method"]),
-        ("das_theirs_ADJ_layer5.json", good.as_bytes(), &["das_theirs_ADJ_layer5.json", "layer", "0..4", "found 5"]),
+        ("das_theirs_ADJ_layer5.json", good.as_bytes(), &["das_theirs_ADJ_layer5.json", "layer", "0 to 4", "found 5"]),
         ("das_theirs_ADJ_layer2.json", short.as_bytes(), &["das_theirs_ADJ_layer2.json", "shape", "(128,)", "(3,)"]),
         ("das_theirs_ADJ_layer2.npy", &hollow, &["das_theirs_ADJ_layer2.npy", "values", "NaN"]),
         ("das_theirs_ADJ_layer2.json", b"[0.1, NaN]", &["das_theirs_ADJ_layer2.json", "list of numbers"]),
