@@ -4,6 +4,7 @@ use super::activation_patching_maps::{ActivationPatchingMaps, USUAL_MAPS, exact_
 use super::fields::{list, not_empty};
 use super::maps::{
     AskedSet, MadeMaps, MapSets, MapStudy, Named, exact_plan, in_order, maps_study, position_labels, provenance_of,
+    undefined_metric,
 };
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
@@ -104,7 +105,7 @@ impl AttributionPatching {
     ) -> Result<Vec<Named>> {
         let stem = |&(map, metric): &Place| self.stem(session, &Kind { map, metric, exact: false }, &prompts.name);
         let places: Vec<Place> = wanted.iter().map(Kind::place).collect();
-        in_order(prompts, &places, stem, |maps, metrics| {
+        in_order(&places, stem, |maps, metrics| {
             let mut progress = Progress::of_shares(observer, format!("gradients of {}", prompts.name));
             let told = |share| progress.share(share);
             attribution_maps(engine, prompts, maps, metrics, self.gradients(), engine.memory_budget(), told)
@@ -189,6 +190,10 @@ impl MapStudy for AttributionPatching {
         Ok(map.figure(&title, &kind.measure(), &position_labels(prompts)))
     }
 
+    fn undefined(&self, kind: &Kind) -> String {
+        undefined_metric(kind.metric)
+    }
+
     fn lacks(&self, kind: &Kind, kept: &Named, figure_lost: bool) -> Option<&'static str> {
         match kept.agreement {
             None if self.exact && !kind.exact => Some("it was not compared with exact patching"),
@@ -214,7 +219,8 @@ impl MadeMaps for AttributionPatching {
         for (kind, estimate) in estimated.iter().zip(&mut estimates) {
             let twin = Kind { exact: true, ..*kind };
             let place = exact.iter().position(|kind| *kind == twin);
-            if let Some(twin) = place.and_then(|place| made.get(place)).or(set.kept(&twin)) {
+            let twin = place.and_then(|place| made.get(place)).or(set.kept(&twin));
+            if let Some(twin) = twin.filter(|twin| twin.map.has_values()) {
                 estimate.agreement = Some(Agreement::of(&estimate.map.values, &twin.map.values));
                 let figure = self.figure(session, prompts, kind, &estimate.map)?;
                 estimate.figure = figure.map(|figure| compared(figure, &estimate.map, &twin.map, &kind.measure()));
