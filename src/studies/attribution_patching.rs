@@ -196,7 +196,9 @@ impl MapStudy for AttributionPatching {
 
     fn lacks(&self, kind: &Kind, kept: &Named, figure_lost: bool) -> Option<&'static str> {
         match kept.agreement {
-            None if self.exact && !kind.exact => Some("it was not compared with exact patching"),
+            None if self.exact && !kind.exact && kept.map.has_values() => {
+                Some("it was not compared with exact patching")
+            }
             Some(_) if figure_lost => Some("its figure, which compares it with exact patching, is lost"),
             _ => None,
         }
