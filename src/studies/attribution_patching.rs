@@ -4,8 +4,8 @@ use super::activation_patching_maps::{ActivationPatchingMaps, USUAL_MAPS, exact_
 use super::fields::{list, not_empty};
 use super::maps::{
     AskedSet, MadeMaps, MapSets, MapStudy, Named, exact_plan, in_order, maps_study, position_labels, provenance_of,
-    undefined_metric,
 };
+use super::undefined::undefined_metric;
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
 use crate::engine::{Engine, Metric};

@@ -2,8 +2,9 @@
 
 use super::fields::{list, not_empty, not_endless};
 use super::heads::HeadAt;
-use super::maps::{MapSets, undefined_metric};
+use super::maps::MapSets;
 use super::tables::{self, Keyed, TableStudy, Tables, bar_figure};
+use super::undefined::undefined_metric;
 use super::{Plan, Study};
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;

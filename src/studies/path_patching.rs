@@ -1,8 +1,9 @@
 //! Path patching: the paths from senders to receivers, patched one by one.
 
 use super::fields::{list, not_empty, text};
-use super::maps::{self, MapSets, MapStudy, Maps, Readout, position_labels, undefined_metric};
+use super::maps::{self, MapSets, MapStudy, Maps, Readout, position_labels};
 use super::swept::{self, Computed, Outline, SweptMaps};
+use super::undefined::undefined_metric;
 use super::{Plan, Study};
 use crate::backend::Backend;
 use crate::choice::choices;

@@ -1,8 +1,7 @@
 //! Maps whose values are cells of a sweep: recorded as they are found, resumed and sharded like any other sweep.
 
-use super::maps::{
-    Asked, AskedMaps, AskedSet, MapStudy, Maps, Named, asked, check_any_defined, note_undefined, redraw, write,
-};
+use super::maps::{Asked, AskedMaps, AskedSet, MapStudy, Maps, Named, asked, redraw, write};
+use super::undefined::{check_any_defined, note_undefined};
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
 use crate::engine::{Engine, Metric};

@@ -2,7 +2,7 @@
 
 use super::ablation::in_residual;
 use super::fields::{list, text};
-use super::maps::undefined_metric;
+use super::undefined::undefined_metric;
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
 use crate::engine::{Baselines, Engine, Metric, Pairs};

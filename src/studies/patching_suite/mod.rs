@@ -6,8 +6,8 @@ mod target;
 pub use target::{Heads, PatchedLayers};
 
 use super::fields::{list, not_empty};
-use super::maps::undefined_metric;
 use super::suite_tables::write_tables;
+use super::undefined::undefined_metric;
 use super::{Notes, Plan, Study, bytes};
 use crate::backend::Backend;
 use crate::choice::choices;
