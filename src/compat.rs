@@ -16,12 +16,22 @@ choices! {
         UnprocessedFits = "unprocessed-fits",
         /// Directions of DAS point where their training left them (K4).
         DasSign = "das-sign",
+        /// Every patched activation is made of the two unpatched runs, so that a later layer's undoes an earlier one's (K13).
+        UnpatchedRuns = "unpatched-runs",
+        /// The main position of a dataset is the first placeholder of its template (D12).
+        FirstPlaceholder = "first-placeholder",
     }
 }
 
 impl Compat {
-    /// Is it about fits alone? Then it is a part of their records, and of no other results'.
-    pub fn is_of_fits(self) -> bool {
-        self == Compat::DasSign
+    /// Do all results depend on it? Not on what is about fits alone, which is a part of their records, and not on which
+    /// position is the main one, which names of directions and columns of tables say.
+    pub fn is_of_results(self) -> bool {
+        !matches!(self, Compat::DasSign | Compat::FirstPlaceholder)
+    }
+
+    /// Is it about patching along directions alone? Then no direction is fitted under it.
+    pub fn is_of_patching(self) -> bool {
+        matches!(self, Compat::UnprocessedFits | Compat::UnpatchedRuns)
     }
 }

@@ -97,6 +97,23 @@ fn logistic_regression_is_the_converged_one() {
     }
 }
 
+/// What `direction_fitting_stats.csv` lists: scikit-learn's clusters of the rows, or of one component of them.
+#[test]
+fn statistics_are_those_of_the_papers_code() {
+    let fixture = Fixture::open("classical");
+    let facts: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(format!("{FOLDER}/classical.json")).unwrap()).unwrap();
+    for case in CASES {
+        for method in [Method::MeanDiff, Method::Pca, Method::Svd] {
+            let fit = fitted(&fixture, case, method);
+            let (_, labels) = fixture.labelled(case);
+            let others = fit.accuracy(&fixture.matrix(&format!("{case}.other")), &labels).unwrap();
+            let found = [fit.train_accuracy.correct, others.correct];
+            assert_eq!(serde_json::json!(found), facts[case]["right"][method.to_string()], "{case} {method}");
+        }
+    }
+}
+
 #[test]
 fn projections_are_the_principal_plane() {
     let fixture = Fixture::open("classical");

@@ -4,7 +4,7 @@ mod support;
 
 use actpatch::backend::{Backend, CpuBackend, Dtype};
 use actpatch::engine::*;
-use actpatch::experiments::patching_suite::{Layers, head_results_cell, residual_cell};
+use actpatch::experiments::patching_suite::{Base, Layers, head_results_cell, residual_cell};
 use actpatch::model::{LoadOptions, Model};
 use actpatch::types::{Matrix, PairedPrompts};
 use std::collections::BTreeMap;
@@ -378,4 +378,136 @@ fn an_error_of_the_listener_ends_the_plan() {
         Err(EngineError::NotCaptured { site: "stop".into() })
     });
     assert!(ended.is_err() && heard == 1);
+}
+
+/// `own + R Rᵀ (other - own)` on the host, as the paper's code makes it of two caches.
+fn moved(own: &[f32], other: &[f32], columns: &Matrix) -> Vec<f32> {
+    let mut moved = own.to_vec();
+    for j in 0..columns.cols {
+        let column: Vec<f32> = (0..columns.rows).map(|i| columns.data[i * columns.cols + j]).collect();
+        let along: f32 = column.iter().zip(other.iter().zip(own)).map(|(c, (other, own))| c * (other - own)).sum();
+        moved.iter_mut().zip(&column).for_each(|(value, c)| *value += along * c);
+    }
+    moved
+}
+
+/// The sequences of every prompt: that of the run that is patched, and the other one.
+fn both_sides(prompts: &PairedPrompts, mode: Mode) -> Vec<(usize, usize)> {
+    let pairs = prompts.clean.iter().copied().zip(prompts.corrupted.iter().copied());
+    pairs
+        .map(|(clean, corrupted)| if mode == Mode::Noising { (clean, corrupted) } else { (corrupted, clean) })
+        .collect()
+}
+
+#[test]
+fn residuals_of_the_unpatched_runs_replace_what_is_patched_before_them() {
+    for name in MODELS {
+        let engine = engine(name);
+        let (n_layers, d_model) = (engine.config().n_layers, engine.config().d_model);
+        let columns = columns(d_model, 2, 50);
+        let everything = everything(&engine, &prompts());
+        // At the first place there is no difference yet, and nothing to compute.
+        let places = |mode| PLACES[1..].iter().map(move |&place| (mode, place));
+        for (mode, place) in places(Mode::Denoising).chain(places(Mode::Noising)) {
+            let running = residual_cell(columns.clone(), Layers::All, place, mode, n_layers);
+            let last = residual_cell(columns.clone(), Layers::Own(n_layers - 1), place, mode, n_layers);
+            let cells = [Base::Unpatched.of(running.clone()), running, last];
+            let paired = paired(&engine, &cells);
+            let found = planned(&engine, &paired, &cells);
+            let sides = both_sides(paired.prompts(), mode);
+            let list = |&(own, _): &(usize, usize)| match place {
+                PatchPositions::One(position) => vec![position],
+                PatchPositions::Last => vec![paired.prompts().sequences[own].len() - 1],
+                PatchPositions::All => (0..paired.prompts().sequences[own].len()).collect(),
+            };
+            let places = Arc::new(sides.iter().map(list).collect::<Vec<_>>());
+            let replaced = |layer: usize| {
+                let site = Site::ResidPre(layer);
+                let values = engine.backend().download(everything.site(site).unwrap()).unwrap();
+                let value = |sequence: usize, position: usize| {
+                    let token = everything.token(sequence, position).unwrap();
+                    &values[token * d_model..(token + 1) * d_model]
+                };
+                let rows: Vec<f32> = sides
+                    .iter()
+                    .zip(&*places)
+                    .flat_map(|(side, list)| list.iter().map(move |&position| (side, position)))
+                    .flat_map(|(&(own, other), position)| moved(value(own, position), value(other, position), &columns))
+                    .collect();
+                let rows = Arc::new(Matrix::new(rows.len() / d_model, d_model, rows));
+                let change = Change::Replace(Values::Rows(rows));
+                Edit { site, part: Part::All, places: Places::PerPrompt(places.clone()), change }
+            };
+            let whole = Cell { mode, edits: (0..n_layers).map(replaced).collect() };
+            let (largest, what) = (largest(&paired), format!("{name} {mode:?} {place:?}"));
+            assert_same(&found[0], &from_tokens(&engine, &paired, &everything, &whole), largest, &what);
+            if place == PatchPositions::All {
+                assert_same(&found[0], &found[2], largest, &what);
+                let apart = found[0].logit_differences.iter().zip(&found[1].logit_differences);
+                assert!(apart.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) > 1e-3 * largest, "{what}");
+            }
+        }
+    }
+}
+
+/// A block's output that is given: its site, where, and its rows.
+type Given = (Site, Vec<Patch>, <CpuBackend as Backend>::Tensor);
+
+fn replacing((site, patches, rows): &Given) -> Intervention<'_, CpuBackend> {
+    let op = Op::Replace(Source::Rows(rows));
+    Intervention { site: *site, part: Part::All, patches: patches.clone(), op }
+}
+
+#[test]
+fn results_of_the_unpatched_runs_replace_what_reaches_them() {
+    let heads = [(0, 1), (1, 0), (1, 1)];
+    for name in MODELS {
+        let engine = engine(name);
+        let (n_layers, d_model, backend) = (engine.config().n_layers, engine.config().d_model, engine.backend());
+        let columns = columns(d_model, 2, 51);
+        let everything = everything(&engine, &prompts());
+        for mode in [Mode::Denoising, Mode::Noising] {
+            let running = head_results_cell(columns.clone(), &heads, mode);
+            let cells = [Base::Unpatched.of(running.clone()), running];
+            let paired = paired(&engine, &cells);
+            let found = planned(&engine, &paired, &cells);
+            let sides = both_sides(paired.prompts(), mode);
+            let sequences: Vec<_> = sides.iter().map(|&(own, _)| paired.prompts().sequences[own].clone()).collect();
+            // Whole passes, one layer after the other: what a head adds now gives way to what it adds in neither patched run.
+            let mut outputs: Vec<Given> = Vec::new();
+            let run = |outputs: &[Given], sites: &[Site]| {
+                let edits: Vec<_> = outputs.iter().map(replacing).collect();
+                engine.run_patched(&sequences, &edits, sites, paired.output(&[])).unwrap()
+            };
+            for layer in 0..n_layers {
+                let site = Site::AttnOut(layer);
+                let now = run(&outputs, &[site, Site::Z(layer)]);
+                let mut rows = backend.download(now.site(site).unwrap()).unwrap();
+                let mut patches = Vec::new();
+                for (row, sequence) in sequences.iter().enumerate() {
+                    let patch = |position| Patch { row, position, source: now.token(row, position).unwrap(), basis: 0 };
+                    patches.extend((0..sequence.len()).map(patch));
+                }
+                for &(_, head) in heads.iter().filter(|(of, _)| *of == layer) {
+                    let result = |run: &Run<CpuBackend>| engine.head_result(run, layer, head).unwrap();
+                    let (unpatched, running) = (result(&everything), result(&now));
+                    for patch in &patches {
+                        let value = |sequence| unpatched.row(everything.token(sequence, patch.position).unwrap());
+                        let (own, other) = sides[patch.row];
+                        let wanted = moved(value(own), value(other), &columns);
+                        let at = &mut rows[patch.source * d_model..(patch.source + 1) * d_model];
+                        let change = wanted.iter().zip(running.row(patch.source));
+                        at.iter_mut().zip(change).for_each(|(value, (wanted, now))| *value += wanted - now);
+                    }
+                }
+                outputs.push((site, patches, backend.upload(&rows).unwrap()));
+            }
+            let whole = run(&outputs, &[]);
+            let expected = Scores::new(whole.logits().unwrap(), 0, paired.answers());
+            let (largest, what) = (largest(&paired), format!("{name} {mode:?}"));
+            assert_same(&found[0], &expected, largest, &what);
+            let apart = found[0].logit_differences.iter().zip(&found[1].logit_differences);
+            assert!(apart.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) > 1e-3 * largest, "{what}");
+        }
+    }
 }

@@ -82,7 +82,11 @@ impl TemplatePrompts {
                 self.answers.bare = true;
             }
             // These are about a word list, weights, and a sign.
-            Compat::PastedAdjectives | Compat::UnprocessedFits | Compat::DasSign => {}
+            Compat::PastedAdjectives
+            | Compat::UnprocessedFits
+            | Compat::DasSign
+            | Compat::UnpatchedRuns
+            | Compat::FirstPlaceholder => {}
         }
     }
 }

@@ -25,12 +25,17 @@ const TOLERANCE: f64 = 1e-4;
 /// [`DirectionError::OneClass`], and [`DirectionError::Degenerate`] for equal rows.
 pub fn fit_kmeans(embeddings: &Matrix, labels: &[bool]) -> Result<Fit, DirectionError> {
     let data = Data::new(embeddings, labels)?;
-    let clusters = two_means(&data.x, data.d, labels);
-    let (positive, negative) = (data.mean(|row| clusters[row]), data.mean(|row| !clusters[row]));
-    if clusters.iter().all(|cluster| *cluster == clusters[0]) {
+    let Some((positive, negative)) = centroids(&data) else {
         return Err(DirectionError::Degenerate { method: Method::Kmeans, reason: "all rows are equal" });
-    }
+    };
     data.fit(Method::Kmeans, &difference(&positive, &negative), Classifier::nearest(&positive, &negative), None)
+}
+
+/// The centroids of the positive and of the negative one of two clusters; none where all rows are equal.
+pub(super) fn centroids(data: &Data) -> Option<(Vec<f64>, Vec<f64>)> {
+    let clusters = two_means(&data.x, data.d, data.labels);
+    let several = clusters.iter().any(|cluster| *cluster != clusters[0]);
+    several.then(|| (data.mean(|row| clusters[row]), data.mean(|row| !clusters[row])))
 }
 
 /// Which rows of `x`, `d` values each, belong to the positive one of two clusters: the cluster of the row's own label

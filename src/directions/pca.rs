@@ -2,13 +2,13 @@
 
 use super::fit::{Classifier, Data, Fit, Projection, difference, mean};
 use super::kmeans::two_means;
-use super::linalg::{add_scaled, dot, right_singular_vectors};
+use super::linalg::{dot, right_singular_vectors};
 use super::{DirectionError, Method};
 use crate::types::Matrix;
 
 /// The first principal component of the centred embeddings, unit length, turned to the positive class mean.
 ///
-/// Its classifier: two k-means clusters of the two-component projection.
+/// Its classifier: two k-means clusters of the embeddings' coordinates along it.
 ///
 /// # Errors
 /// [`DirectionError::Shape`] unless `embeddings` is `(labels.len(), d_model)`; [`DirectionError::NotFinite`],
@@ -29,19 +29,19 @@ pub(super) fn fit_components(method: Method, data: &Data, centre: Vec<f64>) -> R
         first.iter_mut().for_each(|value| *value = -*value);
     }
     let projection = Projection { mean: centre, components: [first, second] };
-    let classifier = cluster_in_plane(data, &projection);
+    let classifier = cluster_along(data, &projection);
     data.fit(method, &projection.components[0].clone(), classifier, Some(projection))
 }
 
-/// The nearest-centroid rule of the projections' clusters, as a rule for embeddings.
-fn cluster_in_plane(data: &Data, projection: &Projection) -> Classifier {
-    let coordinates = projection.coordinates(&data.x);
-    let clusters = two_means(&coordinates, 2, data.labels);
-    let centroid = |which: bool| mean(&coordinates, 2, |row| clusters[row] == which);
-    let plane = Classifier::nearest(&centroid(true), &centroid(false));
-    let mut weight = vec![0.0; data.d];
-    for (component, factor) in projection.components.iter().zip(&plane.weight) {
-        add_scaled(&mut weight, *factor, component);
-    }
-    Classifier { bias: plane.bias - dot(&weight, &projection.mean), weight }
+/// The nearest-centroid rule of the clusters along the first component, as a rule for embeddings. The second one, which the
+/// scatter plots show, has no part in it.
+fn cluster_along(data: &Data, projection: &Projection) -> Classifier {
+    let first = &projection.components[0];
+    let offset = dot(first, &projection.mean);
+    let coordinates: Vec<f64> = data.x.chunks(data.d).map(|row| dot(row, first) - offset).collect();
+    let clusters = two_means(&coordinates, 1, data.labels);
+    let centroid = |which: bool| mean(&coordinates, 1, |row| clusters[row] == which);
+    let line = Classifier::nearest(&centroid(true), &centroid(false));
+    let weight: Vec<f64> = first.iter().map(|value| line.weight[0] * value).collect();
+    Classifier { bias: line.bias - line.weight[0] * offset, weight }
 }

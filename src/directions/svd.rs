@@ -6,7 +6,7 @@ use super::{DirectionError, Method};
 use crate::types::Matrix;
 
 /// The first right singular vector of the embeddings as they are (not centred), unit length, turned to the positive
-/// class mean. Its classifier: two k-means clusters of the two-component projection.
+/// class mean. Its classifier: two k-means clusters of the embeddings' coordinates along it.
 ///
 /// # Errors
 /// As [`super::fit_pca`].

@@ -25,64 +25,78 @@ struct Turns {
 
 /// `base^(-2i / dims)` stretched by the scaling, in f32 as the reference implementations compute it.
 fn turns(dims: usize, base: f32, scaling: &RotaryScaling) -> Turns {
-    let pairs = dims.div_ceil(2);
-    let frequency = |i: usize| 1.0 / base.powf(2.0 * i as f32 / dims as f32);
-    let plain = (0..pairs).map(frequency);
-    let stretched = |divisors: &[f32]| {
-        let exponent = |i: usize| base.powf(2.0 * i as f32 / dims as f32);
-        divisors.iter().enumerate().map(|(i, divisor)| 1.0 / (divisor * exponent(i))).collect()
-    };
-    let mut turns = Turns { frequencies: Vec::new(), long: None, magnitude: 1.0 };
-    turns.frequencies = match scaling {
+    let plain = (0..dims.div_ceil(2)).map(|pair| 1.0 / base_power(dims, base, pair));
+    let (mut long, mut magnitude) = (None, 1.0);
+    let frequencies = match scaling {
         RotaryScaling::None => plain.collect(),
         RotaryScaling::Linear { factor } => plain.map(|frequency| frequency / factor).collect(),
         &RotaryScaling::Llama3 { factor, low_frequency_factor, high_frequency_factor, original_n_ctx } => {
-            let (low, high) = (low_frequency_factor, high_frequency_factor);
-            let original = original_n_ctx as f32;
-            let stretch = |frequency: f32| {
-                let wavelength = TAU / frequency;
-                // In this order, in which factors that leave no wavelength between them never meet the division.
-                if wavelength > original / low {
-                    frequency / factor
-                } else if wavelength < original / high || high <= low {
-                    frequency
-                } else {
-                    let smooth = (original / wavelength - low) / (high - low);
-                    (1.0 - smooth) * frequency / factor + smooth * frequency
-                }
-            };
-            plain.map(stretch).collect()
+            let ends = (low_frequency_factor, high_frequency_factor);
+            plain.map(|frequency| llama3(frequency, factor, ends, original_n_ctx as f32)).collect()
         }
-        &RotaryScaling::Yarn { factor, fast_turns, slow_turns, whole_pairs, original_n_ctx, magnitude } => {
-            turns.magnitude = magnitude;
-            // The pair that turns so often within the pre-training's context.
-            let pair = |turns: f64| {
-                let context = original_n_ctx as f64 / (turns * std::f64::consts::TAU);
-                dims as f64 * context.ln() / (2.0 * f64::from(base).ln())
-            };
-            let (mut first, mut last) = (pair(fast_turns), pair(slow_turns));
-            if whole_pairs {
-                (first, last) = (first.floor(), last.ceil());
-            }
-            (first, last) = (first.max(0.0), last.min(dims as f64 - 1.0));
-            let width = if first == last { 0.001 } else { last - first };
-            let blend = |(i, frequency): (usize, f32)| {
-                let stretched = ((i as f32 - first as f32) / width as f32).clamp(0.0, 1.0);
-                let kept = 1.0 - stretched;
-                frequency / factor as f32 * (1.0 - kept) + frequency * kept
-            };
-            plain.enumerate().map(blend).collect()
+        &RotaryScaling::Yarn { factor, fast_turns, slow_turns, whole_pairs, original_n_ctx, magnitude: own } => {
+            magnitude = own;
+            let pair = |turns| pair_of_turns(dims, base, original_n_ctx, turns);
+            let bounds = yarn_bounds(dims, (pair(fast_turns), pair(slow_turns)), whole_pairs);
+            plain.enumerate().map(|(pair, frequency)| yarn(pair, frequency, factor as f32, bounds)).collect()
         }
-        RotaryScaling::LongRope { short, long, magnitude, .. } => {
-            turns.magnitude = *magnitude;
-            turns.long = Some(stretched(long));
-            stretched(short)
+        RotaryScaling::LongRope { short, long: longer, magnitude: own, .. } => {
+            (long, magnitude) = (Some(divided(dims, base, longer)), *own);
+            divided(dims, base, short)
         }
-        &RotaryScaling::Proportional { pairs: turning, factor } => {
-            plain.enumerate().map(|(i, frequency)| if i < turning { frequency / factor } else { 0.0 }).collect()
+        &RotaryScaling::Proportional { pairs, factor } => {
+            plain.enumerate().map(|(pair, frequency)| if pair < pairs { frequency / factor } else { 0.0 }).collect()
         }
     };
-    turns
+    Turns { frequencies, long, magnitude }
+}
+
+/// `base^(2 pair / dims)`.
+fn base_power(dims: usize, base: f32, pair: usize) -> f32 {
+    base.powf(2.0 * pair as f32 / dims as f32)
+}
+
+/// Every pair's frequency by a divisor of its own.
+fn divided(dims: usize, base: f32, divisors: &[f32]) -> Vec<f32> {
+    let frequency = |(pair, divisor): (usize, &f32)| 1.0 / (divisor * base_power(dims, base, pair));
+    divisors.iter().enumerate().map(frequency).collect()
+}
+
+/// Llama 3.1's: long wavelengths are stretched, short ones stay, those between are blended.
+fn llama3(frequency: f32, factor: f32, (low, high): (f32, f32), original_n_ctx: f32) -> f32 {
+    let wavelength = TAU / frequency;
+    // In this order, in which factors that leave no wavelength between them never meet the division.
+    if wavelength > original_n_ctx / low {
+        frequency / factor
+    } else if wavelength < original_n_ctx / high || high <= low {
+        frequency
+    } else {
+        let smooth = (original_n_ctx / wavelength - low) / (high - low);
+        (1.0 - smooth) * frequency / factor + smooth * frequency
+    }
+}
+
+/// The pair that turns so often within the pre-training's context, as a real number.
+fn pair_of_turns(dims: usize, base: f32, original_n_ctx: usize, turns: f64) -> f64 {
+    let context = original_n_ctx as f64 / (turns * std::f64::consts::TAU);
+    dims as f64 * context.ln() / (2.0 * f64::from(base).ln())
+}
+
+/// The pairs between which YaRN blends: the first one, and how many follow it.
+fn yarn_bounds(dims: usize, (mut first, mut last): (f64, f64), whole_pairs: bool) -> (f32, f32) {
+    if whole_pairs {
+        (first, last) = (first.floor(), last.ceil());
+    }
+    (first, last) = (first.max(0.0), last.min(dims as f64 - 1.0));
+    let width = if first == last { 0.001 } else { last - first };
+    (first as f32, width as f32)
+}
+
+/// YaRN's: pairs in front of the first bound stay, those behind the last one are stretched, those between are blended.
+fn yarn(pair: usize, frequency: f32, factor: f32, (first, width): (f32, f32)) -> f32 {
+    let stretched = ((pair as f32 - first) / width).clamp(0.0, 1.0);
+    let kept = 1.0 - stretched;
+    frequency / factor * (1.0 - kept) + frequency * kept
 }
 
 /// The table of a model with rotary positions.

@@ -1,7 +1,8 @@
 //! Directional activation patching: the cells of the paper's suite.
 //!
 //! A cell moves activations of one run along a subspace to their value in the other: `r := r + R Rᵀ (source - r)` with
-//! unit columns `R` (arXiv 2310.15154, section 2).
+//! unit columns `R` (arXiv 2310.15154, section 2). Of several places `r` is what the patches in front of it have left
+//! ([`Base::Running`]), or as in the paper's code what the unpatched run has there ([`Base::Unpatched`]).
 
 use crate::engine::{Cell, Change, Edit, Mode, Part, PatchPositions, Site, Values};
 use crate::types::Matrix;
@@ -41,6 +42,36 @@ pub enum Layers {
     Own(usize),
     /// In front of every block.
     All,
+}
+
+/// The activation that a patch moves along its subspace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Base {
+    /// What the run has there, patched as it is by then.
+    Running,
+    /// What the same run has there without any patch: the whole activation is replaced, and with it what patches in front
+    /// of it have changed.
+    Unpatched,
+}
+
+impl Base {
+    /// The same patches with this activation as their base.
+    pub fn of(self, cell: Cell) -> Cell {
+        let edits = cell.edits.into_iter().flat_map(|edit| match self {
+            Base::Running => vec![edit],
+            Base::Unpatched => vec![unpatched(&edit), edit],
+        });
+        Cell { mode: cell.mode, edits: edits.collect() }
+    }
+}
+
+/// Puts the unpatched run's activation where an edit is to change it. A head's result is that of its `z`.
+fn unpatched(edit: &Edit) -> Edit {
+    let site = match edit.site {
+        Site::Result(layer) => Site::Z(layer),
+        site => site,
+    };
+    Edit { site, change: Change::Replace(Values::OwnRun), ..edit.clone() }
 }
 
 /// Swaps the residual along `columns`, `(d_model, k)`, in a model of `n_layers`.

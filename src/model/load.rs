@@ -89,20 +89,42 @@ impl Model {
         names::parse(spec, revision).map(|named| named.name)
     }
 
-    /// The shape of a model. That of a published model with an alias is known without its files; any other is loaded.
+    /// The shape of a model, without its weights. That of a published model with an alias is known; any other is read
+    /// from its `config.json`.
     ///
     /// # Errors
     /// See [`Model::load`].
-    pub fn shape(spec: &str, options: &LoadOptions) -> Result<ModelConfig, ModelError> {
-        let known = match names::parse(spec, options.revision.as_deref())?.place {
-            Place::Random { alias } => shapes::architecture(&alias),
-            Place::Hub { repo, .. } => names::aliases_of(&repo).find_map(shapes::architecture),
+    pub fn shape(spec: &str, revision: Option<&str>) -> Result<ModelConfig, ModelError> {
+        Self::shape_from(spec, revision, &HubSettings::from_environment())
+    }
+
+    /// The same with the Hub's cache and address given, not taken from the environment.
+    ///
+    /// # Errors
+    /// See [`Model::load`].
+    #[cfg_attr(not(feature = "hub"), expect(unused_variables, reason = "settings of the Hub"))]
+    pub fn shape_from(spec: &str, revision: Option<&str>, settings: &HubSettings) -> Result<ModelConfig, ModelError> {
+        let place = names::parse(spec, revision)?.place;
+        let known = match &place {
+            Place::Random { alias } => shapes::architecture(alias),
+            Place::Hub { repo, .. } => names::aliases_of(repo).find_map(shapes::architecture),
             Place::Demo | Place::Folder(_) => None,
         };
-        match known {
-            Some(architecture) => Ok(architecture.config().clone()),
-            None => Ok(Self::load(spec, options)?.config),
+        if let Some(architecture) = known {
+            return Ok(architecture.config().clone());
         }
+        let config = match place {
+            Place::Folder(folder) => read_config(&folder.join("config.json"))?,
+            #[cfg(feature = "hub")]
+            Place::Hub { repo, revision } => {
+                let wanted = Wanted { weights: false, tokenizer: false };
+                read_config(&hub::snapshot(settings, &repo, &revision, wanted)?.folder.join("config.json"))?
+            }
+            #[cfg(not(feature = "hub"))]
+            Place::Hub { repo, revision } => return Err(ModelError::WithoutHub { repo, revision }),
+            Place::Demo | Place::Random { .. } => demo_config()?,
+        };
+        Ok(families::read(&config)?.config().clone())
     }
 }
 
@@ -128,14 +150,13 @@ fn load_folder(
 }
 
 fn load_demo(name: String, options: &LoadOptions, settings: &HubSettings) -> Result<Model, ModelError> {
-    let path = |file: &str| Path::new(demo::FOLDER).join(file);
-    let config = ConfigFile::parse(&path("config.json"), demo::CONFIG)?;
+    let config = demo_config()?;
     let architecture = families::read(&config)?;
     let tokenizer = match &options.tokenizer {
         Some(tokenizer) => tokenizer_elsewhere(tokenizer, settings)?,
         None => demo_tokenizer()?,
     };
-    let weights = path("model.safetensors");
+    let weights = Path::new(demo::FOLDER).join("model.safetensors");
     let files = TensorFiles::embedded(&weights, demo::WEIGHTS, architecture.as_ref())?;
     let records =
         vec![FileRecord::of_bytes(config.path(), demo::CONFIG), FileRecord::of_bytes(&weights, demo::WEIGHTS)];
@@ -195,13 +216,16 @@ pub(super) fn read(path: &Path, hint: &str) -> Result<Vec<u8>, ModelError> {
     })
 }
 
+fn demo_config() -> Result<ConfigFile, ModelError> {
+    ConfigFile::parse(&Path::new(demo::FOLDER).join("config.json"), demo::CONFIG)
+}
+
 fn demo_tokenizer() -> Result<Loaded, ModelError> {
     let path = Path::new(demo::FOLDER).join("tokenizer.json");
-    let config = ConfigFile::parse(&path.with_file_name("config.json"), demo::CONFIG)?;
     Ok(Loaded {
         tokenizer: Tokenizer::from_bytes(&path, demo::TOKENIZER, None)?,
         record: FileRecord::of_bytes(&path, demo::TOKENIZER),
-        files: TokenFiles::of_config(config),
+        files: TokenFiles::of_config(demo_config()?),
     })
 }
 

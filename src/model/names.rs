@@ -151,8 +151,20 @@ fn hub(repo: &str, revision: &str) -> Result<Named, String> {
 
 fn folder(spec: &str) -> Result<Named, ModelError> {
     let path = std::fs::canonicalize(spec).map_err(|source| ModelError::Io { path: spec.into(), source })?;
-    let name = path.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned());
+    let own = || path.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned());
+    let name = snapshot_of(&path).unwrap_or_else(own);
     Ok(Named { place: Place::Folder(path), name: results_name(&name) })
+}
+
+/// The model's name where a folder is a snapshot in a cache of the Hub, `models--organisation--name/snapshots/<commit>`:
+/// filed as the same model from the Hub is.
+fn snapshot_of(path: &Path) -> Option<String> {
+    let part = |path: &Path| path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+    let snapshots = path.parent().filter(|parent| part(parent).as_deref() == Some("snapshots"))?;
+    let repo = part(snapshots.parent()?)?;
+    let repo = repo.strip_prefix("models--").filter(|_| part(path).is_some_and(|commit| is_commit(&commit)))?;
+    let bare = repo.rsplit("--").next().filter(|bare| is_name(bare))?;
+    Some(bare.to_owned())
 }
 
 /// The Hub's `gpt2` is filed as `gpt2-small`, as the paper's data are.
@@ -242,6 +254,29 @@ mod tests {
         let named = parse(path.to_str().unwrap(), None).unwrap();
         assert_eq!(named.name, "gpt2-small");
         assert!(matches!(named.place, Place::Folder(_)));
+    }
+
+    #[test]
+    fn snapshots_of_the_hubs_cache_are_known_by_their_repository() {
+        let cache = tempfile::tempdir().unwrap();
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        let name_of = |folder: &str| {
+            let path = cache.path().join(folder);
+            std::fs::create_dir_all(&path).unwrap();
+            parse(path.to_str().unwrap(), None).unwrap().name
+        };
+        for (repo, name) in [
+            ("EleutherAI--pythia-1.4b", "pythia-1.4b"),
+            ("gpt2", "gpt2-small"),
+            ("openai-community--gpt2", "gpt2-small"),
+        ] {
+            assert_eq!(name_of(&format!("models--{repo}/snapshots/{commit}")), name);
+        }
+        // Other folders of these names are what they are called.
+        for folder in [format!("models--a--b/{commit}"), format!("a--b/snapshots/{commit}")] {
+            assert_eq!(name_of(&folder), commit);
+        }
+        assert_eq!(name_of("models--a--b/snapshots/main"), "main");
     }
 
     #[test]

@@ -108,6 +108,11 @@ impl ResultMap {
         self.place(index).into_iter().enumerate().map(label).collect()
     }
 
+    /// Does it have a value? None of them where what it measures is undefined.
+    pub fn has_values(&self) -> bool {
+        self.values.iter().any(|value| value.is_finite())
+    }
+
     /// Value numbers from the largest absolute value down.
     pub fn by_size(&self) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.values.len()).collect();
@@ -118,8 +123,11 @@ impl ResultMap {
     /// Heat maps of the values, layers from top to bottom, one beside the other for positions that stand beside two other
     /// axes (those at which nothing differs are left out). `positions` are the labels of the positions. Heads stand beside
     /// it as bars, the largest first; neurons, which are too many to be seen, as bars alone, and so do components, in their
-    /// order. None for a single number.
+    /// order. None for a single number, and where there are no values.
     pub fn figure(&self, title: &str, measure: &str, positions: &[String]) -> Option<Figure> {
+        if !self.has_values() {
+            return None;
+        }
         let apart = self.axes.iter().position(|axis| *axis == "position").filter(|_| self.axes.len() == 3);
         let shown: Vec<usize> = (0..self.axes.len()).filter(|axis| Some(*axis) != apart).collect();
         let (rows, columns) = match shown[..] {
@@ -177,14 +185,16 @@ impl ResultMap {
         Facet { title, x: Axis::new(measure), y: Axis::new(self.axes.join(".")), plot: Plot::Bars(bars) }
     }
 
-    /// Writes `<stem>.npy` (f64, C order, of the map's shape) and `<stem>.csv` (a column per axis, then the unit's).
+    /// Writes `<stem>.npy` (f64, C order, of the map's shape) and `<stem>.csv` (a column per axis, then the unit's). A value
+    /// that is undefined is NaN in the array and an empty cell of the table.
     ///
     /// # Errors
     /// [`ReportError::Io`].
     pub fn write(&self, folder: &Path, stem: &str) -> Result<(), ReportError> {
         let [npy, csv] = Self::paths(folder, stem);
         let header = self.axes.iter().chain([&self.unit]).cloned().collect::<Vec<_>>();
-        let row = |(index, value): (usize, &f64)| self.labels(index).into_iter().chain([value.to_string()]).collect();
+        let cell = |value: &f64| if value.is_nan() { String::new() } else { value.to_string() };
+        let row = |(index, value): (usize, &f64)| self.labels(index).into_iter().chain([cell(value)]).collect();
         write_array(&npy, &self.shape, &self.values)?;
         write_csv(&csv, std::iter::once(header).chain(self.values.iter().enumerate().map(row)))
     }

@@ -106,7 +106,7 @@ impl SessionOptions {
 
     /// The compatibility settings that results of every kind depend on, sorted, each once.
     pub fn compat(&self) -> Vec<Compat> {
-        let of_results = self.compat.iter().copied().filter(|compat| !compat.is_of_fits());
+        let of_results = self.compat.iter().copied().filter(|compat| compat.is_of_results());
         of_results.collect::<BTreeSet<_>>().into_iter().collect()
     }
 

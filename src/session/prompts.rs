@@ -1,6 +1,7 @@
 //! Datasets for a session's model, and the positions in them.
 
 use super::{Fault, Mend, OfSetting, Session, distinct, wrong};
+use crate::compat::Compat;
 use crate::datasets::treebank::{Scaffold, Split};
 use crate::datasets::{BuildOptions, Catalogue, DatasetError, END, PairedPrompts};
 use crate::engine::{Layout, PatchPositions};
@@ -11,8 +12,8 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Placeholders in the order in which they are a dataset's main position.
-const USUAL_POSITIONS: [&str; 8] = ["ADJ", "ADJ1", "ADV", "FEEL", "NOUN", "MED", "VRB", "END"];
+/// Placeholders in the order in which they are a dataset's main position; the last token where it has none of them.
+const MAIN_POSITIONS: [&str; 7] = ["ADJ", "ADJ1", "ADV", "FEEL", "NOUN", "MED", "VRB"];
 
 impl Session {
     /// The built-in datasets and the user's, as the session's compatibility settings have them.
@@ -101,6 +102,29 @@ impl Session {
     pub fn every_prompts(&self, names: &[String], scaffold: Scaffold) -> Result<Vec<PairedPrompts>> {
         distinct(names).iter().map(|name| self.prompts(name, scaffold)).collect()
     }
+
+    /// A position of a dataset by name, as [`position`] finds it; `auto` is the first placeholder of the template where
+    /// the session follows the paper's code in that.
+    ///
+    /// # Errors
+    /// Those of [`position`].
+    pub fn position(&self, setting: &str, prompts: &PairedPrompts, name: &str) -> Result<(String, PatchPositions)> {
+        let follows = name == "auto" && self.options.compat.contains(&Compat::FirstPlaceholder);
+        let first = || {
+            let there = MAIN_POSITIONS.iter().filter(|main| prompts.positions.contains_key(**main));
+            there.min_by_key(|main| prompts.positions[**main]).copied()
+        };
+        position(setting, prompts, follows.then(first).flatten().unwrap_or(name))
+    }
+
+    /// The positions of a list, each once: `auto` may name one that stands there too.
+    ///
+    /// # Errors
+    /// Those of [`position`].
+    pub fn positions(&self, prompts: &PairedPrompts, names: &[String]) -> Result<Vec<(String, PatchPositions)>> {
+        let found = names.iter().map(|name| self.position("positions", prompts, name)).collect::<Result<Vec<_>>>()?;
+        Ok(distinct(&found))
+    }
 }
 
 /// Hash of everything about a dataset that a measurement depends on: every prompt's tokens, clean and corrupted, its
@@ -132,7 +156,10 @@ pub fn position(setting: &str, prompts: &PairedPrompts, name: &str) -> Result<(S
         return Ok((END.into(), PatchPositions::Last));
     }
     let chosen = match name {
-        "auto" => USUAL_POSITIONS.into_iter().find(|usual| prompts.positions.contains_key(*usual)).unwrap_or(name),
+        "auto" => {
+            let mut main = MAIN_POSITIONS.into_iter().chain([END]);
+            main.find(|main| prompts.positions.contains_key(*main)).unwrap_or(name)
+        }
         name => name,
     };
     let Some(position) = prompts.positions.get(chosen) else {
@@ -163,15 +190,6 @@ fn numbered(setting: &str, prompts: &PairedPrompts, number: i64) -> Result<usize
             wrong!(setting, "{}: expected a position of {expected}, found {number}", prompts.name)
         }
     }
-}
-
-/// The positions of a list, each once: `auto` may name one that stands there too.
-///
-/// # Errors
-/// Those of [`position`].
-pub fn positions(prompts: &PairedPrompts, names: &[String]) -> Result<Vec<(String, PatchPositions)>> {
-    let found = names.iter().map(|name| position("positions", prompts, name)).collect::<Result<Vec<_>>>()?;
-    Ok(distinct(&found))
 }
 
 /// Every prompt's position of this name: one each.

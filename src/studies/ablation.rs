@@ -16,8 +16,8 @@ use crate::experiments::path_patching::{Node, NodePattern, Nodes};
 use crate::report::figure::Figure;
 use crate::report::{Columns, KeyedRow, Manifest, Table};
 use crate::session::{
-    ByLayer, Fault, Mend, Observer, Progress, Provenance, Session, at_layers, distinct, hash_of_matrix, layers, places,
-    wrong,
+    ByLayer, Fault, Mend, Note, Observer, Progress, Provenance, Session, at_layers, distinct, hash_of_matrix, layers,
+    places, wrong,
 };
 use crate::types::Matrix;
 use anyhow::{Context, Result};
@@ -25,6 +25,7 @@ use rand::SeedableRng;
 use rand::seq::index::sample;
 use rand_chacha::ChaCha20Rng;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -102,6 +103,9 @@ choices! {
 
 /// The column of the change of the logit difference.
 const CHANGE: &str = "logit_diff_change_percent";
+
+/// The column of the accuracy lost.
+const LOST: &str = "above_chance_lost_percent";
 
 /// The key of the rows that tell of all prompts.
 const ALL_PROMPTS: &str = "all";
@@ -222,6 +226,21 @@ impl Ablation {
     }
 }
 
+/// Warns of columns that compare with the clean run and have nothing there to compare with.
+fn note_undefined(set: &str, rows: &[KeyedRow], progress: &mut Progress<'_>) {
+    for (column, why) in [(CHANGE, "the mean logit difference is zero"), (LOST, "the accuracy is not above chance")] {
+        let number = Ablation::COLUMNS.numbers.iter().position(|name| *name == column);
+        let empty = |row: &&KeyedRow| number.and_then(|number| row.numbers.get(number)).is_some_and(Option::is_none);
+        let classes: BTreeSet<&String> = rows.iter().filter(empty).filter_map(|row| row.keys.last()).collect();
+        let classes = classes.into_iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        if !classes.is_empty() {
+            progress.note(&Note::Warning(format!(
+                "{set}: {column} is undefined for prompts {classes}: {why} in the clean run; its cells stay empty"
+            )));
+        }
+    }
+}
+
 /// Nodes as rows name them.
 fn listed(nodes: &[Node]) -> String {
     nodes.iter().map(Node::to_string).collect::<Vec<_>>().join(" ")
@@ -299,7 +318,7 @@ impl TableStudy for Ablation {
             CHANGE,
             "accuracy_clean",
             "accuracy",
-            "above_chance_lost_percent",
+            LOST,
             "flipped",
         ],
     };
@@ -384,9 +403,11 @@ impl TableStudy for Ablation {
         let Outcome { clean, ablated } =
             ablation(engine, &kept, &conditions, session.seed(), engine.memory_budget(), told)?;
         let rows = cases.iter().zip(&plans).zip(&ablated);
-        Ok(rows
+        let rows: Vec<KeyedRow> = rows
             .flat_map(|((((keys, _), _), plan), ablated)| self.rows(keys, &plan.reached, &kept, [&clean, ablated]))
-            .collect())
+            .collect();
+        note_undefined(&prompts.name, &rows, &mut progress);
+        Ok(rows)
     }
 
     fn figure(&self, title: String, rows: &[&KeyedRow]) -> Figure {
@@ -398,10 +419,8 @@ impl TableStudy for Ablation {
         let cancelled = !all.iter().any(defined);
         let shown = if cancelled { classes } else { all };
         let label = |row: &KeyedRow| row.keys[..row.keys.len() - usize::from(!cancelled)].join(" ");
-        let measures = [
-            (CHANGE, "change of the logit difference (%)"),
-            ("above_chance_lost_percent", "accuracy lost, of that above chance (%)"),
-        ];
+        let measures =
+            [(CHANGE, "change of the logit difference (%)"), (LOST, "accuracy lost, of that above chance (%)")];
         bar_figure(title, Self::COLUMNS, &shown, label, &measures)
     }
 

@@ -12,7 +12,7 @@ use crate::model::ModelConfig;
 use crate::report::figure::Figure;
 use crate::report::{ResultMap, Table};
 use crate::session::{Observer, Progress, Provenance, Session, distinct};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 /// Ablates every head, neuron or place on its own: model x map x replacement x dataset.
@@ -152,6 +152,10 @@ impl MapStudy for AblationMaps {
         let title = format!("Ablation ({method}) of {map} on {}, {}", prompts.name, session.model().name);
         Ok(values.figure(&title, measure.label(), &position_labels(prompts)))
     }
+
+    fn undefined(&self, &(_, _, measure): &Kind) -> String {
+        format!("{measure} is undefined: it is zero in the clean run, of which there is no percentage")
+    }
 }
 
 impl MadeMaps for AblationMaps {
@@ -175,10 +179,9 @@ impl MadeMaps for AblationMaps {
             first += conditions.len();
             for &kind in kinds.iter().filter(|kind| (kind.0, kind.1) == (map, method)) {
                 let change = |scores| Effect::new(&outcome.clean, scores, |_| true).and_then(|e| kind.2.of(&e));
-                let values: Option<Vec<f64>> = scores.iter().map(change).collect();
-                let undefined = || format!("{}: the clean logit difference is zero: no percent of it", prompts.name);
+                let values = scores.iter().map(|scores| change(scores).unwrap_or(f64::NAN)).collect();
                 let shape = map.shape(session.config(), length);
-                let values = ResultMap::new(&map.axes(), shape, "percent", values.with_context(undefined)?);
+                let values = ResultMap::new(&map.axes(), shape, "percent", values);
                 maps.push(Named::new(self.stem(session, &kind, &prompts.name), values));
             }
         }

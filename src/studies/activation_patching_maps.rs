@@ -152,6 +152,10 @@ impl MapStudy for ActivationPatchingMaps {
         let title = format!("Activation patching of {kind} on {set}{twin}, {model}");
         Ok(map.figure(&title, &self.readout.measure(metric), &position_labels(prompts)))
     }
+
+    fn undefined(&self, &(_, metric): &Self::Kind) -> String {
+        self.twin.undefined(metric)
+    }
 }
 
 impl SweptMaps for ActivationPatchingMaps {
@@ -181,9 +185,9 @@ impl SweptMaps for ActivationPatchingMaps {
         let pairs = self.twin.pairs(session, engine, prompts)?;
         let (baselines, values) =
             map_values(engine, &pairs, &places, engine.memory_budget(), |_| Ok::<(), EngineError>(()))?;
-        let metrics: Vec<Metric> = places.iter().map(|place| place.metric).collect();
-        self.twin.check_defined(&baselines, &metrics, &prompts.name)?;
-        Ok(Computed { values, flops: None })
+        let defined = |place: &MapPlace| self.twin.defined(&baselines, place.metric);
+        let values = places.iter().zip(values).map(|(place, value)| defined(place).then_some(value));
+        Ok(Computed { values: values.collect(), flops: None })
     }
 }
 
@@ -197,7 +201,7 @@ pub(crate) fn exact_maps<B: Backend>(
     observer: &mut dyn Observer,
 ) -> Result<Vec<Named>> {
     let stem = |kind: &(MapKind, Metric)| study.stem(session, kind, &prompts.name);
-    in_order(prompts, wanted, stem, |kinds, metrics| {
+    in_order(wanted, stem, |kinds, metrics| {
         let mut progress = Progress::of_shares(observer, format!("patching {}", prompts.name));
         let told = |share| progress.share(share);
         activation_maps(engine, prompts, kinds, metrics, engine.memory_budget(), told)

@@ -5,6 +5,7 @@ use super::fields::{list, not_empty};
 use super::maps::{
     AskedSet, MadeMaps, MapSets, MapStudy, Named, exact_plan, in_order, maps_study, position_labels, provenance_of,
 };
+use super::undefined::undefined_metric;
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
 use crate::engine::{Engine, Metric};
@@ -105,7 +106,7 @@ impl AttributionPatching {
     ) -> Result<Vec<Named>> {
         let stem = |&(map, metric): &Place| self.stem(session, &Kind { map, metric, exact: false }, &prompts.name);
         let places: Vec<Place> = wanted.iter().map(Kind::place).collect();
-        in_order(prompts, &places, stem, |maps, metrics| {
+        in_order(&places, stem, |maps, metrics| {
             let mut progress = Progress::of_shares(observer, format!("gradients of {}", prompts.name));
             let told = |share| progress.share(share);
             attribution_maps(engine, prompts, maps, metrics, self.gradients(), engine.memory_budget(), told)
@@ -190,9 +191,15 @@ impl MapStudy for AttributionPatching {
         Ok(map.figure(&title, &kind.measure(), &position_labels(prompts)))
     }
 
+    fn undefined(&self, kind: &Kind) -> String {
+        undefined_metric(kind.metric)
+    }
+
     fn lacks(&self, kind: &Kind, kept: &Named, figure_lost: bool) -> Option<&'static str> {
         match kept.agreement {
-            None if self.exact && !kind.exact => Some("it was not compared with exact patching"),
+            None if self.exact && !kind.exact && kept.map.has_values() => {
+                Some("it was not compared with exact patching")
+            }
             Some(_) if figure_lost => Some("its figure, which compares it with exact patching, is lost"),
             _ => None,
         }
@@ -215,7 +222,8 @@ impl MadeMaps for AttributionPatching {
         for (kind, estimate) in estimated.iter().zip(&mut estimates) {
             let twin = Kind { exact: true, ..*kind };
             let place = exact.iter().position(|kind| *kind == twin);
-            if let Some(twin) = place.and_then(|place| made.get(place)).or(set.kept(&twin)) {
+            let twin = place.and_then(|place| made.get(place)).or(set.kept(&twin));
+            if let Some(twin) = twin.filter(|twin| twin.map.has_values()) {
                 estimate.agreement = Some(Agreement::of(&estimate.map.values, &twin.map.values));
                 let figure = self.figure(session, prompts, kind, &estimate.map)?;
                 estimate.figure = figure.map(|figure| compared(figure, &estimate.map, &twin.map, &kind.measure()));

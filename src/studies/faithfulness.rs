@@ -4,6 +4,7 @@ use super::fields::{list, not_empty, not_endless};
 use super::heads::HeadAt;
 use super::maps::MapSets;
 use super::tables::{self, Keyed, TableStudy, Tables, bar_figure};
+use super::undefined::undefined_metric;
 use super::{Plan, Study};
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
@@ -12,7 +13,9 @@ use crate::experiments::chunks::patched_scores;
 use crate::experiments::faithfulness::{CircuitHead, Patched, faithfulness_cell};
 use crate::report::figure::Figure;
 use crate::report::{Columns, KeyedRow, Manifest, Table};
-use crate::session::{ByLayer, Observer, OfSetting, Progress, Provenance, Session, hash_of_layers, places, wrong};
+use crate::session::{
+    ByLayer, Note, Observer, OfSetting, Progress, Provenance, Session, hash_of_layers, places, wrong,
+};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -188,6 +191,13 @@ impl TableStudy for Faithfulness {
         let metric = Metric::LogitDiff;
         let (baselines, scores) = patched_scores(engine, prompts, &cells, &[metric], engine.memory_budget(), told)?;
         let defined = baselines.defined(metric);
+        if !defined {
+            progress.note(&Note::Warning(format!(
+                "{}: {}; logit_diff_percent stays empty",
+                prompts.name,
+                undefined_metric(metric)
+            )));
+        }
         let row = |(((keys, _), _), scores): (&(Keyed<Case>, Provenance), &Scores)| {
             let numbers = vec![
                 Some(prompts.clean.len() as f64),

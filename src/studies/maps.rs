@@ -2,6 +2,7 @@
 
 use super::fields::list;
 use super::suite_tables::forget;
+use super::undefined::{check_any_defined, note_undefined};
 use super::{Notes, Plan, Study};
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
@@ -15,8 +16,7 @@ use crate::model::ModelConfig;
 use crate::report::figure::Figure;
 use crate::report::{Manifest, MapHead, ResultMap, RunRecord, Table, write_array};
 use crate::session::{
-    DeviceWork, Fault, Note, Observer, OfSetting, Provenance, Session, Standing, distinct, fingerprint, note_kept,
-    wrong,
+    DeviceWork, Note, Observer, OfSetting, Provenance, Session, Standing, distinct, fingerprint, note_kept, wrong,
 };
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -186,6 +186,11 @@ pub(crate) trait MapStudy: Study + Clone {
         map: &ResultMap,
     ) -> Result<Option<Figure>>;
 
+    /// Why a map of this kind may have no values, as a part of a sentence.
+    fn undefined(&self, _: &Self::Kind) -> String {
+        "there is nothing that has a value".into()
+    }
+
     /// Why a map that is there has to be made again, if so: something that is asked for is not there, or its figure is
     /// lost and not to be drawn from the values alone.
     fn lacks(&self, _kind: &Self::Kind, _kept: &Named, _figure_lost: bool) -> Option<&'static str> {
@@ -253,17 +258,6 @@ pub(crate) fn position_labels(prompts: &PairedPrompts) -> Vec<String> {
     (0..length).map(label).collect()
 }
 
-/// Refuses metrics that are not defined on a dataset.
-pub(crate) fn check_defined(baselines: &Baselines, metrics: impl IntoIterator<Item = Metric>, set: &str) -> Result<()> {
-    match metrics.into_iter().find(|metric| !baselines.defined(*metric)) {
-        None => Ok(()),
-        Some(metric) => {
-            Err(Fault::new(format!("{set}: {metric} is undefined: clean and corrupted runs do not differ in it"))
-                .into())
-        }
-    }
-}
-
 /// The values of activation-patching maps, and their arithmetic when every one is patched, under the head `exactly`.
 pub(crate) fn exact_plan<'p>(
     session: &Session,
@@ -286,7 +280,6 @@ pub(crate) fn exact_plan<'p>(
 /// The wanted maps of activations in the order of the list, under their names; `compute` makes all of these kinds under
 /// all of these metrics.
 pub(crate) fn in_order(
-    prompts: &PairedPrompts,
     wanted: &[(MapKind, Metric)],
     stem: impl Fn(&(MapKind, Metric)) -> String,
     compute: impl FnOnce(&[MapKind], &[Metric]) -> Result<(Baselines, Vec<ActivationMap>)>,
@@ -297,10 +290,13 @@ pub(crate) fn in_order(
     let (kinds, metrics): (Vec<_>, Vec<_>) = wanted.iter().copied().unzip();
     let (kinds, metrics) = (distinct(&kinds), distinct(&metrics));
     let (baselines, maps) = compute(&kinds, &metrics)?;
-    check_defined(&baselines, metrics, &prompts.name)?;
     let named = |kind: &(MapKind, Metric)| {
         let ActivationMap { shape, values, .. } = maps.iter().find(|map| (map.kind, map.metric) == *kind)?;
-        Some(Named::new(stem(kind), ResultMap::percent(&kind.0.axes(), shape.clone(), values)))
+        let map = match baselines.defined(kind.1) {
+            true => ResultMap::percent(&kind.0.axes(), shape.clone(), values),
+            false => ResultMap::percent(&kind.0.axes(), shape.clone(), &vec![f64::NAN; values.len()]),
+        };
+        Some(Named::new(stem(kind), map))
     };
     Ok(wanted.iter().filter_map(named).collect())
 }
@@ -486,15 +482,26 @@ impl<S: MadeMaps> DeviceWork for Making<'_, S> {
     fn run<B: Backend>(self, engine: &Engine<B>, observer: &mut dyn Observer) -> Result<Vec<Vec<Named>>> {
         let Self { study, session, sets, manifest } = self;
         manifest.computed_on(engine);
-        let mut all = Vec::new();
+        let mut all: Vec<Vec<Named>> = Vec::new();
         for set in sets {
             let mut made = Vec::new();
             if !set.wanted().is_empty() {
                 manifest.saw(&set.prompts)?;
                 made = study.make(session, engine, set, observer).with_context(|| set.prompts.name.clone())?;
+            }
+            // Where nothing has values this may be an error in the end.
+            if made.iter().any(|named| named.map.has_values()) {
+                note_undefined(study, set, &made, observer);
                 write(study, session, set, &mut made, manifest)?;
             }
             all.push(made);
+        }
+        check_any_defined(study, sets, &all)?;
+        for (set, made) in sets.iter().zip(&mut all) {
+            if !made.iter().any(|named| named.map.has_values()) {
+                note_undefined(study, set, made, observer);
+                write(study, session, set, made, manifest)?;
+            }
         }
         Ok(all)
     }
@@ -610,6 +617,9 @@ impl fmt::Display for Maps {
 }
 
 fn shown(Named { stem, map, agreement, .. }: &Named) -> String {
+    if !map.has_values() {
+        return format!("{stem}: undefined, {} empty values\n", map.values.len());
+    }
     let (shown, what) = match map.axes == ["component"] {
         true => ((0..map.values.len()).collect::<Vec<_>>(), ""),
         false => (map.by_size().into_iter().take(SHOWN).collect(), "largest of "),

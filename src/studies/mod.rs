@@ -50,6 +50,7 @@ pub mod tables;
 mod texts;
 mod treebank_data_gen;
 mod twins;
+mod undefined;
 pub mod verify;
 
 pub use ablation::{Ablation, Attention};

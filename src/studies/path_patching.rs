@@ -1,8 +1,9 @@
 //! Path patching: the paths from senders to receivers, patched one by one.
 
 use super::fields::{list, not_empty, text};
-use super::maps::{self, MapSets, MapStudy, Maps, Readout, check_defined, position_labels};
+use super::maps::{self, MapSets, MapStudy, Maps, Readout, position_labels};
 use super::swept::{self, Computed, Outline, SweptMaps};
+use super::undefined::undefined_metric;
 use super::{Plan, Study};
 use crate::backend::Backend;
 use crate::choice::choices;
@@ -224,6 +225,10 @@ impl MapStudy for PathPatching {
         let title = self.title(&prompts.name, &session.model().name);
         Ok(map.figure(&title, &self.readout.measure(*metric), &position_labels(prompts)))
     }
+
+    fn undefined(&self, metric: &Metric) -> String {
+        undefined_metric(*metric)
+    }
 }
 
 impl SweptMaps for PathPatching {
@@ -261,11 +266,13 @@ impl SweptMaps for PathPatching {
         let (paths, budget) = (self.paths(prompts)?, engine.memory_budget());
         let told = |_| Ok::<(), EngineError>(());
         let (baselines, found, flops) = path_values(engine, prompts, &paths, &metrics, &indices, budget, told)?;
-        check_defined(&baselines, metrics.iter().copied(), &prompts.name)?;
         let value = |(metric, index): &(Metric, usize)| {
+            if !baselines.defined(*metric) {
+                return None;
+            }
             let of_metric = metrics.iter().position(|m| m == metric).and_then(|number| found.get(number));
             let place = indices.binary_search(index).ok();
-            of_metric.zip(place).and_then(|(values, place)| values.get(place)).copied().unwrap_or(f64::NAN)
+            Some(of_metric.zip(place).and_then(|(values, place)| values.get(place)).copied().unwrap_or(f64::NAN))
         };
         Ok(Computed { values: places.iter().map(value).collect(), flops: Some(flops) })
     }

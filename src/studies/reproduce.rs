@@ -9,7 +9,7 @@ use crate::experiments::ablation::Replacement;
 use crate::report::figure::Figure;
 use crate::report::results::{BEST_LAYER, Best, best_layers_table};
 use crate::report::{RunRecord, Section, write_page};
-use crate::session::{Note, Observer, Session, position, processing_names};
+use crate::session::{Note, Observer, Session, processing_names};
 use crate::studies::fields::{list, not_empty};
 use crate::studies::maps::MapSets;
 use anyhow::Result;
@@ -126,7 +126,7 @@ impl Reproduce {
         let (maps, commas) = (possible(&self.map_set), possible(&self.comma_set));
         let sets = |set: &String| MapSets { eval_sets: vec![set.clone()], ..MapSets::default() };
         let train = session.prompts(TRAIN_SET, Scaffold::Plain)?;
-        let (at, _) = position("positions", &train, "auto")?;
+        let (at, _) = session.position("positions", &train, "auto")?;
         let direction = format!("{}_{TRAIN_SET}_{at}", self.of_commas());
         let positions = vec!["auto".to_owned(), "ALL".to_owned()];
         Ok(Steps {

@@ -1,6 +1,7 @@
 //! Maps whose values are cells of a sweep: recorded as they are found, resumed and sharded like any other sweep.
 
 use super::maps::{Asked, AskedMaps, AskedSet, MapStudy, Maps, Named, asked, redraw, write};
+use super::undefined::{check_any_defined, note_undefined};
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
 use crate::engine::{Engine, Metric};
@@ -10,6 +11,7 @@ use crate::report::{Manifest, ResultMap};
 use crate::session::{DeviceWork, Note, Observer, Progress, Session, fingerprint};
 use crate::sweep::{Cell, CellId, Configuration, Inputs, Known, Ledger, Place, Recorder, SweepSettings, deal, finite};
 use anyhow::{Context, Result};
+use serde_json::Value;
 use std::sync::Arc;
 
 /// A map before it is made.
@@ -32,8 +34,8 @@ impl Outline {
 
 /// Values of some places.
 pub(crate) struct Computed {
-    /// As fractions.
-    pub values: Vec<f64>,
+    /// As fractions; none of a metric that is undefined on the dataset.
+    pub values: Vec<Option<f64>>,
     /// What the structure of the computation has saved, if that is worth saying.
     pub flops: Option<PathFlops>,
 }
@@ -56,7 +58,7 @@ pub(crate) trait SweptMaps: MapStudy {
     /// The values of some places of some maps, as fractions; a place is a number in row-major order.
     ///
     /// # Errors
-    /// Those of the engine; a metric that is not defined on this dataset.
+    /// Those of the engine.
     fn values<B: Backend>(
         &self,
         session: &Session,
@@ -172,16 +174,19 @@ pub(crate) fn run<S: SweptMaps>(study: &S, session: &Session, observer: &mut dyn
         let made = nothing(&sets);
         return Ok(Maps::new(session, sets, made, Some(manifest.finish()?)));
     }
-    let mut all = Vec::new();
-    for (number, (set, maps)) in sets.iter().zip(&swept).enumerate() {
+    let of_set = |(number, maps): (usize, &Vec<Swept<S::Kind>>)| -> Vec<Named> {
         let named = |(map_number, Swept { outline, stem, ids, .. }): (usize, &Swept<S::Kind>)| {
             let value = |index| found.get(&(number, map_number, index)).copied().flatten().unwrap_or(f64::NAN);
             let values: Vec<f64> = (0..ids.len()).map(value).collect();
             Named::new(stem.clone(), outline.map(&values))
         };
-        let mut named: Vec<Named> = maps.iter().enumerate().map(named).collect();
-        write(study, session, set, &mut named, &mut manifest)?;
-        all.push(named);
+        maps.iter().enumerate().map(named).collect()
+    };
+    let mut all: Vec<Vec<Named>> = swept.iter().enumerate().map(of_set).collect();
+    check_any_defined(study, &sets, &all)?;
+    for (set, made) in sets.iter().zip(&mut all) {
+        note_undefined(study, set, made, observer);
+        write(study, session, set, made, &mut manifest)?;
     }
     Ok(Maps::new(session, sets, all, Some(manifest.finish()?)))
 }
@@ -234,7 +239,10 @@ impl<S: SweptMaps> DeviceWork for Values<'_, S> {
                     let all = saved.get_or_insert_with(PathFlops::default);
                     *all = PathFlops { done: all.done + done, naive: all.naive + naive };
                 }
-                let outcome = |((_, _, id), value): (&Lacking<S::Kind>, f64)| (*id, finite(value));
+                // What is undefined is known to be, and has no value.
+                let outcome = |((_, _, id), value): (&Lacking<S::Kind>, Option<f64>)| {
+                    (*id, value.map_or(Ok(Value::Null), finite))
+                };
                 self.recorder.record(portion.iter().zip(values).map(outcome).collect())?;
                 self.recorder.go_on_unless(progress.cancelled())?;
                 progress.counted(portion.len());

@@ -2,13 +2,13 @@
 
 use super::ablation::in_residual;
 use super::fields::{list, text};
-use super::maps::check_defined;
+use super::undefined::undefined_metric;
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
 use crate::engine::{Baselines, Engine, Metric, Pairs};
 use crate::experiments::ablation::{Condition, NEGLIGIBLE, Replacement};
 use crate::files::sha256;
-use crate::session::{Fault, OfSetting, Session, layers, places, wrong};
+use crate::session::{OfSetting, Session, layers, places, wrong};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
@@ -138,20 +138,18 @@ impl Twin {
         self.ablate.as_ref().map_or(String::new(), |name| format!(", {name} ablated"))
     }
 
-    /// Refuses metrics that have no ends to be a share between: runs that do not differ in them, or an ablation that changes
-    /// nothing.
-    ///
-    /// # Errors
-    /// The dataset, the metric and the ablation.
-    pub(crate) fn check_defined(&self, baselines: &Baselines, metrics: &[Metric], set: &str) -> Result<()> {
-        let Some(name) = &self.ablate else { return check_defined(baselines, metrics.iter().copied(), set) };
-        match metrics.iter().find(|metric| !baselines.apart(**metric, NEGLIGIBLE)) {
-            None => Ok(()),
-            Some(metric) => {
-                let change = format!("the ablation of {name} changes it by less than {NEGLIGIBLE} of its size");
-                Err(Fault::new(format!("{set}: {metric} is undefined: {change}")).into())
-            }
+    /// Does a metric have ends to be a share between? Not where the runs do not differ in it, or the ablation changes nothing.
+    pub(crate) fn defined(&self, baselines: &Baselines, metric: Metric) -> bool {
+        match self.ablate {
+            None => baselines.defined(metric),
+            Some(_) => baselines.apart(metric, NEGLIGIBLE),
         }
+    }
+
+    /// That a metric has no such ends, and why.
+    pub(crate) fn undefined(&self, metric: Metric) -> String {
+        let Some(name) = &self.ablate else { return undefined_metric(metric) };
+        format!("{metric} is undefined: the ablation of {name} changes it by less than {NEGLIGIBLE} of its size")
     }
 }
 

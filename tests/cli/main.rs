@@ -18,6 +18,7 @@ mod same_numbers;
 mod science;
 mod steering;
 mod sweeps;
+mod undefined;
 mod verify;
 
 #[path = "../support/program.rs"]

@@ -250,3 +250,27 @@ fn tokenizers_for_random_models() {
     assert_eq!(model.tokenizer.bos(), Some(0));
     assert!(hub.seen().iter().all(|seen| !seen.line.contains("safetensors")));
 }
+
+#[test]
+fn a_shape_needs_the_configuration_alone() {
+    let (copy, cache) = (Copy::of("gpt2-tiny"), tempfile::tempdir().unwrap());
+    let hub = Hub::serve(copy.path());
+    let shape = Model::shape_from(REPO, None, &hub.settings(cache.path())).unwrap();
+    assert!(hub.seen().iter().all(|seen| seen.line.contains("config.json")), "{:?}", hub.seen());
+    assert_eq!(Model::shape_from(REPO, None, &offline(cache.path())).unwrap(), shape);
+    assert_eq!(Model::shape_from(copy.path().to_str().unwrap(), None, &offline(cache.path())).unwrap(), shape);
+    // What is lacking is brought when the model is loaded.
+    assert_eq!(load(REPO, &hub.settings(cache.path())).unwrap().config, shape);
+    let demo = Model::shape_from("demo", None, &offline(cache.path())).unwrap();
+    assert_eq!(demo, load("demo", &offline(cache.path())).unwrap().config);
+}
+
+#[test]
+fn a_snapshot_given_as_a_folder_is_filed_as_its_repository() {
+    let (copy, cache) = (Copy::of("gpt2-tiny"), tempfile::tempdir().unwrap());
+    let hub = Hub::serve(copy.path());
+    let model = load(REPO, &hub.settings(cache.path())).unwrap();
+    let folder = cached(cache.path(), "config.json").parent().unwrap().to_owned();
+    let same = load(folder.to_str().unwrap(), &offline(cache.path())).unwrap();
+    assert_eq!((&same.name, same.layer(1).unwrap()), (&model.name, model.layer(1).unwrap()));
+}

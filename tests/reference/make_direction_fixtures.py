@@ -45,15 +45,36 @@ def oriented(direction, x, labels):
     return direction * np.sign(direction @ (x[labels].mean(0) - x[~labels].mean(0)))
 
 
+def clusters_of(x):
+    """Two k-means clusters; a case where ten starts miss the optimum would test nothing."""
+    kmeans = KMeans(2, n_init=10, random_state=0).fit(x)
+    optimum = KMeans(2, n_init=300, random_state=1, tol=0).fit(x).inertia_
+    assert abs(kmeans.inertia_ - optimum) < 1e-6 * optimum, (kmeans.inertia_, optimum)
+    return kmeans
+
+
+def statistics(x, other, labels):
+    """How many rows are right in sample and among others, as the paper's code counts them: by two clusters of the rows
+    (mean_diff), or of their coordinates along one component (PCA and SVD)."""
+    pca = PCA(n_components=1, svd_solver="full").fit(x)
+    axis = np.linalg.svd(x, full_matrices=False)[2][:1]
+    right = {}
+    for method, place in {"mean_diff": lambda x: x, "pca": pca.transform, "svd": lambda x: x @ axis.T}.items():
+        kmeans = clusters_of(place(x))
+        positive = int(2 * (kmeans.labels_ == labels).sum() >= len(labels))
+        right[method] = [int(((kmeans.predict(place(rows)) == positive) == labels).sum()) for rows in (x, other)]
+    return right
+
+
 def classical():
     tensors, facts = {}, {}
     for name, case in CASES.items():
         x32, labels = embeddings(**case)
         x = x32.astype(np.float64)
-        kmeans = KMeans(2, n_init=10, random_state=0).fit(x)
-        # The best of many starts is the optimum; a case where ten starts miss it would test nothing.
-        optimum = KMeans(2, n_init=300, random_state=1, tol=0).fit(x).inertia_
-        assert abs(kmeans.inertia_ - optimum) < 1e-6 * optimum, (name, kmeans.inertia_, optimum)
+        # Other rows of the same classes, for the statistics out of sample.
+        noise = np.random.default_rng(case["seed"] + 100).normal(size=x.shape) * 1.5 * case["scale"]
+        other32 = (x + noise).astype(np.float32)
+        kmeans = clusters_of(x)
         positive = int((kmeans.labels_ == labels).mean() >= 0.5)
         pca = PCA(2, svd_solver="full").fit(x)
         _, _, right = np.linalg.svd(x, full_matrices=False)
@@ -63,6 +84,7 @@ def classical():
         exact.fit(x, labels.astype(int))
         tensors |= {
             f"{name}.x": x32,
+            f"{name}.other": other32,
             f"{name}.labels": labels.astype(np.uint8),
             f"{name}.kmeans": kmeans.cluster_centers_[positive] - kmeans.cluster_centers_[1 - positive],
             f"{name}.mean_diff": x[labels].mean(0) - x[~labels].mean(0),
@@ -77,6 +99,7 @@ def classical():
             "kmeans_correct": int(((kmeans.labels_ == positive) == labels).sum()),
             "logistic_correct": int((exact.predict(x).astype(bool) == labels).sum()),
             "logistic_intercept": float(exact.intercept_[0]),
+            "right": statistics(x, other32.astype(np.float64), labels),
         }
     save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, OUT / "classical.safetensors")
     (OUT / "classical.json").write_text(json.dumps(facts, indent=1) + "\n")

@@ -15,7 +15,7 @@ use anyhow::Result;
   actpatch direction-patching-suite --positions ADJ,ALL --metrics logit_diff,logit_flip --layers all
   actpatch direction-patching-suite --eval-sets simple_adverb --projection ortho
   actpatch direction-patching-suite --eval-sets classification_4 --compat double-spaces,unprocessed-fits
-  actpatch direction-patching-suite --models gpt2-small --directions 'das_*' --heads paper
+  actpatch direction-patching-suite --models gpt2-small --directions 'das_*' --heads paper --compat unpatched-runs
   actpatch direction-patching-suite --eval-sets treebank_test --scaffold classification --positions END,ALL")]
 pub struct Args {
     #[command(flatten)]

@@ -34,8 +34,15 @@ const BARE_TOKENIZER: [&str; 2] = ["vocab.json", "merges.txt"];
 pub(crate) struct Wanted {
     /// `config.json` and the weights.
     pub weights: bool,
-    /// `tokenizer.json`.
+    /// `tokenizer.json`. With neither of them `config.json` alone.
     pub tokenizer: bool,
+}
+
+impl Wanted {
+    /// Must `config.json` be there? A tokenizer can do without.
+    fn config(self) -> bool {
+        self.weights || !self.tokenizer
+    }
 }
 
 /// A repository's files at one commit.
@@ -89,7 +96,7 @@ enum Gap {
 
 /// A file that the repository must have.
 fn first(wanted: Wanted) -> &'static str {
-    if wanted.weights { "config.json" } else { "tokenizer.json" }
+    if wanted.config() { "config.json" } else { "tokenizer.json" }
 }
 
 /// The complete and undamaged snapshot in the cache.
@@ -117,7 +124,7 @@ fn whole(folder: &Path, wanted: Wanted) -> Result<(), Gap> {
 fn files(folder: &Path, wanted: Wanted) -> Result<Vec<String>, String> {
     let mut names = Vec::new();
     let there = |name: String| if folder.join(&name).is_file() { Ok(name) } else { Err(name) };
-    if wanted.weights {
+    if wanted.config() {
         names.push(there("config.json".to_owned())?);
     }
     if wanted.tokenizer {
@@ -162,10 +169,10 @@ fn bring_tokenizer(download: &Download<'_>) -> Result<(), HubError> {
 
 /// Brings all wanted files.
 fn bring(download: &Download<'_>, repo: &str, wanted: Wanted) -> Result<(), HubError> {
-    if wanted.weights {
+    if wanted.config() {
         download.required(first(wanted))?;
     } else {
-        // The configuration tells the tokenizer's BOS id, but a tokenizer can do without.
+        // The configuration tells the tokenizer's BOS id.
         download.optional("config.json")?;
     }
     // Another name of a commit whose files are all there.

@@ -7,7 +7,7 @@ use crate::datasets::treebank::Split;
 use crate::directions::{Direction, DirectionName, FitRecord, Method, RANDOM_DIRECTION_SEED};
 use crate::engine::PatchPositions;
 use crate::report::{FittingStats, Projections};
-use crate::session::{Fault, Mend, Provenance, Session, fingerprint, layers, positions};
+use crate::session::{Fault, Mend, Provenance, Session, fingerprint, layers};
 use crate::studies::Study;
 use crate::sweep::{CellId, Configuration, deal};
 use anyhow::Result;
@@ -59,10 +59,10 @@ pub(super) fn jobs(
         tests.iter().map(|test| Ok((test, fingerprint(test)?))).collect::<Result<Vec<(&PairedPrompts, _)>>>()?;
     let layers = layers("layers", &study.layers, session.config().n_layers)?;
     let mut all: Vec<Job> = Vec::new();
-    for (position, positions) in positions(prompts, &study.positions)? {
+    for (position, positions) in session.positions(prompts, &study.positions)? {
         let mut placed = Vec::new();
         for (test, hash) in &tests {
-            placed.push((*test, hash.clone(), test_position(test, &position)?.1.to_string()));
+            placed.push((*test, hash.clone(), test_position(session, test, &position)?.1.to_string()));
         }
         for method in study.methods() {
             for &layer in &layers {

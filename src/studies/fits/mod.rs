@@ -262,12 +262,12 @@ impl FitDirections {
 
     /// Datasets, the directions on each, and how they stand.
     fn work(&self, session: &Session, observer: &mut dyn Observer) -> Result<Work> {
-        let other = Compat::UnprocessedFits;
-        if session.options().compat.contains(&other) {
-            wrong!(
-                "compat",
-                "{other} is about using directions, not about fitting them (fit with the checkpoint's own weights)"
-            );
+        if let Some(other) = session.options().compat.iter().find(|compat| compat.is_of_patching()) {
+            let instead = match other {
+                Compat::UnprocessedFits => " (fit with the checkpoint's own weights)",
+                _ => "",
+            };
+            wrong!("compat", "{other} is about using directions, not about fitting them{instead}");
         }
         let build = |set: &String| session.prompts(set, self.scaffold_of(set));
         let tests = distinct(&self.test_sets).iter().map(build).collect::<Result<Vec<_>>>()?;
@@ -416,7 +416,7 @@ impl<B: Backend> Fitting<'_, B> {
                 let train = of(prompts, group[0].1, self.session.seed())?;
                 let mut tested = Vec::new();
                 for test in tests {
-                    let (position, place) = test_position(test, &group[0].0)?;
+                    let (position, place) = test_position(self.session, test, &group[0].0)?;
                     let at = embedding_positions(test, place, 0);
                     tested.push(Tested { prompts: test, position, at, embeddings: of(test, place, 0)? });
                 }
@@ -493,7 +493,8 @@ impl<B: Backend> Fitting<'_, B> {
         let settings = self.study.train_settings(&self.prompts.name);
         let as_das = |job: &&Job| -> Result<DasJob> {
             let own = job.name.position().unwrap_or_default();
-            let positions = self.tests.iter().map(|test| Ok(test_position(test, own)?.1)).collect::<Result<_>>()?;
+            let positions =
+                self.tests.iter().map(|test| Ok(test_position(self.session, test, own)?.1)).collect::<Result<_>>()?;
             Ok(DasJob { method: job.method, layer: job.layer, positions: job.positions, test_positions: positions })
         };
         let das = jobs.iter().map(as_das).collect::<Result<Vec<_>>>()?;

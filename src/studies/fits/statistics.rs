@@ -6,7 +6,7 @@ use crate::datasets::{END, PairedPrompts};
 use crate::directions::{Accuracy, DirectionError, DirectionName, Fit, FitRecord, Method, cosine, fit};
 use crate::engine::PatchPositions;
 use crate::report::{FittingStats, StatsRow};
-use crate::session::{Note, Observer, Provenance, Session, position};
+use crate::session::{Note, Observer, Provenance, Session};
 use crate::types::Matrix;
 use anyhow::Result;
 use std::collections::BTreeMap;
@@ -22,9 +22,9 @@ pub(super) struct Tested<'a> {
 
 /// Where a fit at `name` is tested: at the placeholder of that name (or END) if the test set has one, else at the test
 /// set's own main position.
-pub(super) fn test_position(test: &PairedPrompts, name: &str) -> Result<(String, PatchPositions)> {
+pub(super) fn test_position(session: &Session, test: &PairedPrompts, name: &str) -> Result<(String, PatchPositions)> {
     let shared = name == END || test.positions.contains_key(name);
-    position("positions", test, if shared { name } else { "auto" })
+    session.position("positions", test, if shared { name } else { "auto" })
 }
 
 /// Is the row about this direction?

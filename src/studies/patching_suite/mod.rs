@@ -7,6 +7,7 @@ pub use target::{Heads, PatchedLayers};
 
 use super::fields::{list, not_empty};
 use super::suite_tables::write_tables;
+use super::undefined::undefined_metric;
 use super::{Notes, Plan, Study, bytes};
 use crate::backend::Backend;
 use crate::choice::choices;
@@ -16,14 +17,14 @@ use crate::engine::{self, Baselines, Engine, Flops, Layout, Metric, Scores};
 use crate::experiments::chunks;
 use crate::report::results::{Best, ResultFile};
 use crate::report::{CellKey, Manifest, RunRecord, SuiteName, SuiteSite, Table};
-use crate::session::{DeviceWork, Note, Observer, Progress, Session, distinct, wrong};
+use crate::session::{DeviceWork, Fault, Note, Observer, Progress, Session, distinct, wrong};
 use crate::sweep::{Recorder, SweepSettings, finite};
 use anyhow::{Context, Result};
 use plan::{Divided, Job, passes};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use target::Target;
 
@@ -226,7 +227,8 @@ impl Study for PatchingSuite {
             recorder.with_state(|state| write_tables(&folder, state, |_| false))?;
         }
         result?;
-        let cells = recorder.results(&folder, &self.sweep, own)?.into_iter().map(SuiteCell::from).collect();
+        let cells: Vec<_> = recorder.results(&folder, &self.sweep, own)?.into_iter().map(SuiteCell::from).collect();
+        check_any_defined(&cells)?;
         Ok(Suite { model: session.model().name.clone(), cells, manifest: record })
     }
 }
@@ -304,15 +306,22 @@ impl Patching<'_> {
     }
 }
 
+/// Refuses a suite none of whose values is defined.
+fn check_any_defined(cells: &[SuiteCell]) -> Result<()> {
+    if cells.is_empty() || cells.iter().any(|cell| cell.percent.is_some()) {
+        return Ok(());
+    }
+    let reasons: BTreeSet<String> =
+        cells.iter().map(|cell| format!("{}: {}", cell.prompt, undefined_metric(cell.metric))).collect();
+    Err(Fault::new(reasons.into_iter().collect::<Vec<_>>().join("; ")).into())
+}
+
 /// Logs the baselines of a dataset, and warns of metrics that are undefined on it.
 fn note_baselines(set: &str, baselines: &Baselines, metrics: &[Metric], progress: &mut Progress<'_>) {
     let (logit_differences, accuracy) = (baselines.logit_differences(), baselines.clean.accuracy());
     tracing::info!(dataset = set, ?logit_differences, accuracy);
     for metric in distinct(metrics).into_iter().filter(|metric| !baselines.defined(*metric)) {
-        progress.note(&Note::Warning(format!(
-            "{set}: {metric} is undefined, its cells stay empty: clean and corrupted runs do not differ in it, or all \
-             prompts are of one class"
-        )));
+        progress.note(&Note::Warning(format!("{set}: {}; its cells stay empty", undefined_metric(metric))));
     }
 }
 

@@ -15,7 +15,7 @@ use crate::sweep::{Cell, CellId, Configuration, Inputs, Known, Ledger, Place, de
 use crate::types::Matrix;
 use anyhow::{Context, Result};
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// How much of the hash of a column's prompts a cell has.
@@ -111,7 +111,7 @@ impl Divided {
         let sets = session.every_prompts(&suite.eval_sets, suite.scaffold).of_setting("eval_sets")?;
         let directions = session.selected(&suite.directions).of_setting("directions")?;
         session.check_directions(&directions).of_setting("directions")?;
-        let target = Target::new(suite, session.model())?;
+        let target = Target::new(suite, session)?;
         let configuration = session.configuration()?;
         let known = Known::read(&session.folder(), &suite.sweep, &configuration)?;
         check_tables(suite, session, &known)?;
@@ -187,11 +187,11 @@ impl Jobs<'_> {
         let metrics = distinct(&self.suite.metrics);
         let id = |own: &Configuration| CellId::of(PatchingSuite::NAME, self.configuration, own);
         let mut jobs = Vec::new();
-        for (position, positions) in target.positions(prompts, &self.suite.positions)? {
+        for (position, positions) in target.positions(self.session, prompts, &self.suite.positions)? {
             let at = sha256(format!("{dataset} {positions:?}").as_bytes());
             let of_column: Arc<str> = at[..PROMPTS_DIGITS].into();
             for direction in directions {
-                let subspace = self.subspace(direction, &prompts.name, &position)?;
+                let subspace = self.subspace(direction, prompts, &position)?;
                 let mut own = target.in_ids(direction, positions);
                 own.insert("dataset".into(), dataset.clone());
                 own.insert("subspace".into(), subspace.hash.clone());
@@ -210,10 +210,10 @@ impl Jobs<'_> {
     }
 
     /// What a direction patches on a dataset: itself, or what the suite keeps of it.
-    fn subspace(&mut self, name: &DirectionName, set: &str, position: &str) -> Result<Arc<Subspace>> {
+    fn subspace(&mut self, name: &DirectionName, prompts: &PairedPrompts, position: &str) -> Result<Arc<Subspace>> {
         let own = match self.suite.projection {
             None => None,
-            Some(_) => Some(counterpart(&self.session.folder(), name, set, position)?),
+            Some(_) => Some(counterpart(self.session, name, prompts, position)?),
         };
         let key = (name.clone(), own);
         if let Some(known) = self.subspaces.get(&key) {
@@ -245,18 +245,27 @@ impl Jobs<'_> {
     }
 }
 
-/// The direction fitted on the evaluation dataset itself.
-fn counterpart(folder: &Path, name: &DirectionName, set: &str, position: &str) -> Result<DirectionName> {
+/// The direction fitted on the evaluation dataset itself: at the position that is patched, and where that is every position
+/// at the dataset's main one.
+fn counterpart(
+    session: &Session,
+    name: &DirectionName,
+    prompts: &PairedPrompts,
+    position: &str,
+) -> Result<DirectionName> {
+    let set = &prompts.name;
     if matches!(name.method(), Method::RandomDirection | Method::Ccs) {
         wrong!("projection", "{name} has no counterpart fitted on {set}: expected directions without it");
     }
-    let own = DirectionName::fitted(name.method(), set, position, name.layer())?;
-    let path: PathBuf = Direction::paths(folder, &own).0;
+    let position =
+        if position == "ALL" { session.position("positions", prompts, "auto")?.0 } else { position.to_owned() };
+    let own = DirectionName::fitted(name.method(), set, &position, name.layer())?;
+    let path: PathBuf = Direction::paths(&session.folder(), &own).0;
     if !path.exists() {
         let fit = [
             ("methods", name.method().to_string()),
-            ("train_sets", set.to_owned()),
-            ("positions", position.to_owned()),
+            ("train_sets", set.clone()),
+            ("positions", position),
             ("layers", name.layer().to_string()),
         ];
         let fault = Fault::of("projection", format!("{} is missing", path.display()));

@@ -3,14 +3,15 @@
 use super::super::heads::{check_head, expected, head_name, listed};
 use super::PatchingSuite;
 use crate::choice::{Malformed, choices, serde_by_text};
+use crate::compat::Compat;
 use crate::datasets::PairedPrompts;
 use crate::directions::DirectionName;
 use crate::engine::{Cell, Mode, PatchPositions};
 use crate::experiments::attention::Head;
-use crate::experiments::patching_suite::{Layers, head_results_cell, paper_heads, residual_cell};
+use crate::experiments::patching_suite::{Base, Layers, head_results_cell, paper_heads, residual_cell};
 use crate::model::Model;
 use crate::report::SuiteSite;
-use crate::session::{positions, wrong};
+use crate::session::{Session, wrong};
 use crate::sweep::Configuration;
 use crate::types::Matrix;
 use anyhow::Result;
@@ -97,6 +98,7 @@ impl Heads {
 pub(super) struct Target {
     heads: Option<Vec<Head>>,
     layers: PatchedLayers,
+    base: Base,
     n_layers: usize,
 }
 
@@ -105,18 +107,25 @@ impl Target {
     ///
     /// # Errors
     /// Heads that the model does not have.
-    pub fn new(suite: &PatchingSuite, model: &Model) -> Result<Self> {
-        let heads = suite.heads.as_ref().map(|heads| heads.of(model)).transpose()?;
-        Ok(Self { heads, layers: suite.layers, n_layers: model.config.n_layers })
+    pub fn new(suite: &PatchingSuite, session: &Session) -> Result<Self> {
+        let heads = suite.heads.as_ref().map(|heads| heads.of(session.model())).transpose()?;
+        let unpatched = session.options().compat.contains(&Compat::UnpatchedRuns);
+        let base = if unpatched { Base::Unpatched } else { Base::Running };
+        Ok(Self { heads, layers: suite.layers, base, n_layers: session.config().n_layers })
     }
 
     /// The positions of a dataset that are patched, by name; of heads, all of them.
     ///
     /// # Errors
     /// A position that the dataset does not have, one position with heads.
-    pub fn positions(&self, prompts: &PairedPrompts, names: &[String]) -> Result<Vec<(String, PatchPositions)>> {
+    pub fn positions(
+        &self,
+        session: &Session,
+        prompts: &PairedPrompts,
+        names: &[String],
+    ) -> Result<Vec<(String, PatchPositions)>> {
         if self.heads.is_none() {
-            return positions(prompts, names);
+            return session.positions(prompts, names);
         }
         if let Some(other) = names.iter().find(|name| !["auto", "ALL"].contains(&name.as_str())) {
             wrong!("positions", "with heads every position is patched, expected ALL, found {other}");
@@ -131,18 +140,19 @@ impl Target {
             (None, PatchedLayers::Own) => ("resid", direction.layer().to_string()),
             (None, PatchedLayers::All) => ("resid", "all".into()),
         };
+        let base = (self.base == Base::Unpatched).then(|| ("base", "unpatched".to_owned()));
         let fields = [("position", positions.to_string()), ("site", site.into()), ("layers", layers)];
-        fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+        fields.into_iter().chain(base).map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
     /// The cell that patches along `columns`, `(d_model, k)`, of a direction at `layer`.
     pub fn cell(&self, layer: usize, columns: Arc<Matrix>, positions: PatchPositions, mode: Mode) -> Cell {
         let layers = match (&self.heads, self.layers) {
-            (Some(heads), _) => return head_results_cell(columns, heads, mode),
+            (Some(heads), _) => return self.base.of(head_results_cell(columns, heads, mode)),
             (None, PatchedLayers::Own) => Layers::Own(layer),
             (None, PatchedLayers::All) => Layers::All,
         };
-        residual_cell(columns, layers, positions, mode, self.n_layers)
+        self.base.of(residual_cell(columns, layers, positions, mode, self.n_layers))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Directions from elsewhere, taken over into a folder of results.
 
 use crate::directions::{Direction, FitRecord, ImportSource, read_folder};
-use crate::model::{LoadOptions, Model};
+use crate::model::Model;
 use crate::report::{RunRecord, Table};
 use crate::session::{
     DEFAULT_MODEL, Fault, Mend, Observer, OfSetting, Rewrite, SessionOptions, note_kept, processing_names,
@@ -117,7 +117,7 @@ impl ImportDirections {
 
     /// The folder of results, the processing of the weights, and the directions that are not there yet.
     fn wanted(&self, observer: &mut dyn Observer) -> Result<(PathBuf, Vec<String>, Vec<Import>)> {
-        let shape = Model::shape(&self.model, &LoadOptions::default()).of_setting("model")?;
+        let shape = Model::shape(&self.model, None).of_setting("model")?;
         let processing = processing_names(processing_of(&self.weight_processing)?.possible(shape.norm));
         let all = read_folder(&self.folder, &self.directions, (shape.d_model, shape.n_layers))?;
         if all.is_empty() {

@@ -14,7 +14,7 @@ use crate::session::{
     DeviceWork, Note, Observer, OfSetting, Progress, Provenance, Session, Standing, note_kept, wrong,
 };
 use crate::studies::fields::{list, optional_path};
-use crate::studies::{Plan, Study};
+use crate::studies::{Notes, Plan, Study};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -277,8 +277,12 @@ impl Study for Negation {
 
     fn plan(&self, session: &Session) -> Result<Plan> {
         let (asked, model) = (self.asked(session)?, &session.model().name);
+        let mut notes = Notes::default();
+        if self.kept(session, &asked, &mut notes)?.is_some() {
+            return Ok(Plan::of(format!("{model}\n")).with(notes));
+        }
         let (directions, texts) = (asked.directions.len(), asked.texts.len());
-        Ok(Plan::of(format!("{model}: {directions} directions, one pass over {texts} texts\n")))
+        Ok(Plan::of(format!("{model}: {directions} directions, one pass over {texts} texts\n")).with(notes))
     }
 
     fn run(&self, session: &Session, observer: &mut dyn Observer) -> Result<Negations> {

@@ -15,7 +15,7 @@ use crate::report::neuroscope::{ChannelSummary, TopRow};
 use crate::report::{Manifest, RunRecord, Table};
 use crate::session::{DeviceWork, Note, Observer, OfSetting, Progress, Provenance, Session, layers, note_kept, wrong};
 use crate::studies::fields::{list, not_empty, optional_path};
-use crate::studies::{Plan, Study};
+use crate::studies::{Notes, Plan, Study};
 use anyhow::Result;
 use files::Files;
 use kept::{Found, Kept};
@@ -211,7 +211,7 @@ impl Neuroscope {
         if session.options().overwrite {
             return Ok(None);
         }
-        let found = kept::find(self, session, asked)?;
+        let found = kept::find(session, asked)?;
         if let Found::Kept(kept) = found {
             note_kept(observer, 1, &format!("reading of {:?}", asked.name), session.folder());
             return Ok(Some(kept));
@@ -266,6 +266,10 @@ impl Study for Neuroscope {
     /// The corpus is counted, not read by the model.
     fn plan(&self, session: &Session) -> Result<Plan> {
         let (asked, model, config) = (self.asked(session)?, session.model(), session.config());
+        let mut notes = Notes::default();
+        if self.kept(session, &asked, &mut notes)?.is_some() {
+            return Ok(Plan::of(format!("{}\n", model.name)).costing(Flops::default(), None).with(notes));
+        }
         let (mut rows, mut tokens, mut flops) = (0usize, 0usize, Flops::default());
         for row in self.corpus.rows(&model.tokenizer, config).of_setting("corpus")? {
             let row = row.of_setting("corpus")?;
@@ -278,13 +282,15 @@ impl Study for Neuroscope {
             table.push([direction.clone(), layer.to_string()]);
         }
         let cost = format!("one pass over {tokens} tokens in {rows} rows, {flops}");
-        Ok(Plan::of(format!("{}\n{table}{cost}\n", model.name)).costing(flops, None))
+        Ok(Plan::of(format!("{}\n{table}{cost}\n", model.name)).costing(flops, None).with(notes))
     }
 
     fn run(&self, session: &Session, observer: &mut dyn Observer) -> Result<Readings> {
         let asked = self.asked(session)?;
         let (model, measure) = (session.model().name.clone(), self.measure);
-        if let Some(Kept { channels, top }) = self.kept(session, &asked, observer)? {
+        if let Some(kept) = self.kept(session, &asked, observer)? {
+            kept.draw_lost(self, session, &asked)?;
+            let Kept { channels, top, .. } = kept;
             return Ok(Readings { model, measure, channels, top, manifest: None });
         }
         let mut manifest = session.manifest(Self::NAME, self)?;

@@ -8,13 +8,21 @@ use crate::report::token_pages::{PAGE_TOKENS, ShownToken};
 use crate::report::{ReportError, read_csv};
 use crate::session::{Fault, Mend, Session, Standing};
 use anyhow::{Context, Result};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// What is printed of a reading.
+/// A reading that is there.
 pub(super) struct Kept {
+    /// What is printed of it.
     pub channels: Vec<ChannelSummary>,
+    /// The same.
     pub top: Vec<TopRow>,
+    /// Pages and figures that are lost, and that its tables have everything of.
+    lost: Vec<String>,
 }
+
+/// The endings of a figure's files.
+const FORMATS: [&str; 3] = ["svg", "png", "html"];
 
 /// How a reading that is asked for stands.
 pub(super) enum Found {
@@ -34,8 +42,8 @@ pub(super) fn tables(folder: &Path, stem: &str) -> [PathBuf; 2] {
 /// Looks for the reading that is asked for.
 ///
 /// # Errors
-/// A file that cannot be read, or written.
-pub(super) fn find(study: &Neuroscope, session: &Session, asked: &Asked) -> Result<Found> {
+/// A file that cannot be read.
+pub(super) fn find(session: &Session, asked: &Asked) -> Result<Found> {
     let (folder, stem) = (session.folder(), &asked.stem);
     let notes = match session.standing(stem, &tables(&folder, stem), &asked.provenance)? {
         Standing::Absent => return Ok(Found::Absent),
@@ -46,34 +54,48 @@ pub(super) fn find(study: &Neuroscope, session: &Session, asked: &Asked) -> Resu
         return Ok(Found::Other("nothing says which files it has".into()));
     };
     let lost: Vec<String> = written.into_iter().filter(|name| !folder.join(name).is_file()).collect();
-    let pages = Pages { model: &session.model().name, measure: study.measure, channels: asked.channels.list() };
-    redraw(&pages, &folder, stem, &lost)?;
     // What no table replaces is made again with all the rest.
-    if let Some(name) = lost.iter().find(|name| !folder.join(name).is_file()) {
+    if let Some(name) = lost.iter().find(|name| table_of(&folder, stem, name).is_none()) {
         return Ok(Found::Other(format!("{name} is not there")));
     }
     let [summary, top] = tables(&folder, stem);
     let top = read_csv(&top, "a row of the ends of values")?;
-    Ok(Found::Kept(Kept { channels: ChannelSummary::read(&summary)?, top }))
+    Ok(Found::Kept(Kept { channels: ChannelSummary::read(&summary)?, top, lost }))
 }
 
-/// Draws lost pages and figures again that tables have everything of.
-fn redraw(pages: &Pages<'_>, folder: &Path, stem: &str, lost: &[String]) -> Result<()> {
-    let is_lost = |ending: &str| lost.contains(&format!("{stem}_{ending}"));
-    let figure_is_lost = |name: &str| ["svg", "png", "html"].iter().any(|ending| is_lost(&format!("{name}.{ending}")));
-    let table = |name: &str| Some(file(folder, stem, &format!("{name}.csv"))).filter(|path| path.is_file());
-    if let (true, Some(table)) = (figure_is_lost(TOKEN_MEANS), table(TOKEN_MEANS)) {
-        let rows = read_csv(&table, "a row of tokens' means")?;
-        pages.extremes(&rows).write(folder, &format!("{stem}_{TOKEN_MEANS}"))?;
-    }
-    if let (true, Some(table)) = (figure_is_lost(VALUES) || is_lost(TEXTS), table(VALUES)) {
-        let shown = read_shown(&table, pages.channels.len())?;
-        pages.texts(&shown).write(&file(folder, stem, TEXTS))?;
-        if let Some(figure) = pages.heat_map(&shown) {
-            figure.write(folder, &format!("{stem}_{VALUES}"))?;
+/// The table that has everything of a lost page or figure, if it is there.
+fn table_of(folder: &Path, stem: &str, name: &str) -> Option<PathBuf> {
+    let figure = |of: &str| FORMATS.iter().any(|ending| name == format!("{stem}_{of}.{ending}"));
+    let table = match name == format!("{stem}_{TEXTS}") || figure(VALUES) {
+        true => VALUES,
+        false => Some(TOKEN_MEANS).filter(|means| figure(means))?,
+    };
+    Some(file(folder, stem, &format!("{table}.csv"))).filter(|path| path.is_file())
+}
+
+impl Kept {
+    /// Draws what is lost again.
+    ///
+    /// # Errors
+    /// A table that cannot be read, a file that cannot be written.
+    pub fn draw_lost(&self, study: &Neuroscope, session: &Session, asked: &Asked) -> Result<()> {
+        let (folder, stem) = (session.folder(), &asked.stem);
+        let pages = Pages { model: &session.model().name, measure: study.measure, channels: asked.channels.list() };
+        let tables: BTreeSet<PathBuf> = self.lost.iter().filter_map(|name| table_of(&folder, stem, name)).collect();
+        for table in tables {
+            if table == file(&folder, stem, &format!("{TOKEN_MEANS}.csv")) {
+                let rows = read_csv(&table, "a row of tokens' means")?;
+                pages.extremes(&rows).write(&folder, &format!("{stem}_{TOKEN_MEANS}"))?;
+                continue;
+            }
+            let shown = read_shown(&table, pages.channels.len())?;
+            pages.texts(&shown).write(&file(&folder, stem, TEXTS))?;
+            if let Some(figure) = pages.heat_map(&shown) {
+                figure.write(&folder, &format!("{stem}_{VALUES}"))?;
+            }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// The first tokens of the table of every token's values.
