@@ -1,6 +1,6 @@
 //! What a user may call a model, and what its results are filed under.
 
-use super::{ModelError, shapes};
+use super::{ModelError, gguf, shapes};
 use std::path::{Path, PathBuf};
 
 /// Short names of published models and the repositories that hold them.
@@ -46,6 +46,8 @@ pub(crate) enum Place {
     Demo,
     /// A folder on disk.
     Folder(PathBuf),
+    /// A GGUF file on disk.
+    File(PathBuf),
     /// A repository on the Hub, at a branch, tag or commit.
     Hub {
         /// `organisation/name`.
@@ -69,7 +71,7 @@ pub(crate) struct Named {
     pub name: String,
 }
 
-/// Reads a model's name: `demo`, `random:<alias>`, an alias, a folder, or `organisation/name`, the last two kinds of
+/// Reads a model's name: `demo`, `random:<alias>`, an alias, a folder, a GGUF file, or `organisation/name`, the last two kinds of
 /// Hub names with `@revision` if wished. An alias wins over a folder of the same name: write `./gpt2` for the folder.
 /// Behind `NAME=` it is the same model, filed under that name.
 pub(crate) fn parse(spec: &str, revision: Option<&str>) -> Result<Named, ModelError> {
@@ -117,12 +119,15 @@ fn unnamed(spec: &str, revision: Option<&str>) -> Result<Named, ModelError> {
     if pinned.is_none() && Path::new(spec).is_dir() {
         return folder(spec);
     }
+    if gguf::is_gguf(Path::new(spec)) {
+        return file(spec);
+    }
     if id.split('/').count() == 2 && !id.starts_with(['.', '/', '~']) {
         return hub(id, revision).map_err(error);
     }
     let aliases: Vec<&str> = ALIASES.iter().map(|(alias, _)| *alias).collect();
     Err(error(format!(
-        "not a folder, not a Hub id (organisation/name[@revision]), not `demo`, not `random:<alias>` \
+        "not a folder, not a GGUF file, not a Hub id (organisation/name[@revision]), not `demo`, not `random:<alias>` \
          and none of the aliases {}",
         aliases.join(", ")
     )))
@@ -153,6 +158,14 @@ fn folder(spec: &str) -> Result<Named, ModelError> {
     let path = std::fs::canonicalize(spec).map_err(|source| ModelError::Io { path: spec.into(), source })?;
     let name = path.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned());
     Ok(Named { place: Place::Folder(path), name: results_name(&name) })
+}
+
+/// A model in one file is filed under that file's name.
+fn file(spec: &str) -> Result<Named, ModelError> {
+    let path = std::fs::canonicalize(spec).map_err(|source| ModelError::Io { path: spec.into(), source })?;
+    let name =
+        Path::new(spec).file_stem().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned());
+    Ok(Named { place: Place::File(path), name })
 }
 
 /// The Hub's `gpt2` is filed as `gpt2-small`, as the paper's data are.

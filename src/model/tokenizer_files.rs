@@ -17,7 +17,7 @@ const VOCABULARY: &str = "vocab.json";
 const MERGES: &str = "merges.txt";
 
 /// How Qwen2 cuts a text before it looks for pairs.
-const QWEN2_PIECES: &str =
+pub(super) const QWEN2_PIECES: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// A tokenizer with the tokens that its folder adds, the record of its file, and what stands beside it.

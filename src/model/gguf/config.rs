@@ -1,0 +1,388 @@
+//! A GGUF file's metadata as the fields of a `config.json`, so that the families read both alike. A key that asks for something
+//! that is not computed is an error, and so is a key of the architecture that is not known here.
+
+use super::file::GgufFile;
+use super::parts::Parts;
+use super::quantised::TensorType;
+use super::tensors::ROTARY_DIVISORS;
+use crate::model::ModelError;
+use crate::model::config::{ConfigFile, StoredKey};
+use serde_json::{Map, Value, json};
+use std::collections::HashMap;
+
+const ARCHITECTURE: &str = "general.architecture";
+
+/// Architectures by the names of the format and of `config.json`.
+const ARCHITECTURES: [(&str, &str); 5] =
+    [("llama", "llama"), ("qwen2", "qwen2"), ("qwen3", "qwen3"), ("gpt2", "gpt2"), ("gptneox", "gpt_neox")];
+
+/// Keys behind the architecture's name that say how large the model is, and their fields in the four kinds of `config.json`:
+/// of Llama and Qwen, of GPT-2, of GPT-NeoX.
+const SIZES: [(&str, [&str; 3]); 5] = [
+    ("block_count", ["num_hidden_layers", "n_layer", "num_hidden_layers"]),
+    ("embedding_length", ["hidden_size", "n_embd", "hidden_size"]),
+    ("feed_forward_length", ["intermediate_size", "n_inner", "intermediate_size"]),
+    ("attention.head_count", ["num_attention_heads", "n_head", "num_attention_heads"]),
+    ("context_length", ["max_position_embeddings", "n_positions", "max_position_embeddings"]),
+];
+
+/// Further keys behind the architecture's name that are read.
+const READ: [&str; 20] = [
+    "attention.head_count_kv",
+    "attention.key_length",
+    "attention.layer_norm_epsilon",
+    "attention.layer_norm_rms_epsilon",
+    "attention.value_length",
+    "rope.dimension_count",
+    "rope.freq_base",
+    "rope.scale_linear",
+    "rope.scaling.attn_factor",
+    "rope.scaling.factor",
+    "rope.scaling.original_context_length",
+    "rope.scaling.type",
+    "rope.scaling.yarn_attn_factor",
+    "rope.scaling.yarn_beta_fast",
+    "rope.scaling.yarn_beta_slow",
+    "rope.scaling.yarn_ext_factor",
+    "use_parallel_residual",
+    "vocab_size",
+    // Where the weights came from, and that the scaling was trained with: neither changes what is computed.
+    "tensor_data_layout",
+    "rope.scaling.finetuned",
+];
+
+/// Keys behind the architecture's name that ask for nothing when they have this value.
+const WITHOUT_EFFECT: [(&str, f64); 9] = [
+    ("attention.sliding_window", 0.0),
+    ("attention.max_alibi_bias", 0.0),
+    ("attention.clamp_kqv", 0.0),
+    ("attn_logit_softcapping", 0.0),
+    ("final_logit_softcapping", 0.0),
+    ("expert_count", 0.0),
+    ("expert_used_count", 0.0),
+    ("expert_shared_count", 0.0),
+    ("leading_dense_block_count", 0.0),
+];
+
+/// The fields in the making.
+struct Fields<'a> {
+    parts: &'a Parts,
+    file: &'a GgufFile,
+    architecture: String,
+    model_type: &'static str,
+    fields: Map<String, Value>,
+    keys: HashMap<String, StoredKey>,
+}
+
+/// The configuration of a model.
+pub(super) fn read(parts: &Parts) -> Result<ConfigFile, ModelError> {
+    let file = parts.first();
+    let kind = file.metadata.text("general.type")?;
+    if let Some(kind) = kind.filter(|kind| kind != "model") {
+        return Err(file.metadata.wrong("general.type", "model", kind));
+    }
+    let known: Vec<&str> = ARCHITECTURES.iter().map(|(name, _)| *name).collect();
+    let expected = format!("an architecture that is computed: {}", known.join(", "));
+    let architecture = file.metadata.text(ARCHITECTURE)?;
+    let named = architecture.as_deref().and_then(|own| ARCHITECTURES.iter().find(|(name, _)| *name == own));
+    let Some((name, model_type)) = named else {
+        let found = architecture.unwrap_or_else(|| "nothing".to_owned());
+        return Err(file.metadata.wrong(ARCHITECTURE, expected, found));
+    };
+    let (architecture, fields) = ((*name).to_owned(), Map::from_iter([("model_type".to_owned(), json!(model_type))]));
+    let keys = HashMap::from([("model_type".to_owned(), file.metadata.stored_key(ARCHITECTURE))]);
+    let mut fields = Fields { parts, file, architecture, model_type, fields, keys };
+    fields.check_keys()?;
+    fields.sizes()?;
+    fields.norms()?;
+    fields.heads()?;
+    fields.positions()?;
+    fields.vocabulary()?;
+    fields.biases();
+    fields.ends()?;
+    Ok(ConfigFile::translated(file.path(), fields.fields, fields.keys))
+}
+
+impl Fields<'_> {
+    /// A key of the architecture.
+    fn key(&self, name: &str) -> String {
+        format!("{}.{name}", self.architecture)
+    }
+
+    fn put(&mut self, field: &str, key: &str, value: impl Into<Value>) {
+        self.keys.insert(field.to_owned(), self.file.metadata.stored_key(key));
+        self.fields.insert(field.to_owned(), value.into());
+    }
+
+    /// Refuses keys of the architecture that are not known, or that ask for what is not computed.
+    fn check_keys(&self) -> Result<(), ModelError> {
+        let (start, metadata) = (self.key(""), &self.file.metadata);
+        let mut keys: Vec<&str> = metadata.keys().filter_map(|key| key.strip_prefix(&start)).collect();
+        keys.sort_unstable();
+        for name in keys {
+            let key = self.key(name);
+            if READ.contains(&name) || SIZES.iter().any(|(size, _)| *size == name) {
+                continue;
+            }
+            match WITHOUT_EFFECT.iter().find(|(known, _)| *known == name) {
+                Some((_, only)) => match metadata.number(&key)? {
+                    Some(number) if number != *only => {
+                        return Err(metadata.wrong(&key, format!("{only} (the only value supported)"), number));
+                    }
+                    _ => {}
+                },
+                None if name == "attention.causal" && metadata.flag(&key)? == Some(true) => {}
+                None => {
+                    let expected = "no such key: what it asks for is not computed";
+                    return Err(metadata.wrong(&key, expected, "it"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A number that has to be there.
+    fn required(&self, name: &str) -> Result<u64, ModelError> {
+        let key = self.key(name);
+        let blocks = self.file.metadata.whole(&self.key("block_count"))?.unwrap_or(0);
+        match self.file.metadata.same_whole(&self.file.reader(), &key, blocks)? {
+            Some(number) => Ok(number),
+            None => Err(self.file.metadata.wrong(&key, "a whole number", "nothing")),
+        }
+    }
+
+    fn sizes(&mut self) -> Result<(), ModelError> {
+        let column = match self.model_type {
+            "gpt2" => 1,
+            "gpt_neox" => 2,
+            _ => 0,
+        };
+        for (name, fields) in SIZES {
+            let number = self.required(name)?;
+            self.put(fields[column], &self.key(name), number);
+        }
+        Ok(())
+    }
+
+    fn norms(&mut self) -> Result<(), ModelError> {
+        let (name, field) = match self.model_type {
+            "gpt2" => ("attention.layer_norm_epsilon", "layer_norm_epsilon"),
+            "gpt_neox" => ("attention.layer_norm_epsilon", "layer_norm_eps"),
+            _ => ("attention.layer_norm_rms_epsilon", "rms_norm_eps"),
+        };
+        let key = self.key(name);
+        match self.file.metadata.number(&key)? {
+            Some(epsilon) => self.put(field, &key, epsilon),
+            None => return Err(self.file.metadata.wrong(&key, "a number", "nothing")),
+        }
+        if self.model_type == "gpt_neox" {
+            let key = self.key("use_parallel_residual");
+            match self.file.metadata.flag(&key)? {
+                Some(parallel) => self.put("use_parallel_residual", &key, parallel),
+                None => return Err(self.file.metadata.wrong(&key, "true or false", "nothing")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Key-value heads, and the width of a head.
+    fn heads(&mut self) -> Result<(), ModelError> {
+        let n_heads = self.required("attention.head_count")?;
+        let d_model = self.required("embedding_length")?;
+        let key = self.key("attention.head_count_kv");
+        let n_kv_heads = match self.file.metadata.has(&key) {
+            true => self.required("attention.head_count_kv")?,
+            false => n_heads,
+        };
+        let shared = d_model.checked_div(n_heads).unwrap_or(0);
+        let (length, metadata) = (self.key("attention.key_length"), &self.file.metadata);
+        let width = metadata.whole(&length)?;
+        let value_width = self.key("attention.value_length");
+        if let Some(found) = metadata.whole(&value_width)?.filter(|found| *found != width.unwrap_or(shared)) {
+            let expected = format!("{}, as wide as a key", width.unwrap_or(shared));
+            return Err(metadata.wrong(&value_width, expected, found));
+        }
+        if matches!(self.model_type, "gpt2" | "gpt_neox") {
+            for (key, right) in [(&key, n_heads), (&length, shared)] {
+                if let Some(found) = metadata.whole(key)?.filter(|found| *found != right) {
+                    return Err(metadata.wrong(key, format!("{right} (the only value supported)"), found));
+                }
+            }
+            return Ok(());
+        }
+        self.put("num_key_value_heads", &key, n_kv_heads);
+        match width {
+            Some(width) => self.put("head_dim", &length, width),
+            None if d_model.is_multiple_of(n_heads.max(1)) => {
+                self.put("head_dim", &self.key("attention.head_count"), shared);
+            }
+            None => {
+                let expected = format!("a divisor of {} = {d_model}", self.key("embedding_length"));
+                return Err(self.file.metadata.wrong(&self.key("attention.head_count"), expected, n_heads));
+            }
+        }
+        Ok(())
+    }
+
+    /// Rotary settings; GPT-2 has none.
+    fn positions(&mut self) -> Result<(), ModelError> {
+        let rotary: Vec<&str> =
+            self.file.metadata.keys().filter(|key| key.strip_prefix(&self.key("rope.")).is_some()).collect();
+        if self.model_type == "gpt2" {
+            return match rotary.first() {
+                Some(key) => Err(self.file.metadata.wrong(key, "no rotary positions in this architecture", "this key")),
+                None => Ok(()),
+            };
+        }
+        let base = self.key("rope.freq_base");
+        let field = if self.model_type == "gpt_neox" { "rotary_emb_base" } else { "rope_theta" };
+        let number = self.file.metadata.number(&base)?.unwrap_or(10_000.0);
+        self.put(field, &base, number);
+        let key = self.key("rope.dimension_count");
+        let dimensions = self.file.metadata.whole(&key)?;
+        let d_head = self.d_head()?;
+        if self.model_type == "gpt_neox" {
+            let dimensions = dimensions.ok_or_else(|| self.file.metadata.wrong(&key, "a whole number", "nothing"))?;
+            // The family multiplies the share by the width and rounds down.
+            self.put("rotary_pct", &key, (dimensions as f64 + 0.5) / d_head.max(1) as f64);
+        } else if let Some(found) = dimensions.filter(|found| *found != d_head) {
+            return Err(self.file.metadata.wrong(&key, format!("{d_head}, a whole head"), found));
+        }
+        self.scaling(d_head)
+    }
+
+    fn d_head(&self) -> Result<u64, ModelError> {
+        match self.fields.get("head_dim").and_then(Value::as_u64) {
+            Some(width) => Ok(width),
+            None => {
+                let (d_model, n_heads) = (self.required("embedding_length")?, self.required("attention.head_count")?);
+                Ok(d_model.checked_div(n_heads).unwrap_or(0))
+            }
+        }
+    }
+
+    /// How the rotary wavelengths are stretched.
+    fn scaling(&mut self, d_head: u64) -> Result<(), ModelError> {
+        let metadata = &self.file.metadata;
+        let key = self.key("rope.scaling.type");
+        let linear = self.key("rope.scale_linear");
+        let kind = metadata.text(&key)?;
+        let divided = self.parts.find(ROTARY_DIVISORS).is_some();
+        let scaling = match kind.as_deref() {
+            None if metadata.has(&linear) => self.with_factor("linear", "rope.scale_linear")?,
+            None | Some("none") => Map::new(),
+            Some("linear") => self.with_factor("linear", "rope.scaling.factor")?,
+            Some("yarn") => self.yarn()?,
+            Some(other) => return Err(metadata.wrong(&key, "none, linear or yarn", other)),
+        };
+        let scaling = match (scaling.is_empty(), divided) {
+            (true, true) => self.divisors(d_head)?,
+            (false, true) => {
+                let expected = format!("none beside a tensor `{ROTARY_DIVISORS}`");
+                return Err(metadata.wrong(&key, expected, kind.unwrap_or_default()));
+            }
+            (_, false) => scaling,
+        };
+        if !scaling.is_empty() {
+            self.put("rope_scaling", &key, scaling);
+        }
+        Ok(())
+    }
+
+    /// A scaling with a factor.
+    fn with_factor(&mut self, kind: &str, name: &str) -> Result<Map<String, Value>, ModelError> {
+        let key = self.key(name);
+        let factor = self.file.metadata.number(&key)?;
+        self.keys.insert("rope_scaling.factor".to_owned(), self.file.metadata.stored_key(&key));
+        let mut scaling = Map::from_iter([("rope_type".to_owned(), json!(kind))]);
+        scaling.extend(factor.map(|factor| ("factor".to_owned(), json!(factor))));
+        Ok(scaling)
+    }
+
+    fn yarn(&mut self) -> Result<Map<String, Value>, ModelError> {
+        // What multiplies the attention or mixes the wavelengths beyond YaRN's own formula.
+        for name in ["rope.scaling.attn_factor", "rope.scaling.yarn_attn_factor", "rope.scaling.yarn_ext_factor"] {
+            let key = self.key(name);
+            if let Some(found) = self.file.metadata.number(&key)?.filter(|found| *found != 1.0) {
+                return Err(self.file.metadata.wrong(&key, "1 (the only value supported)", found));
+            }
+        }
+        let mut scaling = self.with_factor("yarn", "rope.scaling.factor")?;
+        let numbers = [
+            ("original_max_position_embeddings", "rope.scaling.original_context_length"),
+            ("beta_fast", "rope.scaling.yarn_beta_fast"),
+            ("beta_slow", "rope.scaling.yarn_beta_slow"),
+        ];
+        for (field, name) in numbers {
+            let key = self.key(name);
+            let value = match name.ends_with("context_length") {
+                true => self.file.metadata.whole(&key)?.map(Value::from),
+                false => self.file.metadata.number(&key)?.map(Value::from),
+            };
+            self.keys.insert(format!("rope_scaling.{field}"), self.file.metadata.stored_key(&key));
+            scaling.extend(value.map(|value| (field.to_owned(), value)));
+        }
+        Ok(scaling)
+    }
+
+    /// Wavelengths that a tensor multiplies pair by pair (so the files have Llama 3.1's scaling): LongRoPE with one list for
+    /// texts of every length.
+    fn divisors(&self, d_head: u64) -> Result<Map<String, Value>, ModelError> {
+        let (part, place) = match self.parts.find(ROTARY_DIVISORS) {
+            Some(found) => found,
+            None => return Ok(Map::new()),
+        };
+        let file = &self.parts.files()[part];
+        if place.shape != [d_head as usize / 2] || place.kind != TensorType::F32 {
+            let found = format!("{:?} of type {}", place.shape, place.kind.name());
+            return Err(file.wrong(ROTARY_DIVISORS, format!("shape [{}] of type F32", d_head / 2), found));
+        }
+        let mut divisors = vec![0.0; place.shape[0]];
+        place.kind.read(&file.bytes()[place.bytes.clone()], &mut divisors);
+        if let Some(wrong) = divisors.iter().find(|divisor| !(**divisor > 0.0 && divisor.is_finite())) {
+            return Err(file.wrong(ROTARY_DIVISORS, "numbers above 0", wrong));
+        }
+        let scaling = json!({
+            "rope_type": "longrope", "short_factor": divisors, "long_factor": divisors, "attention_factor": 1.0,
+            "original_max_position_embeddings": self.required("context_length")?, "factor": 1.0,
+        });
+        Ok(scaling.as_object().cloned().unwrap_or_default())
+    }
+
+    /// The vocabulary is as large as the embedding, which the file's own count must agree with; the head is tied to it where
+    /// there is no other.
+    fn vocabulary(&mut self) -> Result<(), ModelError> {
+        let embedding = "token_embd.weight";
+        let rows = match self.parts.find(embedding) {
+            Some((_, place)) => place.shape.first().copied().unwrap_or(0) as u64,
+            None => return Err(self.file.wrong(embedding, "the embedding", "nothing of that name")),
+        };
+        let key = self.key("vocab_size");
+        if let Some(found) = self.file.metadata.whole(&key)?.filter(|found| *found != rows) {
+            let expected = format!("{rows}, the rows of tensor `{embedding}`");
+            return Err(self.file.metadata.wrong(&key, expected, found));
+        }
+        self.put("vocab_size", &key, rows);
+        self.fields.insert("tie_word_embeddings".to_owned(), self.parts.find("output.weight").is_none().into());
+        Ok(())
+    }
+
+    /// The tokens that end a text, or a turn.
+    fn ends(&mut self) -> Result<(), ModelError> {
+        let keys = ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"];
+        let ids = keys.iter().map(|key| self.file.metadata.whole(key)).collect::<Result<Vec<_>, _>>()?;
+        let ids: Vec<u64> = ids.into_iter().flatten().collect();
+        if !ids.is_empty() {
+            self.put("eos_token_id", keys[0], ids);
+        }
+        Ok(())
+    }
+
+    /// Biases are there where the first block has them.
+    fn biases(&mut self) {
+        let has = |name: &str| self.parts.find(&format!("blk.0.{name}.bias")).is_some();
+        let (attention, mlp) = (has("attn_q") || has("attn_qkv"), has("ffn_gate"));
+        self.fields.insert("attention_bias".to_owned(), attention.into());
+        self.fields.insert("mlp_bias".to_owned(), mlp.into());
+    }
+}

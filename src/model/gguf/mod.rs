@@ -1,0 +1,42 @@
+//! GGUF files: weights, often quantised, configuration and tokenizer in one file.
+//!
+//! A [`Parts`] is the file, or the files that a large model is split into: everything in it is checked when it is opened.
+//! `config` puts its metadata as a `config.json`, which the families read, and `tokenizer` as a `tokenizer.json`.
+//! [`GgufTensors`] has the weights by the families' names; they stay in the memory-mapped file and are dequantised when they
+//! are read, a tensor or some of its rows at a time.
+
+mod config;
+mod file;
+mod metadata;
+mod names;
+mod parts;
+mod pieces;
+mod quantised;
+mod reader;
+mod tensors;
+mod tokenizer;
+mod value;
+
+pub(crate) use parts::{Parts, in_folder, is_gguf};
+pub(crate) use tensors::GgufTensors;
+
+use super::ModelError;
+use super::config::ConfigFile;
+use super::tokenizer_files::Loaded;
+use std::path::Path;
+
+/// The configuration of a model.
+pub(super) fn config(parts: &Parts) -> Result<ConfigFile, ModelError> {
+    config::read(parts)
+}
+
+/// The tokenizer of a model whose configuration is `config`.
+pub(super) fn tokenizer(parts: &Parts, config: &ConfigFile) -> Result<Loaded, ModelError> {
+    tokenizer::read(parts, config)
+}
+
+/// The tokenizer of a file, for another model.
+pub(super) fn tokenizer_of(path: &Path) -> Result<Loaded, ModelError> {
+    let parts = Parts::open(path)?;
+    tokenizer(&parts, &config(&parts)?)
+}
