@@ -259,6 +259,10 @@ fn tokenizer_elsewhere(spec: &str, settings: &HubSettings) -> Result<Loaded, Mod
             let wanted = Wanted { weights: false, tokenizer: true };
             tokenizer_files::in_folder(&hub::snapshot(settings, &repo, &revision, wanted)?.folder)
         }
+        Place::Folder(folder) if tokenizer_files::has_none(&folder) => match gguf::in_folder(&folder)? {
+            Some(file) => gguf::tokenizer_of(&file),
+            None => tokenizer_files::in_folder(&folder),
+        },
         Place::Folder(folder) => tokenizer_files::in_folder(&folder),
         Place::File(file) => gguf::tokenizer_of(&file),
         Place::Demo | Place::Random { .. } => Err(ModelError::Name {

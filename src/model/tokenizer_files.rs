@@ -28,6 +28,11 @@ pub(super) struct Loaded {
     pub files: TokenFiles,
 }
 
+/// Is there neither a tokenizer nor a vocabulary in a folder?
+pub(super) fn has_none(folder: &Path) -> bool {
+    ![WHOLE, VOCABULARY].iter().any(|name| folder.join(name).is_file())
+}
+
 /// The tokenizer of a folder.
 pub(super) fn in_folder(folder: &Path) -> Result<Loaded, ModelError> {
     let (whole, files) = (folder.join(WHOLE), TokenFiles::of_model(folder)?);

@@ -18,6 +18,8 @@ mod tokenizer;
 mod value;
 
 pub(crate) use parts::{Parts, in_folder, is_gguf};
+#[cfg(feature = "hub")]
+pub(crate) use parts::{parts_of, the_one};
 pub(crate) use tensors::GgufTensors;
 
 use super::ModelError;

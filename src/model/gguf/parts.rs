@@ -108,6 +108,15 @@ fn file_name(path: &Path) -> String {
     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
+/// The names of all parts of a model whose first, or only, file this is, by that file's name.
+#[cfg(feature = "hub")]
+pub(crate) fn parts_of(first: &Path) -> Vec<String> {
+    let name = file_name(first);
+    let count = name.strip_suffix(".gguf").and_then(|stem| stem.rsplit_once("-of-")?.1.parse().ok());
+    let others = count.and_then(|count| other_parts(first, count)).unwrap_or_default();
+    std::iter::once(name).chain(others.iter().map(|(_, path)| file_name(path))).collect()
+}
+
 /// Does the name end as a GGUF file's does?
 pub(crate) fn is_gguf(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case(ENDING))
@@ -162,5 +171,9 @@ mod tests {
         let several = chosen(&["a.Q4_0.gguf", "a.Q8_0.gguf"]).unwrap_err();
         assert!(several.ends_with("a.Q4_0.gguf, a.Q8_0.gguf"), "{several}");
         assert!(chosen(&["a-00001-of-00003.gguf", "a-00002-of-00003.gguf"]).is_err(), "one part is missing");
+        #[cfg(feature = "hub")]
+        for (first, all) in [(parts[0], parts.as_slice()), ("a.gguf", &["a.gguf"]), ("a-of-x.gguf", &["a-of-x.gguf"])] {
+            assert_eq!(parts_of(Path::new(first)), all);
+        }
     }
 }
