@@ -1,6 +1,6 @@
 """Writes what transformers makes of a GGUF file, for tests/model_gguf to compare with what actpatch makes of it.
 
-    pip install -r tests/reference/requirements.txt gguf accelerate
+    pip install -r tests/reference/requirements.txt
     python tests/reference/compare_gguf.py FILE.gguf FOLDER [--lines 10000]
     ACTPATCH_GGUF=FOLDER cargo test --test model_gguf transformers
     ACTPATCH_GGUF=FOLDER cargo test --test model_gguf tokenizers

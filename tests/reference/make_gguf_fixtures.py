@@ -1,7 +1,7 @@
 """Writes tests/fixtures/gguf: tiny GGUF files of every architecture, of every type of tensor and of every tokenizer that is
 read, and what transformers makes of them.
 
-    pip install -r tests/reference/requirements.txt gguf accelerate sentencepiece protobuf
+    pip install -r tests/reference/requirements.txt
     python tests/reference/make_gguf_fixtures.py
 
 `<name>.gguf` is written by the `gguf` package, `<name>.json` beside it holds what to expect: logits of every token in f64, from

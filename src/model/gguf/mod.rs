@@ -27,6 +27,12 @@ use super::config::ConfigFile;
 use super::tokenizer_files::Loaded;
 use std::path::Path;
 
+/// Is this a GGUF file of the length that its own description gives?
+#[cfg(feature = "hub")]
+pub(crate) fn is_whole(path: &Path) -> bool {
+    file::GgufFile::open(path).is_ok()
+}
+
 /// The configuration of a model.
 pub(super) fn config(parts: &Parts) -> Result<ConfigFile, ModelError> {
     config::read(parts)
