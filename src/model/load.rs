@@ -154,8 +154,7 @@ fn load_gguf(
     };
     let tensors = GgufTensors::find(parts, &config, architecture.as_ref())?;
     let quantised = tensors.parts().quantisation();
-    let paths = tensors.parts().files().iter().map(|file| file.path());
-    let records = paths.map(FileRecord::of_file).collect::<Result<Vec<_>, _>>()?;
+    let records = tensors.parts().paths().map(FileRecord::of_file).collect::<Result<Vec<_>, _>>()?;
     let source = WeightSource::Gguf(tensors);
     finish(Parts { name, architecture, source, quantised, tokenizer, records, from }, options)
 }

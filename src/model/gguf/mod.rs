@@ -13,6 +13,7 @@ mod parts;
 mod pieces;
 mod quantised;
 mod reader;
+mod rotary;
 mod tensors;
 mod tokenizer;
 mod value;

@@ -51,17 +51,22 @@ impl Parts {
     }
 
     /// The file with the metadata.
-    pub fn first(&self) -> &GgufFile {
+    pub(super) fn first(&self) -> &GgufFile {
         &self.files[0]
     }
 
+    /// The files' paths, in order.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(GgufFile::path)
+    }
+
     /// All files.
-    pub fn files(&self) -> &[GgufFile] {
+    pub(super) fn files(&self) -> &[GgufFile] {
         &self.files
     }
 
     /// A tensor, and the number of its file.
-    pub fn find(&self, name: &str) -> Option<(usize, &Place)> {
+    pub(super) fn find(&self, name: &str) -> Option<(usize, &Place)> {
         self.files.iter().enumerate().find_map(|(number, file)| Some((number, file.tensors.get(name)?)))
     }
 
