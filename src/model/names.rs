@@ -162,9 +162,13 @@ fn folder(spec: &str) -> Result<Named, ModelError> {
 
 /// A model in one file is filed under that file's name.
 fn file(spec: &str) -> Result<Named, ModelError> {
-    let path = std::fs::canonicalize(spec).map_err(|source| ModelError::Io { path: spec.into(), source })?;
-    let name =
-        Path::new(spec).file_stem().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned());
+    let io = |source| ModelError::Io { path: spec.into(), source };
+    // Links are not followed: a cache may link to files of other names, beside which there are no further parts.
+    std::fs::metadata(spec).map_err(io)?;
+    let path = std::path::absolute(spec).map_err(io)?;
+    let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    // A name of nothing but points would lead elsewhere.
+    let name = stem.filter(|stem| stem.chars().any(|letter| letter != '.')).unwrap_or_else(|| "model".to_owned());
     Ok(Named { place: Place::File(path), name })
 }
 
@@ -255,6 +259,18 @@ mod tests {
         let named = parse(path.to_str().unwrap(), None).unwrap();
         assert_eq!(named.name, "gpt2-small");
         assert!(matches!(named.place, Place::Folder(_)));
+    }
+
+    #[test]
+    fn files_are_known_by_their_names_without_the_ending() {
+        let folder = tempfile::tempdir().unwrap();
+        for (file, name) in [("SmolLM2.Q4_1.gguf", "SmolLM2.Q4_1"), ("tiny.GGUF", "tiny"), ("...gguf", "model")] {
+            let path = folder.path().join(file);
+            std::fs::write(&path, "").unwrap();
+            let named = parse(path.to_str().unwrap(), None).unwrap();
+            assert_eq!((named.name.as_str(), named.place), (name, Place::File(path)));
+        }
+        assert!(parse("a/none.gguf", None).unwrap_err().to_string().starts_with("a/none.gguf: "));
     }
 
     #[test]

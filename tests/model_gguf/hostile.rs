@@ -152,6 +152,8 @@ fn what_is_not_computed_is_named() {
     number("llama.attention.value_length", 4);
     number("llama.attention.head_count_kv", 3);
     number("llama.attention.head_count", 0);
+    number("llama.rope.scaling.factor", 0);
+    number("llama.rope.scaling.attn_factor", 2);
     number("llama.vocab_size", 49);
     number("llama.something.new", 0);
     number("tokenizer.ggml.bos_token_id", 48);
@@ -169,6 +171,7 @@ fn what_is_not_computed_is_named() {
     flag("tokenizer.ggml.add_eos_token", true);
     flag("tokenizer.ggml.add_space_prefix", true);
     flag("llama.attention.causal", false);
+    flag("llama.use_parallel_residual", true);
     refused("llama", |gguf| drop(gguf.text("llama.block_count", "2")), &["`llama.block_count`", "\"2\""]);
     for missing in ["general.architecture", "llama.block_count", "llama.attention.layer_norm_rms_epsilon"] {
         refused("llama", |gguf| drop(gguf.remove(missing)), &[missing, "found nothing"]);

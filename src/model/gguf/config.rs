@@ -14,7 +14,7 @@ const ARCHITECTURE: &str = "general.architecture";
 const ARCHITECTURES: [(&str, &str); 5] =
     [("llama", "llama"), ("qwen2", "qwen2"), ("qwen3", "qwen3"), ("gpt2", "gpt2"), ("gptneox", "gpt_neox")];
 
-/// Keys behind the architecture's name that say how large the model is, and their fields in the four kinds of `config.json`:
+/// Keys behind the architecture's name that say how large the model is, and their fields in the three kinds of `config.json`:
 /// of Llama and Qwen, of GPT-2, of GPT-NeoX.
 const SIZES: [(&str, [&str; 3]); 5] = [
     ("block_count", ["num_hidden_layers", "n_layer", "num_hidden_layers"]),
@@ -24,8 +24,11 @@ const SIZES: [(&str, [&str; 3]); 5] = [
     ("context_length", ["max_position_embeddings", "n_positions", "max_position_embeddings"]),
 ];
 
+/// Do attention and MLP read the same? GPT-NeoX's may.
+const PARALLEL: &str = "use_parallel_residual";
+
 /// Further keys behind the architecture's name that are read.
-const READ: [&str; 20] = [
+const READ: [&str; 19] = [
     "attention.head_count_kv",
     "attention.key_length",
     "attention.layer_norm_epsilon",
@@ -42,7 +45,6 @@ const READ: [&str; 20] = [
     "rope.scaling.yarn_beta_fast",
     "rope.scaling.yarn_beta_slow",
     "rope.scaling.yarn_ext_factor",
-    "use_parallel_residual",
     "vocab_size",
     // Where the weights came from, and that the scaling was trained with: neither changes what is computed.
     "tensor_data_layout",
@@ -130,6 +132,8 @@ impl Fields<'_> {
                     _ => {}
                 },
                 None if name == "attention.causal" && metadata.flag(&key)? == Some(true) => {}
+                None if name == PARALLEL && self.model_type == "gpt_neox" => {}
+                None if name == PARALLEL && metadata.flag(&key)? == Some(false) => {}
                 None => {
                     let expected = "no such key: what it asks for is not computed";
                     return Err(metadata.wrong(&key, expected, "it"));
@@ -174,7 +178,7 @@ impl Fields<'_> {
             None => return Err(self.file.metadata.wrong(&key, "a number", "nothing")),
         }
         if self.model_type == "gpt_neox" {
-            let key = self.key("use_parallel_residual");
+            let key = self.key(PARALLEL);
             match self.file.metadata.flag(&key)? {
                 Some(parallel) => self.put("use_parallel_residual", &key, parallel),
                 None => return Err(self.file.metadata.wrong(&key, "true or false", "nothing")),

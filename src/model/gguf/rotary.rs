@@ -48,13 +48,20 @@ impl Fields<'_> {
     fn scaling(&mut self, d_head: u64) -> Result<(), ModelError> {
         let metadata = &self.file.metadata;
         let key = self.key("rope.scaling.type");
-        let linear = self.key("rope.scale_linear");
         let kind = metadata.text(&key)?;
+        self.check_factors()?;
         let divided = self.parts.find(ROTARY_DIVISORS).is_some();
         let scaling = match kind.as_deref() {
-            None if metadata.has(&linear) => self.with_factor("linear", "rope.scale_linear")?,
-            None | Some("none") => Map::new(),
-            Some("linear") => self.with_factor("linear", "rope.scaling.factor")?,
+            Some("none") => Map::new(),
+            // A factor alone, by its newer or its older name, is meant so.
+            None | Some("linear") => {
+                let names = ["rope.scaling.factor", "rope.scale_linear"];
+                match names.into_iter().find(|name| metadata.has(&self.key(name))) {
+                    Some(name) => self.with_factor("linear", name)?,
+                    None if kind.is_some() => self.with_factor("linear", names[0])?,
+                    None => Map::new(),
+                }
+            }
             Some("yarn") => self.yarn()?,
             Some(other) => return Err(metadata.wrong(&key, "none, linear or yarn", other)),
         };
@@ -72,6 +79,17 @@ impl Fields<'_> {
         Ok(())
     }
 
+    /// Refuses what multiplies the attention, or mixes the wavelengths beyond YaRN's own formula.
+    fn check_factors(&self) -> Result<(), ModelError> {
+        for name in ["rope.scaling.attn_factor", "rope.scaling.yarn_attn_factor", "rope.scaling.yarn_ext_factor"] {
+            let key = self.key(name);
+            if let Some(found) = self.file.metadata.number(&key)?.filter(|found| *found != 1.0) {
+                return Err(self.file.metadata.wrong(&key, "1 (the only value supported)", found));
+            }
+        }
+        Ok(())
+    }
+
     /// A scaling with a factor.
     fn with_factor(&mut self, kind: &str, name: &str) -> Result<Map<String, Value>, ModelError> {
         let key = self.key(name);
@@ -83,13 +101,6 @@ impl Fields<'_> {
     }
 
     fn yarn(&mut self) -> Result<Map<String, Value>, ModelError> {
-        // What multiplies the attention or mixes the wavelengths beyond YaRN's own formula.
-        for name in ["rope.scaling.attn_factor", "rope.scaling.yarn_attn_factor", "rope.scaling.yarn_ext_factor"] {
-            let key = self.key(name);
-            if let Some(found) = self.file.metadata.number(&key)?.filter(|found| *found != 1.0) {
-                return Err(self.file.metadata.wrong(&key, "1 (the only value supported)", found));
-            }
-        }
         let mut scaling = self.with_factor("yarn", "rope.scaling.factor")?;
         let numbers = [
             ("original_max_position_embeddings", "rope.scaling.original_context_length"),
