@@ -99,14 +99,10 @@ fn values_that_lie() {
     refused_bytes("tokenizer.ggml.tokens", 8, &huge, &["key `tokenizer.ggml.tokens`", "has room"]);
     refused_bytes("tokenizer.ggml.tokens", 16, &huge, &["key `tokenizer.ggml.tokens`", "bytes"]);
     refused_bytes("tokenizer.ggml.token_type", 8, &huge, &["key `tokenizer.ggml.token_type`", "has room"]);
-    refused(
-        "llama",
-        |gguf| drop(gguf.set("llama.block_count", F32, &f32::NAN.to_le_bytes())),
-        &["`llama.block_count`"],
-    );
+    refused("llama", |gguf| gguf.set("llama.block_count", F32, &f32::NAN.to_le_bytes()), &["`llama.block_count`"]);
     refused("llama", |gguf| gguf.keys.push(gguf.keys[0].clone()), &["byte ", "a second time"]);
-    refused("llama", |gguf| drop(gguf.number("general.alignment", 24)), &["byte ", "`general.alignment`", "found 24"]);
-    refused("llama", |gguf| drop(gguf.number("general.alignment", 0)), &["`general.alignment`", "found 0"]);
+    refused("llama", |gguf| gguf.number("general.alignment", 24), &["byte ", "`general.alignment`", "found 24"]);
+    refused("llama", |gguf| gguf.number("general.alignment", 0), &["`general.alignment`", "found 0"]);
 }
 
 #[test]
@@ -144,8 +140,7 @@ fn tensors_that_lie() {
 #[test]
 fn what_is_not_computed_is_named() {
     let key = |name: &'static str| format!("key `{name}`");
-    let number =
-        |key_: &'static str, value| refused("llama", |gguf| drop(gguf.number(key_, value)), &[&key(key_), "byte "]);
+    let number = |key_: &'static str, value| refused("llama", |gguf| gguf.number(key_, value), &[&key(key_), "byte "]);
     number("llama.expert_count", 8);
     number("llama.attention.sliding_window", 4);
     number("llama.rope.dimension_count", 4);
@@ -158,7 +153,7 @@ fn what_is_not_computed_is_named() {
     number("llama.something.new", 0);
     number("tokenizer.ggml.bos_token_id", 48);
     let words = |key_: &'static str, value: &'static str| {
-        refused("llama", |gguf| drop(gguf.text(key_, value)), &[&key(key_), "byte ", value]);
+        refused("llama", |gguf| gguf.text(key_, value), &[&key(key_), "byte ", value]);
     };
     words("general.architecture", "mamba");
     words("general.architecture", "stablelm");
@@ -166,21 +161,20 @@ fn what_is_not_computed_is_named() {
     words("llama.rope.scaling.type", "longrope");
     words("tokenizer.ggml.model", "bert");
     words("tokenizer.ggml.pre", "viking");
-    let flag =
-        |key_: &'static str, value| refused("llama", |gguf| drop(gguf.flag(key_, value)), &[&key(key_), "byte "]);
+    let flag = |key_: &'static str, value| refused("llama", |gguf| gguf.flag(key_, value), &[&key(key_), "byte "]);
     flag("tokenizer.ggml.add_eos_token", true);
     flag("tokenizer.ggml.add_space_prefix", true);
     flag("llama.attention.causal", false);
     flag("llama.use_parallel_residual", true);
-    refused("llama", |gguf| drop(gguf.text("llama.block_count", "2")), &["`llama.block_count`", "\"2\""]);
+    refused("llama", |gguf| gguf.text("llama.block_count", "2"), &["`llama.block_count`", "\"2\""]);
     for missing in ["general.architecture", "llama.block_count", "llama.attention.layer_norm_rms_epsilon"] {
-        refused("llama", |gguf| drop(gguf.remove(missing)), &[missing, "found nothing"]);
+        refused("llama", |gguf| gguf.remove(missing), &[missing, "found nothing"]);
     }
     for missing in ["tokenizer.ggml.model", "tokenizer.ggml.tokens", "tokenizer.ggml.merges"] {
-        refused("llama", |gguf| drop(gguf.remove(missing)), &[missing, "found nothing"]);
+        refused("llama", |gguf| gguf.remove(missing), &[missing, "found nothing"]);
     }
-    refused("llama", |gguf| drop(gguf.number("llama.block_count", 3)), &["tensor `blk.2.", "nothing of that name"]);
-    refused("llama", |gguf| drop(gguf.number("llama.block_count", 1)), &["byte ", "tensor `blk.1."]);
+    refused("llama", |gguf| gguf.number("llama.block_count", 3), &["tensor `blk.2.", "nothing of that name"]);
+    refused("llama", |gguf| gguf.number("llama.block_count", 1), &["byte ", "tensor `blk.1."]);
     let sinks = |gguf: &mut Gguf| {
         let bytes = vec![0; 32];
         gguf.tensors.push(Tensor { name: "blk.0.attn_sinks".into(), sides: vec![8], kind: 0, offset: None, bytes });
@@ -191,18 +185,20 @@ fn what_is_not_computed_is_named() {
 #[test]
 fn tokenizers_that_do_not_fit() {
     let tokens = "tokenizer.ggml.tokens";
-    let few = |gguf: &mut Gguf| drop(gguf.set(tokens, LIST, &texts(&["a", "b"])).remove("tokenizer.ggml.token_type"));
-    refused("llama", few, &["byte ", "`tokenizer.ggml.tokens`: expected 48 tokens", "found 2"]);
-    refused("llama", |gguf| drop(gguf.set(tokens, LIST, &texts(&["a", "b"]))), &["tokenizer.ggml.token_type"]);
-    let long = "a".repeat(2000);
-    refused("llama", |gguf| drop(gguf.set(tokens, LIST, &texts(&[&long]))), &["byte ", tokens, "2000 bytes"]);
-    let merges = |list: &'static [&'static str]| {
-        move |gguf: &mut Gguf| drop(gguf.set("tokenizer.ggml.merges", LIST, &texts(list)))
+    let few = |gguf: &mut Gguf| {
+        gguf.set(tokens, LIST, &texts(&["a", "b"]));
+        gguf.remove("tokenizer.ggml.token_type");
     };
+    refused("llama", few, &["byte ", "`tokenizer.ggml.tokens`: expected 48 tokens", "found 2"]);
+    refused("llama", |gguf| gguf.set(tokens, LIST, &texts(&["a", "b"])), &["tokenizer.ggml.token_type"]);
+    let long = "a".repeat(2000);
+    refused("llama", |gguf| gguf.set(tokens, LIST, &texts(&[&long])), &["byte ", tokens, "2000 bytes"]);
+    let merges =
+        |list: &'static [&'static str]| move |gguf: &mut Gguf| gguf.set("tokenizer.ggml.merges", LIST, &texts(list));
     refused("llama", merges(&["a b c"]), &["byte ", "`tokenizer.ggml.merges`", "\"a b c\" in place 0"]);
     refused("llama", merges(&["A nothing"]), &["`nothing`"]);
-    refused("llama", |gguf| drop(gguf.set(tokens, TEXT, &text("a"))), &["byte ", tokens, "a list of texts"]);
-    refused("tokens-llama", |gguf| drop(gguf.remove("tokenizer.ggml.scores")), &["tokenizer.ggml.scores"]);
+    refused("llama", |gguf| gguf.set(tokens, TEXT, &text("a")), &["byte ", tokens, "a list of texts"]);
+    refused("tokens-llama", |gguf| gguf.remove("tokenizer.ggml.scores"), &["tokenizer.ggml.scores"]);
 }
 
 #[test]

@@ -151,12 +151,14 @@ fn the_parts_of_a_split_file_are_one_model() {
     let folder = tempfile::tempdir().unwrap();
     let path = |number: u32| folder.path().join(format!("tiny-{number:05}-of-00002.gguf"));
     let split = |gguf: &mut Gguf, number: u32| {
-        gguf.number("split.no", number).number("split.count", 2).write(&path(number + 1));
+        gguf.number("split.no", number);
+        gguf.number("split.count", 2);
     };
     let whole = Gguf::read(&fixture("llama"));
     let mut first = whole.clone();
     let rest = first.tensors.split_off(5);
     split(&mut first, 0);
+    first.write(&path(1));
     let message = load(&path(1), WeightProcessing::none()).unwrap_err().to_string();
     assert!(message.contains("tiny-00002-of-00002.gguf: missing") && message.contains("split.count"), "{message}");
     let mut second = Gguf { keys: Vec::new(), tensors: rest, ..whole };
@@ -165,6 +167,7 @@ fn the_parts_of_a_split_file_are_one_model() {
     let message = load(&path(1), WeightProcessing::none()).unwrap_err().to_string();
     assert!(message.contains("`split.no`: expected 1, found 0"), "{message}");
     split(&mut second, 1);
+    second.write(&path(2));
     let message = load(&path(2), WeightProcessing::none()).unwrap_err().to_string();
     assert!(message.contains("`split.no`") && message.contains("part 2 of 2"), "{message}");
     let expected = expected(&fixture("llama"));

@@ -98,30 +98,28 @@ impl Gguf {
     }
 
     /// Sets a key, in its place or at the end.
-    pub fn set(&mut self, key: &str, kind: u32, value: &[u8]) -> &mut Self {
+    pub fn set(&mut self, key: &str, kind: u32, value: &[u8]) {
         let bytes = [&kind.to_le_bytes(), value].concat();
         match self.keys.iter_mut().find(|(known, _)| known == key) {
             Some((_, value)) => *value = bytes,
             None => self.keys.push((key.to_owned(), bytes)),
         }
-        self
     }
 
-    pub fn text(&mut self, key: &str, value: &str) -> &mut Self {
-        self.set(key, TEXT, &text(value))
+    pub fn text(&mut self, key: &str, value: &str) {
+        self.set(key, TEXT, &text(value));
     }
 
-    pub fn number(&mut self, key: &str, value: u32) -> &mut Self {
-        self.set(key, U32, &value.to_le_bytes())
+    pub fn number(&mut self, key: &str, value: u32) {
+        self.set(key, U32, &value.to_le_bytes());
     }
 
-    pub fn flag(&mut self, key: &str, value: bool) -> &mut Self {
-        self.set(key, FLAG, &[u8::from(value)])
+    pub fn flag(&mut self, key: &str, value: bool) {
+        self.set(key, FLAG, &[u8::from(value)]);
     }
 
-    pub fn remove(&mut self, key: &str) -> &mut Self {
+    pub fn remove(&mut self, key: &str) {
         self.keys.retain(|(known, _)| known != key);
-        self
     }
 
     pub fn tensor(&mut self, name: &str) -> &mut Tensor {

@@ -202,15 +202,15 @@ def save(name, expected):
 
 
 def words(count):
-    """A tokenizer of letters without merges, for models whose logits alone are compared."""
-    alphabet = ["<|endoftext|>"] + [chr(code) for code in range(33, 33 + count - 1)]
+    """A tokenizer of letters and one pair, for models whose logits alone are compared."""
+    alphabet = ["<|endoftext|>"] + [chr(code) for code in range(33, 33 + count - 2)] + ["!!"]
 
     def add(writer):
         writer.add_tokenizer_model("gpt2")
         writer.add_tokenizer_pre("gpt-2")
         writer.add_token_list(alphabet)
         writer.add_token_types([gguf.TokenType.CONTROL] + [gguf.TokenType.NORMAL] * (count - 1))
-        writer.add_token_merges([])
+        writer.add_token_merges(["! !"])
         writer.add_bos_token_id(0)
         writer.add_eos_token_id(0)
 
