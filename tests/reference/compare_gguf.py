@@ -72,9 +72,16 @@ def tokens(path, count):
 
 
 def logits(path):
+    """Of three texts, the first with what the model goes on with."""
     model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32).double().eval()
-    sequences = [[1, 504, 3575, 282, 4649, 314], [1], [1, 57, 2086, 451, 2911, 436]]
+    tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    texts = ["The capital of France is", "I thought this movie was great, I", "a"]
+    sequences = [start + tokenizer.encode(text, add_special_tokens=False) for text in texts]
     with torch.no_grad():
+        for _ in range(12):
+            sequences[0].append(model(torch.tensor([sequences[0]])).logits[0, -1].argmax().item())
+        print(repr(tokenizer.decode(sequences[0])))
         rows = [model(torch.tensor([sequence])).logits[0].flatten().tolist() for sequence in sequences]
     return {"sequences": sequences, "logits": [[round(value, 6) for value in row] for row in rows]}
 
