@@ -4,6 +4,10 @@
 //! `config` puts its metadata as a `config.json`, which the families read, and `tokenizer` as a `tokenizer.json`.
 //! [`GgufTensors`] has the weights by the families' names; they stay in the memory-mapped file and are dequantised when they
 //! are read, a tensor or some of its rows at a time.
+//!
+//! Reader and dequantisation are our own: of the crates there are, ggus 0.5 and candle-core 0.11 make room for what a file claims to
+//! hold before they look whether it does, ggml-quants 0.1 and gguf-rs-lib 0.3 do not dequantise the K types, and candle-core copies
+//! whole tensors.
 
 mod config;
 mod file;
