@@ -196,6 +196,14 @@ fn bring_gguf(download: &Download<'_>, repo: &str, files: &[String]) -> Result<b
     }
 }
 
+/// The same of a repository whose files are not known. A Hub that does not list them has none.
+fn bring_listed_gguf(download: &Download<'_>, repo: &str) -> Result<bool, HubError> {
+    match download.list() {
+        Ok((_, files)) => bring_gguf(download, repo, &files),
+        Err(_) => Ok(false),
+    }
+}
+
 /// Brings all wanted files.
 fn bring(download: &Download<'_>, repo: &str, wanted: Wanted) -> Result<(), HubError> {
     if wanted.weights {
@@ -208,8 +216,13 @@ fn bring(download: &Download<'_>, repo: &str, wanted: Wanted) -> Result<(), HubE
     if whole(&download.folder(), wanted).is_ok() {
         return Ok(());
     }
-    if wanted.tokenizer {
-        bring_tokenizer(download)?;
+    if wanted.tokenizer
+        && let Err(absent) = bring_tokenizer(download)
+    {
+        // A model in one file needs no other for its tokenizer.
+        let alone = wanted.weights && matches!(absent, HubError::NotFound { .. });
+        let other = || Ok::<_, HubError>(download.exists(SINGLE)? || download.exists(INDEX)?);
+        return if alone && !other()? && bring_listed_gguf(download, repo)? { Ok(()) } else { Err(absent) };
     }
     if !wanted.weights {
         return Ok(());
@@ -219,9 +232,7 @@ fn bring(download: &Download<'_>, repo: &str, wanted: Wanted) -> Result<(), HubE
         other => return other,
     };
     if !download.optional(INDEX)? {
-        if let Ok((_, files)) = download.list()
-            && bring_gguf(download, repo, &files)?
-        {
+        if bring_listed_gguf(download, repo)? {
             return Ok(());
         }
         for file in PICKLED {
