@@ -22,7 +22,7 @@ pub fn listed<T: Display>(values: &[T]) -> String {
 /// Which models, and how their weights are read.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ModelArgs {
-    /// Models: `demo`, an alias (gpt2-small, pythia-1.4b, …), a Hub id, a folder, or `random:<alias>`.
+    /// Models: `demo`, an alias (gpt2-small, pythia-1.4b, …), a Hub id, a folder, a GGUF file, or `random:<alias>`.
     #[arg(long, value_delimiter = ',', default_value = DEFAULT_MODEL)]
     pub models: Vec<String>,
     /// Branch, tag or commit on the Hub.

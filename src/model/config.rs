@@ -3,8 +3,10 @@
 use super::ModelError;
 use crate::types::Activation;
 use serde_json::{Map, Value};
+use std::collections::HashMap;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Larger counts than any model has: products of two of them still fit 64 bits.
 const LARGEST_COUNT: u64 = 1 << 28;
@@ -15,13 +17,24 @@ const LARGEST_DEPTH: usize = 4096;
 /// Longest context of a model with rotary positions, whose table of angles is built from it: no text here is as long.
 const LONGEST_CONTEXT: usize = 1 << 20;
 
-/// A parsed `config.json`, or an object inside one.
+/// A parsed `config.json`, or an object inside one, or what another kind of file says in its place.
 #[derive(Debug, Clone)]
 pub(crate) struct ConfigFile {
     path: PathBuf,
     /// `rope_parameters.` for an object inside the file.
     prefix: String,
     fields: Map<String, Value>,
+    /// By field, what a file of another kind has in its place; empty for a `config.json`.
+    keys: Arc<HashMap<String, StoredKey>>,
+}
+
+/// What a file of another kind has in the place of a field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StoredKey {
+    /// Its name.
+    pub name: String,
+    /// Where it is, if it is there.
+    pub byte: Option<usize>,
 }
 
 impl ConfigFile {
@@ -29,7 +42,12 @@ impl ConfigFile {
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self, ModelError> {
         let fields = serde_json::from_slice(bytes)
             .map_err(|error| ModelError::Json { path: path.into(), message: error.to_string() })?;
-        Ok(Self { path: path.into(), prefix: String::new(), fields })
+        Ok(Self { path: path.into(), prefix: String::new(), fields, keys: Arc::default() })
+    }
+
+    /// The fields that a file of another kind stands for, and its keys that errors name in their place.
+    pub fn translated(path: &Path, fields: Map<String, Value>, keys: HashMap<String, StoredKey>) -> Self {
+        Self { path: path.into(), prefix: String::new(), fields, keys: Arc::new(keys) }
     }
 
     /// The file.
@@ -54,27 +72,44 @@ impl ConfigFile {
 
     /// An object inside the file that is not there.
     pub fn nothing(&self, field: &str) -> Self {
-        Self { path: self.path.clone(), prefix: format!("{}{field}.", self.prefix), fields: Map::new() }
+        self.inside(field, Map::new())
+    }
+
+    fn inside(&self, field: &str, fields: Map<String, Value>) -> Self {
+        let (path, keys) = (self.path.clone(), Arc::clone(&self.keys));
+        Self { path, prefix: format!("{}{field}.", self.prefix), fields, keys }
     }
 
     /// The complaint about `field`.
     pub fn error(&self, field: &str, expected: impl Into<String>) -> ModelError {
         let found = self.fields.get(field).map_or_else(|| "nothing".to_owned(), Value::to_string);
-        ModelError::Config { path: self.path.clone(), field: self.full_name(field), expected: expected.into(), found }
+        self.wrong(field, expected, found)
     }
 
     /// The complaint about a value that follows from several fields, of which `field` is the one to change.
     pub fn wrong(&self, field: &str, expected: impl Into<String>, found: String) -> ModelError {
-        ModelError::Config { path: self.path.clone(), field: self.full_name(field), expected: expected.into(), found }
+        let (path, field, expected) = (self.path.clone(), self.full_name(field), expected.into());
+        match self.keys.get(&field) {
+            Some(StoredKey { name, byte }) => {
+                ModelError::Gguf { path, byte: *byte, what: format!("key `{name}`"), expected, found }
+            }
+            None => ModelError::Config { path, field, expected, found },
+        }
     }
 
     /// Says that `field` is not followed as it stands, because the libraries do not follow it either.
     pub fn warn(&self, field: &str, message: impl Display) {
-        tracing::warn!("{}: field `{}`: {message}", self.path.display(), self.full_name(field));
+        tracing::warn!("{}: field `{}`: {message}", self.path.display(), self.stored_name(field));
     }
 
     fn full_name(&self, field: &str) -> String {
         format!("{}{field}", self.prefix)
+    }
+
+    /// What the file itself calls the field.
+    fn stored_name(&self, field: &str) -> String {
+        let field = self.full_name(field);
+        self.keys.get(&field).map_or(field, |key| key.name.clone())
     }
 
     /// A value by `read`; `default` when the field is absent. `null` is not absent: the library refuses it.
@@ -179,11 +214,7 @@ impl ConfigFile {
     pub fn object(&self, field: &str) -> Result<Option<ConfigFile>, ModelError> {
         match self.get(field) {
             None => Ok(None),
-            Some(Value::Object(fields)) => Ok(Some(Self {
-                path: self.path.clone(),
-                prefix: format!("{}{field}.", self.prefix),
-                fields: fields.clone(),
-            })),
+            Some(Value::Object(fields)) => Ok(Some(self.inside(field, fields.clone()))),
             Some(_) => Err(self.error(field, "an object")),
         }
     }
@@ -214,7 +245,7 @@ impl ConfigFile {
     /// The file and the field, to say where a value came from.
     pub fn name_of(&self, field: &str) -> String {
         let file = self.path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-        format!("{file}: {}", self.full_name(field))
+        format!("{file}: {}", self.stored_name(field))
     }
 }
 

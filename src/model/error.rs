@@ -121,6 +121,20 @@ pub enum ModelError {
         /// The dtype in the file.
         found: String,
     },
+    /// A part of a GGUF file is damaged, missing, or asks for something unsupported.
+    #[error("{path}: {}{what}: expected {expected}, found {found}", place(*.byte))]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// Where in it, if the part is there.
+        byte: Option<usize>,
+        /// The key, the tensor or the part of the header.
+        what: String,
+        /// What would be accepted.
+        expected: String,
+        /// What the file says.
+        found: String,
+    },
     /// A model's name is neither an alias, a folder nor a Hub id.
     #[error("model `{spec}`: {message}")]
     Name {
@@ -176,4 +190,9 @@ pub enum ModelError {
     #[cfg(feature = "hub")]
     #[error(transparent)]
     Hub(#[from] HubError),
+}
+
+/// `byte 24: `, where the byte is known.
+fn place(byte: Option<usize>) -> String {
+    byte.map(|byte| format!("byte {byte}: ")).unwrap_or_default()
 }

@@ -2,18 +2,19 @@
 
 use super::config::ConfigFile;
 use super::families::{self, Architecture};
+use super::gguf::{self, GgufTensors};
 use super::hub::HubSettings;
 #[cfg(feature = "hub")]
-use super::hub::{self, Wanted};
+use super::hub::{self, HubError, Wanted};
 use super::names::{self, Named, Place};
 use super::provenance::{FileRecord, Provenance, Source};
 use super::random::RandomTensors;
 use super::source::WeightSource;
 use super::special_tokens::TokenFiles;
-use super::tensors::TensorFiles;
+use super::tensors::{self, TensorFiles};
 use super::tokenizer_files::{self, Loaded};
 use super::{Bos, Model, ModelConfig, ModelError, Tokenizer, WeightProcessing, shapes};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 /// The files of the demo model, part of the program.
@@ -42,8 +43,8 @@ pub struct LoadOptions {
 }
 
 impl Model {
-    /// Loads a model by name: `demo`, `random:<alias>`, an alias such as `gpt2-small` or `pythia-1.4b`, a folder, or
-    /// a Hub id `organisation/name[@revision]`.
+    /// Loads a model by name: `demo`, `random:<alias>`, an alias such as `gpt2-small` or `pythia-1.4b`, a folder, a
+    /// GGUF file, or a Hub id `organisation/name[@revision]`.
     ///
     /// Every tensor's presence, shape and type are checked here; values are read layer by layer, later.
     ///
@@ -66,6 +67,10 @@ impl Model {
             Place::Folder(path) => {
                 let source = Source::Folder { path: path.display().to_string() };
                 load_folder(name, &path, source, options, settings)
+            }
+            Place::File(path) => {
+                let source = Source::File { path: path.display().to_string() };
+                load_gguf(name, &path, source, options, settings)
             }
             #[cfg(not(feature = "hub"))]
             Place::Hub { repo, revision } => Err(ModelError::WithoutHub { repo, revision }),
@@ -108,17 +113,23 @@ impl Model {
         let known = match &place {
             Place::Random { alias } => shapes::architecture(alias),
             Place::Hub { repo, .. } => names::aliases_of(repo).find_map(shapes::architecture),
-            Place::Demo | Place::Folder(_) => None,
+            Place::Demo | Place::Folder(_) | Place::File(_) => None,
         };
         if let Some(architecture) = known {
             return Ok(architecture.config().clone());
         }
         let config = match place {
-            Place::Folder(folder) => read_config(&folder.join("config.json"))?,
+            Place::Folder(folder) => config_in(&folder)?,
+            Place::File(file) => gguf::config(&gguf::Parts::open(&file)?)?,
             #[cfg(feature = "hub")]
             Place::Hub { repo, revision } => {
-                let wanted = Wanted { weights: false, tokenizer: false };
-                read_config(&hub::snapshot(settings, &repo, &revision, wanted)?.folder.join("config.json"))?
+                let of = |weights| hub::snapshot(settings, &repo, &revision, Wanted { weights, tokenizer: false });
+                let snapshot = match of(false) {
+                    // A repository of models in one file each has no configuration of its own.
+                    Err(HubError::NotFound { .. } | HubError::Offline { .. }) => of(true)?,
+                    snapshot => snapshot?,
+                };
+                config_in(&snapshot.folder)?
             }
             #[cfg(not(feature = "hub"))]
             Place::Hub { repo, revision } => return Err(ModelError::WithoutHub { repo, revision }),
@@ -135,6 +146,9 @@ fn load_folder(
     options: &LoadOptions,
     settings: &HubSettings,
 ) -> Result<Model, ModelError> {
+    if let Some(file) = gguf_in(folder)? {
+        return load_gguf(name, &file, source, options, settings);
+    }
     let config = read_config(&folder.join("config.json"))?;
     let architecture = families::read(&config)?;
     let tokenizer = match &options.tokenizer {
@@ -146,7 +160,29 @@ fn load_folder(
     for path in files.paths() {
         records.push(FileRecord::of_file(path)?);
     }
-    finish(Parts { name, architecture, source: WeightSource::Files(files), tokenizer, records, from: source }, options)
+    let weights = WeightSource::Files(files);
+    finish(Parts { name, architecture, source: weights, quantised: None, tokenizer, records, from: source }, options)
+}
+
+fn load_gguf(
+    name: String,
+    file: &Path,
+    from: Source,
+    options: &LoadOptions,
+    settings: &HubSettings,
+) -> Result<Model, ModelError> {
+    let parts = gguf::Parts::open(file)?;
+    let config = gguf::config(&parts)?;
+    let architecture = families::read(&config)?;
+    let tokenizer = match &options.tokenizer {
+        Some(tokenizer) => tokenizer_elsewhere(tokenizer, settings)?,
+        None => gguf::tokenizer(&parts, &config)?,
+    };
+    let tensors = GgufTensors::find(parts, &config, architecture.as_ref())?;
+    let quantised = tensors.parts().quantisation();
+    let records = tensors.parts().paths().map(FileRecord::of_file).collect::<Result<Vec<_>, _>>()?;
+    let source = WeightSource::Gguf(tensors);
+    finish(Parts { name, architecture, source, quantised, tokenizer, records, from }, options)
 }
 
 fn load_demo(name: String, options: &LoadOptions, settings: &HubSettings) -> Result<Model, ModelError> {
@@ -161,7 +197,8 @@ fn load_demo(name: String, options: &LoadOptions, settings: &HubSettings) -> Res
     let records =
         vec![FileRecord::of_bytes(config.path(), demo::CONFIG), FileRecord::of_bytes(&weights, demo::WEIGHTS)];
     let source = WeightSource::Files(files);
-    finish(Parts { name, architecture, source, tokenizer, records, from: Source::Embedded }, options)
+    let from = Source::Embedded;
+    finish(Parts { name, architecture, source, quantised: None, tokenizer, records, from }, options)
 }
 
 fn load_random(
@@ -178,7 +215,7 @@ fn load_random(
     };
     let source = WeightSource::Random(RandomTensors::new(architecture.as_ref(), options.seed));
     let from = Source::Random { shape: alias, seed: options.seed };
-    finish(Parts { name, architecture, source, tokenizer, records: Vec::new(), from }, options)
+    finish(Parts { name, architecture, source, quantised: None, tokenizer, records: Vec::new(), from }, options)
 }
 
 /// What a model is put together from.
@@ -186,22 +223,37 @@ struct Parts {
     name: String,
     architecture: Box<dyn Architecture>,
     source: WeightSource,
+    quantised: Option<String>,
     tokenizer: Loaded,
     records: Vec<FileRecord>,
     from: Source,
 }
 
 fn finish(parts: Parts, options: &LoadOptions) -> Result<Model, ModelError> {
-    let Parts { name, architecture, source, tokenizer, records, from } = parts;
+    let Parts { name, architecture, source, quantised, tokenizer, records, from } = parts;
     let Loaded { tokenizer, record, files } = tokenizer;
     let config = architecture.config().clone();
     let bos = files.bos(options.bos, &tokenizer, architecture.as_ref())?;
     let ends = files.ends(&tokenizer, config.d_vocab)?;
     let tokenizer = tokenizer.with_bos(bos.token).with_ends(ends);
-    let provenance = Provenance { source: from, files: records, tokenizer: Some(record), bos_choice: Some(bos) };
+    let provenance =
+        Provenance { source: from, files: records, quantised, tokenizer: Some(record), bos_choice: Some(bos) };
     let processing = options.processing.possible(config.norm);
     let unembedding = OnceLock::new();
     Ok(Model { name, config, processing, tokenizer, provenance, architecture, source, unembedding, readout: None })
+}
+
+/// The GGUF file of a folder that has no other weights.
+fn gguf_in(folder: &Path) -> Result<Option<PathBuf>, ModelError> {
+    if tensors::has_weights(folder) { Ok(None) } else { gguf::in_folder(folder) }
+}
+
+/// The configuration of the model in a folder.
+fn config_in(folder: &Path) -> Result<ConfigFile, ModelError> {
+    match gguf_in(folder)? {
+        Some(file) => gguf::config(&gguf::Parts::open(&file)?),
+        None => read_config(&folder.join("config.json")),
+    }
 }
 
 fn read_config(path: &Path) -> Result<ConfigFile, ModelError> {
@@ -234,7 +286,7 @@ fn demo_tokenizer() -> Result<Loaded, ModelError> {
 fn tokenizer_elsewhere(spec: &str, settings: &HubSettings) -> Result<Loaded, ModelError> {
     let path = Path::new(spec);
     if path.is_file() {
-        return tokenizer_files::file(path);
+        return if gguf::is_gguf(path) { gguf::tokenizer_of(path) } else { tokenizer_files::file(path) };
     }
     if spec == "demo" {
         return demo_tokenizer();
@@ -247,7 +299,12 @@ fn tokenizer_elsewhere(spec: &str, settings: &HubSettings) -> Result<Loaded, Mod
             let wanted = Wanted { weights: false, tokenizer: true };
             tokenizer_files::in_folder(&hub::snapshot(settings, &repo, &revision, wanted)?.folder)
         }
+        Place::Folder(folder) if tokenizer_files::has_none(&folder) => match gguf::in_folder(&folder)? {
+            Some(file) => gguf::tokenizer_of(&file),
+            None => tokenizer_files::in_folder(&folder),
+        },
         Place::Folder(folder) => tokenizer_files::in_folder(&folder),
+        Place::File(file) => gguf::tokenizer_of(&file),
         Place::Demo | Place::Random { .. } => Err(ModelError::Name {
             spec: spec.to_owned(),
             message: "has no tokenizer of its own: expected a tokenizer.json, a folder with one, or a Hub id"

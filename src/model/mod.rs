@@ -7,6 +7,7 @@
 mod config;
 mod error;
 mod families;
+mod gguf;
 #[cfg(feature = "hub")]
 pub mod hub;
 #[cfg(not(feature = "hub"))]

@@ -1,6 +1,6 @@
 //! What a user may call a model, and what its results are filed under.
 
-use super::{ModelError, shapes};
+use super::{ModelError, gguf, shapes};
 use std::path::{Path, PathBuf};
 
 /// Short names of published models and the repositories that hold them.
@@ -46,6 +46,8 @@ pub(crate) enum Place {
     Demo,
     /// A folder on disk.
     Folder(PathBuf),
+    /// A GGUF file on disk.
+    File(PathBuf),
     /// A repository on the Hub, at a branch, tag or commit.
     Hub {
         /// `organisation/name`.
@@ -69,7 +71,7 @@ pub(crate) struct Named {
     pub name: String,
 }
 
-/// Reads a model's name: `demo`, `random:<alias>`, an alias, a folder, or `organisation/name`, the last two kinds of
+/// Reads a model's name: `demo`, `random:<alias>`, an alias, a folder, a GGUF file, or `organisation/name`, the last two kinds of
 /// Hub names with `@revision` if wished. An alias wins over a folder of the same name: write `./gpt2` for the folder.
 /// Behind `NAME=` it is the same model, filed under that name.
 pub(crate) fn parse(spec: &str, revision: Option<&str>) -> Result<Named, ModelError> {
@@ -117,12 +119,15 @@ fn unnamed(spec: &str, revision: Option<&str>) -> Result<Named, ModelError> {
     if pinned.is_none() && Path::new(spec).is_dir() {
         return folder(spec);
     }
+    if gguf::is_gguf(Path::new(spec)) {
+        return file(spec);
+    }
     if id.split('/').count() == 2 && !id.starts_with(['.', '/', '~']) {
         return hub(id, revision).map_err(error);
     }
     let aliases: Vec<&str> = ALIASES.iter().map(|(alias, _)| *alias).collect();
     Err(error(format!(
-        "not a folder, not a Hub id (organisation/name[@revision]), not `demo`, not `random:<alias>` \
+        "not a folder, not a GGUF file, not a Hub id (organisation/name[@revision]), not `demo`, not `random:<alias>` \
          and none of the aliases {}",
         aliases.join(", ")
     )))
@@ -165,6 +170,18 @@ fn snapshot_of(path: &Path) -> Option<String> {
     let repo = repo.strip_prefix("models--").filter(|_| part(path).is_some_and(|commit| is_commit(&commit)))?;
     let bare = repo.rsplit("--").next().filter(|bare| is_name(bare))?;
     Some(bare.to_owned())
+}
+
+/// A model in one file is filed under that file's name.
+fn file(spec: &str) -> Result<Named, ModelError> {
+    let io = |source| ModelError::Io { path: spec.into(), source };
+    // Links are not followed: a cache may link to files of other names, beside which there are no further parts.
+    std::fs::metadata(spec).map_err(io)?;
+    let path = std::path::absolute(spec).map_err(io)?;
+    let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    // A name of nothing but points would lead elsewhere.
+    let name = stem.filter(|stem| stem.chars().any(|letter| letter != '.')).unwrap_or_else(|| "model".to_owned());
+    Ok(Named { place: Place::File(path), name })
 }
 
 /// The Hub's `gpt2` is filed as `gpt2-small`, as the paper's data are.
@@ -277,6 +294,18 @@ mod tests {
             assert_eq!(name_of(&folder), commit);
         }
         assert_eq!(name_of("models--a--b/snapshots/main"), "main");
+    }
+
+    #[test]
+    fn files_are_known_by_their_names_without_the_ending() {
+        let folder = tempfile::tempdir().unwrap();
+        for (file, name) in [("SmolLM2.Q4_1.gguf", "SmolLM2.Q4_1"), ("tiny.GGUF", "tiny"), ("...gguf", "model")] {
+            let path = folder.path().join(file);
+            std::fs::write(&path, "").unwrap();
+            let named = parse(path.to_str().unwrap(), None).unwrap();
+            assert_eq!((named.name.as_str(), named.place), (name, Place::File(path)));
+        }
+        assert!(parse("a/none.gguf", None).unwrap_err().to_string().starts_with("a/none.gguf: "));
     }
 
     #[test]

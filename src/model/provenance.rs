@@ -18,6 +18,10 @@ pub struct Provenance {
     pub source: Source,
     /// The weight and configuration files.
     pub files: Vec<FileRecord>,
+    /// Types of the tensors, with their numbers, where the weights were rounded to fewer bits than a floating-point number
+    /// has: `Q4_1 210, F32 61, Q8_0 1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantised: Option<String>,
     /// The tokenizer's file.
     pub tokenizer: Option<FileRecord>,
     /// Which token opens every text, and why.
@@ -33,6 +37,11 @@ pub enum Source {
     Embedded,
     /// A folder on disk.
     Folder {
+        /// Its path.
+        path: String,
+    },
+    /// A file on disk that holds all of it.
+    File {
         /// Its path.
         path: String,
     },
@@ -160,7 +169,8 @@ mod tests {
             let name = "model.safetensors".to_owned();
             let record = FileRecord { name, bytes: 3, sha256: None, unhashed: Some(weights.clone()) };
             let source = Source::Folder { path: folder.path().display().to_string() };
-            let provenance = Provenance { source, files: vec![record], tokenizer: None, bos_choice: None };
+            let provenance =
+                Provenance { source, files: vec![record], quantised: None, tokenizer: None, bos_choice: None };
             provenance.with_every_hash(&known).unwrap().files.remove(0).sha256.unwrap()
         };
         let write = |text: &str, seconds| {

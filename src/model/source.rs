@@ -1,6 +1,7 @@
-//! Where a model's tensors come from: files, or a seed.
+//! Where a model's tensors come from: files of either format, or a seed.
 
 use super::ModelError;
+use super::gguf::GgufTensors;
 use super::random::RandomTensors;
 use super::tensors::TensorFiles;
 use std::borrow::Cow;
@@ -10,6 +11,8 @@ use std::borrow::Cow;
 pub(crate) enum WeightSource {
     /// Memory-mapped or embedded `.safetensors`.
     Files(TensorFiles),
+    /// Memory-mapped GGUF.
+    Gguf(GgufTensors),
     /// Drawn from a seed.
     Random(RandomTensors),
 }
@@ -17,8 +20,10 @@ pub(crate) enum WeightSource {
 impl WeightSource {
     /// Gives back the memory of what was read so far.
     pub fn release(&self) {
-        if let Self::Files(files) = self {
-            files.release();
+        match self {
+            Self::Files(files) => files.release(),
+            Self::Gguf(tensors) => tensors.release(),
+            Self::Random(_) => {}
         }
     }
 
@@ -26,6 +31,7 @@ impl WeightSource {
     pub fn tensor(&self, name: &str) -> Result<Cow<'_, [f32]>, ModelError> {
         match self {
             Self::Files(files) => files.tensor(name),
+            Self::Gguf(tensors) => tensors.tensor(name),
             Self::Random(random) => random.tensor(name).map(Cow::Owned),
         }
     }
@@ -35,6 +41,7 @@ impl WeightSource {
     pub fn read_rows(&self, name: &str, rows: &[u32], values: &mut [f32]) -> Result<(), ModelError> {
         match self {
             Self::Files(files) => files.read_rows(name, rows, values),
+            Self::Gguf(tensors) => tensors.read_rows(name, rows, values),
             Self::Random(random) => random.read_rows(name, rows, values),
         }
     }

@@ -98,6 +98,12 @@ impl TokenFiles {
         Ok(Self { generation_config, config, ..Self::beside(&folder.join("tokenizer.json"))? })
     }
 
+    /// Those of a tokenizer that was put together from what `tokenizer_config` and `config` stand for.
+    pub fn assembled(tokenizer_config: ConfigFile, config: ConfigFile) -> Self {
+        let (tokenizer_config, config) = (Some(tokenizer_config), Some(config));
+        Self { tokenizer_config, config, assembled: true, ..Self::default() }
+    }
+
     /// A `config.json` alone.
     pub fn of_config(config: ConfigFile) -> Self {
         Self { config: Some(config), ..Self::default() }

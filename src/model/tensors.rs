@@ -373,6 +373,11 @@ fn each<const N: usize>(bytes: &[u8], values: &mut [f32], read: impl Fn([u8; N])
     }
 }
 
+/// Does a folder hold weights of this format?
+pub(crate) fn has_weights(folder: &Path) -> bool {
+    [SINGLE, INDEX].iter().any(|name| folder.join(name).is_file())
+}
+
 /// The file that lists the folder's tensors, and the files that hold them.
 fn weight_files(folder: &Path) -> Result<(PathBuf, Vec<PathBuf>), ModelError> {
     let single = folder.join(SINGLE);

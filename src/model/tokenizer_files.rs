@@ -17,7 +17,7 @@ const VOCABULARY: &str = "vocab.json";
 const MERGES: &str = "merges.txt";
 
 /// How Qwen2 cuts a text before it looks for pairs.
-const QWEN2_PIECES: &str =
+pub(super) const QWEN2_PIECES: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// A tokenizer with the tokens that its folder adds, the record of its file, and what stands beside it.
@@ -26,6 +26,11 @@ pub(super) struct Loaded {
     pub tokenizer: Tokenizer,
     pub record: FileRecord,
     pub files: TokenFiles,
+}
+
+/// Is there neither a tokenizer nor a vocabulary in a folder?
+pub(super) fn has_none(folder: &Path) -> bool {
+    ![WHOLE, VOCABULARY].iter().any(|name| folder.join(name).is_file())
 }
 
 /// The tokenizer of a folder.

@@ -75,8 +75,8 @@ impl Loaded {
 }
 
 impl Session {
-    /// Loads a model by name: `demo`, an alias such as `gpt2-small`, a Hub id, a folder, `random:<alias>`, or any of these
-    /// behind `NAME=` to file its results under that name. Nothing is uploaded before something is computed.
+    /// Loads a model by name: `demo`, an alias such as `gpt2-small`, a Hub id, a folder, a GGUF file, `random:<alias>`, or any
+    /// of these behind `NAME=` to file its results under that name. Nothing is uploaded before something is computed.
     ///
     /// # Errors
     /// A [`Fault`] of an option, and everything that can be wrong with the model's files ([`Model::load`]).

@@ -172,7 +172,7 @@ fn earlier_models(folder: &Path) -> Vec<ModelRecord> {
 fn place(source: &Source) -> String {
     match source {
         Source::Embedded => "the demo model".into(),
-        Source::Folder { path } => path.clone(),
+        Source::Folder { path } | Source::File { path } => path.clone(),
         Source::Hub { repo, revision, commit } => format!("{repo}@{revision} (commit {commit})"),
         Source::Random { shape, seed } => format!("random:{shape} with seed {seed}"),
     }

@@ -193,6 +193,32 @@ fn weights_in_the_other_format_only() {
 }
 
 #[test]
+fn a_model_in_one_file_is_found_and_one_of_several_has_to_be_named() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gguf");
+    let (folder, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let copy = |name: &str, to: &str| std::fs::copy(fixtures.join(name), folder.path().join(to)).unwrap();
+    copy("llama.gguf", "tiny.Q8_0.gguf");
+    let hub = Hub::serve(folder.path());
+    let model = load(REPO, &hub.settings(cache.path())).unwrap();
+    let source = Source::Hub { repo: REPO.into(), revision: "main".into(), commit: COMMIT.into() };
+    assert_eq!((model.name.as_str(), &model.provenance.source), ("gpt2-tiny", &source));
+    assert_eq!(model.provenance.files[0].name, "tiny.Q8_0.gguf");
+    let requests = hub.seen().len();
+    load(REPO, &hub.settings(cache.path())).unwrap();
+    load(REPO, &offline(cache.path())).unwrap();
+    assert_eq!(hub.seen().len(), requests, "it is in the cache");
+    // Repositories of such files may have a configuration.
+    std::fs::write(folder.path().join("config.json"), "{}").unwrap();
+    let (hub, cache) = (Hub::serve(folder.path()), tempfile::tempdir().unwrap());
+    load(REPO, &hub.settings(cache.path())).unwrap();
+    copy("gpt2.gguf", "tiny.Q4_0.gguf");
+    std::fs::remove_file(folder.path().join("config.json")).unwrap();
+    let (hub, cache) = (Hub::serve(folder.path()), tempfile::tempdir().unwrap());
+    let message = complaint(REPO, &hub.settings(cache.path()));
+    assert!(message.contains("several GGUF files: tiny.Q4_0.gguf, tiny.Q8_0.gguf"), "{message}");
+}
+
+#[test]
 fn a_download_that_ends_between_files_goes_on_with_the_next() {
     let (copy, cache) = (Copy::of("neox-tiny"), tempfile::tempdir().unwrap());
     let hub = Hub::serve(copy.shard().path());

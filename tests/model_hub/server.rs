@@ -263,6 +263,14 @@ fn answer(state: &Arc<State>, stream: TcpStream, elsewhere: bool) -> std::io::Re
         return reply.send(307, &[("Location", location)], b"");
     }
     let known = ["main", COMMIT, "v1", "refs%2Fpr%2F1"];
+    if let ["api", "models", "someone", "gpt2-tiny", "revision", revision] = parts.as_slice()
+        && known.contains(revision)
+    {
+        let files = state.files.lock().unwrap();
+        let siblings: Vec<_> = files.keys().map(|name| serde_json::json!({ "rfilename": name })).collect();
+        let list = serde_json::json!({ "sha": COMMIT, "siblings": siblings }).to_string();
+        return reply.send(200, &[], list.as_bytes());
+    }
     let file = match parts.as_slice() {
         ["someone", "gpt2-tiny", "resolve", revision, file] if known.contains(revision) => file,
         ["contents", file] if elsewhere => file,

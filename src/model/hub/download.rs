@@ -7,9 +7,10 @@ use super::wire::Access;
 use super::{HubError, HubSettings, Progress};
 use crate::model::names::is_commit;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use ureq::http::HeaderMap;
 use ureq::http::header::{CONTENT_LENGTH, ETAG, HeaderName};
 
@@ -55,6 +56,41 @@ impl<'a> Download<'a> {
         let mut this = Self { settings, client, cache, repo, commit: revision.to_owned() };
         this.commit = this.describe(file)?.commit;
         Ok(this)
+    }
+
+    /// Reads the list of files at `revision`, of a repository that may lack any file.
+    pub fn listed(
+        settings: &'a HubSettings,
+        cache: &'a CachedRepo,
+        repo: &'a str,
+        revision: &str,
+    ) -> Result<(Self, Vec<String>), HubError> {
+        let client = client(settings)?;
+        let this = Self { settings, client, cache, repo, commit: revision.to_owned() };
+        let (commit, files) = this.list()?;
+        Ok((Self { commit, ..this }, files))
+    }
+
+    /// The commit and the names of all files at the top, sorted.
+    pub fn list(&self) -> Result<(String, Vec<String>), HubError> {
+        let revision = utf8_percent_encode(&self.commit, SEGMENT);
+        let url = format!("{}/api/models/{}/revision/{revision}", self.settings.endpoint, self.repo);
+        let folder = tempfile::tempdir().map_err(in_cache(&std::env::temp_dir()))?;
+        let part = folder.path().join("list");
+        let largest = self.settings.limits.small_file_bytes;
+        let fetch = Fetch { url: &url, part: &part, size: None, largest, small: true, by_hash: false };
+        self.client.fetch(&fetch, &mut |_, _| {}).map_err(|error| self.failure("list of files", error))?;
+        let answer: Value = serde_json::from_slice(&fs::read(&part).map_err(in_cache(&part))?).unwrap_or_default();
+        let commit = answer.get("sha").and_then(Value::as_str).filter(|commit| is_commit(commit));
+        let files = answer.get("siblings").and_then(Value::as_array);
+        let (Some(commit), Some(files)) = (commit, files) else {
+            let reason = "expected the fields sha and siblings, found others".to_owned();
+            return Err(HubError::Answer { url: shown(&url), reason });
+        };
+        let names = files.iter().filter_map(|file| file.get("rfilename")?.as_str());
+        let mut names: Vec<String> = names.filter(|name| is_plain(name)).map(str::to_owned).collect();
+        names.sort();
+        Ok((commit.to_owned(), names))
     }
 
     /// The commit that all files are of.
@@ -183,6 +219,12 @@ impl<'a> Download<'a> {
             Failure::File { path, source } => HubError::Cache { path, source },
         }
     }
+}
+
+/// Is this the name of a file at the top of a repository?
+fn is_plain(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) && !name.contains(['/', '\\'])
 }
 
 /// The client that `settings` describe.

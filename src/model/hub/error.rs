@@ -73,6 +73,19 @@ pub enum HubError {
         /// The file there is.
         found: String,
     },
+    /// The repository has several models in one file each, and nothing that says which one is meant.
+    #[error(
+        "{repo} at {revision}: holds no model.safetensors but several GGUF files: {}; download one and give its path",
+        files.join(", ")
+    )]
+    SeveralGguf {
+        /// The repository.
+        repo: String,
+        /// The branch, tag or commit.
+        revision: String,
+        /// The files.
+        files: Vec<String>,
+    },
     /// The Hub answered with another error, or without what is needed to file its answer in the cache.
     #[error("{url}: unexpected answer: {reason}")]
     Answer {

@@ -7,7 +7,7 @@
 use crate::files::{hexadecimal, sha256_of_file};
 use crate::model::names::is_commit as is_git_hash;
 use crate::model::provenance::{HASHED_BYTES, is_sha256};
-use crate::model::tensors::is_whole;
+use crate::model::{gguf, tensors};
 use sha1::{Digest, Sha1};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
@@ -64,7 +64,8 @@ pub(super) fn compare_blob(path: &Path) -> io::Result<Option<Damage>> {
     let blob = std::fs::canonicalize(path)?;
     let name = blob.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let weights = path.extension().is_some_and(|ending| ending == "safetensors");
-    if weights && std::fs::metadata(&blob)?.len() > HASHED_BYTES && is_whole(&blob) {
+    let is_whole = || (weights && tensors::is_whole(&blob)) || (gguf::is_gguf(path) && gguf::is_whole(&blob));
+    if std::fs::metadata(&blob)?.len() > HASHED_BYTES && is_whole() {
         return Ok(None);
     }
     compare(&blob, &name)

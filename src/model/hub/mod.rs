@@ -13,7 +13,8 @@ pub(crate) use cache::lock;
 pub use error::HubError;
 pub use settings::{HubSettings, Limits, Observer, Progress, Token};
 
-use super::tensors::{INDEX, SINGLE, shard_names};
+use super::gguf;
+use super::tensors::{INDEX, SINGLE, has_weights, shard_names};
 use cache::CachedRepo;
 use download::Download;
 use integrity::{Damage, compare_blob};
@@ -78,8 +79,21 @@ pub(crate) fn snapshot(
             Gap::Unreadable(path, source) => HubError::Cache { path, source },
         });
     }
-    let download = Download::start(settings, &cache, repo, revision, first(wanted))?;
-    bring(&download, repo, wanted)?;
+    let download = match Download::start(settings, &cache, repo, revision, first(wanted)) {
+        Err(absent @ HubError::NotFound { .. }) if wanted.weights => {
+            // A repository of models in one file each has no configuration.
+            let Ok((download, files)) = Download::listed(settings, &cache, repo, revision) else { return Err(absent) };
+            if !bring_gguf(&download, repo, &files)? {
+                return Err(absent);
+            }
+            download
+        }
+        download => {
+            let download = download?;
+            bring(&download, repo, wanted)?;
+            download
+        }
+    };
     cache.note_commit(revision, download.commit())?;
     Ok(Snapshot { folder: download.folder(), commit: download.commit().to_owned() })
 }
@@ -124,6 +138,12 @@ fn whole(folder: &Path, wanted: Wanted) -> Result<(), Gap> {
 fn files(folder: &Path, wanted: Wanted) -> Result<Vec<String>, String> {
     let mut names = Vec::new();
     let there = |name: String| if folder.join(&name).is_file() { Ok(name) } else { Err(name) };
+    if wanted.weights
+        && !has_weights(folder)
+        && let Ok(Some(file)) = gguf::in_folder(folder)
+    {
+        return gguf::parts_of(&file).into_iter().map(there).collect();
+    }
     if wanted.config() {
         names.push(there("config.json".to_owned())?);
     }
@@ -167,6 +187,30 @@ fn bring_tokenizer(download: &Download<'_>) -> Result<(), HubError> {
     Ok(())
 }
 
+/// Brings the model in one file, or in the parts of one, that a repository with these files has; says whether there is one.
+fn bring_gguf(download: &Download<'_>, repo: &str, files: &[String]) -> Result<bool, HubError> {
+    let files: Vec<String> = files.iter().filter(|name| gguf::is_gguf(Path::new(name))).cloned().collect();
+    match gguf::the_one(&files) {
+        Ok(None) => Ok(false),
+        Ok(Some(file)) => {
+            gguf::parts_of(Path::new(file)).iter().try_for_each(|part| download.required(part))?;
+            Ok(true)
+        }
+        Err(_) => {
+            let (repo, revision) = (repo.to_owned(), download.commit().to_owned());
+            Err(HubError::SeveralGguf { repo, revision, files })
+        }
+    }
+}
+
+/// The same of a repository whose files are not known. A Hub that does not list them has none.
+fn bring_listed_gguf(download: &Download<'_>, repo: &str) -> Result<bool, HubError> {
+    match download.list() {
+        Ok((_, files)) => bring_gguf(download, repo, &files),
+        Err(_) => Ok(false),
+    }
+}
+
 /// Brings all wanted files.
 fn bring(download: &Download<'_>, repo: &str, wanted: Wanted) -> Result<(), HubError> {
     if wanted.config() {
@@ -179,8 +223,13 @@ fn bring(download: &Download<'_>, repo: &str, wanted: Wanted) -> Result<(), HubE
     if whole(&download.folder(), wanted).is_ok() {
         return Ok(());
     }
-    if wanted.tokenizer {
-        bring_tokenizer(download)?;
+    if wanted.tokenizer
+        && let Err(absent) = bring_tokenizer(download)
+    {
+        // A model in one file needs no other for its tokenizer.
+        let alone = wanted.weights && matches!(absent, HubError::NotFound { .. });
+        let other = || Ok::<_, HubError>(download.exists(SINGLE)? || download.exists(INDEX)?);
+        return if alone && !other()? && bring_listed_gguf(download, repo)? { Ok(()) } else { Err(absent) };
     }
     if !wanted.weights {
         return Ok(());
@@ -190,6 +239,9 @@ fn bring(download: &Download<'_>, repo: &str, wanted: Wanted) -> Result<(), HubE
         other => return other,
     };
     if !download.optional(INDEX)? {
+        if bring_listed_gguf(download, repo)? {
+            return Ok(());
+        }
         for file in PICKLED {
             if download.exists(file)? {
                 let (repo, revision) = (repo.to_owned(), download.commit().to_owned());

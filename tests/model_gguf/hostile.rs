@@ -1,0 +1,274 @@
+//! Files that are cut, that lie, or that ask for what is not computed: one error each, naming the key or the tensor and the byte.
+
+use crate::fixture;
+use crate::support::load;
+use crate::writer::{F32, Gguf, LIST, TEXT, Tensor, text, texts};
+use actpatch::model::WeightProcessing;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Remembers the largest piece of memory that was asked for.
+struct Watched;
+
+static LARGEST: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: all is left to the system's allocator.
+unsafe impl GlobalAlloc for Watched {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LARGEST.fetch_max(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promises are those that the system's allocator asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(place, layout) }
+    }
+}
+
+#[global_allocator]
+static MEMORY: Watched = Watched;
+
+/// More than any of the fixtures needs at once, and less than what a lying count asks for.
+const MOST_MEMORY: usize = 64 << 20;
+
+/// What is wrong with a file, and with which part of it.
+fn complaint(folder: &Path, bytes: &[u8]) -> Option<String> {
+    let path = folder.join("bad.gguf");
+    // A new file: models of the old one may have it mapped.
+    let _ = std::fs::remove_file(&path);
+    std::fs::write(&path, bytes).unwrap();
+    load(&path, WeightProcessing::none()).err().map(|error| error.to_string())
+}
+
+/// Checks that a changed file is refused with all of `parts` in the message.
+#[track_caller]
+fn refused(name: &str, change: impl FnOnce(&mut Gguf), parts: &[&str]) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut gguf = Gguf::read(&fixture(name));
+    change(&mut gguf);
+    let message = complaint(folder.path(), &gguf.bytes().0).expect("must not load");
+    for part in parts.iter().chain(&["bad.gguf: "]) {
+        assert!(message.contains(part), "no {part:?} in: {message}");
+    }
+}
+
+/// The same with bytes replaced behind the place of a key's value or of a tensor's description.
+#[track_caller]
+fn refused_bytes(at: &str, behind: usize, bytes: &[u8], parts: &[&str]) {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut file, places) = Gguf::read(&fixture("llama")).bytes();
+    let start = places.iter().find(|(name, _)| name == at).map_or(0, |(_, place)| *place) + behind;
+    file[start..start + bytes.len()].copy_from_slice(bytes);
+    let message = complaint(folder.path(), &file).expect("must not load");
+    for part in parts.iter().chain(&["bad.gguf: byte "]) {
+        assert!(message.contains(part), "no {part:?} in: {message}");
+    }
+}
+
+#[test]
+fn a_file_that_is_written_again_is_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(complaint(folder.path(), &Gguf::read(&fixture("llama")).bytes().0), None);
+}
+
+#[test]
+fn headers_that_lie() {
+    let huge = (1u64 << 60).to_le_bytes();
+    refused_bytes("", 0, b"GGML", &["header", "found \"GGML\""]);
+    refused_bytes("", 4, &1u32.to_le_bytes(), &["byte 4: version: expected 2 or 3, found 1"]);
+    refused_bytes("", 4, &4u32.to_le_bytes(), &["found 4"]);
+    refused_bytes("", 4, &3u32.to_be_bytes(), &["version 3, big-endian"]);
+    refused_bytes("", 8, &huge, &["byte 8: number of tensors", "1152921504606846976"]);
+    refused_bytes("", 16, &huge, &["byte 16: number of keys"]);
+    refused_bytes("", 24, &huge, &["byte 32: name of key 1 of", "expected 1152921504606846976 bytes"]);
+    refused_bytes("", 24, &u64::MAX.to_le_bytes(), &["name of key 1 of"]);
+}
+
+#[test]
+fn values_that_lie() {
+    let huge = (1u64 << 60).to_le_bytes();
+    refused_bytes("general.name", 4, &huge, &["key `general.name`", "1152921504606846976 bytes"]);
+    refused_bytes("general.name", 12, &[0xFF], &["key `general.name`", "UTF-8"]);
+    refused_bytes("llama.block_count", 0, &77u32.to_le_bytes(), &["key `llama.block_count`", "found 77"]);
+    refused_bytes("tokenizer.ggml.tokens", 4, &LIST.to_le_bytes(), &["key `tokenizer.ggml.tokens`", "found 9"]);
+    refused_bytes("tokenizer.ggml.tokens", 4, &13u32.to_le_bytes(), &["key `tokenizer.ggml.tokens`", "found 13"]);
+    refused_bytes("tokenizer.ggml.tokens", 8, &huge, &["key `tokenizer.ggml.tokens`", "has room"]);
+    refused_bytes("tokenizer.ggml.tokens", 16, &huge, &["key `tokenizer.ggml.tokens`", "bytes"]);
+    refused_bytes("tokenizer.ggml.token_type", 8, &huge, &["key `tokenizer.ggml.token_type`", "has room"]);
+    refused("llama", |gguf| gguf.set("llama.block_count", F32, &f32::NAN.to_le_bytes()), &["`llama.block_count`"]);
+    refused("llama", |gguf| gguf.keys.push(gguf.keys[0].clone()), &["byte ", "a second time"]);
+    refused("llama", |gguf| gguf.number("general.alignment", 24), &["byte ", "`general.alignment`", "found 24"]);
+    refused("llama", |gguf| gguf.number("general.alignment", 0), &["`general.alignment`", "found 0"]);
+}
+
+#[test]
+fn tensors_that_lie() {
+    let (start, huge) = (8 + "token_embd.weight".len(), (1u64 << 33).to_le_bytes());
+    let tensor = |behind, bytes: &[u8], parts: &[&str]| {
+        let parts = [parts, &["tensor `token_embd.weight`"]].concat();
+        refused_bytes("token_embd.weight", start + behind, bytes, &parts);
+    };
+    tensor(0, &0u32.to_le_bytes(), &["1 to 4 dimensions, found 0"]);
+    tensor(0, &u32::MAX.to_le_bytes(), &["dimensions, found 4294967295"]);
+    tensor(4, &[huge, huge].concat(), &["product fits", "8589934592"]);
+    tensor(4, &[u64::MAX.to_le_bytes(), huge].concat(), &["product fits"]);
+    tensor(4, &[0; 8], &["above 0"]);
+    tensor(20, &200u32.to_le_bytes(), &["type 200"]);
+    tensor(20, &20u32.to_le_bytes(), &["IQ4_NL (20)", "Q4_K"]);
+    tensor(24, &u64::MAX.to_le_bytes(), &["offset", "18446744073709551615"]);
+    // Blocks of 256 values in rows of 32.
+    tensor(20, &12u32.to_le_bytes(), &["whole blocks of 256 values (Q4_K)"]);
+    let (last, shift) =
+        ("output_norm.weight", |gguf: &mut Gguf| gguf.tensor("output_norm.weight").offset = Some(1 << 40));
+    refused("llama", shift, &["byte ", last, "behind the tensor before it"]);
+    // A larger tensor than there is left of the file.
+    let larger = |gguf: &mut Gguf| {
+        let last = gguf.tensors.last_mut().unwrap();
+        last.sides = vec![1 << 30];
+    };
+    refused("llama", larger, &["byte ", "tensor `", "is it truncated?"]);
+    let twice = |gguf: &mut Gguf| gguf.tensors.push(gguf.tensors[0].clone());
+    refused("llama", twice, &["byte ", "a second time"]);
+    let wide = |gguf: &mut Gguf| gguf.tensor("blk.0.ffn_up.weight").sides.swap(0, 1);
+    refused("llama", wide, &["byte ", "tensor `blk.0.ffn_up.weight`: expected shape [44, 32], found [32, 44]"]);
+}
+
+#[test]
+fn what_is_not_computed_is_named() {
+    let key = |name: &'static str| format!("key `{name}`");
+    let number = |key_: &'static str, value| refused("llama", |gguf| gguf.number(key_, value), &[&key(key_), "byte "]);
+    number("llama.expert_count", 8);
+    number("llama.attention.sliding_window", 4);
+    number("llama.rope.dimension_count", 4);
+    number("llama.attention.value_length", 4);
+    number("llama.attention.head_count_kv", 3);
+    number("llama.attention.head_count", 0);
+    number("llama.rope.scaling.factor", 0);
+    number("llama.rope.scaling.attn_factor", 2);
+    number("llama.vocab_size", 49);
+    number("llama.something.new", 0);
+    number("tokenizer.ggml.bos_token_id", 48);
+    let words = |key_: &'static str, value: &'static str| {
+        refused("llama", |gguf| gguf.text(key_, value), &[&key(key_), "byte ", value]);
+    };
+    words("general.architecture", "mamba");
+    words("general.architecture", "stablelm");
+    words("general.type", "mmproj");
+    words("llama.rope.scaling.type", "longrope");
+    words("tokenizer.ggml.model", "bert");
+    words("tokenizer.ggml.pre", "viking");
+    let flag = |key_: &'static str, value| refused("llama", |gguf| gguf.flag(key_, value), &[&key(key_), "byte "]);
+    flag("tokenizer.ggml.add_eos_token", true);
+    flag("tokenizer.ggml.add_space_prefix", true);
+    flag("llama.attention.causal", false);
+    flag("llama.use_parallel_residual", true);
+    refused("llama", |gguf| gguf.text("llama.block_count", "2"), &["`llama.block_count`", "\"2\""]);
+    for missing in ["general.architecture", "llama.block_count", "llama.attention.layer_norm_rms_epsilon"] {
+        refused("llama", |gguf| gguf.remove(missing), &[missing, "found nothing"]);
+    }
+    for missing in ["tokenizer.ggml.model", "tokenizer.ggml.tokens", "tokenizer.ggml.merges"] {
+        refused("llama", |gguf| gguf.remove(missing), &[missing, "found nothing"]);
+    }
+    refused("llama", |gguf| gguf.number("llama.block_count", 3), &["tensor `blk.2.", "nothing of that name"]);
+    refused("llama", |gguf| gguf.number("llama.block_count", 1), &["byte ", "tensor `blk.1."]);
+    let sinks = |gguf: &mut Gguf| {
+        let bytes = vec![0; 32];
+        gguf.tensors.push(Tensor { name: "blk.0.attn_sinks".into(), sides: vec![8], kind: 0, offset: None, bytes });
+    };
+    refused("llama", sinks, &["byte ", "tensor `blk.0.attn_sinks`"]);
+}
+
+#[test]
+fn tokenizers_that_do_not_fit() {
+    let tokens = "tokenizer.ggml.tokens";
+    let few = |gguf: &mut Gguf| {
+        gguf.set(tokens, LIST, &texts(&["a", "b"]));
+        gguf.remove("tokenizer.ggml.token_type");
+    };
+    refused("llama", few, &["byte ", "`tokenizer.ggml.tokens`: expected 48 tokens", "found 2"]);
+    refused("llama", |gguf| gguf.set(tokens, LIST, &texts(&["a", "b"])), &["tokenizer.ggml.token_type"]);
+    let long = "a".repeat(2000);
+    refused("llama", |gguf| gguf.set(tokens, LIST, &texts(&[&long])), &["byte ", tokens, "2000 bytes"]);
+    let merges =
+        |list: &'static [&'static str]| move |gguf: &mut Gguf| gguf.set("tokenizer.ggml.merges", LIST, &texts(list));
+    refused("llama", merges(&["a b c"]), &["byte ", "`tokenizer.ggml.merges`", "\"a b c\" in place 0"]);
+    refused("llama", merges(&["A nothing"]), &["`nothing`"]);
+    refused("llama", |gguf| gguf.set(tokens, TEXT, &text("a")), &["byte ", tokens, "a list of texts"]);
+    refused("tokens-llama", |gguf| gguf.remove("tokenizer.ggml.scores"), &["tokenizer.ggml.scores"]);
+}
+
+#[test]
+fn a_file_that_ends_anywhere_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["llama", "tokens-llama"] {
+        let bytes = std::fs::read(fixture(name)).unwrap();
+        for length in (0..bytes.len()).step_by(97).chain([bytes.len() - 33]) {
+            let message = complaint(folder.path(), &bytes[..length]).expect("must not load");
+            assert!(message.contains("bad.gguf: byte "), "{length} bytes: {message}");
+            assert!(
+                message.contains("to the end of the file") || message.contains("truncated") || message.contains("room"),
+                "{message}"
+            );
+        }
+    }
+}
+
+/// One change of a file: a few bytes, mostly of what stands before the values; a piece left out, repeated or moved; a number
+/// replaced by one at the edge of what it can be.
+fn change(bytes: &mut Vec<u8>, described: usize, random: &mut ChaCha8Rng) {
+    let length = if random.random_bool(0.9) { described } else { bytes.len() };
+    let at = random.random_range(0..length.min(bytes.len()));
+    match random.random_range(0..5) {
+        0 => bytes[at] = random.random(),
+        1 => bytes[at] ^= 1 << random.random_range(0..8),
+        2 => {
+            let edges = [0, 1, u64::MAX, 1 << 60, 1 << 31, 0xFFFF_FFFF, i64::MAX as u64, bytes.len() as u64];
+            let number = edges[random.random_range(0..edges.len())].to_le_bytes();
+            let size: usize = if random.random_bool(0.5) { 4 } else { 8 };
+            let size = size.min(bytes.len() - at);
+            bytes[at..at + size].copy_from_slice(&number[..size]);
+        }
+        3 => drop(bytes.drain(at..(at + random.random_range(1..64)).min(bytes.len()))),
+        _ => {
+            let piece = bytes[at..(at + random.random_range(1..64)).min(bytes.len())].to_vec();
+            bytes.splice(at..at, piece);
+        }
+    }
+}
+
+#[test]
+fn changed_files_end_in_an_error_or_in_a_model_and_ask_for_little_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut random = ChaCha8Rng::seed_from_u64(0);
+    let (mut loaded, mut refused) = (0, 0);
+    for name in ["llama", "gpt2", "gptneox-parallel", "type-q4_0", "tokens-llama", "tokens-smollm"] {
+        let whole = std::fs::read(fixture(name)).unwrap();
+        let described = whole.len() - Gguf::read(&fixture(name)).tensors.iter().map(|t| t.bytes.len()).sum::<usize>();
+        for _ in 0..500 {
+            let mut bytes = whole.clone();
+            (0..random.random_range(1..4)).for_each(|_| change(&mut bytes, described, &mut random));
+            let path = folder.path().join("changed.gguf");
+            let _ = std::fs::remove_file(&path);
+            std::fs::write(&path, &bytes).unwrap();
+            match load(&path, WeightProcessing::processed()) {
+                Err(_) => refused += 1,
+                Ok(model) => {
+                    loaded += 1;
+                    let _ = model.tokenizer.encode("The film was great.");
+                    for layer in 0..model.config.n_layers {
+                        model.layer(layer).unwrap();
+                    }
+                    model.unembed_columns(&[0]).unwrap();
+                }
+            }
+        }
+    }
+    println!("{loaded} changed files loaded, {refused} were refused");
+    assert!(loaded > 100 && refused > 1000, "{loaded} loaded, {refused} refused");
+    let largest = LARGEST.load(Ordering::Relaxed);
+    assert!(largest <= MOST_MEMORY, "{largest} bytes were asked for at once");
+}
