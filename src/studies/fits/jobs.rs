@@ -113,14 +113,14 @@ fn made_of(
     (name, positions): (&DirectionName, PatchPositions),
     shared: Provenance,
 ) -> Result<Provenance> {
-    if name.method() == Method::RandomDirection {
+    if name.method() == Some(Method::RandomDirection) {
         return super::random::made_of(name, RANDOM_DIRECTION_SEED);
     }
     let mut provenance = shared.with("direction", name.to_string())?.with("position", spelled(positions))?;
-    if name.method().is_das() || positions == PatchPositions::All {
+    if name.method().is_some_and(Method::is_das) || positions == PatchPositions::All {
         provenance = provenance.with("seed", session.seed())?;
     }
-    if name.method().is_das() {
+    if name.method().is_some_and(Method::is_das) {
         let settings = study.train_settings(&prompts.name);
         provenance = provenance
             .with("epochs", settings.epochs)?
@@ -226,7 +226,7 @@ fn known_of(record: &FitRecord) -> BTreeMap<String, Value> {
         ("epochs", setting("epochs")),
         ("batch_size", setting("batch_size")),
         ("learning_rate", record.settings.pointer("/adam/learning_rate").cloned()),
-        ("sign", record.method.is_das().then(|| json!(sign::AS_FITTED))),
+        ("sign", record.method.method().is_some_and(Method::is_das).then(|| json!(sign::AS_FITTED))),
         ("early_stop", Some(record.settings.pointer("/early_stop/patience").cloned().unwrap_or(Value::Null))),
     ];
     settings.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
