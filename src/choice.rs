@@ -58,12 +58,12 @@ pub struct UnknownName {
     pub nearest: Option<&'static str>,
 }
 
-fn suggestion(nearest: Option<&str>) -> String {
+pub(crate) fn suggestion(nearest: Option<&str>) -> String {
     nearest.map(|name| format!("; did you mean {name:?}?")).unwrap_or_default()
 }
 
 /// The name most like `found`, if any is alike enough for a slip of the hand.
-fn nearest(found: &str, names: &[&'static str]) -> Option<&'static str> {
+pub(crate) fn nearest(found: &str, names: &[&'static str]) -> Option<&'static str> {
     /// From here on the command line's parser suggests names too.
     const ALIKE: f64 = 0.7;
     let found = found.to_lowercase();

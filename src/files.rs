@@ -3,7 +3,7 @@
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
 
 /// Writes `bytes` beside `path` and renames the result into place; makes the folder if need be.
@@ -75,7 +75,24 @@ pub struct LineError {
 /// # Errors
 /// A file that cannot be read, and those of [`text_of_line`].
 pub fn read_text(path: &Path) -> Result<String, TextError> {
-    let mut bytes = std::fs::read(path)?;
+    text_of(std::fs::read(path)?)
+}
+
+/// The same of a file of at most `most` bytes.
+///
+/// # Errors
+/// Those of [`read_text`], and a file that is longer.
+pub fn read_text_within(path: &Path, most: u64) -> Result<String, TextError> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("expected at most {most} bytes")).into());
+    }
+    text_of(bytes)
+}
+
+/// The text of bytes, without a byte order mark.
+fn text_of(mut bytes: Vec<u8>) -> Result<String, TextError> {
     without_mark(&mut bytes);
     // Whole texts are text far more often than not: lines are told apart when one of them is not.
     match String::from_utf8(bytes) {

@@ -167,8 +167,11 @@ pub struct PairedPrompts {
     pub clean: Vec<usize>,
     /// Per prompt: its corrupted sequence.
     pub corrupted: Vec<usize>,
-    /// Per prompt: does the clean prompt have the sign of the first one (positive)?
+    /// Per prompt: does the clean prompt have the sign of the first one (positive)? So do all where there are no classes.
     pub positive: Vec<bool>,
+    /// Do the prompts have classes? Pairs of one's own may come without.
+    #[serde(skip_serializing_if = "Clone::clone")]
+    pub has_classes: bool,
     /// Per prompt: (correct, incorrect) answer tokens of the clean prompt.
     pub answers: Vec<Vec<AnswerPair>>,
     /// Placeholder name (`ADJ`, `VRB`, …) to the position of its last token, the same in every prompt.

@@ -319,6 +319,7 @@ fn paired(
         name: "fixture".into(),
         texts: vec![String::new(); sequences.len()],
         positive: (0..clean.len()).map(|i| i % 2 == 0).collect(),
+        has_classes: true,
         sequences,
         clean,
         corrupted,

@@ -51,6 +51,7 @@ fn prompts() -> PairedPrompts {
         clean: vec![0, 1, 2, 4],
         corrupted: vec![1, 0, 3, 0],
         positive: vec![true, false, true, false],
+        has_classes: true,
         answers: vec![vec![(3, 1), (4, 2)], vec![(1, 3), (2, 4)], vec![(3, 1), (4, 2)], vec![(1, 3), (2, 4)]],
         positions: BTreeMap::new(),
     }

@@ -53,6 +53,7 @@ pub fn prompts(shape: Shape, d_vocab: usize, seed: usize) -> PairedPrompts {
         clean: rows.clone().collect(),
         corrupted: rows.clone().map(|row| (row + 1) % shape.prompts).collect(),
         positive: rows.clone().map(|row| row.is_multiple_of(2)).collect(),
+        has_classes: true,
         answers: rows.map(answers).collect(),
         positions: BTreeMap::from([("ADJ".to_owned(), shape.patched_position())]),
     }

@@ -45,7 +45,7 @@ pub struct ModelArgs {
 pub struct CompatArgs {
     /// Follow the paper's code where results here differ from it on purpose (docs/fidelity.md says what each name is).
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = choice::<Compat>())]
-    compat: Vec<Compat>,
+    pub compat: Vec<Compat>,
 }
 
 /// Where results go and how they are computed.
@@ -54,7 +54,7 @@ pub struct RunArgs {
     /// Results go to DATA_DIR/<model>; its words.toml and datasets.toml, if there, add to the built-in ones.
     #[arg(long, default_value_os_t = SessionOptions::default().data_dir)]
     pub data_dir: PathBuf,
-    /// Another file of datasets (the format is described in data/datasets.toml).
+    /// Another file of datasets: pairs in .csv or .jsonl, or TOML (docs/datasets.md).
     #[arg(long)]
     pub dataset_file: Vec<PathBuf>,
     /// Device: cpu, cuda or cuda:N (the N-th GPU), cuda:0,cuda:1 or cuda:all (they share the work of a sweep), or auto

@@ -56,6 +56,8 @@ enum Command {
     FitDirections(fit::fit_directions::Args),
     /// Write a random unit direction for every layer.
     RandomDirections(fit::random_directions::Args),
+    /// List and show datasets, and check a file of one's own.
+    Datasets(data::datasets::Args),
     /// Make datasets of the Stanford Sentiment Treebank: model x split x scaffold.
     TreebankDataGen(data::treebank_data_gen::Args),
     /// Patch along directions: model x direction x dataset x position x metric.
@@ -152,6 +154,7 @@ fn execute(command: Command) -> Result<()> {
         Command::Reproduce(args) => whole::reproduce::run(args),
         Command::FitDirections(args) => fit::fit_directions::run(args),
         Command::RandomDirections(args) => fit::random_directions::run(args),
+        Command::Datasets(args) => data::datasets::run(args),
         Command::TreebankDataGen(args) => data::treebank_data_gen::run(args),
         Command::DirectionPatchingSuite(args) => patch::direction_patching_suite::run(args),
         Command::Directions(args) => fit::directions::run(args),

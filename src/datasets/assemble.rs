@@ -1,7 +1,9 @@
 //! Texts become token sequences, equal ones stored once; lengths and positions are checked over all prompts, or, in a
 //! ragged dataset, lengths over the two prompts of every row.
 
-use super::error::DatasetError;
+use super::build::sound;
+use super::error::{DatasetError, Place};
+use super::explicit::{At, Layout, Lengths};
 use super::file::Dataset;
 use super::template::{END, Prompt};
 use super::{AnswerPair, PairedPrompts};
@@ -12,8 +14,11 @@ use std::collections::{BTreeMap, HashMap};
 pub(super) struct Row {
     pub clean: usize,
     pub corrupted: usize,
-    pub positive: bool,
+    /// Is it of the positive class? None without classes.
+    pub positive: Option<bool>,
     pub answers: Vec<AnswerPair>,
+    /// Where a pair stands that a file lists.
+    pub at: Option<At>,
 }
 
 /// A dataset before it meets the tokenizer.
@@ -22,8 +27,24 @@ pub(super) struct Rows {
     pub rows: Vec<Row>,
     /// The field of the dataset's table the prompts come from.
     pub field: &'static str,
-    /// May rows differ in length among each other?
-    pub ragged: bool,
+    pub layout: Layout,
+}
+
+impl Rows {
+    /// Where a row stands in the dataset's file.
+    fn place(&self, dataset: &Dataset, row: Option<&Row>) -> Box<Place> {
+        match row.and_then(|row| row.at) {
+            Some(at) => dataset.place(&at.pair()),
+            None => dataset.place(self.field),
+        }
+    }
+
+    /// The row of a prompt.
+    fn row_of(&self, prompt: usize) -> Option<&Row> {
+        // The pairs of a list stand behind each other.
+        let of_list = self.rows.get(prompt / 2).filter(|row| row.at.is_some());
+        of_list.filter(|row| row.clean == prompt || row.corrupted == prompt)
+    }
 }
 
 /// A prompt's tokens, BOS included, and its named positions.
@@ -32,35 +53,56 @@ struct Encoded {
     positions: BTreeMap<String, usize>,
 }
 
+/// The prompts as tokens; what is wrong goes to `faults`, and there are none then.
 pub(super) fn assemble(
     dataset: &Dataset,
-    Rows { prompts, rows, field, ragged }: Rows,
+    rows: Rows,
     tokenizer: &Tokenizer,
     bos: Option<u32>,
-) -> Result<PairedPrompts, DatasetError> {
-    let encode = |prompt| encode_prompt(dataset, field, prompt, tokenizer, bos);
-    let encoded = prompts.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
-    let (Some(first), [_, _, ..]) = (encoded.first(), prompts.as_slice()) else {
-        return Err(DatasetError::TooFewPrompts { place: dataset.place(field), found: prompts.len() });
+    faults: &mut Vec<DatasetError>,
+) -> Option<PairedPrompts> {
+    if rows.prompts.len() < 2 {
+        faults.push(DatasetError::TooFewPrompts { place: dataset.place(rows.field), found: rows.prompts.len() });
+        return None;
+    }
+    let mut encode = |(number, prompt)| {
+        let place = rows.place(dataset, rows.row_of(number));
+        sound(encode_prompt(&place, prompt, tokenizer, bos), faults)
     };
-    let mut positions = first.positions.clone();
+    let mut encoded: Vec<Option<Encoded>> = rows.prompts.iter().enumerate().map(&mut encode).collect();
+    if rows.layout.named_in_clean {
+        for row in &rows.rows {
+            let named = encoded[row.clean].as_ref().map(|clean| clean.positions.clone());
+            if let (Some(corrupted), Some(positions)) = (&mut encoded[row.corrupted], named) {
+                corrupted.positions = positions;
+            }
+        }
+    }
+    let ragged = check_lengths(dataset, &rows, &encoded, faults);
+    check_positions(dataset, &rows, &encoded, faults);
+    check_pairs(dataset, &rows, &encoded, faults);
+    if !faults.is_empty() {
+        return None;
+    }
+    let encoded: Vec<Encoded> = encoded.into_iter().flatten().collect();
+    let mut positions = encoded.first()?.positions.clone();
     if ragged {
         // The last token stands at another position in every length: it is not a position of the dataset.
         positions.remove(END);
-        for row in &rows {
-            let [first, second] = [row.clean, row.corrupted].map(|index| (&prompts[index], &encoded[index]));
-            check_lengths(dataset, field, first, second)?;
-        }
-    } else {
-        for other in prompts.iter().zip(&encoded) {
-            check_lengths(dataset, field, (&prompts[0], first), other)?;
-        }
     }
-    check_positions(dataset, field, &prompts, &encoded)?;
+    Some(stored_once(dataset, rows, encoded, positions))
+}
 
+/// Stores equal token sequences once.
+fn stored_once(
+    dataset: &Dataset,
+    rows: Rows,
+    encoded: Vec<Encoded>,
+    positions: BTreeMap<String, usize>,
+) -> PairedPrompts {
     let mut known: HashMap<Vec<u32>, usize> = HashMap::new();
     let (mut texts, mut sequences, mut sequence_of) = (Vec::new(), Vec::new(), Vec::new());
-    for (prompt, Encoded { tokens, .. }) in prompts.into_iter().zip(encoded) {
+    for (prompt, Encoded { tokens, .. }) in rows.prompts.into_iter().zip(encoded) {
         let sequence = *known.entry(tokens).or_insert_with_key(|tokens| {
             texts.push(prompt.text);
             sequences.push(tokens.clone());
@@ -68,20 +110,18 @@ pub(super) fn assemble(
         });
         sequence_of.push(sequence);
     }
-    if let Some(row) = rows.iter().find(|row| sequence_of[row.clean] == sequence_of[row.corrupted]) {
-        let prompt = texts[sequence_of[row.clean]].clone();
-        return Err(DatasetError::SamePrompt { place: dataset.place(field), prompt });
-    }
-    Ok(PairedPrompts {
+    let rows = rows.rows;
+    PairedPrompts {
         name: dataset.name.clone(),
         texts,
         sequences,
         clean: rows.iter().map(|row| sequence_of[row.clean]).collect(),
         corrupted: rows.iter().map(|row| sequence_of[row.corrupted]).collect(),
-        positive: rows.iter().map(|row| row.positive).collect(),
+        has_classes: rows.iter().all(|row| row.positive.is_some()),
+        positive: rows.iter().map(|row| row.positive.unwrap_or(true)).collect(),
         answers: rows.into_iter().map(|row| row.answers).collect(),
         positions,
-    })
+    }
 }
 
 /// The prompt's tokens, and for each name the token that ends where its text ends.
@@ -89,8 +129,7 @@ pub(super) fn assemble(
 /// The tokens up to there are those of the text up to there, whenever a token ends there at all; nothing needs to be
 /// known of how the tokenizer spells its tokens.
 fn encode_prompt(
-    dataset: &Dataset,
-    field: &str,
+    place: &Place,
     prompt: &Prompt,
     tokenizer: &Tokenizer,
     bos: Option<u32>,
@@ -103,7 +142,7 @@ fn encode_prompt(
             Some(last) if tokens.starts_with(&before) => positions.insert(name.clone(), last),
             _ => {
                 let (name, prompt) = (name.clone(), prompt.text.clone());
-                return Err(DatasetError::PositionInsideToken { place: dataset.place(field), name, prompt });
+                return Err(DatasetError::PositionInsideToken { place: Box::new(place.clone()), name, prompt });
             }
         };
     }
@@ -113,42 +152,60 @@ fn encode_prompt(
     Ok(Encoded { tokens, positions })
 }
 
-/// Two prompts have one length.
-fn check_lengths(
-    dataset: &Dataset,
-    field: &str,
-    (first, first_encoded): (&Prompt, &Encoded),
-    (second, second_encoded): (&Prompt, &Encoded),
-) -> Result<(), DatasetError> {
-    let (first_length, second_length) = (first_encoded.tokens.len(), second_encoded.tokens.len());
-    if first_length == second_length {
-        return Ok(());
+/// All prompts have one length, or the two of every pair. Are they ragged?
+fn check_lengths(dataset: &Dataset, rows: &Rows, encoded: &[Option<Encoded>], faults: &mut Vec<DatasetError>) -> bool {
+    let length = |prompt: usize| encoded[prompt].as_ref().map(|encoded| encoded.tokens.len());
+    let mut check = |(first, second): (usize, usize)| {
+        let (Some(first_length), Some(second_length)) = (length(first), length(second)) else { return };
+        if first_length != second_length {
+            let place = rows.place(dataset, rows.row_of(second));
+            let [first, second] = [first, second].map(|prompt| rows.prompts[prompt].text.clone());
+            faults.push(DatasetError::UnequalLengths { place, first, first_length, second, second_length });
+        }
+    };
+    let first = (0..encoded.len()).find(|&prompt| length(prompt).is_some()).unwrap_or(0);
+    let unequal = (first..encoded.len()).any(|prompt| length(prompt).is_some_and(|own| Some(own) != length(first)));
+    match rows.layout.lengths {
+        Lengths::Equal => {
+            (first..encoded.len()).for_each(|prompt| check((first, prompt)));
+            false
+        }
+        lengths => {
+            rows.rows.iter().for_each(|row| check((row.clean, row.corrupted)));
+            unequal || lengths == Lengths::Ragged
+        }
     }
-    let (first, second) = (first.text.clone(), second.text.clone());
-    Err(DatasetError::UnequalLengths { place: dataset.place(field), first, first_length, second, second_length })
 }
 
 /// All prompts have the first one's named positions.
-fn check_positions(
-    dataset: &Dataset,
-    field: &str,
-    prompts: &[Prompt],
-    encoded: &[Encoded],
-) -> Result<(), DatasetError> {
-    let all = || prompts.iter().zip(encoded);
-    let Some((first_prompt, first)) = all().next() else { return Ok(()) };
-    for (prompt, other) in all() {
+fn check_positions(dataset: &Dataset, rows: &Rows, encoded: &[Option<Encoded>], faults: &mut Vec<DatasetError>) {
+    // Those of corrupted prompts that have their clean ones' positions are the same twice.
+    let own = |number: &usize| !rows.layout.named_in_clean || number.is_multiple_of(2);
+    let mut all = (0..encoded.len()).filter(own).filter_map(|number| Some((number, encoded[number].as_ref()?)));
+    let Some((first_prompt, first)) = all.next() else { return };
+    for (prompt, other) in all {
         let mut names = first.positions.keys().chain(other.positions.keys()).filter(|name| *name != END);
         if let Some(name) = names.find(|name| first.positions.get(*name) != other.positions.get(*name)) {
-            return Err(DatasetError::UnequalPositions {
-                place: dataset.place(field),
+            faults.push(DatasetError::UnequalPositions {
+                place: rows.place(dataset, rows.row_of(prompt)),
                 name: name.clone(),
-                first: first_prompt.text.clone(),
+                first: rows.prompts[first_prompt].text.clone(),
                 first_position: first.positions.get(name).copied(),
-                second: prompt.text.clone(),
+                second: rows.prompts[prompt].text.clone(),
                 second_position: other.positions.get(name).copied(),
             });
         }
     }
-    Ok(())
+}
+
+/// The two prompts of every pair differ.
+fn check_pairs(dataset: &Dataset, rows: &Rows, encoded: &[Option<Encoded>], faults: &mut Vec<DatasetError>) {
+    for row in &rows.rows {
+        if let (Some(clean), Some(corrupted)) = (&encoded[row.clean], &encoded[row.corrupted])
+            && clean.tokens == corrupted.tokens
+        {
+            let prompt = rows.prompts[row.clean].text.clone();
+            faults.push(DatasetError::SamePrompt { place: rows.place(dataset, Some(row)), prompt });
+        }
+    }
 }

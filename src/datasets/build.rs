@@ -2,9 +2,8 @@
 
 use super::assemble::{Row, Rows, assemble};
 use super::error::{DatasetError, Place};
-use super::file::{
-    Answers, Counterpart, Dataset, ExplicitPrompt, Fill, PromptSource, Sides, TemplatePrompts, WordLists,
-};
+use super::explicit::{ExplicitPrompt, Layout, Lengths};
+use super::file::{Answers, Counterpart, Dataset, Fill, PromptSource, Sides, TemplatePrompts, WordLists};
 use super::template::Prompt;
 use super::{AnswerPair, PairedPrompts};
 use crate::model::Tokenizer;
@@ -38,33 +37,58 @@ struct Builder<'a> {
     options: &'a BuildOptions,
 }
 
+/// The prompts of a dataset; what is wrong goes to `faults`, and there are none then.
 pub(super) fn build(
     dataset: &Dataset,
     lists: &WordLists,
     tokenizer: &Tokenizer,
     options: &BuildOptions,
-) -> Result<PairedPrompts, DatasetError> {
+    faults: &mut Vec<DatasetError>,
+) -> Option<PairedPrompts> {
     let bos = match (options.prepend_bos, tokenizer.bos()) {
         (false, _) => None,
         (true, Some(bos)) => Some(bos),
-        (true, None) => return Err(DatasetError::MissingBos { tokenizer: tokenizer.path().into() }),
+        (true, None) => {
+            faults.push(DatasetError::MissingBos { tokenizer: tokenizer.path().into() });
+            return None;
+        }
     };
     let builder = Builder { dataset, lists, tokenizer, options };
     let rows = match &dataset.prompts {
-        PromptSource::Template(source) => builder.template_rows(source)?,
-        PromptSource::Explicit { prompts, ragged } => builder.explicit_rows(prompts, *ragged)?,
+        PromptSource::Template(source) => builder.template_rows(source, faults)?,
+        PromptSource::Explicit { prompts, layout } => builder.explicit_rows(prompts, *layout, faults),
     };
-    assemble(dataset, rows, tokenizer, bos)
+    assemble(dataset, rows, tokenizer, bos, faults)
+}
+
+/// A value, or none when it is a fault.
+pub(super) fn sound<T>(result: Result<T, DatasetError>, faults: &mut Vec<DatasetError>) -> Option<T> {
+    result.map_err(|fault| faults.push(fault)).ok()
 }
 
 impl Builder<'_> {
-    fn template_rows(&self, source: &TemplatePrompts) -> Result<Rows, DatasetError> {
-        let words = self.filtered_words(source)?;
+    fn template_rows(&self, source: &TemplatePrompts, faults: &mut Vec<DatasetError>) -> Option<Rows> {
+        let before = faults.len();
+        let words = self.filtered_words(source, faults);
+        if faults.len() > before {
+            let lists =
+                [("answers.positive", &source.answers.positive), ("answers.negative", &source.answers.negative)];
+            faults.extend(lists.into_iter().filter_map(|(field, list)| self.word_list(list, field).err()));
+            return None;
+        }
+        sound(self.filled_rows(source, &words), faults)
+    }
+
+    fn filled_rows(
+        &self,
+        source: &TemplatePrompts,
+        words: &BTreeMap<String, Vec<String>>,
+    ) -> Result<Rows, DatasetError> {
         let mut prompts = Vec::new();
-        for index in 0..n_indices(source, &words) {
+        for index in 0..n_indices(source, words) {
             for (variant, fills) in source.variants.iter().enumerate() {
                 for positive in [true, false] {
-                    prompts.push(self.fill(source, &words, (variant, fills), index, positive)?);
+                    prompts.push(self.fill(source, words, (variant, fills), index, positive)?);
                 }
             }
         }
@@ -80,39 +104,47 @@ impl Builder<'_> {
                 Counterpart::Next => (clean + 1) % prompts.len(),
                 Counterpart::Partner => clean ^ 1,
             };
-            Row { clean, corrupted, positive, answers }
+            Row { clean, corrupted, positive: Some(positive), answers, at: None }
         };
         let wanted = |row: &Row| match source.rows {
             Sides::Both => true,
-            Sides::Positive => row.positive,
-            Sides::Negative => !row.positive,
+            Sides::Positive => row.positive == Some(true),
+            Sides::Negative => row.positive == Some(false),
         };
         let rows = (0..prompts.len()).map(row).filter(wanted).collect();
-        Ok(Rows { prompts, rows, field: "template", ragged: false })
+        let layout = Layout { lengths: Lengths::Equal, named_in_clean: false };
+        Ok(Rows { prompts, rows, field: "template", layout })
     }
 
-    fn explicit_rows(&self, pairs: &[ExplicitPrompt], ragged: bool) -> Result<Rows, DatasetError> {
-        let mut prompts = Vec::new();
-        let mut rows = Vec::new();
+    fn explicit_rows(&self, pairs: &[ExplicitPrompt], layout: Layout, faults: &mut Vec<DatasetError>) -> Rows {
+        let mut prompts = Vec::with_capacity(2 * pairs.len());
+        let mut rows = Vec::with_capacity(pairs.len());
         for (index, pair) in pairs.iter().enumerate() {
-            let place = |field: &str| self.dataset.place(&format!("prompts[{index}].{field}"));
-            for (field, template) in [("clean", &pair.clean), ("corrupted", &pair.corrupted)] {
-                let prompt = template
-                    .render(|_| None)
-                    .map_err(|placeholder| DatasetError::PlaceholderWithoutList { place: place(field), placeholder })?;
-                prompts.push(prompt);
-            }
-            let clean = &prompts[2 * index];
-            let correct = self.single_answer(clean, &pair.correct, place("correct"))?;
-            let incorrect = self.single_answer(clean, &pair.incorrect, place("incorrect"))?;
-            let answers = self.checked_pairs(vec![(correct, incorrect)], place("incorrect"))?;
-            rows.push(Row { clean: 2 * index, corrupted: 2 * index + 1, positive: pair.positive, answers });
+            let answers = self.answers_of(pair, faults);
+            let (clean, corrupted) = (2 * index, 2 * index + 1);
+            rows.push(Row { clean, corrupted, positive: pair.positive, answers, at: Some(pair.at) });
+            prompts.extend([pair.clean.clone(), pair.corrupted.clone()]);
         }
-        Ok(Rows { prompts, rows, field: "prompts", ragged })
+        Rows { prompts, rows, field: "prompts", layout }
+    }
+
+    /// The answers of a pair, each of which is one token behind the clean prompt.
+    fn answers_of(&self, pair: &ExplicitPrompt, faults: &mut Vec<DatasetError>) -> Vec<AnswerPair> {
+        let place = |field: &str| self.dataset.place(&pair.at.field(field));
+        let answer = |field: &str, text: &str| self.single_answer(&pair.clean, text, place(field));
+        let correct = sound(answer("correct", &pair.correct), faults);
+        let incorrect = sound(answer("incorrect", &pair.incorrect), faults);
+        let (Some(correct), Some(incorrect)) = (correct, incorrect) else { return Vec::new() };
+        let checked = self.checked_pairs(vec![(correct, incorrect)], place("incorrect"));
+        sound(checked, faults).unwrap_or_default()
     }
 
     /// Every word list the dataset names, with the words of the right length only, each once.
-    fn filtered_words(&self, source: &TemplatePrompts) -> Result<BTreeMap<String, Vec<String>>, DatasetError> {
+    fn filtered_words(
+        &self,
+        source: &TemplatePrompts,
+        faults: &mut Vec<DatasetError>,
+    ) -> BTreeMap<String, Vec<String>> {
         let filter_length = self.options.filter_length.unwrap_or(source.filter_length);
         let fills = source.variants.iter().flatten();
         let filled = fills.flat_map(|(placeholder, fill)| {
@@ -132,10 +164,11 @@ impl Builder<'_> {
         for (field, list) in filled.chain(limits) {
             if !words.contains_key(list) {
                 let fits = |word: &str| self.has_length(word, filter_length, beginning.contains(list));
-                words.insert(list.clone(), self.words_that_fit(list, filter_length, fits, &field)?);
+                let fitting = sound(self.words_that_fit(list, filter_length, fits, &field), faults);
+                words.insert(list.clone(), fitting.unwrap_or_default());
             }
         }
-        Ok(words)
+        words
     }
 
     /// Is the word `filter_length` tokens long, inside a text and, if it also `begins` one, there without its space?
@@ -238,13 +271,18 @@ impl Builder<'_> {
     fn single_answer(&self, prompt: &Prompt, answer: &str, place: Box<Place>) -> Result<u32, DatasetError> {
         match self.continuation(prompt, answer)?.as_slice() {
             [token] => Ok(*token),
-            tokens => Err(DatasetError::AnswerTokens {
-                place,
-                prompt: prompt.text.clone(),
-                answer: answer.into(),
-                found: tokens.len(),
-                tokenizer: self.tokenizer.path().into(),
-            }),
+            tokens => {
+                let spaced = self.continuation(prompt, &format!(" {answer}"))?.len() == 1;
+                let text = |token: &u32| Ok(self.tokenizer.decode(std::slice::from_ref(token))?);
+                Err(DatasetError::AnswerTokens {
+                    place,
+                    prompt: prompt.text.clone(),
+                    answer: answer.into(),
+                    found: tokens.iter().map(text).collect::<Result<_, DatasetError>>()?,
+                    tokenizer: self.tokenizer.path().into(),
+                    hint: if spaced { "; with a space in front it is one" } else { "" },
+                })
+            }
         }
     }
 

@@ -4,7 +4,9 @@ use super::PairedPrompts;
 use super::build::{BuildOptions, build};
 use super::error::DatasetError;
 use super::file::{Dataset, PromptSource, WordLists, parse_datasets, parse_words};
+use super::pairs::{Format, parse_pairs};
 use crate::compat::Compat;
+use crate::files::{TextError, read_text_within};
 use crate::model::Tokenizer;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -53,16 +55,16 @@ impl Catalogue {
         Ok(catalogue)
     }
 
-    /// Adds the datasets of `path`, and the word lists of its table `[words]`.
+    /// Adds the datasets of `path`: a table of pairs (`.csv`, `.jsonl`), which is one dataset of the file's name, or
+    /// TOML, with the word lists of its table `[words]`.
     ///
     /// # Errors
     /// [`DatasetError`] when the file cannot be read or parsed.
     pub fn with_file(self, path: &Path) -> Result<Self, DatasetError> {
-        let text = std::fs::read_to_string(path).map_err(|source| DatasetError::Io { path: path.into(), source })?;
-        self.with_text(&path.display().to_string(), &text)
+        self.with_text(&path.display().to_string(), &read(path)?)
     }
 
-    /// The same for the text of a file; `file` names it in errors.
+    /// The same for the text of a file; `file` names it in errors, and its ending tells the format.
     ///
     /// # Errors
     /// [`DatasetError`] when the text cannot be parsed.
@@ -85,6 +87,32 @@ impl Catalogue {
         self
     }
 
+    /// What comes of every dataset of a file, with everything that is wrong with it rather than the first fault alone.
+    pub fn check(&self, path: &Path, tokenizer: &Tokenizer, options: &BuildOptions) -> Checked {
+        let mut checked = Checked::default();
+        let text = read(path).map_err(|fault| checked.faults.push(fault)).unwrap_or_default();
+        if !checked.faults.is_empty() {
+            return checked;
+        }
+        let (words, datasets) = parse(&path.display().to_string(), &text, &mut checked.faults);
+        let mut lists = self.words.clone();
+        lists.extend(words);
+        let nothing_left =
+            |source: &PromptSource| matches!(source, PromptSource::Explicit { prompts, .. } if prompts.is_empty());
+        for dataset in datasets.iter().filter(|dataset| !dataset.flawed || !nothing_left(&dataset.prompts)) {
+            let mut faults = Vec::new();
+            let prompts = build(dataset, &lists, tokenizer, options, &mut faults);
+            checked.prompts.extend(prompts.filter(|_| !dataset.flawed));
+            checked.faults.extend(faults);
+        }
+        checked
+    }
+
+    /// The file that a dataset comes from; none for one that there is not.
+    pub fn file_of(&self, name: &str) -> Option<&str> {
+        self.datasets.get(name).map(|dataset| dataset.file.as_str())
+    }
+
     /// The names of all datasets, sorted.
     pub fn names(&self) -> Vec<&str> {
         self.datasets.keys().map(String::as_str).collect()
@@ -105,7 +133,12 @@ impl Catalogue {
             name: name.into(),
             known: self.datasets.keys().cloned().collect(),
         })?;
-        build(dataset, &self.words, tokenizer, options)
+        let mut faults = Vec::new();
+        let prompts = build(dataset, &self.words, tokenizer, options, &mut faults);
+        first_or(
+            faults,
+            prompts.ok_or_else(|| DatasetError::TooFewPrompts { place: dataset.place("prompts"), found: 0 }),
+        )
     }
 
     /// Builds the dataset `name` of the file `path` alone, whatever else has that name.
@@ -124,17 +157,50 @@ impl Catalogue {
     }
 
     fn add_datasets(&mut self, file: &str, text: &str) -> Result<(), DatasetError> {
-        let (words, datasets) = parse_datasets(file, text)?;
+        let mut faults = Vec::new();
+        let (words, datasets) = parse(file, text, &mut faults);
+        first_or(faults, Ok(()))?;
         self.words.extend(words);
         self.datasets.extend(datasets.into_iter().map(|dataset| (dataset.name.clone(), dataset)));
         Ok(())
     }
 }
 
+/// What comes of a file of datasets.
+#[derive(Debug, Default)]
+pub struct Checked {
+    /// The datasets with which nothing is wrong.
+    pub prompts: Vec<PairedPrompts>,
+    /// What is wrong with the others, in the order of the file.
+    pub faults: Vec<DatasetError>,
+}
+
+/// The first fault, if there is any.
+fn first_or<T>(faults: Vec<DatasetError>, sound: Result<T, DatasetError>) -> Result<T, DatasetError> {
+    faults.into_iter().next().map_or(sound, Err)
+}
+
+/// The datasets of a text, and its word lists; the name of its file tells the format.
+fn parse(file: &str, text: &str, faults: &mut Vec<DatasetError>) -> (WordLists, Vec<Dataset>) {
+    match Format::of(Path::new(file)) {
+        Some(format) => (WordLists::new(), parse_pairs(file, format, text, faults).into_iter().collect()),
+        None => parse_datasets(file, text, faults),
+    }
+}
+
+/// Bytes of the largest file of datasets: far above any that is written, far below what would exhaust the memory.
+const LARGEST_FILE: u64 = 1 << 28;
+
+fn read(path: &Path) -> Result<String, DatasetError> {
+    read_text_within(path, LARGEST_FILE).map_err(|error| match error {
+        TextError::Io(source) => DatasetError::Io { path: path.into(), source },
+        TextError::Line(line) => DatasetError::Syntax { file: path.display().to_string(), message: line.to_string() },
+    })
+}
+
 fn read_if_present(path: &Path) -> Result<Option<String>, DatasetError> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(DatasetError::Io { path: path.into(), source }),
+    match read(path) {
+        Err(DatasetError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        text => text.map(Some),
     }
 }

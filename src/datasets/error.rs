@@ -123,7 +123,8 @@ pub enum DatasetError {
     },
     /// An answer does not continue its prompt as one token.
     #[error(
-        "{place}: after {prompt:?} the answer {answer:?} must be one token of its own, but is {found} in {tokenizer} (0: it melts into the prompt's last one)"
+        "{place}: after {prompt:?} the answer {answer:?} must be one token of its own, but {} in {tokenizer}{hint}",
+        spelled(.found)
     )]
     AnswerTokens {
         /// The answer's field.
@@ -132,10 +133,12 @@ pub enum DatasetError {
         prompt: String,
         /// The answer.
         answer: String,
-        /// Its tokens.
-        found: usize,
+        /// The texts of its tokens; none when it melts into the prompt's last one.
+        found: Vec<String>,
         /// The tokenizer's file.
         tokenizer: PathBuf,
+        /// What would be one token; nothing where that is not known.
+        hint: &'static str,
     },
     /// Correct and incorrect answer are the same token, so their logit difference is always 0.
     #[error("{place}: the correct and the incorrect answer of pair {pair} are the same token {token} in {tokenizer}")]
@@ -222,6 +225,17 @@ pub enum DatasetError {
     /// The tokenizer failed.
     #[error(transparent)]
     Tokenizer(#[from] ModelError),
+}
+
+/// What an answer is instead of one token.
+fn spelled(tokens: &[String]) -> String {
+    match tokens {
+        [] => "it melts into the prompt's last token".into(),
+        tokens => {
+            let texts = tokens.iter().map(|text| format!("{text:?}")).collect::<Vec<_>>().join(", ");
+            format!("is {} ({texts})", tokens.len())
+        }
+    }
 }
 
 fn position(position: &Option<usize>) -> String {

@@ -1,6 +1,7 @@
 //! The shape of a dataset file: TOML tables, checked one by one so that an error can name its dataset.
 
 use super::error::{DatasetError, Place};
+use super::explicit::{ExplicitPrompt, Layout, Lengths, explicit_prompts};
 use super::template::Template;
 use crate::compat::Compat;
 use serde::Deserialize;
@@ -12,6 +13,8 @@ pub(super) struct Dataset {
     pub file: String,
     pub name: String,
     pub prompts: PromptSource,
+    /// Was something left out that is wrong?
+    pub flawed: bool,
 }
 
 impl Dataset {
@@ -24,11 +27,7 @@ impl Dataset {
 #[derive(Debug, Clone)]
 pub(super) enum PromptSource {
     Template(TemplatePrompts),
-    Explicit {
-        prompts: Vec<ExplicitPrompt>,
-        /// May pairs differ in length among each other?
-        ragged: bool,
-    },
+    Explicit { prompts: Vec<ExplicitPrompt>, layout: Layout },
 }
 
 #[derive(Debug, Clone)]
@@ -111,16 +110,6 @@ pub(super) struct Answers {
     pub bare: bool,
 }
 
-/// A clean prompt with its own corrupted one.
-#[derive(Debug, Clone)]
-pub(super) struct ExplicitPrompt {
-    pub clean: Template,
-    pub corrupted: Template,
-    pub correct: String,
-    pub incorrect: String,
-    pub positive: bool,
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct DatasetTable {
@@ -150,23 +139,6 @@ struct FillTable {
     offset: usize,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PromptTable {
-    clean: String,
-    corrupted: String,
-    correct: String,
-    incorrect: String,
-    label: Label,
-}
-
-#[derive(PartialEq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Label {
-    Positive,
-    Negative,
-}
-
 /// Name to words, each with its leading space.
 pub(super) type WordLists = BTreeMap<String, Vec<String>>;
 
@@ -175,19 +147,20 @@ pub(super) fn parse_words(file: &str, text: &str) -> Result<WordLists, DatasetEr
     word_lists(file, parse_table(file, text)?)
 }
 
-/// Parses a file of datasets, which may have a table `[words]` too.
-pub(super) fn parse_datasets(file: &str, text: &str) -> Result<(WordLists, Vec<Dataset>), DatasetError> {
-    let mut tables = parse_table(file, text)?;
+/// Parses a file of datasets, which may have a table `[words]` too. What is wrong goes to `faults`, and is left out.
+pub(super) fn parse_datasets(file: &str, text: &str, faults: &mut Vec<DatasetError>) -> (WordLists, Vec<Dataset>) {
+    let mut tables = parse_table(file, text).map_err(|fault| faults.push(fault)).unwrap_or_default();
     let words = match tables.remove("words") {
-        None => WordLists::new(),
-        Some(toml::Value::Table(lists)) => word_lists(file, lists)?,
+        None => Ok(WordLists::new()),
+        Some(toml::Value::Table(lists)) => word_lists(file, lists),
         Some(other) => {
             let message = format!("`words` must be a table of word lists, not a {}", other.type_str());
-            return Err(DatasetError::Syntax { file: file.into(), message });
+            Err(DatasetError::Syntax { file: file.into(), message })
         }
     };
-    let datasets = tables.into_iter().map(|(name, table)| dataset(file, name, table)).collect::<Result<_, _>>()?;
-    Ok((words, datasets))
+    let words = words.map_err(|fault| faults.push(fault)).unwrap_or_default();
+    let datasets = tables.into_iter().filter_map(|(name, table)| dataset(file, name, table, faults)).collect();
+    (words, datasets)
 }
 
 fn parse_table(file: &str, text: &str) -> Result<toml::Table, DatasetError> {
@@ -211,7 +184,7 @@ fn word_lists(file: &str, table: toml::Table) -> Result<WordLists, DatasetError>
 }
 
 /// The parser's message as part of a line of our own.
-fn one_line(error: &toml::de::Error) -> String {
+pub(super) fn one_line(error: &toml::de::Error) -> String {
     error.to_string().trim().replace('\n', " ")
 }
 
@@ -219,7 +192,7 @@ fn one_line(error: &toml::de::Error) -> String {
 const LONGEST_NAME: usize = 100;
 
 /// Refuses a name that is no part of a file name.
-fn check_name(file: &str, name: &str) -> Result<(), DatasetError> {
+pub(super) fn check_name(file: &str, name: &str) -> Result<(), DatasetError> {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "_-.".contains(letter);
     if name.is_empty() || name.len() > LONGEST_NAME || name.starts_with('.') || !name.chars().all(plain) {
         let message = format!(
@@ -230,11 +203,23 @@ fn check_name(file: &str, name: &str) -> Result<(), DatasetError> {
     Ok(())
 }
 
-fn dataset(file: &str, name: String, value: toml::Value) -> Result<Dataset, DatasetError> {
-    check_name(file, &name)?;
-    let wrong = |message: String| DatasetError::Table { file: file.into(), dataset: name.clone(), message };
+/// A dataset of a table, as far as it can be; what is wrong goes to `faults`.
+fn dataset(file: &str, name: String, value: toml::Value, faults: &mut Vec<DatasetError>) -> Option<Dataset> {
+    let before = faults.len();
+    let parsed = check_name(file, &name).and_then(|()| parse_dataset(file, &name, value, faults));
+    let dataset = parsed.map_err(|fault| faults.push(fault)).ok()?;
+    Some(Dataset { flawed: faults.len() > before, ..dataset })
+}
+
+fn parse_dataset(
+    file: &str,
+    name: &str,
+    value: toml::Value,
+    faults: &mut Vec<DatasetError>,
+) -> Result<Dataset, DatasetError> {
+    let wrong = |message: String| DatasetError::Table { file: file.into(), dataset: name.into(), message };
     let table: DatasetTable = value.try_into().map_err(|error| wrong(one_line(&error)))?;
-    let place = |field: String| Box::new(Place { file: file.into(), dataset: name.clone(), field });
+    let place = |field: String| Box::new(Place { file: file.into(), dataset: name.into(), field });
     let prompts = match (table.template.as_deref(), table.prompts) {
         (Some(_), Some(_)) => {
             return Err(wrong("it has both `template` and `prompts`; only one of them is possible".into()));
@@ -254,8 +239,9 @@ fn dataset(file: &str, name: String, value: toml::Value) -> Result<Dataset, Data
             if let Some((field, _)) = idle.iter().find(|(_, present)| *present) {
                 return Err(wrong(format!("`{field}` belongs to a `template`, but this dataset lists its `prompts`")));
             }
-            let ragged = table.ragged.unwrap_or(false);
-            PromptSource::Explicit { prompts: explicit_prompts(&place, prompts)?, ragged }
+            let lengths = if table.ragged == Some(true) { Lengths::Ragged } else { Lengths::Equal };
+            let prompts = explicit_prompts(&place, prompts, faults);
+            PromptSource::Explicit { prompts, layout: Layout { lengths, named_in_clean: false } }
         }
         (Some(_), None) if table.ragged.is_some() => {
             return Err(wrong("`ragged` belongs to listed `prompts`, but this dataset has a `template`".into()));
@@ -282,35 +268,15 @@ fn dataset(file: &str, name: String, value: toml::Value) -> Result<Dataset, Data
             })
         }
     };
-    Ok(Dataset { file: file.into(), name, prompts })
+    Ok(Dataset { file: file.into(), name: name.into(), prompts, flawed: false })
 }
 
-fn parse_template(
+pub(super) fn parse_template(
     place: &impl Fn(String) -> Box<Place>,
     field: String,
     source: &str,
 ) -> Result<Template, DatasetError> {
     Template::parse(source).map_err(|message| DatasetError::Field { place: place(field), message })
-}
-
-fn explicit_prompts(
-    place: &impl Fn(String) -> Box<Place>,
-    tables: Vec<toml::Value>,
-) -> Result<Vec<ExplicitPrompt>, DatasetError> {
-    let parse = |(index, table): (usize, toml::Value)| {
-        let wrong =
-            |error| DatasetError::Field { place: place(format!("prompts[{index}]")), message: one_line(&error) };
-        let table: PromptTable = table.try_into().map_err(wrong)?;
-        let template = |field: &str, source: &str| parse_template(place, format!("prompts[{index}].{field}"), source);
-        Ok(ExplicitPrompt {
-            clean: template("clean", &table.clean)?,
-            corrupted: template("corrupted", &table.corrupted)?,
-            correct: table.correct,
-            incorrect: table.incorrect,
-            positive: table.label == Label::Positive,
-        })
-    };
-    tables.into_iter().enumerate().map(parse).collect()
 }
 
 /// One map per variant: the dataset's `fill`, and over it what the variant says.

@@ -7,7 +7,12 @@ mod assemble;
 mod build;
 mod catalogue;
 mod error;
+mod explicit;
 mod file;
+#[cfg(test)]
+mod pair_tests;
+mod pairs;
+mod rows;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -15,6 +20,6 @@ pub mod treebank;
 
 pub use crate::types::{AnswerPair, PairedPrompts};
 pub use build::BuildOptions;
-pub use catalogue::Catalogue;
+pub use catalogue::{Catalogue, Checked};
 pub use error::{DatasetError, Place};
 pub use template::END;

@@ -123,17 +123,29 @@ impl Piece {
             Some((name, text)) => (name, Some(text)),
             None => (inside, None),
         };
-        if name.is_empty() || !name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_') {
-            return Err(format!("{{{inside}}}: a name is letters, digits and `_`"));
-        }
-        if name == END {
-            return Err(format!("{{{inside}}}: `{END}` is always the last token"));
-        }
+        check_position_name(name).map_err(|message| format!("{{{inside}}}: {message}"))?;
         match text {
             Some("") => Err(format!("{{{inside}}}: there is no text behind the colon")),
             Some(text) => Ok(Self::Named { name: name.into(), text: text.into() }),
             None => Ok(Self::Placeholder(name.into())),
         }
+    }
+}
+
+/// Longest name of a position, in bytes: it is a part of file names.
+const LONGEST_NAME: usize = 40;
+
+/// Refuses a position's name that is no part of a file name, or means something else.
+pub(super) fn check_position_name(name: &str) -> Result<(), String> {
+    let plain = name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_');
+    if !plain || !name.starts_with(|first: char| first.is_ascii_alphabetic()) || name.len() > LONGEST_NAME {
+        return Err(format!("a name is up to {LONGEST_NAME} letters, digits and `_`, a letter first"));
+    }
+    match name {
+        END => Err(format!("`{END}` is always the last token")),
+        "ALL" => Err("`ALL` is always every token".into()),
+        "auto" => Err("`auto` is always the main position".into()),
+        _ => Ok(()),
     }
 }
 
@@ -173,6 +185,7 @@ mod tests {
 
     #[test]
     fn refuses_what_it_cannot_mean() {
+        let too_long = format!("{{{}}}", "A".repeat(LONGEST_NAME + 1));
         for (source, says) in [
             ("", "empty"),
             ("a { b", "not closed"),
@@ -181,6 +194,11 @@ mod tests {
             ("{A B}", "letters"),
             ("{A:}", "no text"),
             ("{END}", "last token"),
+            ("{ALL}", "every token"),
+            ("{auto}", "main position"),
+            ("{4}", "a letter first"),
+            ("{_A}", "a letter first"),
+            (too_long.as_str(), "up to 40"),
         ] {
             let error = Template::parse(source).unwrap_err();
             assert!(error.contains(says), "{source:?}: {error}");

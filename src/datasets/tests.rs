@@ -6,10 +6,10 @@ use crate::model::Tokenizer;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-const BOS: u32 = 0;
+pub(super) const BOS: u32 = 0;
 
 /// Splits a text into words with their leading space, other spaces and single signs: ` well-made` is 3 tokens.
-fn tokenizer(bos: Option<u32>) -> Tokenizer {
+pub(super) fn tokenizer(bos: Option<u32>) -> Tokenizer {
     let words = " good| bad| fine| sour| great| awful| made| well| ill| loved| hated| yes| no| It| film| was|It|.|-|,| |{|}|good|It's";
     let vocab: serde_json::Map<_, _> = ["<bos>", "<unk>"]
         .into_iter()

@@ -1,14 +1,18 @@
-//! Names of direction files: `<method>_<dataset>_<POSITION>_layer<l>`, `random_direction_layer<ll>`.
+//! Names of direction files: `<method>_<dataset>_<POSITION>_layer<l>`, `random_direction_layer<ll>`, and `<any name>_layer<l>`
+//! of a direction that was found elsewhere.
 
-use super::{DirectionError, Method};
+use super::{DirectionError, FoundBy, Method};
 use regex::Regex;
 use std::fmt;
 use std::str::FromStr;
 
+/// Longest name without its layer, in bytes: it is a part of file names.
+const LONGEST_NAME: usize = 150;
+
 /// What a direction is, as its file name tells. Ordered by method, dataset, position and layer.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DirectionName {
-    method: Method,
+    found_by: FoundBy,
     /// Dataset and placeholder of the fit.
     source: Option<(String, String)>,
     layer: usize,
@@ -22,17 +26,27 @@ impl DirectionName {
     /// and `.`, positions of letters and digits.
     pub fn fitted(method: Method, dataset: &str, position: &str, layer: usize) -> Result<Self, DirectionError> {
         let source = Some((dataset.to_owned(), position.to_owned()));
-        Self { method, source, layer }.checked()
+        Self { found_by: FoundBy::Method(method), source, layer }.checked()
     }
 
     /// The random direction of `layer`.
     pub fn random(layer: usize) -> Self {
-        Self { method: Method::RandomDirection, source: None, layer }
+        Self { found_by: FoundBy::Method(Method::RandomDirection), source: None, layer }
     }
 
     /// How it was found.
-    pub fn method(&self) -> Method {
-        self.method
+    pub fn found_by(&self) -> &FoundBy {
+        &self.found_by
+    }
+
+    /// The method that found it, if it is one of ours.
+    pub fn method(&self) -> Option<Method> {
+        self.found_by.method()
+    }
+
+    /// Dimensions of the subspace; none where they may be any.
+    pub fn dimensions(&self) -> Option<usize> {
+        self.method().map(Method::dimensions)
     }
 
     /// The dataset it was fitted on.
@@ -52,11 +66,19 @@ impl DirectionName {
 
     fn checked(self) -> Result<Self, DirectionError> {
         let fault = |field, expected| Err(DirectionError::Name { name: self.to_string(), field, expected });
+        let plain = |letter: char| letter.is_ascii_alphanumeric() || "_-.".contains(letter);
+        if let FoundBy::Elsewhere(name) = &self.found_by
+            && (name.is_empty() || name.starts_with('.') || !name.chars().all(plain))
+        {
+            return fault("name", "letters, digits, `_`, `-` and `.`, which does not come first");
+        }
+        if family(&self).len() > LONGEST_NAME {
+            return fault("name", "at most 150 letters in front of the layer");
+        }
         let Some((dataset, position)) = &self.source else { return Ok(self) };
-        if self.method == Method::RandomDirection {
+        if self.method() == Some(Method::RandomDirection) {
             return fault("dataset", "none for a random direction");
         }
-        let plain = |letter: char| letter.is_ascii_alphanumeric() || "_-.".contains(letter);
         if dataset.is_empty() || dataset.starts_with('.') || !dataset.chars().all(plain) {
             return fault("dataset", "letters, digits, `_`, `-` and `.`");
         }
@@ -69,11 +91,11 @@ impl DirectionName {
 
 impl fmt::Display for DirectionName {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (method, layer) = (self.method, self.layer);
+        let (found_by, layer) = (&self.found_by, self.layer);
         let text = match &self.source {
-            Some((dataset, position)) => format!("{method}_{dataset}_{position}_layer{layer}"),
-            None if method == Method::RandomDirection => format!("{method}_layer{layer:02}"),
-            None => format!("{method}_layer{layer}"),
+            Some((dataset, position)) => format!("{found_by}_{dataset}_{position}_layer{layer}"),
+            None if self.method() == Some(Method::RandomDirection) => format!("{found_by}_layer{layer:02}"),
+            None => format!("{found_by}_layer{layer}"),
         };
         formatter.pad(&text)
     }
@@ -82,7 +104,8 @@ impl fmt::Display for DirectionName {
 impl FromStr for DirectionName {
     type Err = DirectionError;
 
-    /// Takes a file name with or without `.npy`.
+    /// Takes a file name with or without `.npy`. What is not named after a method and a dataset is a direction that was
+    /// found elsewhere.
     fn from_str(text: &str) -> Result<Self, DirectionError> {
         let fault = |field, expected| DirectionError::Name { name: text.into(), field, expected };
         let stem = text.strip_suffix(".npy").unwrap_or(text);
@@ -91,21 +114,32 @@ impl FromStr for DirectionName {
             return Err(fault("layer", "a number after `_layer`"));
         }
         let layer = layer.parse().map_err(|_| fault("layer", "a number that fits in 64 bits"))?;
-        // `das` begins `das2d`: a method's name ends the text or an underscore follows.
-        let (method, source) = Method::all()
-            .filter_map(|method| Some((method, rest.strip_prefix(method.name())?)))
-            .find(|(_, after)| after.is_empty() || after.starts_with('_'))
-            .ok_or(fault("method", "a method at the beginning"))?;
-        let source = match source.strip_prefix('_') {
-            None => None,
-            Some(source) => {
-                let expected = "`<dataset>_<POSITION>` between method and layer";
-                let (dataset, position) = source.rsplit_once('_').ok_or(fault("dataset", expected))?;
-                Some((dataset.to_owned(), position.to_owned()))
-            }
-        };
-        Self { method, source, layer }.checked()
+        let fitted = of_method(rest, layer).and_then(|name| name.checked().ok());
+        let elsewhere = || Self { found_by: FoundBy::Elsewhere(rest.to_owned()), source: None, layer }.checked();
+        fitted.map_or_else(elsewhere, Ok)
     }
+}
+
+/// The name of a direction of one of our methods; none if `rest`, which is in front of the layer, tells of none.
+fn of_method(rest: &str, layer: usize) -> Option<DirectionName> {
+    // `das` begins `das2d`: a method's name ends the text or an underscore follows.
+    let (method, source) = Method::all()
+        .filter_map(|method| Some((method, rest.strip_prefix(method.name())?)))
+        .find(|(_, after)| after.is_empty() || after.starts_with('_'))?;
+    let source = match source.strip_prefix('_') {
+        None => None,
+        Some(source) => {
+            let (dataset, position) = source.rsplit_once('_')?;
+            Some((dataset.to_owned(), position.to_owned()))
+        }
+    };
+    Some(DirectionName { found_by: FoundBy::Method(method), source, layer })
+}
+
+/// A direction's name without its layer.
+pub fn family(name: &DirectionName) -> String {
+    let text = name.to_string();
+    text.rsplit_once("_layer").map_or(text.clone(), |(family, _)| family.to_owned())
 }
 
 /// The folder of a model's directions: the Hub name without its organisation; `gpt2` is called `gpt2-small`.
@@ -167,6 +201,13 @@ mod tests {
             "pca_layer4",
             "random_direction_layer05",
             "random_direction_layer31",
+            "truth_layer3",
+            "rotation_direction0_layer1",
+            "dasx_simple_ADJ_layer1",
+            "das_ADJ_layer1",
+            "das__ADJ_layer1",
+            "das_simple__layer1",
+            "random_direction_simple_train_ADJ_layer1",
         ] {
             assert_eq!(parse(text).to_string(), text);
             assert_eq!(parse(&format!("{text}.npy")).to_string(), text);
@@ -176,6 +217,18 @@ mod tests {
         assert_eq!(name, DirectionName::fitted(Method::MeanDiff, "a_layer_b", "FEEL", 2).unwrap());
         assert_eq!(DirectionName::random(3), parse("random_direction_layer3"));
         assert_eq!(parse("das_simple_train_ADJ_layer03").to_string(), "das_simple_train_ADJ_layer3");
+        assert_eq!(parse("truth_layer03").to_string(), "truth_layer3");
+        let elsewhere = FoundBy::Elsewhere("das_ADJ".into());
+        assert_eq!((parse("das_ADJ_layer1").found_by(), parse("das_ADJ_layer1").dimensions()), (&elsewhere, None));
+        assert_eq!(
+            (parse("das2d_a_ADJ_layer1").method(), parse("das2d_a_ADJ_layer1").dimensions()),
+            (Some(Method::Das2d), Some(2))
+        );
+        for name in ["truth_layer3", "das2d_a_ADJ_layer1"] {
+            let found_by = parse(name).found_by().clone();
+            let json = serde_json::to_string(&found_by).unwrap();
+            assert_eq!(serde_json::from_str::<FoundBy>(&json).unwrap(), found_by, "{json}");
+        }
     }
 
     #[test]
@@ -185,17 +238,18 @@ mod tests {
             ("das_simple_train_ADJ_layer", "layer"),
             ("das_simple_train_ADJ_layer-1", "layer"),
             ("das_simple_train_ADJ_layer99999999999999999999", "layer"),
-            ("rotation_direction0_layer1", "method"),
-            ("dasx_simple_ADJ_layer1", "method"),
-            ("das_ADJ_layer1", "dataset"),
-            ("das__ADJ_layer1", "dataset"),
-            ("das_../../etc_ADJ_layer1", "dataset"),
-            ("das_simple__layer1", "position"),
-            ("random_direction_simple_train_ADJ_layer01", "dataset"),
+            ("_layer1", "name"),
+            (".hidden_layer1", "name"),
+            ("das_../../etc_ADJ_layer1", "name"),
+            ("my probe_layer1", "name"),
+            ("a\u{1b}_layer1", "name"),
+            (&format!("{}_layer1", "a".repeat(LONGEST_NAME + 1)), "name"),
+            (&format!("das_{}_ADJ_layer1", "a".repeat(LONGEST_NAME)), "name"),
         ] {
             let message = text.parse::<DirectionName>().unwrap_err().to_string();
             assert!(message.contains(&format!(": {field}: expected")), "{text}: {message}");
         }
+        assert!(DirectionName::fitted(Method::RandomDirection, "simple", "ADJ", 0).is_err());
         assert!(DirectionName::fitted(Method::Das, "simple", "A_B", 0).is_err());
     }
 

@@ -1,9 +1,9 @@
 //! Direction files: an `.npy` array, which other tools read, and a JSON record of how it came about.
 
-use super::{DirectionError, DirectionName, ImportSource};
+use super::formats::npy;
+use super::{DirectionError, DirectionName, FoundBy, ImportSource};
 use crate::compat::Compat;
 use crate::files::sha256;
-use crate::npy::{NpyFault, NpyHead};
 use crate::types::Matrix;
 use ndarray::{ArrayView1, ArrayView2};
 use ndarray_npy::WriteNpyExt;
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Values of a direction file: far above any model's `3 d_model`, far below what would exhaust the memory.
-const LARGEST_FILE: u64 = 1 << 28;
+pub(super) const LARGEST_FILE: u64 = 1 << 28;
 
 /// A fitted direction or subspace.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,8 +34,8 @@ pub struct FitRecord {
     pub revision: Option<String>,
     /// Weight processing under which it was fitted (`fold_ln`, …): the residual basis depends on it.
     pub weight_processing: Vec<String>,
-    /// Fitting method.
-    pub method: super::Method,
+    /// Fitting method; of a direction that was found elsewhere its name without the layer.
+    pub method: FoundBy,
     /// Dataset of the fit.
     pub dataset: Option<String>,
     /// Placeholder of the fit.
@@ -103,13 +103,15 @@ impl Direction {
         Ok(array)
     }
 
-    /// Reads `<name>.npy` from `folder` for a model of width `d_model`: `(d_model,)` or `(d_model, k)` with the
-    /// method's `k`, f32 or f64, C or Fortran order.
+    /// Reads `<name>.npy` from `folder` for a model of width `d_model`: `(d_model,)`, `(1, d_model)` or `(d_model, k)`
+    /// with the method's `k`, of 16, 32 or 64 bits in either byte order, C or Fortran order.
     ///
     /// # Errors
     /// [`DirectionError::File`] for another shape or type, NaN, infinity or a column of zeros; [`DirectionError::Io`].
     pub fn read(folder: &Path, name: &DirectionName, d_model: usize) -> Result<Self, DirectionError> {
-        Self::read_npy(&Self::paths(folder, name).0, name, d_model)
+        let path = Self::paths(folder, name).0;
+        let columns = npy(&path, &read_bounded(&path)?)?;
+        Self::checked(&path, name, d_model, columns)
     }
 
     /// The same for an array of any width.
@@ -118,39 +120,20 @@ impl Direction {
     /// As [`Direction::read`].
     pub fn read_any_width(folder: &Path, name: &DirectionName) -> Result<Self, DirectionError> {
         let path = Self::paths(folder, name).0;
-        let columns = parse_npy(&path, &read_bounded(&path)?)?;
+        let columns = npy(&path, &read_bounded(&path)?)?;
         Self::checked(&path, name, columns.rows, columns)
     }
 
-    /// Reads an array that may lie anywhere.
+    /// A direction of a file's array, if it can be one.
     ///
     /// # Errors
     /// As [`Direction::read`].
-    pub(super) fn read_npy(path: &Path, name: &DirectionName, d_model: usize) -> Result<Self, DirectionError> {
-        Self::checked(path, name, d_model, parse_npy(path, &read_bounded(path)?)?)
-    }
-
-    /// Reads a direction published as JSON: a list of `d_model` numbers, or for a subspace of `d_model` lists of `k`.
-    ///
-    /// # Errors
-    /// As [`Direction::read`].
-    pub fn read_json_list(path: &Path, name: &DirectionName, d_model: usize) -> Result<Self, DirectionError> {
-        let bytes = read_bounded(path)?;
-        let k = name.method().dimensions();
-        let wrong = |expected: &str, found: String| file_error(path, "content", expected.into(), found);
-        let expected = if k == 1 { "a JSON list of numbers" } else { "a JSON list of lists of numbers" };
-        let rows: Vec<Vec<f32>> = match k {
-            1 => serde_json::from_slice(&bytes).map(|values: Vec<f32>| values.into_iter().map(|v| vec![v]).collect()),
-            _ => serde_json::from_slice(&bytes),
-        }
-        .map_err(|error| wrong(expected, error.to_string()))?;
-        if let Some(row) = rows.iter().position(|row| row.len() != k) {
-            return Err(wrong(&format!("{k} numbers in every list"), format!("{} in row {row}", rows[row].len())));
-        }
-        Self::checked(path, name, d_model, Matrix::new(rows.len(), k, rows.concat()))
-    }
-
-    fn checked(path: &Path, name: &DirectionName, d_model: usize, columns: Matrix) -> Result<Self, DirectionError> {
+    pub(super) fn checked(
+        path: &Path,
+        name: &DirectionName,
+        d_model: usize,
+        columns: Matrix,
+    ) -> Result<Self, DirectionError> {
         check_values(path, name, &columns, d_model)?;
         Ok(Self { name: name.clone(), columns })
     }
@@ -176,7 +159,7 @@ impl FitRecord {
             model: String::new(),
             revision: None,
             weight_processing: Vec::new(),
-            method: name.method(),
+            method: name.found_by().clone(),
             dataset: name.dataset().map(Into::into),
             position: name.position().map(Into::into),
             layer: name.layer(),
@@ -215,7 +198,8 @@ impl FitRecord {
     }
 }
 
-/// The names of all direction files (`.npy`) in `folder`, sorted; other files are none of ours and are skipped.
+/// The names of all direction files (`.npy`) in `folder`, sorted; other files are none of ours and are skipped. A name that
+/// tells of no method is a direction's if there is a record of it: results may be called alike.
 ///
 /// # Errors
 /// [`DirectionError::Io`].
@@ -225,7 +209,9 @@ pub fn list(folder: &Path) -> Result<Vec<DirectionName>, DirectionError> {
     for entry in std::fs::read_dir(folder).map_err(io)? {
         let file = entry.map_err(io)?.file_name();
         let name = file.to_str().filter(|name| name.ends_with(".npy")).and_then(|name| name.parse().ok());
-        names.extend(name);
+        let recorded =
+            |name: &DirectionName| FitRecord::read(folder, name).is_ok_and(|record| record.name == name.to_string());
+        names.extend(name.filter(|name: &DirectionName| name.method().is_some() || recorded(name)));
     }
     names.sort();
     names.dedup();
@@ -240,7 +226,7 @@ fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), DirectionError> {
     crate::files::write_whole(path, bytes).map_err(|source| DirectionError::Io { path: path.into(), source })
 }
 
-fn read_bounded(path: &Path) -> Result<Vec<u8>, DirectionError> {
+pub(super) fn read_bounded(path: &Path) -> Result<Vec<u8>, DirectionError> {
     let io = |source| DirectionError::Io { path: path.into(), source };
     let size = std::fs::metadata(path).map_err(io)?.len();
     if size > LARGEST_FILE {
@@ -249,53 +235,24 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, DirectionError> {
     std::fs::read(path).map_err(io)
 }
 
-/// The array of an `.npy` file.
-fn parse_npy(path: &Path, bytes: &[u8]) -> Result<Matrix, DirectionError> {
-    let mut data = bytes;
-    let head = NpyHead::read(&mut data)
-        .map_err(|NpyFault { field, expected, found }| file_error(path, field, expected, found))?;
-    let shape = head.shape_text();
-    let wrong_shape = || file_error(path, "shape", "(d_model,) or (d_model, k)".into(), shape.clone());
-    let (rows, cols) = match head.shape[..] {
-        [rows] => (rows, 1),
-        [rows, cols] => (rows, cols),
-        _ => return Err(wrong_shape()),
-    };
-    let width = match head.dtype.as_str() {
-        "<f4" => 4,
-        "<f8" => 8,
-        _ => return Err(file_error(path, "dtype", "float32 or float64, little-endian".into(), head.dtype)),
-    };
-    let size = head.data_len(width).ok_or_else(wrong_shape)?;
-    if data.len() != size {
-        return Err(file_error(path, "data", format!("{size} bytes for {shape}"), format!("{} bytes", data.len())));
-    }
-    let mut values: Vec<f32> = match width {
-        4 => data.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
-        _ => data.as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes) as f32).collect(),
-    };
-    if head.fortran {
-        values = (0..rows * cols).map(|index| values[index % cols * rows + index / cols]).collect();
-    }
-    Ok(Matrix::new(rows, cols, values))
-}
-
 /// What every direction must satisfy to be patched along.
 fn check_values(path: &Path, name: &DirectionName, columns: &Matrix, d_model: usize) -> Result<(), DirectionError> {
-    let k = name.method().dimensions();
-    if (columns.rows, columns.cols) != (d_model, k) || columns.data.len() != d_model * k {
-        let expected = if k == 1 { format!("({d_model},)") } else { format!("({d_model}, {k})") };
+    let k = name.dimensions().unwrap_or(columns.cols);
+    // More columns than the space has dimensions are no subspace's; they may be rows.
+    let fits = (columns.rows, columns.cols) == (d_model, k) && (1..=d_model).contains(&k);
+    if !fits || columns.data.len() != d_model * k {
+        let expected = match name.dimensions() {
+            None => format!("({d_model},) or ({d_model}, k)"),
+            Some(1) => format!("({d_model},)"),
+            Some(k) => format!("({d_model}, {k})"),
+        };
         let found = if columns.cols == 1 {
             format!("({},)", columns.rows)
         } else {
             format!("({}, {})", columns.rows, columns.cols)
         };
-        return Err(file_error(
-            path,
-            "shape",
-            format!("{expected} for {} and d_model {d_model}", name.method()),
-            found,
-        ));
+        let expected = format!("{expected} for {} and d_model {d_model}", name.found_by());
+        return Err(file_error(path, "shape", expected, found));
     }
     if let Some(index) = columns.data.iter().position(|value| !value.is_finite()) {
         let found = format!("{} at row {}, column {}", columns.data[index], index / k, index % k);
@@ -375,8 +332,20 @@ mod tests {
         assert_eq!(columns.data, [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
         let name: DirectionName = "pca_simple_train_ADJ_layer0".parse().unwrap();
         let doubles: Vec<u8> = [0.5f64, -2.0].iter().flat_map(|value| value.to_le_bytes()).collect();
-        std::fs::write(Direction::paths(folder.path(), &name).0, npy("<f8", "False", "(2,)", &doubles)).unwrap();
-        assert_eq!(Direction::read(folder.path(), &name, 2).unwrap().columns.data, [0.5, -2.0]);
+        let big: Vec<u8> = [0.5f64, -2.0].iter().flat_map(|value| value.to_be_bytes()).collect();
+        // 0x3800 and 0xC000 are 0.5 and -2 in IEEE 754 of 16 bits.
+        for (dtype, shape, bytes) in [
+            ("<f8", "(2,)", &doubles[..]),
+            (">f8", "(2, 1)", &big),
+            ("<f2", "(1, 2)", &[0x00, 0x38, 0x00, 0xC0]),
+            (">f2", "(2,)", &[0x38, 0x00, 0xC0, 0x00]),
+            ("=f2", "(2,)", &[0x00, 0x38, 0x00, 0xC0]),
+            (">f4", "(1, 2)", &[0x3F, 0x00, 0x00, 0x00, 0xC0, 0x00, 0x00, 0x00]),
+        ] {
+            std::fs::write(Direction::paths(folder.path(), &name).0, npy(dtype, "False", shape, bytes)).unwrap();
+            assert_eq!(Direction::read(folder.path(), &name, 2).unwrap().columns.data, [0.5, -2.0], "{dtype} {shape}");
+            assert_eq!(Direction::read_any_width(folder.path(), &name).unwrap().columns.rows, 2, "{dtype} {shape}");
+        }
     }
 
     #[test]
@@ -390,7 +359,9 @@ mod tests {
             (npy("<f4", "False", "(2, 2)", &floats(&[1.0; 4])), "found (2, 2)"),
             (npy("<f4", "False", "(2, 1, 1)", &good), "shape: expected (d_model,)"),
             (npy("<f4", "False", "(99999999999, 99999999999)", &good), "shape: expected"),
-            (npy("<f2", "False", "(2,)", &[0; 4]), "dtype: expected float32 or float64, little-endian, found <f2"),
+            (npy("<i4", "False", "(2,)", &[0; 8]), "dtype: expected float16, float32 or float64, found <i4"),
+            (npy("f4", "False", "(2,)", &good), "dtype: expected float16, float32 or float64, found f4"),
+            (npy("|é4", "False", "(2,)", &good), "dtype: expected float16, float32 or float64, found |é4"),
             (npy("<f4", "False", "(2,)", &good[..7]), "data: expected 8 bytes for (2,), found 7 bytes"),
             (
                 npy("<f4", "False", "(2,)", &floats(&[1.0, f32::NAN])),
@@ -408,22 +379,5 @@ mod tests {
         }
         std::fs::remove_file(&path).unwrap();
         assert!(matches!(Direction::read(folder.path(), &name, 2), Err(DirectionError::Io { .. })));
-    }
-
-    #[test]
-    fn published_lists_are_read() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data/directions/gpt2-small");
-        let path = |layer| Path::new(folder).join(format!("das_simple_train_ADJ_layer{layer}.json"));
-        if !path(0).exists() {
-            return println!("skipped: {folder} is absent");
-        }
-        let read = |layer| {
-            let name = DirectionName::fitted(crate::directions::Method::Das, "simple_train", "ADJ", layer).unwrap();
-            Direction::read_json_list(&path(layer), &name, 768).unwrap().unit_columns()
-        };
-        let (a, b) = (read(0), read(1));
-        let cosine: f32 = a.data.iter().zip(&b.data).map(|(x, y)| x * y).sum();
-        // Three digits are published.
-        assert!((cosine.abs() - 0.371).abs() < 1e-3, "{cosine}");
     }
 }

@@ -129,6 +129,7 @@ pub fn chosen(prompts: &PairedPrompts, numbers: &[usize]) -> PairedPrompts {
         clean,
         corrupted,
         positive: numbers.iter().map(|&prompt| prompts.positive[prompt]).collect(),
+        has_classes: prompts.has_classes,
         answers: numbers.iter().map(|&prompt| prompts.answers[prompt].clone()).collect(),
         positions: prompts.positions.clone(),
     }

@@ -79,14 +79,31 @@ pub(crate) fn parse(spec: &str, revision: Option<&str>) -> Result<Named, ModelEr
         Some((name, model)) if is_name(name) && !Path::new(spec).exists() => {
             Ok(Named { name: name.to_owned(), ..unnamed(model, revision)? })
         }
-        _ => unnamed(spec, revision),
+        _ => unnamed(spec, revision).and_then(|named| checked(spec, named)),
     }
 }
+
+/// Refuses a name that results cannot be filed under: a folder may be called anything, a revision may be long.
+fn checked(spec: &str, named: Named) -> Result<Named, ModelError> {
+    if named.name.len() <= LONGEST_NAME && !named.name.chars().any(char::is_control) {
+        return Ok(named);
+    }
+    let spec = spec.escape_debug().to_string();
+    let message = format!(
+        "results cannot be filed under {:?} (at most {LONGEST_NAME} bytes, no control characters); NAME={spec} files \
+         them under another name",
+        named.name
+    );
+    Err(ModelError::Name { spec, message })
+}
+
+/// Longest name that results are filed under, in bytes: it is the name of a folder.
+const LONGEST_NAME: usize = 200;
 
 /// What results can be filed under: letters, digits, `_`, `-` and `.`, which does not come first.
 fn is_name(name: &str) -> bool {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "_-.".contains(letter);
-    !name.is_empty() && !name.starts_with('.') && name.chars().all(plain)
+    !name.is_empty() && name.len() <= LONGEST_NAME && !name.starts_with('.') && name.chars().all(plain)
 }
 
 /// A name without a name for the results in front.
@@ -306,6 +323,23 @@ mod tests {
             assert_eq!((named.name.as_str(), named.place), (name, Place::File(path)));
         }
         assert!(parse("a/none.gguf", None).unwrap_err().to_string().starts_with("a/none.gguf: "));
+    }
+
+    #[test]
+    fn folders_that_results_cannot_be_called_after_need_a_name() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [&"x".repeat(LONGEST_NAME + 1), "a\u{1b}[31m", "a\nb"] {
+            let path = folder.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            let spec = path.to_str().unwrap();
+            let message = parse(spec, None).unwrap_err().to_string();
+            assert!(message.contains("NAME=") && !message.contains(['\u{1b}', '\n']), "{message}");
+            assert_eq!(parse(&format!("mine={spec}"), None).unwrap().name, "mine");
+        }
+        let long = format!("a/b@{}", "x".repeat(LONGEST_NAME));
+        assert!(parse(&long, None).unwrap_err().to_string().contains("at most 200"));
+        assert!(parse(&format!("{}=demo", "x".repeat(LONGEST_NAME + 1)), None).is_err());
+        assert_eq!(parse(&format!("{}=demo", "x".repeat(LONGEST_NAME)), None).unwrap().name.len(), LONGEST_NAME);
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod provenance;
 mod results;
 mod stored;
 
+pub use crate::directions::family;
 pub use crate::sweep::Stopped;
 pub use device::Device;
 pub use fault::{Fault, Fields, Mend, OfSetting, Spelling, text_of};
@@ -32,11 +33,12 @@ pub use options::{DEFAULT_MODEL, Rewrite, SessionOptions, processing_names, proc
 pub use places::{places, text_places};
 pub use prompts::{fingerprint, layers, planned_rows, position, prompt_positions};
 pub use provenance::{Provenance, Standing};
-pub use stored::{ByLayer, at_layers, family};
+pub use stored::{ByLayer, at_layers};
 
 pub(crate) use device::DeviceWork;
 pub(crate) use fault::wrong;
-pub(crate) use provenance::{RowRecords, contents, hash_of_matrix};
+pub(crate) use prompts::need_classes;
+pub(crate) use provenance::{RowRecords, check_output, contents, hash_of_matrix};
 pub(crate) use results::start_manifest;
 pub(crate) use stored::hash_of_layers;
 

@@ -68,10 +68,13 @@ impl Session {
                 )
             }
         };
-        Ok(match model.readout_answers() {
-            Some(pair) => prompts.with_answers(pair),
-            None => prompts,
-        })
+        match model.readout_answers() {
+            Some(pair) => {
+                need_classes("along", &prompts, "measuring along a direction")?;
+                Ok(prompts.with_answers(pair))
+            }
+            None => Ok(prompts),
+        }
     }
 
     /// The file of a Treebank dataset.
@@ -127,12 +130,36 @@ impl Session {
     }
 }
 
+/// Refuses prompts without classes where `what` needs them, as a fault of `setting`.
+pub(crate) fn need_classes(setting: &str, prompts: &PairedPrompts, what: &str) -> Result<()> {
+    if prompts.has_classes {
+        return Ok(());
+    }
+    wrong!(setting, "{what} needs positive and negative prompts, and dataset {} has no classes", prompts.name)
+}
+
 /// Hash of everything about a dataset that a measurement depends on: every prompt's tokens, clean and corrupted, its
 /// sign, and its answers.
 pub fn fingerprint(prompts: &PairedPrompts) -> Result<String> {
     let tokens = |sequences: &[usize]| -> Vec<_> { sequences.iter().map(|&s| &prompts.sequences[s]).collect() };
-    let all = (tokens(&prompts.clean), tokens(&prompts.corrupted), &prompts.positive, &prompts.answers);
+    let signs = prompts.has_classes.then_some(&prompts.positive);
+    let all = (tokens(&prompts.clean), tokens(&prompts.corrupted), signs, &prompts.answers);
     Ok(sha256(&serde_json::to_vec(&all)?))
+}
+
+/// The placeholder that `auto` stands for: the first of the usual ones; of a dataset's own ones the first at which clean
+/// and corrupted prompts differ, or the first; `END` without any.
+fn main_position(prompts: &PairedPrompts) -> &str {
+    if let Some(usual) = MAIN_POSITIONS.into_iter().find(|usual| prompts.positions.contains_key(*usual)) {
+        return usual;
+    }
+    let mut own: Vec<(usize, &str)> = prompts.positions.iter().map(|(name, at)| (*at, name.as_str())).collect();
+    own.retain(|(_, name)| *name != END);
+    own.sort_unstable();
+    let pairs = || prompts.clean.iter().zip(&prompts.corrupted);
+    let token = |sequence: usize, at: usize| prompts.sequences[sequence].get(at);
+    let differs = |at: usize| pairs().any(|(&clean, &corrupted)| token(clean, at) != token(corrupted, at));
+    own.iter().find(|(at, _)| differs(*at)).or(own.first()).map_or(END, |(_, name)| name)
 }
 
 /// A position of a dataset by name: a placeholder, `END`, `ALL`, a number (negative ones count from the end: -1 is `END`),
@@ -156,10 +183,7 @@ pub fn position(setting: &str, prompts: &PairedPrompts, name: &str) -> Result<(S
         return Ok((END.into(), PatchPositions::Last));
     }
     let chosen = match name {
-        "auto" => {
-            let mut main = MAIN_POSITIONS.into_iter().chain([END]);
-            main.find(|main| prompts.positions.contains_key(*main)).unwrap_or(name)
-        }
+        "auto" => main_position(prompts),
         name => name,
     };
     let Some(position) = prompts.positions.get(chosen) else {
@@ -266,6 +290,33 @@ mod tests {
 
     fn of_twelve(list: &[&str]) -> Result<Vec<usize>> {
         layers("layers", &list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>(), 12)
+    }
+
+    #[test]
+    fn the_main_position_is_a_usual_one_or_where_prompts_differ() {
+        let prompts = |names: &[(&str, usize)]| PairedPrompts {
+            name: "own".into(),
+            texts: Vec::new(),
+            sequences: vec![vec![1, 2, 3, 4], vec![1, 2, 5, 4]],
+            clean: vec![0],
+            corrupted: vec![1],
+            positive: vec![true],
+            has_classes: false,
+            answers: vec![vec![(6, 7)]],
+            positions: names.iter().map(|(name, at)| ((*name).to_owned(), *at)).collect(),
+        };
+        for (names, expected) in [
+            (&[("END", 3)][..], "END"),
+            (&[("END", 3), ("SUBJ", 1), ("TOPIC", 2)], "TOPIC"),
+            (&[("END", 3), ("A_LATER", 3), ("B_FIRST", 1)], "B_FIRST"),
+            (&[("END", 3), ("TOPIC", 2), ("VRB", 1)], "VRB"),
+        ] {
+            assert_eq!(position("positions", &prompts(names), "auto").unwrap().0, expected);
+        }
+        let message = need_classes("train_sets", &prompts(&[]), "fitting").unwrap_err().to_string();
+        assert_eq!(message, "train_sets: fitting needs positive and negative prompts, and dataset own has no classes");
+        let classed = PairedPrompts { has_classes: true, ..prompts(&[]) };
+        assert_ne!(fingerprint(&classed).unwrap(), fingerprint(&prompts(&[])).unwrap());
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! of their files; a row of a table that several runs add to carries the id of its own. A result counts as there only if
 //! its provenance is the one that is asked for.
 
-use super::{Session, processing_names};
+use super::{Fault, Session, processing_names};
 use crate::files::{sha256, sha256_of_file, write_whole};
 use crate::model::Source;
 use crate::sweep::Configuration;
@@ -81,6 +81,20 @@ pub(super) fn shortened(text: &str) -> String {
 
 fn is_hash(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Longest name of a result without its ending, in bytes: file systems take 255, of which some are for what is written
+/// beside it.
+const LONGEST_OUTPUT: usize = 230;
+
+/// Refuses a result whose files could not be written once its values are there.
+pub(crate) fn check_output(output: &str) -> Result<()> {
+    if output.len() <= LONGEST_OUTPUT {
+        return Ok(());
+    }
+    let (length, expected) = (output.len(), format!("expected at most {LONGEST_OUTPUT} bytes"));
+    let message = format!("the name of a result is made of datasets, directions and nodes: {expected}, found {length}");
+    Err(Fault::new(format!("{message} in {output}")).into())
 }
 
 /// How a result that is asked for stands.
@@ -196,8 +210,9 @@ impl Session {
     /// How the result `output` stands, whose data is in `files` and which is to be made of `wanted`.
     ///
     /// # Errors
-    /// A file that cannot be read.
+    /// A file that cannot be read; a name that is too long for one.
     pub fn standing(&self, output: &str, files: &[PathBuf], wanted: &Provenance) -> Result<Standing> {
+        check_output(output)?;
         if !files.iter().all(|file| file.is_file()) {
             return Ok(Standing::Absent);
         }
@@ -307,6 +322,18 @@ mod tests {
     fn provenance(dtype: &str) -> Provenance {
         let settings = BTreeMap::from([("dtype".to_owned(), dtype.into()), ("seed".to_owned(), 3.into())]);
         Provenance { study: "ablation".into(), settings }
+    }
+
+    #[test]
+    fn names_too_long_for_files_are_found_before_the_work() {
+        let data = tempfile::tempdir().unwrap();
+        let options = SessionOptions { data_dir: data.path().into(), ..SessionOptions::default() };
+        let session = Session::open("demo", options).unwrap();
+        let standing =
+            |length: usize| session.standing(&"x".repeat(length), &[data.path().join("none")], &provenance("f32"));
+        assert_eq!(standing(LONGEST_OUTPUT).unwrap(), Standing::Absent);
+        let message = standing(LONGEST_OUTPUT + 1).unwrap_err().to_string();
+        assert!(message.contains("at most 230 bytes, found 231"), "{message}");
     }
 
     #[test]

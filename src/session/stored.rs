@@ -3,7 +3,7 @@
 use super::provenance::{hash_of_matrix, shortened};
 use super::{Fault, Mend, OfSetting, Session, distinct, processing_names, wrong};
 use crate::compat::Compat;
-use crate::directions::{Direction, DirectionName, FitRecord, Method, list, random_subspace, select};
+use crate::directions::{Direction, DirectionName, FitRecord, Method, family, list, random_subspace, select};
 use crate::model::Source;
 use crate::types::Matrix;
 use anyhow::{Context, Result};
@@ -18,12 +18,6 @@ pub type ByLayer = BTreeMap<usize, Arc<Matrix>>;
 pub fn at_layers<T>(columns: &BTreeMap<usize, T>, n_layers: usize) -> String {
     let layers: Vec<String> = columns.keys().map(usize::to_string).collect();
     if layers.len() == n_layers + 1 { String::new() } else { format!(" at layers {}", layers.join(" ")) }
-}
-
-/// A direction's name without its layer.
-pub fn family(name: &DirectionName) -> String {
-    let text = name.to_string();
-    text.rsplit_once("_layer").map_or(text.clone(), |(family, _)| family.to_owned())
 }
 
 /// The hashes of directions by layer.
@@ -118,7 +112,9 @@ impl Session {
             let one = |name| Ok(Arc::new(direction(name)?.unit_columns()));
             names.iter().map(one).collect()
         };
-        if let Ok(single) = name.parse::<DirectionName>() {
+        // A name of a method's direction is told by itself, any other by being there.
+        let single = name.parse::<DirectionName>().ok();
+        if let Some(single) = single.filter(|single| single.method().is_some() || stored.contains(single)) {
             let columns = read(&[single])?.remove(0);
             let everywhere: Vec<usize> = (0..=config.n_layers).collect();
             return Ok(layers.unwrap_or(&everywhere).iter().map(|&layer| (layer, columns.clone())).collect());
@@ -160,7 +156,7 @@ impl Session {
             .into());
         }
         let mut without_record = 0;
-        for name in directions.iter().filter(|name| name.method() != Method::RandomDirection) {
+        for name in directions.iter().filter(|name| name.method() != Some(Method::RandomDirection)) {
             match Direction::paths(&folder, name).1.exists() {
                 true => self.check_record(&folder, name)?,
                 false => without_record += 1,

@@ -17,7 +17,7 @@ use crate::report::figure::Figure;
 use crate::report::{Columns, KeyedRow, Manifest, Table};
 use crate::session::{
     ByLayer, Fault, Mend, Note, Observer, Progress, Provenance, Session, at_layers, distinct, hash_of_matrix, layers,
-    places, wrong,
+    need_classes, places, wrong,
 };
 use crate::types::Matrix;
 use anyhow::{Context, Result};
@@ -166,6 +166,7 @@ impl Ablation {
             numbers.retain(|&prompt| differences[prompt] > 0.0);
         }
         if self.balance {
+            need_classes("balance", prompts, "drawing as many prompts of either class")?;
             let of = |positive| numbers.iter().copied().filter(move |&n| prompts.positive[n] == positive);
             let classes: [Vec<usize>; 2] = [of(true).collect(), of(false).collect()];
             let smaller = classes[0].len().min(classes[1].len());
@@ -222,7 +223,8 @@ impl Ablation {
             Some(KeyedRow::new(keys.iter().cloned().chain([name.to_owned()]).collect(), numbers))
         };
         let classes = [(ALL_PROMPTS, None), ("positive", Some(true)), ("negative", Some(false))];
-        classes.into_iter().filter_map(row).collect()
+        let there = if prompts.has_classes { classes.len() } else { 1 };
+        classes.into_iter().take(there).filter_map(row).collect()
     }
 }
 

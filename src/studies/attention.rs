@@ -283,13 +283,15 @@ impl<B: Backend> Making<'_, B> {
     fn scatter(&self, to: &str, attention: &ResultMap) -> Figure {
         let prompts = self.prompts;
         let facet = |(&head, attention): (&Head, &[f64])| {
-            let mut classes = ["positive", "negative"].map(|name| Class { name: name.into(), points: Vec::new() });
+            let names: &[&str] = if prompts.has_classes { &["positive", "negative"] } else { &["prompts"] };
+            let class = |name: &&str| Class { name: (*name).into(), points: Vec::new() };
+            let mut classes: Vec<Class> = names.iter().map(class).collect();
             for (prompt, (&x, y)) in attention.iter().zip(self.contribution(head)).enumerate() {
                 let class = &mut classes[usize::from(!prompts.positive[prompt])];
                 class.points.push(Point { x, y, label: String::new() });
             }
             let x = Axis::new(format!("attention from the last position to {to}"));
-            Facet { title: head_name(head), x, y: Axis::new(CONTRIBUTION), plot: Plot::Scatter(classes.into()) }
+            Facet { title: head_name(head), x, y: Axis::new(CONTRIBUTION), plot: Plot::Scatter(classes) }
         };
         let of_heads = self.heads.iter().zip(attention.values.chunks(prompts.clean.len().max(1)));
         let facets = of_heads.take(DRAWN).map(facet).collect();

@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::experiments::probing::{CcsLayers, ccs_layers};
 use crate::report::ResultMap;
 use crate::report::figure::{Axis, Facet, Figure, Plot, Series};
-use crate::session::{Note, Observer, Progress, Provenance, Session, processing_names, wrong};
+use crate::session::{Note, Observer, Progress, Provenance, Session, need_classes, processing_names, wrong};
 use crate::types::Matrix;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -124,6 +124,7 @@ impl MapStudy for Ccs {
     }
 
     fn kinds(&self, _: &Session, prompts: &PairedPrompts) -> Result<Vec<()>> {
+        need_classes("eval_sets", prompts, "a search for truth")?;
         // A name that cannot be a file's is found before the work is done.
         self.direction(prompts, 0)?;
         Ok(vec![()])

@@ -9,7 +9,7 @@ use crate::engine::Engine;
 use crate::experiments::head_cosines::{HeadNode, head_cosines};
 use crate::report::ResultMap;
 use crate::report::figure::Figure;
-use crate::session::{Observer, Session, distinct, prompt_positions, wrong};
+use crate::session::{Observer, Session, distinct, need_classes, prompt_positions, wrong};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +61,7 @@ impl MapStudy for HeadCosines {
     }
 
     fn kinds(&self, session: &Session, prompts: &PairedPrompts) -> Result<Vec<()>> {
+        need_classes("eval_sets", prompts, "turning the changes of negative prompts round")?;
         self.nodes(session, prompts).map(|_| vec![()])
     }
 

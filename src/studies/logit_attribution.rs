@@ -14,7 +14,7 @@ use crate::files::sha256;
 use crate::model::ModelConfig;
 use crate::report::figure::{Axis, Facet, Figure, Plot, Series};
 use crate::report::{ResultMap, Table};
-use crate::session::{Observer, Provenance, Session, wrong};
+use crate::session::{Observer, Provenance, Session, need_classes, wrong};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
@@ -101,6 +101,9 @@ impl MapStudy for LogitAttribution {
     }
 
     fn kinds(&self, session: &Session, prompts: &PairedPrompts) -> Result<Vec<LogitMap>> {
+        if self.along.is_some() {
+            need_classes("along", prompts, "measuring along a direction")?;
+        }
         if self.maps.iter().any(|map| map.by_position()) {
             common_length(prompts)?;
         }

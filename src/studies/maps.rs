@@ -16,7 +16,8 @@ use crate::model::ModelConfig;
 use crate::report::figure::Figure;
 use crate::report::{Manifest, MapHead, ResultMap, RunRecord, Table, write_array};
 use crate::session::{
-    DeviceWork, Note, Observer, OfSetting, Provenance, Session, Standing, distinct, fingerprint, note_kept, wrong,
+    DeviceWork, Note, Observer, OfSetting, Provenance, Session, Standing, check_output, distinct, fingerprint,
+    note_kept, wrong,
 };
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -415,6 +416,7 @@ pub(crate) fn kept(
     lacks: impl FnOnce(&Named, bool) -> Option<&'static str>,
     observer: &mut dyn Observer,
 ) -> Result<Option<Named>> {
+    check_output(stem)?;
     let folder = session.results()?;
     if session.options().overwrite {
         return Ok(None);

@@ -25,6 +25,7 @@ mod attribution_patching;
 mod benchmark;
 mod ccs;
 mod circuit;
+mod datasets;
 mod demo;
 mod faithfulness;
 mod fields;
@@ -61,6 +62,10 @@ pub use attribution_patching::AttributionPatching;
 pub use benchmark::{Benchmark, Timings};
 pub use ccs::Ccs;
 pub use circuit::{Circuit, Step, session_options};
+pub use datasets::{
+    CheckedFile, DatasetList, DatasetSummary, ShownDataset, ShownPair, ShownToken, check_datasets, list_datasets,
+    show_dataset,
+};
 pub use demo::{Demo, DemoResults};
 pub use faithfulness::Faithfulness;
 pub use fields::from_settings;

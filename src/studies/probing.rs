@@ -11,7 +11,7 @@ use crate::experiments::probing::probes;
 use crate::model::ModelConfig;
 use crate::report::ResultMap;
 use crate::report::figure::{Figure, Plot, Scale};
-use crate::session::{Observer, Progress, Provenance, Session, distinct, wrong};
+use crate::session::{Observer, Progress, Provenance, Session, distinct, need_classes, wrong};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
@@ -66,6 +66,7 @@ impl MapStudy for Probing {
     }
 
     fn kinds(&self, session: &Session, prompts: &PairedPrompts) -> Result<Vec<Self::Kind>> {
+        need_classes("eval_sets", prompts, "probing")?;
         common_length(prompts)?;
         self.components.iter().try_for_each(|component| component.site(0).check(session.config()))?;
         Ok(self.components.iter().flat_map(|&component| [(component, true), (component, false)]).collect())

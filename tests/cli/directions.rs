@@ -96,13 +96,13 @@ fn one_fault_and_nothing_is_imported() {
     let flat = npy(&[0.5; WIDTH], &format!("({WIDTH}, 1)"));
     for (name, bytes, words) in [
         ("rotation_direction0.json", good.as_bytes(), &["rotation_direction0", "layer"][..]),
-        ("rotation_layer1.json", good.as_bytes(), &["rotation_layer1", "method"]),
+        ("my probe_layer1.json", good.as_bytes(), &["my probe_layer1", "name", "letters"]),
         ("das_theirs_ADJ_layer5.json", good.as_bytes(), &["das_theirs_ADJ_layer5.json", "layer", "0 to 4", "found 5"]),
         ("das_theirs_ADJ_layer2.json", short.as_bytes(), &["das_theirs_ADJ_layer2.json", "shape", "(128,)", "(3,)"]),
         ("das_theirs_ADJ_layer2.npy", &hollow, &["das_theirs_ADJ_layer2.npy", "values", "NaN"]),
         ("das_theirs_ADJ_layer2.json", b"[0.1, NaN]", &["das_theirs_ADJ_layer2.json", "list of numbers"]),
         ("das_theirs_ADJ_layer2.json", b"{}", &["das_theirs_ADJ_layer2.json", "list of numbers"]),
-        ("das2d_theirs_ADJ_layer2.json", good.as_bytes(), &["das2d_theirs_ADJ_layer2.json", "list of lists"]),
+        ("das2d_theirs_ADJ_layer2.json", good.as_bytes(), &["das2d_theirs_ADJ_layer2.json", "(128, 2)", "(128,)"]),
         (
             "das2d_theirs_ADJ_layer2.json",
             b"[[1, 2], [3]]",
@@ -111,6 +111,9 @@ fn one_fault_and_nothing_is_imported() {
         ("das2d_theirs_ADJ_layer2.npy", &flat, &["das2d_theirs_ADJ_layer2.npy", "shape", "(128, 2)"]),
         ("das_theirs_ADJ_layer2.npy", b"garbage", &["das_theirs_ADJ_layer2.npy", "header"]),
         ("das_theirs_ADJ_layer1.npy", &array, &["das_theirs_ADJ_layer1", "one file", "das_theirs_ADJ_layer1.json"]),
+        ("das_theirs_ADJ_layer2.pt", b"PK", &["das_theirs_ADJ_layer2.pt", "torch.save", "numpy.save"]),
+        ("das_theirs_ADJ_layer2.npz", b"PK", &["das_theirs_ADJ_layer2.npz", "archive", ".npz"]),
+        ("das_theirs_ADJ_layer2.safetensors", b"PK", &["das_theirs_ADJ_layer2.safetensors", "header"]),
         ("das_theirs_ADJ_layer01.json", good.as_bytes(), &["das_theirs_ADJ_layer1.json", "one file", "layer01.json"]),
     ] {
         let data = tempfile::tempdir().unwrap();
@@ -125,10 +128,81 @@ fn one_fault_and_nothing_is_imported() {
     import(data.path(), &data.path().join("nowhere"), &[]).fails(1, &["nowhere"]);
     let empty = tempfile::tempdir().unwrap();
     import(data.path(), empty.path(), &[]).fails(1, &["matches none of the 0", empty.path().to_str().unwrap()]);
+    let notes = folder(&[("notes.txt", b"none of ours".as_slice())]);
+    import(data.path(), &notes.path().join("notes.txt"), &[])
+        .fails(1, &["notes.txt", "format", ".safetensors", "\"txt\""]);
     let from = folder(&[("das_theirs_ADJ_layer1.json", good.as_bytes())]);
     import(data.path(), from.path(), &["--weight-processing", "none,fold_ln"]).fails(1, &["--weight-processing"]);
     let unknown = ["directions", "import", from.path().to_str().unwrap(), "--model", "nope"];
     run_in(data.path(), &unknown).fails(1, &["--model", "`nope`"]);
+}
+
+/// A direction of `make_direction_files.py` by number.
+fn reference(number: usize) -> Vec<f32> {
+    (0..WIDTH).map(|index| ((7 * index + 3 * number) % 17) as f32 / 16.0 - 0.5).collect()
+}
+
+#[test]
+fn directions_of_any_name_come_from_the_files_of_other_tools() {
+    let data = tempfile::tempdir().unwrap();
+    let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/directions/files");
+    let processing = "fold_ln,center_writing_weights,center_unembed,fold_value_biases";
+    import(data.path(), &files, &[]).fails(1, &["\"concept\"", "layer"]);
+    assert_eq!(std::fs::read_dir(data.path()).unwrap().count(), 0);
+    let stated = ["--weight-processing", processing, "--layer", "2"];
+    let json = import(data.path(), &files, &[&stated[..], &["--json"]].concat()).success().json();
+    let names: Vec<&str> = json["directions"].as_array().unwrap().iter().map(|d| d["name"].as_str().unwrap()).collect();
+    let expected = [
+        ("das2d_theirs_ADJ_layer3", vec![5, 6]),
+        ("concept_layer2", vec![12]),
+        ("honest_layer1", vec![10]),
+        ("honest_layer2", vec![11]),
+        ("lens-v2.1_layer2", vec![8]),
+        ("listed_layer3", vec![13]),
+        ("plane_layer1", vec![5, 6, 7]),
+        ("single_layer4", vec![9]),
+        ("truth_layer0", vec![0]),
+        ("truth_layer1", vec![1]),
+        ("truth_layer2", vec![2]),
+        ("truth_layer3", vec![3]),
+    ];
+    assert_eq!(names, expected.each_ref().map(|(name, _)| *name));
+    for (name, columns) in &expected {
+        let bytes = std::fs::read(data.path().join(format!("demo/{name}.npy"))).unwrap();
+        let columns: Vec<Vec<f32>> = columns.iter().map(|number| reference(*number)).collect();
+        let values = (0..WIDTH).flat_map(|row| columns.iter().map(move |column| column[row]));
+        let expected: Vec<u8> = values.flat_map(f32::to_le_bytes).collect();
+        assert!(bytes.ends_with(&expected) && bytes.len() == 128 + expected.len(), "{name}");
+    }
+    let record = std::fs::read(data.path().join("demo/plane_layer1.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+    assert_eq!((&record["method"], &record["dataset"]), (&"plane".into(), &serde_json::Value::Null));
+    assert_eq!(record["imported"]["array"], "plane_layer1");
+    let again =
+        import(data.path(), &files, &[&stated[..], &["--directions", "plane*,truth_layer?"]].concat()).success();
+    assert!(again.stderr.contains("5 directions exist already"), "{}", again.stderr);
+
+    // Every command takes them by these names.
+    let suite = ["direction-patching-suite", "--directions", "truth_*,plane_layer1", "--metrics", "logit_diff"];
+    run_in(data.path(), &suite).success();
+    let path = result_file(data.path(), "logit_diff", "");
+    assert!(value(&path, "truth_layer01", "simple_test", "ADJ").is_finite());
+    assert!(value(&path, "plane_layer01", "simple_test", "ADJ").abs() > 1e-6);
+    let results = run_in(data.path(), &["direction-patching-results"]).success();
+    assert!(results.stdout.contains("truth") && results.stdout.contains("plane"), "{}", results.stdout);
+    let steer = ["steering", "--coefficients", "0", "--max-new-tokens", "1", "--samples", "1", "--directions"];
+    for name in ["truth", "truth_layer1", "lens-v2.1_layer2"] {
+        run_in(data.path(), &[&steer[..], &[name]].concat()).success();
+    }
+    run_in(data.path(), &[&steer[..], &["truht_layer1"]].concat()).fails(1, &["truht_layer1 is not in", "truth"]);
+    let show = run_in(data.path(), &["directions", "show", "truth_layer1"]).success();
+    assert!(show.stdout.contains("imported") && show.stdout.contains("truth_layer1.npy"), "{}", show.stdout);
+    let along = ["logit-attribution", "--maps", "heads", "--along", "truth_layer2"];
+    run_in(data.path(), &along).success();
+    // An array of results is no direction, whatever it is called.
+    let listed = run_in(data.path(), &["directions", "list", "*layer2", "--json"]).success().json();
+    let listed: Vec<&str> = listed.as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap()).collect();
+    assert_eq!(listed, ["concept_layer2", "honest_layer2", "lens-v2.1_layer2", "truth_layer2"]);
 }
 
 #[test]

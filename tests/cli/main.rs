@@ -6,6 +6,7 @@ mod bad_files;
 mod bad_input;
 mod bench;
 mod compat;
+mod datasets;
 mod directions;
 mod journey;
 mod manifest;
@@ -18,6 +19,7 @@ mod same_numbers;
 mod science;
 mod steering;
 mod sweeps;
+mod tutorial;
 mod undefined;
 mod verify;
 

@@ -110,6 +110,7 @@ pub fn pairs(vocabulary: usize) -> PairedPrompts {
         clean: vec![0, 1, 2, 3],
         corrupted: vec![1, 2, 3, 0],
         positive: vec![true, false, true, false],
+        has_classes: true,
         answers: vec![vec![(3, 1), (4, 2)], vec![(1, 3), (2, 4)], vec![(3, 1), (4, 2)], vec![(1, 3), (2, 4)]],
         positions: BTreeMap::new(),
     }

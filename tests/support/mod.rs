@@ -233,6 +233,7 @@ pub fn circuit_prompts(tensors: &Tensors) -> PairedPrompts {
         clean: (0..n).collect(),
         corrupted: (0..n).map(|row| (row + 1) % n).collect(),
         positive: (0..n).map(|row| row % 2 == 0).collect(),
+        has_classes: true,
         answers: answers.collect(),
         positions: BTreeMap::new(),
     }

@@ -1,3 +1,4 @@
-//! Commands that make datasets.
+//! Commands about datasets.
 
+pub mod datasets;
 pub mod treebank_data_gen;

@@ -153,6 +153,13 @@ impl Condition {
 
     /// The places of positive prompts, and those of negative ones.
     fn by_class(&self, prompts: &PairedPrompts) -> Result<Vec<(bool, Places)>, EngineError> {
+        if !prompts.has_classes {
+            return Err(EngineError::Mismatch {
+                what: format!("{}: classes with places to take {} of", prompts.name, self.replacement),
+                expected: "positive and negative prompts".into(),
+                found: "no classes".into(),
+            });
+        }
         let of = |class: bool| {
             let own = |(prompt, &positive): (usize, &bool)| match positive == class {
                 true => self.places.of(prompt, prompts.sequences[prompts.clean[prompt]].len()),
@@ -417,6 +424,7 @@ mod tests {
             clean: (0..lengths.len()).collect(),
             corrupted: (0..lengths.len()).collect(),
             positive: vec![true; lengths.len()],
+            has_classes: true,
             answers: vec![vec![(0, 1)]; lengths.len()],
             positions: BTreeMap::new(),
         }

@@ -63,15 +63,15 @@ impl BestLayers {
 /// One row per method and fit, one column per evaluation: the percentage at the best layer, and that layer.
 pub fn best_layers_table(bests: &[Best]) -> Table {
     let columns: BTreeSet<&str> = bests.iter().map(|best| best.patched.as_str()).collect();
-    let mut rows: BTreeMap<(&str, &str), BTreeMap<&str, String>> = BTreeMap::new();
+    let mut rows: BTreeMap<(String, &str), BTreeMap<&str, String>> = BTreeMap::new();
     for best in bests {
         let cell = format!("{:.1} ({})", best.percent, best.layer);
-        rows.entry((best.method.name(), &best.fitted_on)).or_default().insert(&best.patched, cell);
+        rows.entry((best.method.to_string(), &best.fitted_on)).or_default().insert(&best.patched, cell);
     }
     let mut table = Table::new(["method", "fitted on"].into_iter().chain(columns.iter().copied()));
     for ((method, fitted_on), cells) in rows {
         let values = columns.iter().map(|column| cells.get(column).cloned().unwrap_or_default());
-        table.push([method.to_owned(), fitted_on.to_owned()].into_iter().chain(values));
+        table.push([method, fitted_on.to_owned()].into_iter().chain(values));
     }
     table
 }

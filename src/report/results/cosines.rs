@@ -18,21 +18,24 @@ const LAYERS: usize = 4;
 pub fn similarities(model: &str, folder: &Path, names: &[DirectionName]) -> Result<Vec<Named>, ResultsError> {
     let mut vectors: BTreeMap<Fit, BTreeMap<usize, Vec<f32>>> = BTreeMap::new();
     let mut width = None;
-    for name in names.iter().filter(|name| name.method().dimensions() == 1) {
+    for name in names.iter().filter(|name| name.dimensions().unwrap_or(1) == 1) {
         let failed = |source| ResultsError::Direction { path: folder.into(), source };
         let columns = match width {
             None => Direction::read_any_width(folder, name).map_err(failed)?.columns,
             Some(width) => Direction::read(folder, name, width).map_err(failed)?.columns,
         };
         width = Some(columns.rows);
-        vectors.entry((name.method(), fitted_on(name))).or_default().insert(name.layer(), columns.data);
+        if columns.cols > 1 {
+            continue;
+        }
+        vectors.entry((name.found_by().clone(), fitted_on(name))).or_default().insert(name.layer(), columns.data);
     }
     let figures = [between_methods(model, &vectors), between_layers(model, &vectors)];
     Ok(figures.into_iter().flatten().collect())
 }
 
-fn label((method, fit): &Fit) -> String {
-    fit.as_ref().map_or(method.to_string(), |fit| format!("{method} {fit}"))
+fn label((found_by, fit): &Fit) -> String {
+    fit.as_ref().map_or(found_by.to_string(), |fit| format!("{found_by} {fit}"))
 }
 
 fn between_methods(model: &str, vectors: &BTreeMap<Fit, BTreeMap<usize, Vec<f32>>>) -> Option<Named> {

@@ -7,7 +7,7 @@ mod patching;
 mod scatter;
 
 use super::{ReportError, SuiteCsv, SuiteName};
-use crate::directions::{DirectionError, DirectionName, Method};
+use crate::directions::{DirectionError, DirectionName, FoundBy, Method};
 pub use best_layers::{BestLayers, best_layers_table};
 pub use cosines::similarities;
 pub use fitting::fits;
@@ -86,13 +86,19 @@ impl std::fmt::Display for Place {
     }
 }
 
-/// A method and where it was fitted, at any layer.
-type Fit = (Method, Option<Place>);
+/// What found a direction, and where it was fitted, at any layer.
+type Fit = (FoundBy, Option<Place>);
+
+/// What stands in the place of a dataset where there is none.
+const NOWHERE: &str = "-";
+
+/// What a random direction is found by.
+const RANDOM: FoundBy = FoundBy::Method(Method::RandomDirection);
 
 /// Points of lines, (layer, value).
 type Lines<Name> = BTreeMap<Name, Vec<(f64, f64)>>;
 
-/// Where a direction was fitted; `None` for random ones.
+/// Where a direction was fitted; `None` for random ones and those that were found elsewhere.
 pub fn fitted_on(name: &DirectionName) -> Option<Place> {
     let (set, position) = (name.dataset()?.to_owned(), name.position()?.to_owned());
     Some(Place { set, position })
@@ -101,9 +107,9 @@ pub fn fitted_on(name: &DirectionName) -> Option<Place> {
 /// The best layer of one method, fitted on one dataset, on one evaluation column.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Best {
-    /// Fitting method.
-    pub method: Method,
-    /// Dataset and placeholder of the fit, `-` for random directions.
+    /// Fitting method; of a direction that was found elsewhere its name without the layer.
+    pub method: FoundBy,
+    /// Dataset and placeholder of the fit, `-` for directions that were fitted on none.
     pub fitted_on: String,
     /// Dataset and position that were patched.
     pub patched: String,
@@ -135,19 +141,19 @@ impl ResultFile {
     ///
     /// The layer is chosen on the same prompts that are reported, as in the paper's tables: see [`BEST_LAYER`].
     pub fn best_layers(&self) -> Vec<Best> {
-        let mut bests: BTreeMap<(Method, Option<Place>, &Place), (f64, usize)> = BTreeMap::new();
+        let mut bests: BTreeMap<(FoundBy, Option<Place>, &Place), (f64, usize)> = BTreeMap::new();
         for cell in &self.cells {
-            let key = (cell.direction.method(), fitted_on(&cell.direction), &cell.patched);
+            let key = (cell.direction.found_by().clone(), fitted_on(&cell.direction), &cell.patched);
             let here = (cell.percent, cell.direction.layer());
             let best = bests.entry(key).or_insert(here);
             if here.0 > best.0 {
                 *best = here;
             }
         }
-        let random = |place| bests.get(&(Method::RandomDirection, None, place)).map(|(percent, _)| *percent);
+        let random = |place| bests.get(&(RANDOM, None, place)).map(|(percent, _)| *percent);
         let rows = bests.iter().map(|((method, fitted_on, patched), (percent, layer))| Best {
-            method: *method,
-            fitted_on: fitted_on.as_ref().map_or("-".into(), Place::to_string),
+            method: method.clone(),
+            fitted_on: fitted_on.as_ref().map_or(NOWHERE.into(), Place::to_string),
             patched: patched.to_string(),
             percent: *percent,
             layer: *layer,
@@ -162,7 +168,7 @@ impl ResultFile {
         let places: BTreeSet<&Place> = self.cells.iter().map(|cell| &cell.patched).collect();
         let mut found: BTreeMap<Fit, BTreeSet<(&Place, usize)>> = BTreeMap::new();
         for cell in &self.cells {
-            let fit = (cell.direction.method(), fitted_on(&cell.direction));
+            let fit = (cell.direction.found_by().clone(), fitted_on(&cell.direction));
             found.entry(fit).or_default().insert((&cell.patched, cell.direction.layer()));
         }
         let mut lines = Vec::new();

@@ -1,7 +1,7 @@
 //! Figures of what patching along directions recovers.
 
-use super::{BEST_LAYER, Lines, Named, Place, ResultFile, family, fitted_on};
-use crate::directions::Method;
+use super::{BEST_LAYER, Lines, NOWHERE, Named, Place, RANDOM, ResultFile, family, fitted_on};
+use crate::directions::FoundBy;
 use crate::engine::Metric;
 use crate::report::figure::{Axis, Facet, Figure, HeatMap, Plot, Scale, Series};
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,20 +61,20 @@ pub fn layers(files: &[ResultFile]) -> Vec<Named> {
     figures
 }
 
-/// One facet per evaluation column: the methods fitted on `fit`, and the random direction.
+/// One facet per evaluation column: the methods fitted on `fit`, the random direction, and those from elsewhere.
 fn layer_facets(file: &ResultFile, fit: Option<&Place>) -> Vec<Facet> {
-    let mut columns: BTreeMap<&Place, Lines<Method>> = BTreeMap::new();
+    let mut columns: BTreeMap<&Place, Lines<FoundBy>> = BTreeMap::new();
     for cell in &file.cells {
-        let method = cell.direction.method();
-        if method == Method::RandomDirection || fitted_on(&cell.direction).as_ref() == fit {
-            let point = (cell.direction.layer() as f64, cell.percent);
-            columns.entry(&cell.patched).or_default().entry(method).or_default().push(point);
+        // What was fitted on no dataset stands beside every fit.
+        if fitted_on(&cell.direction).is_none_or(|own| Some(&own) == fit) {
+            let (found_by, point) = (cell.direction.found_by().clone(), (cell.direction.layer() as f64, cell.percent));
+            columns.entry(&cell.patched).or_default().entry(found_by).or_default().push(point);
         }
     }
-    let facet = |(place, methods): (&Place, Lines<Method>)| {
+    let facet = |(place, methods): (&Place, Lines<FoundBy>)| {
         let series = methods.into_iter().map(|(method, mut points)| {
             points.sort_by(|a, b| a.0.total_cmp(&b.0));
-            Series { name: method.to_string(), points, baseline: method == Method::RandomDirection }
+            Series { name: method.to_string(), points, baseline: method == RANDOM }
         });
         Facet {
             title: format!("{}: {}", file.model, column(file, place)),
@@ -128,7 +128,7 @@ pub fn cross_dataset(files: &[ResultFile]) -> Vec<Named> {
     }
     let mut figures = Vec::new();
     for ((kind, metric), files) in groups {
-        let mut methods: BTreeMap<Method, Cells> = BTreeMap::new();
+        let mut methods: BTreeMap<FoundBy, Cells> = BTreeMap::new();
         let mut random: Vec<(String, f64)> = Vec::new();
         for file in &files {
             for best in file.best_layers() {
@@ -137,7 +137,7 @@ pub fn cross_dataset(files: &[ResultFile]) -> Vec<Named> {
                 } else {
                     format!("{} {}", best.patched, file.name.scaffold)
                 };
-                if best.method == Method::RandomDirection {
+                if best.method == RANDOM {
                     random.push((place, best.percent));
                 } else {
                     methods.entry(best.method).or_default().insert(best.fitted_on, place, best.percent);
@@ -146,10 +146,10 @@ pub fn cross_dataset(files: &[ResultFile]) -> Vec<Named> {
         }
         for cells in methods.values_mut() {
             for (place, percent) in &random {
-                cells.insert(Method::RandomDirection.to_string(), place.clone(), *percent);
+                cells.insert(RANDOM.to_string(), place.clone(), *percent);
             }
         }
-        let facet = |(method, cells): (&Method, &Cells)| Facet {
+        let facet = |(method, cells): (&FoundBy, &Cells)| Facet {
             title: method.to_string(),
             x: Axis::new("patched"),
             y: Axis::new("fitted on"),
@@ -182,8 +182,7 @@ pub fn simple(files: &[ResultFile]) -> Vec<Named> {
             if any_usual && !usual(set) {
                 continue;
             }
-            let fit =
-                if best.method == Method::RandomDirection { String::new() } else { format!(" {}", best.fitted_on) };
+            let fit = if best.fitted_on == NOWHERE { String::new() } else { format!(" {}", best.fitted_on) };
             let scaffold =
                 if file.name.scaffold.name() == "plain" { String::new() } else { format!(" {}", file.name.scaffold) };
             let column = format!("{}{scaffold}, {}", best.patched, file.name.metric);

@@ -16,9 +16,10 @@ const LAYERS: usize = 6;
 /// Those of [`Projections::read`].
 pub fn projections(model: &str, folder: &Path, names: &[DirectionName]) -> Result<Vec<Named>, ResultsError> {
     let mut fits: BTreeMap<(Method, Place), BTreeSet<usize>> = BTreeMap::new();
-    for name in names.iter().filter(|name| matches!(name.method(), Method::Pca | Method::Svd)) {
+    let of_planes = |name: &DirectionName| name.method().filter(|method| matches!(method, Method::Pca | Method::Svd));
+    for (name, method) in names.iter().filter_map(|name| Some((name, of_planes(name)?))) {
         if let Some(place) = fitted_on(name).filter(|_| Projections::path(folder, name).exists()) {
-            fits.entry((name.method(), place)).or_default().insert(name.layer());
+            fits.entry((method, place)).or_default().insert(name.layer());
         }
     }
     let several = |fit: &Place| fits.keys().any(|(_, other)| other.set == fit.set && other.position != fit.position);

@@ -101,15 +101,15 @@ fn made_of(
     (name, positions): (&DirectionName, PatchPositions),
     shared: Provenance,
 ) -> Result<Provenance> {
-    if name.method() == Method::RandomDirection {
+    if name.method() == Some(Method::RandomDirection) {
         return super::random::made_of(name, RANDOM_DIRECTION_SEED);
     }
     // A position's name is the dataset's, and may come to be another position's: its number counts.
     let mut provenance = shared.with("direction", name.to_string())?.with("position", positions.to_string())?;
-    if name.method().is_das() || positions == PatchPositions::All {
+    if name.method().is_some_and(Method::is_das) || positions == PatchPositions::All {
         provenance = provenance.with("seed", session.seed())?;
     }
-    if name.method().is_das() {
+    if name.method().is_some_and(Method::is_das) {
         let settings = study.train_settings(&prompts.name);
         provenance = provenance
             .with("epochs", settings.epochs)?
@@ -196,9 +196,9 @@ fn difference(wanted: &Provenance, record: &FitRecord) -> Option<String> {
     let wanted = Provenance { study: wanted.study.clone(), settings };
     let known = known.into_iter().filter(|(name, _)| wanted.settings.contains_key(name)).collect();
     let difference = wanted.difference(&Provenance { study: wanted.study.clone(), settings: known });
-    match record.method {
+    match record.method.method() {
         // It depends on no prompts.
-        Method::RandomDirection => difference,
+        Some(Method::RandomDirection) => difference,
         _ => difference.or(Some("version 0.1 wrote it, which did not record the prompts".to_owned())),
     }
 }
@@ -215,7 +215,7 @@ fn known_of(record: &FitRecord) -> BTreeMap<String, Value> {
         ("epochs", setting("epochs")),
         ("batch_size", setting("batch_size")),
         ("learning_rate", record.settings.pointer("/adam/learning_rate").cloned()),
-        ("sign", record.method.is_das().then(|| json!(sign::AS_FITTED))),
+        ("sign", record.method.method().is_some_and(Method::is_das).then(|| json!(sign::AS_FITTED))),
         ("early_stop", Some(record.settings.pointer("/early_stop/patience").cloned().unwrap_or(Value::Null))),
     ];
     settings.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()

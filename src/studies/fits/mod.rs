@@ -25,7 +25,7 @@ use crate::experiments::das_fits::{DasJob, TrainPlan, train_all};
 use crate::model::{Model, Source};
 use crate::report::{Manifest, RunRecord, Table};
 use crate::session::{
-    DeviceWork, Observer, Progress, Session, distinct, note_kept, planned_rows, processing_names, wrong,
+    DeviceWork, Observer, Progress, Session, distinct, need_classes, note_kept, planned_rows, processing_names, wrong,
 };
 use crate::sweep::Shard;
 use crate::types::Matrix;
@@ -269,11 +269,15 @@ impl FitDirections {
             };
             wrong!("compat", "{other} is about using directions, not about fitting them{instead}");
         }
-        let build = |set: &String| session.prompts(set, self.scaffold_of(set));
-        let tests = distinct(&self.test_sets).iter().map(build).collect::<Result<Vec<_>>>()?;
+        let build = |setting: &str, set: &String| {
+            let prompts = session.prompts(set, self.scaffold_of(set))?;
+            need_classes(setting, &prompts, "fitting").map(|()| prompts)
+        };
+        let test = |set| build("test_sets", set);
+        let tests = distinct(&self.test_sets).iter().map(test).collect::<Result<Vec<_>>>()?;
         let mut sets = Vec::new();
         for (number, set) in distinct(&self.train_sets).iter().enumerate() {
-            let prompts = build(set)?;
+            let prompts = build("train_sets", set)?;
             let jobs = jobs::jobs(self, session, number, &prompts, &tests)?;
             let kept = jobs.iter().filter(|job| job.standing != Standing::Absent).count();
             note_kept(observer, kept, "directions", session.folder());

@@ -32,7 +32,7 @@ fn about(row: &StatsRow, name: &DirectionName) -> bool {
     Some(row.train_set.as_str()) == name.dataset()
         && Some(row.train_pos.as_str()) == name.position()
         && row.train_layer == name.layer()
-        && row.method == name.method().to_string()
+        && row.method == name.found_by().to_string()
 }
 
 /// Does the direction of a classifier lack the statistics of its own dataset, or of one of its test sets?
@@ -104,7 +104,7 @@ pub(super) fn add(
         test_set: set.to_owned(),
         test_layer: name.layer(),
         test_pos: position.to_owned(),
-        method: name.method().to_string(),
+        method: job.method.to_string(),
         correct: accuracy.correct,
         total: accuracy.total,
         accuracy: accuracy.share(),
@@ -116,7 +116,7 @@ pub(super) fn add(
     let mut shares = BTreeMap::new();
     for (test, (_, provenance)) in tested.iter().zip(&job.tests) {
         let (embeddings, labels) = (&test.embeddings[&name.layer()], &test.prompts.positive);
-        let similarity = match fit(name.method(), embeddings, labels) {
+        let similarity = match fit(job.method, embeddings, labels) {
             Ok(Some(other)) => cosine(&found.direction.data, &other.direction.data),
             // A test set need not have a direction of its own: words that end in the same token are equal at layer 0.
             Ok(None) | Err(DirectionError::Degenerate { .. }) => f64::NAN,

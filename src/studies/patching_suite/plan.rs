@@ -8,7 +8,7 @@ use crate::engine::{self, Metric, Mode, PatchPositions};
 use crate::files::{sha256, sha256_of_file};
 use crate::report::CellKey;
 use crate::session::{
-    Fault, Mend, Observer, OfSetting, Session, distinct, fingerprint, hash_of_matrix, note_kept, wrong,
+    Fault, Mend, Observer, OfSetting, Session, check_output, distinct, fingerprint, hash_of_matrix, note_kept, wrong,
 };
 use crate::studies::Study;
 use crate::sweep::{Cell, CellId, Configuration, Inputs, Known, Ledger, Place, deal};
@@ -159,6 +159,7 @@ fn check_tables(suite: &PatchingSuite, session: &Session, known: &Known) -> Resu
     let (folder, files) = (session.folder(), known.files());
     for &metric in &suite.metrics {
         let file = suite.table(session, metric).to_string();
+        check_output(&file)?;
         let path = folder.join(&file);
         if !files.contains(file.as_str()) && path.exists() && !session.options().overwrite {
             let (path, ledger) = (path.display(), Ledger::FILE);
@@ -254,16 +255,17 @@ fn counterpart(
     position: &str,
 ) -> Result<DirectionName> {
     let set = &prompts.name;
-    if matches!(name.method(), Method::RandomDirection | Method::Ccs) {
+    let method = name.method().filter(|method| !matches!(method, Method::RandomDirection | Method::Ccs));
+    let Some(method) = method else {
         wrong!("projection", "{name} has no counterpart fitted on {set}: expected directions without it");
-    }
+    };
     let position =
         if position == "ALL" { session.position("positions", prompts, "auto")?.0 } else { position.to_owned() };
-    let own = DirectionName::fitted(name.method(), set, &position, name.layer())?;
+    let own = DirectionName::fitted(method, set, &position, name.layer())?;
     let path: PathBuf = Direction::paths(&session.folder(), &own).0;
     if !path.exists() {
         let fit = [
-            ("methods", name.method().to_string()),
+            ("methods", method.to_string()),
             ("train_sets", set.clone()),
             ("positions", position),
             ("layers", name.layer().to_string()),

@@ -1,6 +1,6 @@
 //! Directions from elsewhere, taken over into a folder of results.
 
-use crate::directions::{Direction, FitRecord, ImportSource, read_folder};
+use crate::directions::{Direction, FitRecord, ImportSource, Wanted, read_files};
 use crate::model::Model;
 use crate::report::{RunRecord, Table};
 use crate::session::{
@@ -16,19 +16,23 @@ use serde_json::json;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// Takes over directions: `.npy` arrays or JSON lists, as the paper's code writes them. Files are named
-/// `<method>_<dataset>_<POSITION>_layer<l>`; all of them are checked before the first is stored.
+/// Takes over directions of any name: `.npy`, `.npz` and `.safetensors` arrays or JSON lists. They are named
+/// `<name>_layer<l>`, those of the paper's code `<method>_<dataset>_<POSITION>_layer<l>`; all of them are checked before
+/// the first is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ImportDirections {
-    /// Folder with the files.
+    /// The file, or the folder with the files.
     #[serde(serialize_with = "write_path")]
-    pub folder: PathBuf,
+    pub from: PathBuf,
     /// The model that the directions belong to. Its files are not needed if it has an alias.
     pub model: String,
-    /// Which files: names without ending, `*` and `?` match anything.
+    /// Which of them: names without the files' ending, `*` and `?` match anything.
     #[serde(deserialize_with = "list")]
     pub directions: Vec<String>,
+    /// The layer of those whose name has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layer: Option<usize>,
     /// The weight processing they were fitted with. The paper's code fitted on the checkpoint's own weights.
     #[serde(deserialize_with = "list")]
     pub weight_processing: Vec<Rewrite>,
@@ -45,9 +49,10 @@ pub struct ImportDirections {
 impl Default for ImportDirections {
     fn default() -> Self {
         Self {
-            folder: PathBuf::new(),
+            from: PathBuf::new(),
             model: DEFAULT_MODEL.into(),
             directions: vec!["*".into()],
+            layer: None,
             weight_processing: vec![Rewrite::None],
             data_dir: SessionOptions::default().data_dir,
             overwrite: false,
@@ -119,10 +124,11 @@ impl ImportDirections {
     fn wanted(&self, observer: &mut dyn Observer) -> Result<(PathBuf, Vec<String>, Vec<Import>)> {
         let shape = Model::shape(&self.model, None).of_setting("model")?;
         let processing = processing_names(processing_of(&self.weight_processing)?.possible(shape.norm));
-        let all = read_folder(&self.folder, &self.directions, (shape.d_model, shape.n_layers))?;
+        let (patterns, layer) = (&self.directions[..], self.layer);
+        let wanted = Wanted { patterns, layer, d_model: shape.d_model, n_layers: shape.n_layers };
+        let all = read_files(&self.from, wanted)?;
         if all.is_empty() {
-            let expected = "expected .npy or .json files of directions, found none";
-            return Err(Fault::new(format!("{}: {expected}", self.folder.display())).into());
+            return Err(Fault::new(format!("{}: expected directions, found none", self.from.display())).into());
         }
         let folder = self.data_dir.join(Model::results_name(&self.model, None)?);
         let count = all.len();
@@ -147,7 +153,9 @@ fn is_there(folder: &Path, (direction, source): &Import, processing: &[String]) 
         false => "one without a record".to_owned(),
         true => match FitRecord::read(folder, &direction.name)? {
             FitRecord { imported: None, .. } => "one that was fitted".into(),
-            FitRecord { imported: Some(theirs), .. } if theirs.sha256 != source.sha256 => {
+            FitRecord { imported: Some(theirs), .. }
+                if (&theirs.sha256, &theirs.array) != (&source.sha256, &source.array) =>
+            {
                 format!("other contents, imported from {}", theirs.file)
             }
             record if record.weight_processing != processing => {

@@ -9,6 +9,9 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
+/// Longest name of a corpus, in bytes: it is a part of file names.
+const LONGEST_NAME: usize = 100;
+
 /// What is read: a file, or texts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -65,8 +68,9 @@ impl Corpus {
         let of_file = || Some(self.corpus.as_ref()?.file_stem()?.to_string_lossy().into_owned());
         let name = self.name.clone().or_else(of_file).unwrap_or_else(|| "text".into());
         let plain = |letter: char| letter.is_alphanumeric() || "_-.".contains(letter);
-        if name.is_empty() || !name.chars().all(plain) {
-            wrong!("name", "expected letters, digits, `_`, `-` and `.`, found {name:?}");
+        if name.is_empty() || name.len() > LONGEST_NAME || name.starts_with('.') || !name.chars().all(plain) {
+            let expected = "letters, digits, `_`, `-` and `.`, which does not come first";
+            wrong!("name", "expected up to {LONGEST_NAME} bytes of {expected}, found {name:?}");
         }
         Ok(name)
     }

@@ -39,9 +39,9 @@ impl Experiment for DirectionalPatching {
         for cell in suite.cells {
             let name: DirectionName = cell.direction.parse()?;
             let Some(percent) = cell.percent else { continue };
-            numbers.insert(format!("{} {}", name.method(), name.layer()), percent);
+            numbers.insert(format!("{} {}", name.found_by(), name.layer()), percent);
             // The best layer is chosen on the prompts that are reported, as in the paper's tables.
-            let best = numbers.entry(name.method().to_string()).or_insert(percent);
+            let best = numbers.entry(name.found_by().to_string()).or_insert(percent);
             *best = best.max(percent);
         }
         Ok(numbers)

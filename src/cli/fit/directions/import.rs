@@ -13,18 +13,22 @@ use std::path::PathBuf;
 #[command(after_help = "Examples:
   actpatch directions import eliciting-latent-sentiment/data/gpt2-small --model gpt2-small --directions 'das_*'
   actpatch directions import their_directions --model pythia-1.4b --weight-processing none --dry-run
+  actpatch directions import truth.safetensors --model gpt2-small --layer 6
 
-Files are named <method>_<dataset>_<POSITION>_layer<l>, ending in .npy or .json (a list of numbers). All of them are
-checked before the first is stored.")]
+Directions are named <name>_layer<l>, in .npy, .npz, .safetensors or .json (a list of numbers); any name will do, and
+those of a known method are named <method>_<dataset>_<POSITION>_layer<l>. All are checked before the first is stored.")]
 pub(super) struct Args {
-    /// Folder with the files.
-    folder: PathBuf,
+    /// The file, or the folder with the files.
+    from: PathBuf,
     /// The model that the directions belong to. Its files are not needed if it has an alias.
     #[arg(long)]
     model: String,
-    /// Which files: names without ending, `*` and `?` match anything.
+    /// Which of them: names without the files' ending, `*` and `?` match anything.
     #[arg(long, value_delimiter = ',', default_values_t = ImportDirections::default().directions)]
     directions: Vec<String>,
+    /// The layer of those whose name has none.
+    #[arg(long)]
+    layer: Option<usize>,
     /// The weight processing they were fitted with. The paper's code fitted on the checkpoint's own weights.
     #[arg(long, value_delimiter = ',', value_parser = choice::<Rewrite>(), default_value = listed(&ImportDirections::default().weight_processing))]
     weight_processing: Vec<Rewrite>,
@@ -43,9 +47,9 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
-    let Args { folder, model, directions, weight_processing, data_dir, overwrite, dry_run, json } = args;
+    let Args { from, model, directions, layer, weight_processing, data_dir, overwrite, dry_run, json } = args;
     let arguments = arguments();
-    let import = ImportDirections { folder, model, directions, weight_processing, data_dir, overwrite, arguments };
+    let import = ImportDirections { from, model, directions, layer, weight_processing, data_dir, overwrite, arguments };
     let mut terminal = Terminal::new()?;
     let imported = if dry_run { import.plan(&mut terminal)? } else { import.run(&mut terminal)? };
     if json { print_json(&imported) } else { print(&imported.to_string()) }

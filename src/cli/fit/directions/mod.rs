@@ -22,7 +22,7 @@ pub struct Args {
 
 #[derive(Debug, Clone, Subcommand)]
 enum Command {
-    /// Take over directions from elsewhere: .npy arrays or JSON lists, as the paper's code writes them.
+    /// Take over directions from elsewhere, by any name: .npy, .npz, .safetensors or JSON.
     Import(import::Args),
     /// List what is stored for a model.
     List(list::Args),

@@ -8,7 +8,7 @@ use crate::experiments::steering::{self as experiment, Wanted, Written, write_te
 use crate::model::Tokenizer;
 use crate::report::{Manifest, SeenTexts, SteeredText, SteeredTexts};
 use crate::session::{
-    DeviceWork, Note, Observer, Progress, Provenance, RowRecords, Session, contents, distinct, note_kept,
+    DeviceWork, Note, Observer, Progress, Provenance, RowRecords, Session, check_output, contents, distinct, note_kept,
 };
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
@@ -42,6 +42,7 @@ impl Job {
         observer: &mut dyn Observer,
     ) -> Result<Self> {
         let steered = study.steered(session, direction)?;
+        check_output(&stem(direction))?;
         let path = session.results()?.join(format!("{}.jsonl", stem(direction)));
         let (direction, texts) = (direction.to_owned(), Vec::new());
         let mut job = Self { direction, steered, path, made_of: BTreeMap::new(), texts };

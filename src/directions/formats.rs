@@ -1,0 +1,193 @@
+//! Arrays of directions in the files that other tools write: `.npy`, `.npz`, JSON lists and `.safetensors`.
+
+use super::DirectionError;
+use super::storage::{LARGEST_FILE, file_error, read_bounded};
+use crate::npy::{NpyFault, NpyHead};
+use crate::types::Matrix;
+use half::{bf16, f16};
+use safetensors::SafeTensors;
+use safetensors::tensor::Dtype;
+use std::io::{Cursor, Read};
+use std::path::Path;
+
+/// How a file is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    Npy,
+    Npz,
+    Json,
+    SafeTensors,
+    /// Of Python's pickle, which may run anything.
+    Torch,
+}
+
+/// Endings of the formats, those that are read first.
+const ENDINGS: [(&str, Format); 6] = [
+    ("npy", Format::Npy),
+    ("npz", Format::Npz),
+    ("json", Format::Json),
+    ("safetensors", Format::SafeTensors),
+    ("pt", Format::Torch),
+    ("pth", Format::Torch),
+];
+
+/// What can be read, for messages.
+pub(super) const READABLE: &str = ".npy, .npz, .json or .safetensors";
+
+impl Format {
+    /// The format that a file's ending tells.
+    pub fn of(path: &Path) -> Option<Self> {
+        let ending = path.extension()?.to_str()?;
+        ENDINGS.iter().find(|(known, _)| ending.eq_ignore_ascii_case(known)).map(|(_, format)| *format)
+    }
+
+    /// May a file hold several arrays, each under a name?
+    pub fn is_named(self) -> bool {
+        matches!(self, Format::Npz | Format::SafeTensors)
+    }
+}
+
+/// The arrays of a file as `(d_model, k)`, with their names in it where they have any.
+///
+/// # Errors
+/// [`DirectionError::File`] for what is none, [`DirectionError::Io`].
+pub(super) fn arrays(path: &Path, format: Format) -> Result<Vec<(Option<String>, Matrix)>, DirectionError> {
+    if format == Format::Torch {
+        let found = "a file of torch.save, which only Python can read: save the tensor with \
+                     numpy.save(\"name_layer3.npy\", tensor.float().cpu().numpy())";
+        return Err(file_error(path, "format", READABLE.into(), found.into()));
+    }
+    let bytes = read_bounded(path)?;
+    match format {
+        Format::Npz => npz(path, bytes),
+        Format::SafeTensors => safetensors(path, &bytes),
+        Format::Json => Ok(vec![(None, json(path, &bytes)?)]),
+        Format::Npy | Format::Torch => Ok(vec![(None, npy(path, &bytes)?)]),
+    }
+}
+
+/// One direction as a column, however it lies: `(1, d)` is `(d,)`.
+fn upright(columns: Matrix) -> Matrix {
+    match columns {
+        Matrix { rows: 1, cols, data } if cols > 1 => Matrix::new(cols, 1, data),
+        columns => columns,
+    }
+}
+
+/// The two sides of a shape; `shown` names it in errors.
+fn sides(path: &Path, shape: &[usize], shown: &str) -> Result<(usize, usize), DirectionError> {
+    match *shape {
+        [rows] => Ok((rows, 1)),
+        [rows, cols] => Ok((rows, cols)),
+        _ => Err(wrong_shape(path, shown)),
+    }
+}
+
+fn wrong_shape(path: &Path, shown: &str) -> DirectionError {
+    file_error(path, "shape", "(d_model,) or (d_model, k)".into(), shown.into())
+}
+
+/// The array of an `.npy` file.
+pub(super) fn npy(path: &Path, bytes: &[u8]) -> Result<Matrix, DirectionError> {
+    let mut data = bytes;
+    let head = NpyHead::read(&mut data)
+        .map_err(|NpyFault { field, expected, found }| file_error(path, field, expected, found))?;
+    let shape = head.shape_text();
+    let (rows, cols) = sides(path, &head.shape, &shape)?;
+    let (big, kind) = match head.dtype.split_at_checked(1) {
+        Some((">", kind)) => (true, kind),
+        Some(("<" | "=", kind)) => (false, kind),
+        _ => (false, ""),
+    };
+    let width = match kind {
+        "f2" => 2,
+        "f4" => 4,
+        "f8" => 8,
+        _ => return Err(file_error(path, "dtype", "float16, float32 or float64".into(), head.dtype)),
+    };
+    let size = head.data_len(width).ok_or_else(|| wrong_shape(path, &shape))?;
+    if data.len() != size {
+        return Err(file_error(path, "data", format!("{size} bytes for {shape}"), format!("{} bytes", data.len())));
+    }
+    let value = |bytes: &[u8]| -> f32 {
+        let mut own = [0; 8];
+        own[..width].copy_from_slice(bytes);
+        if big {
+            own[..width].reverse();
+        }
+        match width {
+            2 => f16::from_le_bytes([own[0], own[1]]).to_f32(),
+            4 => f32::from_le_bytes([own[0], own[1], own[2], own[3]]),
+            _ => f64::from_le_bytes(own) as f32,
+        }
+    };
+    let mut values: Vec<f32> = data.chunks_exact(width).map(value).collect();
+    if head.fortran {
+        values = (0..rows * cols).map(|index| values[index % cols * rows + index / cols]).collect();
+    }
+    Ok(upright(Matrix::new(rows, cols, values)))
+}
+
+/// The arrays of an `.npz` file.
+fn npz(path: &Path, bytes: Vec<u8>) -> Result<Vec<(Option<String>, Matrix)>, DirectionError> {
+    let wrong = |message: String| file_error(path, "archive", "an .npz file".into(), message);
+    let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).map_err(|error| wrong(error.to_string()))?;
+    let mut found = Vec::new();
+    let mut left = LARGEST_FILE;
+    for index in 0..archive.len() {
+        let entry = archive.by_index(index).map_err(|error| wrong(error.to_string()))?;
+        let Some(name) = entry.name().strip_suffix(".npy").map(str::to_owned) else { continue };
+        let mut array = Vec::new();
+        // A small archive may unpack to any size.
+        entry.take(left + 1).read_to_end(&mut array).map_err(|error| wrong(format!("{name}: {error}")))?;
+        left = left
+            .checked_sub(array.len() as u64)
+            .ok_or_else(|| file_error(path, "size", format!("at most {LARGEST_FILE} bytes unpacked"), "more".into()))?;
+        found.push((Some(name), npy(path, &array)?));
+    }
+    Ok(found)
+}
+
+/// The arrays of a `.safetensors` file.
+fn safetensors(path: &Path, bytes: &[u8]) -> Result<Vec<(Option<String>, Matrix)>, DirectionError> {
+    let file = SafeTensors::deserialize(bytes)
+        .map_err(|error| file_error(path, "header", "a .safetensors file".into(), error.to_string()))?;
+    let mut found = Vec::new();
+    for (name, tensor) in file.iter() {
+        let (rows, cols) = sides(path, tensor.shape(), &format!("{:?} of {name}", tensor.shape()))?;
+        let data = tensor.data();
+        let values: Vec<f32> = match tensor.dtype() {
+            Dtype::F16 => data.as_chunks::<2>().0.iter().map(|bytes| f16::from_le_bytes(*bytes).to_f32()).collect(),
+            Dtype::BF16 => data.as_chunks::<2>().0.iter().map(|bytes| bf16::from_le_bytes(*bytes).to_f32()).collect(),
+            Dtype::F32 => data.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
+            Dtype::F64 => data.as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes) as f32).collect(),
+            other => {
+                let expected = "F16, BF16, F32 or F64".into();
+                return Err(file_error(path, "dtype", expected, format!("{other:?} of {name}")));
+            }
+        };
+        found.push((Some(name.to_owned()), upright(Matrix::new(rows, cols, values))));
+    }
+    Ok(found)
+}
+
+/// A direction as JSON: a list of `d_model` numbers, or for a subspace of `d_model` lists of `k`.
+fn json(path: &Path, bytes: &[u8]) -> Result<Matrix, DirectionError> {
+    let wrong = |found: String| {
+        let expected = "a JSON list of numbers, or of lists of numbers".into();
+        file_error(path, "content", expected, found)
+    };
+    // The first value that is no white space behind the first bracket tells which.
+    let nested = bytes.iter().filter(|byte| !byte.is_ascii_whitespace()).nth(1) == Some(&b'[');
+    if !nested {
+        let values: Vec<f32> = serde_json::from_slice(bytes).map_err(|error| wrong(error.to_string()))?;
+        return Ok(Matrix::new(values.len(), 1, values));
+    }
+    let rows: Vec<Vec<f32>> = serde_json::from_slice(bytes).map_err(|error| wrong(error.to_string()))?;
+    let k = rows.first().map_or(0, Vec::len);
+    if let Some(row) = rows.iter().position(|row| row.len() != k) {
+        let (expected, found) = (format!("{k} numbers in every list"), format!("{} in row {row}", rows[row].len()));
+        return Err(file_error(path, "content", expected, found));
+    }
+    Ok(upright(Matrix::new(rows.len(), k, rows.concat())))
+}

@@ -1,0 +1,219 @@
+//! Pairs of one's own in CSV and JSON lines, and `datasets list`, `show` and `check`.
+
+use super::*;
+use serde_json::{Value, json};
+
+/// Words of one token each in the demo model's vocabulary.
+const WORDS: [(&str, &str); 4] =
+    [("great", "terrible"), ("amazing", "awful"), ("wonderful", "horrible"), ("fantastic", "dreadful")];
+
+/// Pairs: clean and corrupted text with the word in braces, answers, class.
+fn pairs() -> Vec<[String; 5]> {
+    let text =
+        |word: &str, verb: &str| format!("I thought this movie was{{ {word}}}, I {verb} it. Overall this movie is");
+    let both = |(good, bad): &(&str, &str)| {
+        let (good, bad) = (text(good, "loved"), text(bad, "hated"));
+        let row = |clean: &str, corrupted: &str, right: &str, wrong: &str, class: &str| {
+            [clean, corrupted, right, wrong, class].map(str::to_owned)
+        };
+        [row(&good, &bad, " good", " bad", "positive"), row(&bad, &good, " bad", " good", "negative")]
+    };
+    WORDS.iter().flat_map(both).collect()
+}
+
+fn plain(text: &str) -> String {
+    text.replace(['{', '}'], "")
+}
+
+fn word(text: &str) -> &str {
+    text.split_once('{').unwrap().1.split_once('}').unwrap().0
+}
+
+/// The pairs in a file called `own`, with a position of this name.
+fn write_pairs(folder: &Path, ending: &str, position: &str, classes: bool) -> String {
+    let mut text = String::new();
+    let class = if classes { ",class" } else { "" };
+    match ending {
+        "toml" => text += "[own]\nprompts = [\n",
+        "csv" => text += &format!("clean,corrupted,answer,wrong_answer{class},position_{position}\r\n"),
+        _ => {}
+    }
+    for [clean, corrupted, right, wrong, class] in &pairs() {
+        let named = |text: &str| text.replacen('{', &format!("{{{position}:"), 1);
+        match ending {
+            "toml" => {
+                let label = if classes { format!(", label = {class:?}") } else { String::new() };
+                let (clean, corrupted) = (named(clean), named(corrupted));
+                text += &format!(
+                    "{{ clean = {clean:?}, corrupted = {corrupted:?}, correct = {right:?}, incorrect = {wrong:?}{label} }},\n"
+                );
+            }
+            "csv" => {
+                let class = if classes { format!(",{class}") } else { String::new() };
+                let (clean, corrupted, word) = (plain(clean), plain(corrupted), word(clean));
+                text += &format!("\"{clean}\",\"{corrupted}\",{right},{wrong}{class},{word}\r\n");
+            }
+            _ => {
+                let mut row = json!({ "clean": plain(clean), "corrupted": plain(corrupted), "answer": right });
+                row["wrong_answer"] = json!(wrong);
+                row[format!("position_{position}")] = json!(word(clean));
+                if classes {
+                    row["class"] = json!(class);
+                }
+                text += &format!("{row}\n");
+            }
+        }
+    }
+    text += if ending == "toml" { "]\n" } else { "" };
+    let path = folder.join(format!("own.{ending}"));
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_table_of_pairs_gives_the_numbers_of_the_same_pairs_in_toml() {
+    let of = |ending: &str| -> (Value, BTreeMap<PathBuf, Vec<u8>>) {
+        let data = tempfile::tempdir().unwrap();
+        let file = write_pairs(data.path(), ending, "ADJ", true);
+        let own = ["--dataset-file", &file];
+        let show = ["datasets", "show", "own", "--json"];
+        let shown = run_in(data.path(), &[&show[..], &own].concat()).success().json();
+        let maps = [
+            "activation-patching-maps",
+            "--eval-sets",
+            "own",
+            "--maps",
+            "z,resid_pre",
+            "--metrics",
+            "logit_diff,logit_flip",
+        ];
+        run_in(data.path(), &[&maps[..], &own].concat()).success();
+        let fit =
+            ["fit-directions", "--methods", "mean_diff,das", "--layers", "1", "--train-sets", "own", "--epochs", "4"];
+        run_in(data.path(), &[&fit[..], &own].concat()).success();
+        let suite = ["direction-patching-suite", "--eval-sets", "own", "--positions", "auto,END,ALL"];
+        run_in(data.path(), &[&suite[..], &own].concat()).success();
+        let mut results = files(&data.path().join("demo"));
+        results.retain(|path, _| path.extension().is_some_and(|ending| ending == "csv" || ending == "npy"));
+        (shown, results)
+    };
+    let (shown, results) = of("toml");
+    assert_eq!((shown["pairs"].as_array().unwrap().len(), &shown["positions"]["ADJ"]), (8, &json!(6)));
+    assert!(results.len() > 6, "{:?}", results.keys());
+    for ending in ["csv", "jsonl"] {
+        let (own, found) = of(ending);
+        assert_eq!(own, shown, "{ending}");
+        assert!(found == results, "{ending}");
+    }
+}
+
+#[test]
+fn maps_need_no_classes_and_fits_say_that_they_do() {
+    let data = fitted();
+    for ending in ["csv", "jsonl", "toml"] {
+        let file = write_pairs(data.path(), ending, "TOPIC", false);
+        let own = ["--dataset-file", &file];
+        let run = |arguments: &[&str]| run_in(data.path(), &[arguments, &own].concat());
+        run(&["activation-patching-maps", "--eval-sets", "own", "--maps", "z"]).success();
+        run(&["fit-directions", "--train-sets", "own", "--methods", "mean_diff"])
+            .fails(1, &["--train-sets", "fitting needs positive and negative prompts", "own has no classes"]);
+        let tested = ["fit-directions", "--methods", "mean_diff", "--layers", "1", "--test-sets", "own"];
+        run(&tested).fails(1, &["--test-sets", "own has no classes"]);
+        let along = ["--along", "mean_diff_simple_train_ADJ_layer1"];
+        for (command, setting) in [
+            (&["probing", "--eval-sets", "own"][..], "--eval-sets"),
+            (&["ccs", "--eval-sets", "own"], "--eval-sets"),
+            (&["head-cosines", "--nodes", "1.0@END", "--eval-sets", "own"], "--eval-sets"),
+            (&[&["logit-attribution", "--eval-sets", "own"], &along[..]].concat(), "--along"),
+            (&[&["activation-patching-maps", "--eval-sets", "own"], &along[..]].concat(), "--along"),
+            (&["ablation", "--nodes", "z:1.0", "--balance", "--eval-sets", "own"], "--balance"),
+        ] {
+            run(command).fails(1, &[setting, "needs positive and negative prompts, and dataset own has no classes"]);
+        }
+        let rows = run(&["ablation", "--nodes", "z:1.0", "--eval-sets", "own"]).success().stdout;
+        assert!(rows.contains(" all ") && !rows.contains("positive"), "{rows}");
+        // Its own placeholder is the main position.
+        let suite = ["direction-patching-suite", "--directions", "mean_diff*layer1", "--eval-sets", "own", "--json"];
+        let cells = run(&suite).success().json();
+        assert_eq!(cells[0]["cells"][0]["position"], "TOPIC");
+        std::fs::remove_file(file).unwrap();
+    }
+}
+
+#[test]
+fn datasets_are_listed_and_shown() {
+    let data = tempfile::tempdir().unwrap();
+    let file = write_pairs(data.path(), "csv", "ADJ", true);
+    let list = ["datasets", "list", "--dataset-file", &file];
+    let json = run_in(data.path(), &[&list[..], &["--json"]].concat()).success().json();
+    let named = |name: &str| json.as_array().unwrap().iter().find(|row| row["name"] == name).unwrap().clone();
+    let expected = json!({ "name": "own", "pairs": 8, "classes": true, "placeholders": ["ADJ"], "source": file });
+    assert_eq!(named("own"), expected);
+    assert_eq!(named("simple_test")["placeholders"], json!(["SBJ1", "ADJ", "VRB", "DTR", "SBJ2"]));
+    assert!(named("simple_test")["source"].as_str().unwrap().contains("built in"));
+    // French words are not in the demo model's vocabulary: the list says so and goes on.
+    let faulty = json.as_array().unwrap().iter().filter(|row| row["pairs"].is_null());
+    assert!(faulty.clone().all(|row| row["fault"].as_str().unwrap().contains(row["name"].as_str().unwrap())));
+    let text = run_in(data.path(), &list).success().stdout;
+    assert!(
+        text.lines().any(|line| line.starts_with("own ") && line.contains(" 8 ") && line.contains("ADJ")),
+        "{text}"
+    );
+
+    let show = ["datasets", "show", "own", "--dataset-file", &file];
+    let text = run_in(data.path(), &show).success().stdout;
+    for part in
+        ["own for demo: 8 pairs, positions: ADJ 6, END", "1, positive", "\" great\"@ADJ \",\"", "over \" bad\" ("]
+    {
+        assert!(text.contains(part), "{part:?}: {text}");
+    }
+    let json = run_in(data.path(), &[&show[..], &["--json"]].concat()).success().json();
+    let tokenizer = actpatch::session::Session::open("demo", Default::default()).unwrap().model().tokenizer.clone();
+    let ids = |tokens: &Value| -> Vec<u32> {
+        tokens.as_array().unwrap().iter().map(|token| token["id"].as_u64().unwrap() as u32).collect()
+    };
+    let expected = tokenizer.encode("I thought this movie was great, I loved it. Overall this movie is").unwrap();
+    assert_eq!(ids(&json["pairs"][0]["clean"]), [&[tokenizer.bos().unwrap()][..], &expected].concat());
+    assert_eq!(json["pairs"][0]["answers"][0][0]["text"], " good");
+    let plain = run_in(data.path(), &[&show[..], &["--json", "--bos", "never"]].concat()).success().json();
+    assert_eq!((ids(&plain["pairs"][0]["clean"]), &plain["positions"]["ADJ"]), (expected, &json!(5)));
+    run_in(data.path(), &["datasets", "show", "onw", "--dataset-file", &file])
+        .fails(1, &["unknown dataset `onw`", "own"]);
+    let built_in = run_in(data.path(), &["datasets", "show", "simple_test"]).success().stdout;
+    assert!(built_in.contains("more\n") && built_in.contains("@VRB"), "{built_in}");
+    assert_eq!(std::fs::read_dir(data.path()).unwrap().count(), 1, "looking writes nothing");
+}
+
+#[test]
+fn a_check_says_everything_that_is_wrong_and_exits_with_1() {
+    let data = tempfile::tempdir().unwrap();
+    let file = write_pairs(data.path(), "csv", "ADJ", true);
+    let checked = run_in(data.path(), &["datasets", "check", &file]).success().stdout;
+    assert!(checked.lines().any(|line| line.starts_with("own ") && line.contains(" 8 ")), "{checked}");
+    let long = format!("{} is", "very ".repeat(200));
+    let text = std::fs::read_to_string(&file).unwrap();
+    let text = text.replacen(" good, bad", " magnificently, bad", 1).replacen("negative", "sad", 1);
+    let text = format!("{text}\"{long}\",\"{long} not\", good, bad,positive,is\r\n");
+    std::fs::write(&file, text).unwrap();
+    let check = run_in(data.path(), &["datasets", "check", &file]);
+    for part in ["line 3, class", "\"sad\"", "line 2, answer", "\" magnificently\"", "line 10"] {
+        assert!(check.stdout.contains(part), "{part:?}: {}", check.stdout);
+    }
+    check.fails(1, &["own.csv: 4 faults for demo"]);
+    let json = run_in(data.path(), &["datasets", "check", &file, "--json"]);
+    assert_eq!((json.json()["faults"].as_array().unwrap().len(), json.json()["datasets"].clone()), (4, json!([])));
+    let long = format!("clean,corrupted,answer,wrong_answer\n\"{long} good,\",\"{long} bad,\", good, bad\n");
+    std::fs::write(&file, long).unwrap();
+    let check = run_in(data.path(), &["datasets", "check", &file]);
+    assert!(check.stdout.contains("at most 128 tokens"), "{}", check.stdout);
+    check.fails(1, &["2 faults"]);
+    run_in(data.path(), &["datasets", "check", "no_such.csv"]).fails(1, &["1 fault"]);
+    std::fs::write(&file, "").unwrap();
+    run_in(data.path(), &["datasets", "check", &file]).fails(1, &["1 fault"]);
+    let toml = data.path().join("none.toml");
+    std::fs::write(&toml, "").unwrap();
+    run_in(data.path(), &["datasets", "check", toml.to_str().unwrap()]).fails(1, &["1 fault"]);
+    // A file that is refused is refused by every command.
+    let maps = ["activation-patching-maps", "--eval-sets", "own", "--dataset-file", &file];
+    run_in(data.path(), &maps).fails(1, &["own.csv", "line 1", "empty file"]);
+}
