@@ -151,16 +151,25 @@ pub fn model_folder(hub_name: &str) -> &str {
     }
 }
 
-/// The names that match any of `patterns` (`*`, `?`, with or without `.npy`), in order and without repetition.
+/// A name as it is stored, whatever spelling of its layer it was typed in; what names no one direction stays as it is.
+pub fn spelled(name: &str) -> String {
+    name.parse::<DirectionName>().map_or_else(|_| name.to_owned(), |name| name.to_string())
+}
+
+/// The names that match any of `patterns` (`*`, `?`, with or without `.npy`; a name without its layer is every layer's), in
+/// order and without repetition.
 ///
 /// # Errors
 /// [`DirectionError::NoMatch`] for a pattern that matches nothing.
 pub fn select(patterns: &[String], names: &[DirectionName]) -> Result<Vec<DirectionName>, DirectionError> {
     let mut selected = Vec::new();
     for pattern in patterns {
-        let matcher = glob(pattern.strip_suffix(".npy").unwrap_or(pattern));
+        let spelled = spelled(pattern);
+        let matcher = glob(spelled.strip_suffix(".npy").unwrap_or(&spelled));
         let before = selected.len();
-        let matches = |name: &&DirectionName| matcher.as_ref().is_some_and(|regex| regex.is_match(&name.to_string()));
+        let matches = |name: &&DirectionName| {
+            family(name) == *pattern || matcher.as_ref().is_some_and(|regex| regex.is_match(&name.to_string()))
+        };
         selected.extend(names.iter().filter(matches).cloned());
         if selected.len() == before {
             let first: Vec<_> = names.iter().take(3).map(ToString::to_string).collect();
@@ -185,6 +194,20 @@ mod tests {
 
     fn parse(text: &str) -> DirectionName {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_name_has_one_spelling_and_without_its_layer_stands_for_every_layer() {
+        assert_eq!(spelled("das_a_END_layer01"), "das_a_END_layer1");
+        assert_eq!(spelled("random_direction_layer3.npy"), "random_direction_layer03");
+        assert_eq!(spelled("das_*_layer01"), "das_*_layer01");
+        let names = ["das_a_END_layer1", "das_a_END_layer2", "das_a_END2_layer1", "probe_layer1"].map(parse);
+        let chosen = |pattern: &str| select(&[pattern.to_owned()], &names).unwrap();
+        assert_eq!(chosen("das_a_END"), names[..2]);
+        assert_eq!(chosen("das_a_END_layer02"), names[1..2]);
+        assert_eq!(chosen("probe"), names[3..]);
+        assert_eq!(chosen("*_layer1").len(), 3);
+        assert!(select(&["das_a".to_owned()], &names).is_err());
     }
 
     #[test]

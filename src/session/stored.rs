@@ -3,7 +3,7 @@
 use super::provenance::{hash_of_matrix, shortened};
 use super::{Fault, Mend, OfSetting, Session, distinct, processing_names, wrong};
 use crate::compat::Compat;
-use crate::directions::{Direction, DirectionName, FitRecord, Method, family, list, random_subspace, select};
+use crate::directions::{Direction, DirectionName, FitRecord, Method, family, list, random_subspace, select, spelled};
 use crate::model::Source;
 use crate::types::Matrix;
 use anyhow::{Context, Result};
@@ -30,7 +30,8 @@ impl Session {
     /// those that several have in common are there once.
     ///
     /// A file's name (`das_simple_train_ADJ_layer2`) is the same direction in front of each of `layers` (of every block and
-    /// at the end, without), a name without a layer (`das_simple_train_ADJ`) is every layer's own.
+    /// at the end, without), a name without a layer (`das_simple_train_ADJ`) is every layer's own, a pattern every file that
+    /// it matches.
     ///
     /// # Errors
     /// A direction that is not there, and those of [`Session::check_directions`].
@@ -41,10 +42,28 @@ impl Session {
         random: u32,
     ) -> Result<Vec<(String, ByLayer)>> {
         let mut all = Vec::new();
-        for name in &distinct(names) {
+        for name in &self.named("directions", names)? {
             let own = self.by_layer("directions", name, layers)?;
             let random = (1..=random).map(|number| random_like(&own, number, self.seed()));
             all.extend(std::iter::once((name.clone(), own.clone())).chain(random));
+        }
+        Ok(distinct(&all))
+    }
+
+    /// The names of a list, each once, as they are stored; a pattern (`*`, `?`) stands for all that it matches.
+    ///
+    /// # Errors
+    /// A pattern that matches nothing.
+    pub fn named(&self, setting: &str, names: &[String]) -> Result<Vec<String>> {
+        let mut all = Vec::new();
+        for name in names {
+            match name.contains(['*', '?']) {
+                true => {
+                    let matching = self.selected(std::slice::from_ref(name)).of_setting(setting)?;
+                    all.extend(matching.iter().map(DirectionName::to_string));
+                }
+                false => all.push(spelled(name)),
+            }
         }
         Ok(distinct(&all))
     }

@@ -5,6 +5,7 @@ use super::maps::{AskedSet, MadeMaps, MapSets, MapStudy, Named, maps_study, pass
 use super::twins::Twin;
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
+use crate::directions::spelled;
 use crate::engine::Engine;
 use crate::experiments::activation_maps::common_length;
 use crate::experiments::logit_attribution::{
@@ -68,11 +69,11 @@ impl LogitAttribution {
 
     /// What the values are.
     fn measure(&self) -> String {
-        self.along.as_ref().map_or("logit difference (logits)".into(), |name| format!("along {name}"))
+        self.along.as_ref().map_or("logit difference (logits)".into(), |name| format!("along {}", spelled(name)))
     }
 
     fn title(&self, map: LogitMap, set: &str, model: &str) -> String {
-        let what = self.along.as_ref().map_or(heading(map).into(), |name| format!("{map} along {name}"));
+        let what = self.along.as_ref().map_or(heading(map).into(), |name| format!("{map} along {}", spelled(name)));
         format!("{what} on {set} ({}{}), {model}", self.of(), self.twin.title())
     }
 }
@@ -114,7 +115,7 @@ impl MapStudy for LogitAttribution {
     fn stem(&self, session: &Session, map: &LogitMap, set: &str) -> String {
         let experiment = match &self.along {
             None => "logit_attribution".to_owned(),
-            Some(name) => format!("direction_attribution_{name}"),
+            Some(name) => format!("direction_attribution_{}", spelled(name)),
         };
         self.sets.stem(session, &format!("{experiment}{}", self.twin.ending()), map.name(), self.of(), set)
     }

@@ -7,7 +7,7 @@ use super::{Notes, Plan, Study};
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
 use crate::datasets::treebank::Scaffold;
-use crate::directions::{Direction, FitRecord};
+use crate::directions::{Direction, FitRecord, spelled};
 use crate::engine::{Baselines, Engine, Flops, Layout, Metric, Pairs};
 use crate::experiments::activation_maps::{ActivationMap, MapKind, map_cells};
 use crate::experiments::attribution_patching::Agreement;
@@ -91,12 +91,12 @@ impl Readout {
 
     /// The name of an experiment in files.
     pub(crate) fn experiment(&self, name: &str) -> String {
-        self.along.as_ref().map_or(name.to_owned(), |along| format!("{name}_along_{along}"))
+        self.along.as_ref().map_or(name.to_owned(), |along| format!("{name}_along_{}", spelled(along)))
     }
 
     /// What a metric measures, with its unit.
     pub(crate) fn measure(&self, metric: Metric) -> String {
-        let along = self.along.as_ref().map_or(String::new(), |along| format!(" along {along}"));
+        let along = self.along.as_ref().map_or(String::new(), |along| format!(" along {}", spelled(along)));
         format!("{metric}{along} (%)")
     }
 }

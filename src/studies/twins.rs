@@ -5,6 +5,7 @@ use super::fields::{list, text};
 use super::undefined::undefined_metric;
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
+use crate::directions::spelled;
 use crate::engine::{Baselines, Engine, Metric, Pairs};
 use crate::experiments::ablation::{Condition, NEGLIGIBLE, Replacement};
 use crate::files::sha256;
@@ -130,12 +131,12 @@ impl Twin {
             [] => String::new(),
             layers => format!("_at_{}", layers.join("-")),
         };
-        format!("_ablated_{name}{layers}_{}_{}", self.ablate_method, self.ablate_positions)
+        format!("_ablated_{}{layers}_{}_{}", spelled(name), self.ablate_method, self.ablate_positions)
     }
 
     /// The ablation in titles.
     pub(crate) fn title(&self) -> String {
-        self.ablate.as_ref().map_or(String::new(), |name| format!(", {name} ablated"))
+        self.ablate.as_ref().map_or(String::new(), |name| format!(", {} ablated", spelled(name)))
     }
 
     /// Does a metric have ends to be a share between? Not where the runs do not differ in it, or the ablation changes nothing.

@@ -218,7 +218,7 @@ impl Steering {
 
     /// The directions with their texts, those that are there among them.
     fn jobs(&self, session: &Session, prompts: &Prompts, observer: &mut dyn Observer) -> Result<Vec<Job>> {
-        let directions = distinct(&self.directions);
+        let directions = session.named("directions", &self.directions)?;
         directions.iter().map(|direction| Job::new(self, session, direction, prompts, observer)).collect()
     }
 }
