@@ -280,7 +280,7 @@ impl Builder<'_> {
                     answer: answer.into(),
                     found: tokens.iter().map(text).collect::<Result<_, DatasetError>>()?,
                     tokenizer: self.tokenizer.path().into(),
-                    hint: if spaced { "; with a space in front it is one" } else { "" },
+                    spaced,
                 })
             }
         }

@@ -123,8 +123,9 @@ pub enum DatasetError {
     },
     /// An answer does not continue its prompt as one token.
     #[error(
-        "{place}: after {prompt:?} the answer {answer:?} must be one token of its own, but {} in {tokenizer}{hint}",
-        spelled(.found)
+        "{place}: after {prompt:?} the answer {answer:?} must be one token of its own, but {} in {tokenizer}{}",
+        spelled(.found),
+        if *.spaced { "; with a space in front it is one" } else { "" }
     )]
     AnswerTokens {
         /// The answer's field.
@@ -137,8 +138,8 @@ pub enum DatasetError {
         found: Vec<String>,
         /// The tokenizer's file.
         tokenizer: PathBuf,
-        /// What would be one token; nothing where that is not known.
-        hint: &'static str,
+        /// Would it be one with a space in front?
+        spaced: bool,
     },
     /// Correct and incorrect answer are the same token, so their logit difference is always 0.
     #[error("{place}: the correct and the incorrect answer of pair {pair} are the same token {token} in {tokenizer}")]

@@ -51,18 +51,23 @@ pub(super) fn parse_pairs(file: &str, format: Format, text: &str, faults: &mut V
     let before = faults.len();
     let name = Path::new(file).file_stem().unwrap_or_default().to_string_lossy().into_owned();
     faults.extend(check_name(file, &name).err());
-    let table = Table { file, name: &name };
+    let shown = name.escape_debug().to_string();
+    let table = Table { file, name: &shown };
     if Split::of_dataset(&name).is_some() {
         faults.push(table.wrong(format!("`{name}` is a dataset of the Treebank: give the file another name")));
     }
+    let mut of_rows = Vec::new();
+    let mut fault = |line, message| of_rows.push(table.at_line(line, message));
     let rows = match format {
-        Format::Csv => csv_rows(text, &mut |line, message| faults.push(table.at_line(line, message))),
-        Format::JsonLines => json_rows(text, &mut |line, message| faults.push(table.at_line(line, message))),
+        Format::Csv => csv_rows(text, &mut fault),
+        Format::JsonLines => json_rows(text, &mut fault),
     };
     let without_columns = faults.len();
     table.check_columns(&rows.columns, faults);
+    let columns_are_wrong = faults.len() > without_columns;
+    faults.extend(of_rows);
     // Every row would be wrong in the same way.
-    if faults.len() > without_columns {
+    if columns_are_wrong {
         return None;
     }
     let prompts: Vec<ExplicitPrompt> = rows.rows.iter().filter_map(|row| table.pair(row, faults)).collect();
@@ -80,7 +85,7 @@ struct Table<'a> {
 
 impl Table<'_> {
     fn wrong(&self, message: String) -> DatasetError {
-        DatasetError::Table { file: self.file.into(), dataset: self.name.escape_debug().to_string(), message }
+        DatasetError::Table { file: self.file.into(), dataset: self.name.into(), message }
     }
 
     fn place(&self, field: String) -> Box<Place> {

@@ -147,7 +147,7 @@ fn directions_of_any_name_come_from_the_files_of_other_tools() {
     let data = tempfile::tempdir().unwrap();
     let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/directions/files");
     let processing = "fold_ln,center_writing_weights,center_unembed,fold_value_biases";
-    import(data.path(), &files, &[]).fails(1, &["\"concept\"", "layer"]);
+    import(data.path(), &files, &[]).fails(1, &["\"concept\"", "layer", "use --layer L"]);
     assert_eq!(std::fs::read_dir(data.path()).unwrap().count(), 0);
     let stated = ["--weight-processing", processing, "--layer", "2"];
     let json = import(data.path(), &files, &[&stated[..], &["--json"]].concat()).success().json();

@@ -88,10 +88,14 @@ fn summary(session: &Session, name: &str, scaffold: Option<Scaffold>, source: St
 impl fmt::Display for DatasetList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::new(["dataset", "pairs", "classes", "placeholders", "source"]);
-        for DatasetSummary { name, scaffold, pairs, classes, placeholders, source, .. } in &self.0 {
+        for DatasetSummary { name, scaffold, pairs, classes, placeholders, source, fault } in &self.0 {
             let scaffold = scaffold.map_or(String::new(), |scaffold| format!(" {scaffold}"));
             let pairs = pairs.map_or("-".into(), |pairs| pairs.to_string());
-            let classes = if *classes { "yes" } else { "no" };
+            let classes = match (*classes, fault) {
+                (_, Some(_)) => "-",
+                (true, None) => "yes",
+                (false, None) => "no",
+            };
             table.push([format!("{name}{scaffold}"), pairs, classes.into(), placeholders.join(" "), source.clone()]);
         }
         write!(f, "{table}")?;

@@ -1,6 +1,6 @@
 //! Directions from elsewhere, taken over into a folder of results.
 
-use crate::directions::{Direction, FitRecord, ImportSource, Wanted, read_files};
+use crate::directions::{Direction, DirectionError, FitRecord, ImportSource, Wanted, read_files};
 use crate::model::Model;
 use crate::report::{RunRecord, Table};
 use crate::session::{
@@ -126,7 +126,12 @@ impl ImportDirections {
         let processing = processing_names(processing_of(&self.weight_processing)?.possible(shape.norm));
         let (patterns, layer) = (&self.directions[..], self.layer);
         let wanted = Wanted { patterns, layer, d_model: shape.d_model, n_layers: shape.n_layers };
-        let all = read_files(&self.from, wanted)?;
+        let all = read_files(&self.from, wanted).map_err(|error| match &error {
+            DirectionError::Name { field: "layer", .. } if layer.is_none() => {
+                Fault::new(error.to_string()).mended_by(Mend::Set("layer", "L".into())).into()
+            }
+            _ => anyhow::Error::from(error),
+        })?;
         if all.is_empty() {
             return Err(Fault::new(format!("{}: expected directions, found none", self.from.display())).into());
         }
