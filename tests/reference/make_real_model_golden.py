@@ -17,7 +17,7 @@ import torch
 
 import make_dataset_fixtures as datasets
 from golden_entries import Entries, Sets
-from real_model import Runs, centred, das, exactly, fits, greedy, load
+from real_model import Runs, centred, exactly, fits, greedy, load
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "data" / "golden" / "smollm2-135m.toml"
@@ -34,7 +34,6 @@ DATASETS = sorted([*datasets.PLAIN, *datasets.THREE_ADJECTIVES, "multi_subject_1
 EVALUATED = {"simple_test": "ADJ", "simple_product": "ADJ", "simple_adverb": "ADV"}
 METRICS = ("logit_diff", "logit_flip", "sign_flip", "prob_diff", "log_prob")
 NOISING = ("logit_diff_noising", "log_prob_noising")
-DAS_LAYER, DAS_TOLERANCE = 14, 2.0
 PATHS = range(14, 24)
 STEERED = "logistic_regression_simple_train_ADJ"
 
@@ -120,20 +119,6 @@ def cells(entries, runs, places, directions):
             print(f"  {name} {position}", flush=True)
 
 
-def das_cells(entries, runs, places):
-    """DAS at one layer. It ends elsewhere from every start: the spread of two is what the tolerance must allow."""
-    fitted = [das(runs[TRAIN], DAS_LAYER, places[TRAIN]["ADJ"], seed) for seed in (0, 1)]
-    for position, at in (("ADJ", places["simple_test"]["ADJ"]), ("ALL", None)):
-        test = runs["simple_test"]
-        found = [test.metric("logit_diff", test.along(DAS_LAYER, direction, at)) for direction in fitted]
-        print(f"  DAS from two starts, {position}: {found[0]:.3f}, {found[1]:.3f}", flush=True)
-        assert abs(found[0] - found[1]) < DAS_TOLERANCE, found
-        title = f"simple_test: logit_diff along DAS at {position} (percent)"
-        settings = dict(train_set=TRAIN, eval_set="simple_test", metric="logit_diff", position=position)
-        values = {f"das {DAS_LAYER}": found[0]}
-        yield entries.entry(title, "directional_patching", DAS_TOLERANCE, values, **settings)
-
-
 def maps(entries, test):
     dataset = dict(dataset="simple_test")
     values = {f"{layer}.{head}": test.head(layer, head) for layer, head in entries.heads()}
@@ -176,7 +161,6 @@ def main():
         "loss": entries.losses(STEERED, by_layer, PAGE, 0.0002),
         "cells": cells(entries, runs, places, directions),
         "maps": maps(entries, test),
-        "das": das_cells(entries, runs, places),
     }
     text = HEAD.format(sha256=GGUF_SHA256)
     for name, group in made.items():

@@ -14,7 +14,6 @@ from transformer_lens.pretrained.weight_conversions import convert_llama_weights
 from transformers import AutoModelForCausalLM
 from transformers.models.llama import modeling_llama
 
-from das_reference import haar, rotation
 from make_attribution_fixtures import attribution_patching
 from tiny_models import llama_settings
 
@@ -128,7 +127,7 @@ class Runs:
 
     def along(self, layer, direction, position, noising=False):
         """Scores with the part along a unit direction taken from the other run, at one position or at all (None)."""
-        unit = torch.as_tensor(direction)
+        unit = torch.tensor(direction)
         at = slice(None) if position is None else slice(position, position + 1)
 
         def change(activation, other):
@@ -222,24 +221,6 @@ def fits(x, positive):
     if abs(kmeans.inertia_ - best) < 1e-9 * best:
         found["kmeans"] = kmeans.cluster_centers_[1] - kmeans.cluster_centers_[0]
     return {method: direction / np.linalg.norm(direction) for method, direction in found.items()}
-
-
-@torch.enable_grad()
-def das(runs, layer, position, seed, epochs=64, rate=1e-3):
-    """A direction of unit length by distributed alignment search, with the defaults of the original: Adam on a rotation, the
-    gradient's norm clipped at 1, all prompts in one batch."""
-    free = torch.nn.Parameter(haar(runs.lens.cfg.d_model, seed).tril(-1))
-    optimizer = torch.optim.Adam([free], lr=rate)
-    low, high = (scores["logit"].mean() for scores in (runs.corrupted_scores, runs.clean_scores))
-    for _ in range(epochs):
-        scores = runs.along(layer, rotation(free, 1)[:, 0], position)
-        loss = (high - scores["logit"].mean()) / (high - low)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_([free], 1.0)
-        optimizer.step()
-    print(f"  DAS at layer {layer}: loss {loss.item():.4f}", flush=True)
-    return rotation(free.detach(), 1)[:, 0].numpy()
 
 
 def greedy(lens, tokens, count, end, added=None):
