@@ -4,7 +4,7 @@ use super::{ModelError, gguf, shapes};
 use std::path::{Path, PathBuf};
 
 /// Short names of published models and the repositories that hold them.
-const ALIASES: [(&str, &str); 32] = [
+const ALIASES: [(&str, &str); 33] = [
     ("gpt2", "openai-community/gpt2"),
     ("gpt2-small", "openai-community/gpt2"),
     ("gpt2-medium", "openai-community/gpt2-medium"),
@@ -37,6 +37,7 @@ const ALIASES: [(&str, &str); 32] = [
     ("qwen2.5-7b", "Qwen/Qwen2.5-7B"),
     ("qwen3-0.6b", "Qwen/Qwen3-0.6B-Base"),
     ("qwen3-1.7b", "Qwen/Qwen3-1.7B-Base"),
+    ("smollm2-135m", "HuggingFaceTB/SmolLM2-135M-Instruct"),
 ];
 
 /// Where a model is to come from.

@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The files that are part of the program.
-const BUILT_IN: [(&str, &str); 5] = [
+const BUILT_IN: [(&str, &str); 6] = [
     ("data/golden/demo.toml", include_str!("../../data/golden/demo.toml")),
     ("data/golden/gpt2-small.toml", include_str!("../../data/golden/gpt2-small.toml")),
     ("data/golden/pythia-1.4b.toml", include_str!("../../data/golden/pythia-1.4b.toml")),
     ("data/golden/pythia-2.8b.toml", include_str!("../../data/golden/pythia-2.8b.toml")),
+    ("data/golden/smollm2-135m.toml", include_str!("../../data/golden/smollm2-135m.toml")),
     ("data/golden/stablelm-base-alpha-3b.toml", include_str!("../../data/golden/stablelm-base-alpha-3b.toml")),
 ];
 
@@ -24,6 +25,8 @@ pub const GOLDEN_DATASETS: &str = include_str!("../../data/golden/datasets.toml"
 pub struct GoldenFile {
     /// The name of the model's folder of results, such as `gpt2-small`.
     pub model: String,
+    /// The same name of the model whose weights were quantised before the numbers were computed: its own do not give them.
+    pub quantised_from: Option<String>,
     /// The experiments.
     pub golden: Vec<Golden>,
 }

@@ -30,11 +30,21 @@ fn the_demo_model_meets_the_numbers_of_transformer_lens_and_scikit_learn() {
     assert_eq!(numbers("baselines"), 3 * 2);
     // The lens in front of, inside and behind four blocks; both embeddings, attention and MLPs; heads.
     assert_eq!(numbers("logit_attribution"), 9 + 10 + 16);
-    assert_eq!(numbers("ablation"), 3);
-    // Five methods at four layers, and the best layer of each; two datasets, two metrics.
-    assert_eq!(numbers("directional_patching"), 5 * (4 + 1) * 2 * 2);
+    // Values; directions of every layer, at all positions and at commas, by two methods.
+    assert_eq!(numbers("ablation"), 3 + 3 * 2 * 2);
+    // Five methods at four layers, and the best layer of each; two datasets, two metrics. One method fitted elsewhere.
+    assert_eq!(numbers("directional_patching"), 5 * (4 + 1) * 2 * 2 + 4);
     assert_eq!(numbers("path_patching"), 4 * 4);
     assert_eq!(numbers("activation_patching"), 26);
+    assert_eq!(numbers("attribution_patching"), 4 * 4);
+    // Two datasets; three likeliest tokens and three others of three texts, of which one is among the likeliest.
+    assert_eq!(numbers("token_ids"), 2 * 7);
+    assert_eq!(numbers("next_token_logits"), 3 * 6 - 1);
+    // Six tokens behind two texts, twelve under three coefficients; their ids and their log probabilities.
+    assert_eq!(numbers("greedy_texts"), 2 * 2 * 6);
+    assert_eq!(numbers("steering"), 2 * 3 * 12);
+    assert_eq!(numbers("fitted_cosines"), 4);
+    assert_eq!(numbers("text_loss"), 2 * 3);
     let values = json.as_array().unwrap().iter().flat_map(|entry| entry["values"].as_array().unwrap());
     assert!(values.clone().all(|value| value["passed"] == true && value["ours"].is_f64()));
     assert_eq!(std::fs::read_dir(data.path()).unwrap().count(), 0, "the runs leave nothing behind");
@@ -152,6 +162,45 @@ fn golden_files_that_are_wrong_are_named() {
         (&simple("ablation", &format!("{values}positions = \"NOUN\"")), &["mine", "positions", "NOUN"]),
         (&simple("ablation", &format!("{values}keep_at = \"300\"")), &["mine", "keep_at", "300"]),
         (&simple("ablation", &format!("{values}keep_at = \"ALL\"")), &["mine", "no prompt of simple"]),
+        (&simple("ablation", "method = \"zero\"\ndirections = \"kmeans_ADJ\""), &["mine", "directions", "kmeans_ADJ"]),
+        (
+            &simple("ablation", "method = \"zero\"\ndirections = \"kmeans_simple_VRB\""),
+            &["mine", "directions", "main position of simple", "kmeans_simple_VRB"],
+        ),
+        (&simple("attribution_patching", "node = \"w\""), &["mine", "node", "w"]),
+        (&format!("experiment = \"next_token_logits\"\ntext = [\"a\"]\n{tail}"), &["mine", "values.clean", "0.1109"]),
+        (
+            "experiment = \"next_token_logits\"\ntext = [\"a\"]\ntolerance = 1\nvalues = { \"0.999999\" = 1 }",
+            &["mine", "values.0.999999", "that are there"],
+        ),
+        (
+            &format!("experiment = \"greedy_texts\"\ntext = [\"a\"]\nmax_new_tokens = 99999\n{tail}"),
+            &["mine", "99999", "at most"],
+        ),
+        (
+            &format!("experiment = \"greedy_texts\"\ntext = [\"a\"]\nmax_new_tokens = 0\n{tail}"),
+            &["mine", "at least 1"],
+        ),
+        (
+            &format!(
+                "experiment = \"steering\"\ndirection = \"kmeans_simple_ADJ\"\nprompt = \"a\"\n\
+                 coefficients = [1]\nmax_new_tokens = 0\n{tail}"
+            ),
+            &["mine", "max_new_tokens", "at least 1"],
+        ),
+        (
+            &format!(
+                "experiment = \"text_loss\"\ntext = []\ndirections = \"kmeans_simple_ADJ\"\n\
+                 method = \"zero\"\npositions = \"ALL\"\n{tail}"
+            ),
+            &["mine", "corpus", "found neither"],
+        ),
+        (
+            &format!(
+                "experiment = \"fitted_cosines\"\ntrain_set = \"simple\"\ndirections = {{ \"pca 1\" = [1.0] }}\n{tail}"
+            ),
+            &["mine", "directions.pca 1", "expected 128 values, found 1"],
+        ),
         (
             "experiment = \"directional_patching\"\ntrain_set = \"simple\"\neval_set = \"simple\"\n\
              metric = \"logit_diff\"\ntolerance = 1\nvalues = { das4d = 1 }",
@@ -161,6 +210,9 @@ fn golden_files_that_are_wrong_are_named() {
         let path = golden(data.path(), "random-pythia-14m", entry);
         run_in(data.path(), &["verify", "--models", "random:pythia-14m", "--golden", &path]).fails(1, words);
     }
+    // Weights before their quantisation are not those of the golden numbers, whatever they are.
+    run_in(data.path(), &["verify", "--models", "SmolLM2-135M-Instruct=random:pythia-14m"])
+        .fails(1, &["--models", "of SmolLM2-135M-Instruct quantised", "smollm2-135m=FILE", "docs/verify.md"]);
     run_in(data.path(), &["verify", "--golden", "nowhere.toml"]).fails(1, &["nowhere.toml"]);
     run_in(data.path(), &["verify", "--models", "gpt2-medium"])
         .fails(1, &["no golden numbers for gpt2-medium", "demo"]);

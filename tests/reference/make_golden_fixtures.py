@@ -5,9 +5,9 @@ Versions: tests/reference/requirements.txt. Everything is f64; directions are fi
 activations, patched with TransformerLens' hooks, and the metrics are written out below.
 """
 
-import json
 import re
 import tomllib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +20,22 @@ from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformer_lens.pretrained.weight_conversions import convert_gpt2_weights
 from transformers import GPT2LMHeadModel
 
+import golden_entries
 from demo_checks import PairedPrompts
+from golden_entries import Entries, Sets
+from real_model import Runs
+from real_model import fits as unit_fits
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "data" / "models" / "demo"
 OUT = ROOT / "data" / "golden" / "demo.toml"
 SOURCE = "tests/reference/make_golden_fixtures.py: TransformerLens 3.9.0 in f64, scikit-learn 1.9.1"
+entry = partial(golden_entries.entry, SOURCE)
+TEXTS = [
+    "I thought this movie was",
+    "I thought this movie was great, I loved it.",
+    "The traveller walked to their destination, and felt very bad.",
+]
 
 
 def load():
@@ -182,11 +192,32 @@ def adjective_position(template, tokenizer):
     return sum(len(tokenizer.encode(piece).ids) for piece in pieces) + len(pieces)
 
 
-def entry(name, experiment, tolerance, values, **settings):
-    lines = ["[[golden]]", f'name = "{name}"', f'source = "{SOURCE}"', f'experiment = "{experiment}"']
-    lines += [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
-    lines += [f"tolerance = {tolerance}", "[golden.values]"]
-    return "\n".join(lines + [f'"{key}" = {value:.6f}' for key, value in values.items()]) + "\n"
+def texts(lens, train):
+    """Tokens, texts, and directions of every layer ablated or added."""
+    sets = Sets(DEMO, 0, 0)
+    entries = Entries(lens, sets, SOURCE)
+    test = Runs(lens, sets.rows("simple_test"), sets.described("simple_test")["answers"])
+    layers = range(lens.cfg.n_layers + 1)
+    directions = {layer: unit_fits(train.embeddings(layer), train.positive.numpy()) for layer in layers}
+    family, each = "mean_diff_simple_train_ADJ", {layer: methods["mean_diff"] for layer, methods in directions.items()}
+    yield from entries.token_ids(["simple_test", "mood_stories"])
+    yield from entries.next_tokens(TEXTS, [0, 1, 100], 0.0001)
+    yield from entries.greedy(TEXTS[:2], 6, 0.0001)
+    yield from entries.cosines("simple_train", {2: directions[2]})
+    yield from entries.attributed("simple_test", test, 0.001)
+    yield from entries.ablations("simple_test", test, family, each, 0.001)
+    yield from entries.steering(family, 2, each[2], TEXTS[0], [-8, 0, 8], 0.0001)
+    # A dataset whose name is the beginning of another's: its directions are not taken for that one's.
+    about = sets.described("simple")
+    simple, position = Runs(lens, sets.rows("simple"), about["answers"]), about["positions"]["ADJ"]
+    fitted = {at: unit_fits(simple.clean[simple.site(at)][:, position].numpy(), simple.positive.numpy()) for at in layers[:-1]}
+    values = {
+        f"mean_diff {at}": test.metric("logit_diff", test.along(at, methods["mean_diff"], position))
+        for at, methods in fitted.items()
+    }
+    settings = dict(train_set="simple", eval_set="simple_test", metric="logit_diff", position="ADJ")
+    yield entries.entry("simple_test: along directions of simple (percent)", "directional_patching", 0.001, values, **settings)
+    yield from entries.losses(family, each, TEXTS[1:], 0.0001)
 
 
 def main():
@@ -245,6 +276,7 @@ def main():
     settings = dict(nodes=["v:1", "v:2"], method="corrupted", positions="ADJ", keep_at="VRB", frozen_attention=True)
     name = "simple_test: values patched, attention frozen (logits; percent)"
     entries.append(entry(name, "ablation", 0.001, values, **dataset, **settings))
+    entries += texts(lens, train)
     head = "# Made by tests/reference/make_golden_fixtures.py. Tolerances: our f32 against its f64.\n"
     OUT.write_text(head + 'model = "demo"\n\n' + "\n".join(entries))
 

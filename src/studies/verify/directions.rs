@@ -3,13 +3,14 @@
 use super::experiment::{Experiment, Numbers, Setup, Unavailable};
 use super::runs::plain;
 use crate::datasets::treebank::Scaffold;
-use crate::directions::{Direction, DirectionName, FitRecord, Method, similarity};
+use crate::directions::{Direction, DirectionName, FitRecord, Method, cosine, similarity};
 use crate::engine::Metric;
 use crate::report::Golden;
 use crate::session::{Fault, Mend, Observer, distinct};
-use crate::studies::{FitDirections, PatchingSuite, Study};
-use anyhow::{Context, Result, anyhow};
+use crate::studies::{FitDirections, Fitted, PatchingSuite, Study};
+use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Directions fitted on one dataset and patched on another, in percent, with the defaults of the studies that do so; a
@@ -22,6 +23,13 @@ pub(super) struct DirectionalPatching {
     #[serde(default = "plain")]
     scaffold: Scaffold,
     metric: Metric,
+    /// Where directions are patched.
+    #[serde(default = "main_position")]
+    position: String,
+}
+
+fn main_position() -> String {
+    "auto".into()
 }
 
 /// A method, and a layer unless the best one is meant.
@@ -33,8 +41,11 @@ impl Experiment for DirectionalPatching {
     fn numbers(self, golden: &Golden, setup: &Setup, observer: &mut dyn Observer) -> Result<Numbers> {
         let wanted = golden.values.keys().map(|name| wanted(name)).collect::<Result<Vec<_>>>()?;
         setup.prompts(&self.eval_set, self.scaffold)?;
-        self.fits(&wanted).run(setup.session()?, observer)?;
-        let suite = self.suite(&wanted).run(setup.session()?, observer)?;
+        let methods = distinct(&wanted.iter().map(|(method, _)| *method).collect::<Vec<_>>());
+        // Each method at all layers, or at those alone that are wanted.
+        let layers = wanted.iter().map(|(_, layer)| *layer).collect::<Option<Vec<usize>>>();
+        let fitted = fit(setup, &self.train_set, methods, layers.as_deref(), observer)?;
+        let suite = self.suite(&fitted, &wanted)?.run(setup.session()?, observer)?;
         let mut numbers = Numbers::new();
         for cell in suite.cells {
             let name: DirectionName = cell.direction.parse()?;
@@ -49,31 +60,63 @@ impl Experiment for DirectionalPatching {
 }
 
 impl DirectionalPatching {
-    /// Each method at all layers, or at those alone that are wanted; what earlier entries have fitted is kept.
-    fn fits(&self, wanted: &[Wanted]) -> FitDirections {
-        let mut fits = FitDirections {
-            train_sets: vec![self.train_set.clone()],
-            methods: distinct(&wanted.iter().map(|(method, _)| *method).collect::<Vec<_>>()),
-            ..FitDirections::default()
-        };
-        if let Some(layers) = wanted.iter().map(|(_, layer)| *layer).collect::<Option<Vec<usize>>>() {
-            fits.layers = layers.iter().map(ToString::to_string).collect();
+    /// What was fitted and is wanted, by name: a pattern would find other datasets' directions too.
+    fn suite(self, fitted: &[Fitted], wanted: &[Wanted]) -> Result<PatchingSuite> {
+        let mut directions = Vec::new();
+        for Fitted { name, .. } in fitted.iter().filter(|fitted| fitted.skipped.is_none()) {
+            let parsed: DirectionName = name.parse()?;
+            let of_method = |(method, _): &&Wanted| parsed.method() == Some(*method);
+            let at_layer = |(_, layer): &Wanted| layer.is_none_or(|layer| layer == parsed.layer());
+            if wanted.iter().filter(of_method).any(at_layer) {
+                directions.push(name.clone());
+            }
         }
-        fits
-    }
-
-    fn suite(self, wanted: &[Wanted]) -> PatchingSuite {
-        let pattern = |(method, _): &Wanted| match method {
-            Method::RandomDirection => format!("{method}_*"),
-            _ => format!("{method}_{}_*", self.train_set),
-        };
-        PatchingSuite {
-            directions: wanted.iter().map(pattern).collect(),
+        Ok(PatchingSuite {
+            directions,
             eval_sets: vec![self.eval_set],
             scaffold: self.scaffold,
             metrics: vec![self.metric],
+            positions: vec![self.position],
             ..PatchingSuite::default()
-        }
+        })
+    }
+}
+
+/// Fits methods on a dataset, at its main position, at all layers without any; what earlier entries have fitted is kept.
+///
+/// # Errors
+/// Those of the study.
+fn fit(
+    setup: &Setup,
+    train_set: &str,
+    methods: Vec<Method>,
+    layers: Option<&[usize]>,
+    observer: &mut dyn Observer,
+) -> Result<Vec<Fitted>> {
+    let mut fits = FitDirections { train_sets: vec![train_set.into()], methods, ..FitDirections::default() };
+    if let Some(layers) = layers {
+        fits.layers = layers.iter().map(ToString::to_string).collect();
+    }
+    Ok(fits.run(setup.session()?, observer)?.directions)
+}
+
+/// Fits what an entry calls `<method>_<dataset>_<POSITION>` (at every layer) or `<method>_<dataset>_<POSITION>_layer6`.
+///
+/// # Errors
+/// A name of neither form, and those of the study.
+pub(super) fn fit_named(setup: &Setup, directions: &str, observer: &mut dyn Observer) -> Result<()> {
+    let single: Option<DirectionName> = directions.parse().ok();
+    let name = match &single {
+        Some(name) => name.clone(),
+        None => format!("{directions}_layer0").parse().context("directions")?,
+    };
+    let dataset = name.dataset().with_context(|| format!("directions: expected a dataset in {directions:?}"))?;
+    let method = name.method().with_context(|| format!("directions: expected a method in {directions:?}"))?;
+    let layers = single.map(|name| [name.layer()]);
+    let fitted = fit(setup, dataset, vec![method], layers.as_ref().map(|layers| &layers[..]), observer)?;
+    match fitted.iter().any(|fitted| fitted.name.starts_with(directions)) {
+        true => Ok(()),
+        false => bail!("directions: expected the main position of {dataset}, found {directions}"),
     }
 }
 
@@ -82,6 +125,37 @@ fn wanted(name: &str) -> Result<Wanted> {
     let (method, layer) = name.split_once(' ').map_or((name, None), |(method, layer)| (method, Some(layer)));
     let layer = layer.map(|layer| layer.parse().with_context(|| format!("values: expected a layer in {name:?}")));
     Ok((method.parse()?, layer.transpose()?))
+}
+
+/// Absolute cosines between fitted directions and given ones; numbers are a method and a layer, such as `pca 6`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FittedCosines {
+    train_set: String,
+    /// By the numbers' names; of any length.
+    directions: BTreeMap<String, Vec<f32>>,
+}
+
+impl Experiment for FittedCosines {
+    const NAME: &'static str = "fitted_cosines";
+
+    fn numbers(self, _: &Golden, setup: &Setup, observer: &mut dyn Observer) -> Result<Numbers> {
+        let mut numbers = Numbers::new();
+        for (name, theirs) in self.directions {
+            let (method, layer) = wanted(&name)?;
+            let layer = layer.with_context(|| format!("directions: expected a layer in {name:?}"))?;
+            let fitted = fit(setup, &self.train_set, vec![method], Some(&[layer]), observer)?;
+            let [Fitted { name: file, .. }] = &fitted[..] else {
+                bail!("directions.{name}: expected one direction, found {}", fitted.len());
+            };
+            let ours = setup.session()?.unit_direction("directions", file)?;
+            if ours.len() != theirs.len() {
+                bail!("directions.{name}: expected {} values, found {}", ours.len(), theirs.len());
+            }
+            numbers.insert(name, cosine(&ours, &theirs).abs());
+        }
+        Ok(numbers)
+    }
 }
 
 /// Absolute cosines between the layers of imported directions; numbers such as `0-1`.

@@ -1,9 +1,11 @@
 //! What experiments have in common: settings from a golden file, a place to run in, and numbers by name.
 
 use super::Ran;
-use super::directions::{DirectionCosines, DirectionalPatching};
-use super::maps::{ActivationPatching, LogitAttribution, PathPatching};
+use super::directions::{DirectionCosines, DirectionalPatching, FittedCosines};
+use super::maps::{ActivationPatching, AttributionPatching, LogitAttribution, PathPatching};
 use super::runs::{Ablation, Baselines};
+use super::texts::{GreedyTexts, Steering, TextLoss};
+use super::tokens::{NextTokenLogits, TokenIds};
 use crate::datasets::PairedPrompts;
 use crate::datasets::treebank::{Scaffold, Split};
 use crate::report::{GOLDEN_DATASETS, Golden};
@@ -35,14 +37,21 @@ pub(super) trait Experiment: DeserializeOwned {
 type Run = fn(&Golden, &Setup, &mut dyn Observer) -> Result<Numbers>;
 
 /// Every kind that there is.
-const EXPERIMENTS: [(&str, Run); 7] = [
+const EXPERIMENTS: [(&str, Run); 14] = [
+    of_kind::<TokenIds>(),
+    of_kind::<NextTokenLogits>(),
+    of_kind::<GreedyTexts>(),
     of_kind::<Baselines>(),
     of_kind::<LogitAttribution>(),
     of_kind::<Ablation>(),
     of_kind::<DirectionalPatching>(),
     of_kind::<ActivationPatching>(),
+    of_kind::<AttributionPatching>(),
     of_kind::<PathPatching>(),
+    of_kind::<FittedCosines>(),
     of_kind::<DirectionCosines>(),
+    of_kind::<Steering>(),
+    of_kind::<TextLoss>(),
 ];
 
 const fn of_kind<E: Experiment>() -> (&'static str, Run) {

@@ -83,6 +83,32 @@ impl Experiment for ActivationPatching {
     }
 }
 
+/// The same to first order: change of a node times the gradient there, in percent.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AttributionPatching {
+    dataset: String,
+    #[serde(default = "plain")]
+    scaffold: Scaffold,
+    /// A map of attribution patching.
+    node: MapKind,
+}
+
+impl Experiment for AttributionPatching {
+    const NAME: &'static str = "attribution_patching";
+
+    fn numbers(self, _: &Golden, setup: &Setup, observer: &mut dyn Observer) -> Result<Numbers> {
+        setup.prompts(&self.dataset, self.scaffold)?;
+        let maps = studies::AttributionPatching {
+            sets: MapSets { eval_sets: vec![self.dataset], scaffold: self.scaffold },
+            maps: vec![self.node],
+            metrics: vec![Metric::LogitDiff],
+            ..Default::default()
+        };
+        Ok(values(&maps.run(setup.session()?, observer)?))
+    }
+}
+
 /// Lost share of the logit difference with each head's path to the receivers taken from the corrupted run, in percent;
 /// numbers such as `10.4` (layer.head).
 #[derive(Debug, Deserialize)]

@@ -4,6 +4,8 @@ mod directions;
 mod experiment;
 mod maps;
 mod runs;
+mod texts;
+mod tokens;
 
 use super::fields::list;
 use super::{Plan, Study};
@@ -71,6 +73,15 @@ impl Verify {
         let mut files = GoldenFile::built_in()?;
         for path in &self.golden {
             files.push(GoldenFile::read(path)?);
+        }
+        if let Some(file) = files.iter().find(|file| file.quantised_from.as_deref() == Some(model)) {
+            let name = &file.model;
+            let found = format!("the golden numbers are of {model} quantised, whose weights are others");
+            return Err(Fault::of(
+                "models",
+                format!("{found}: expected {name}=FILE with its file, as docs/verify.md says"),
+            )
+            .into());
         }
         let known: Vec<String> = files.iter().map(|file| file.model.clone()).collect();
         let of_model = files.into_iter().filter(|file| file.model == model);

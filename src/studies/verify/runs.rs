@@ -1,5 +1,6 @@
 //! Experiments whose numbers are those of whole runs.
 
+use super::directions::fit_named;
 use super::experiment::{Experiment, Numbers, Setup};
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
@@ -62,7 +63,7 @@ impl DeviceWork for LogitDifferences<'_> {
     }
 }
 
-/// Logit differences without and with nodes ablated together; numbers `clean`, `ablated`, and their `change` in
+/// Logit differences without and with nodes or directions ablated together; numbers `clean`, `ablated`, and their `change` in
 /// percent.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -71,7 +72,10 @@ pub(super) struct Ablation {
     #[serde(default = "plain")]
     scaffold: Scaffold,
     /// Nodes as the study of ablations names them.
+    #[serde(default)]
     nodes: Vec<NodePattern>,
+    /// Directions as it names them, which are fitted first.
+    directions: Option<String>,
     /// One of its methods.
     method: Replacement,
     /// Positions as it names them.
@@ -96,9 +100,14 @@ impl Experiment for Ablation {
     fn numbers(self, _: &Golden, setup: &Setup, observer: &mut dyn Observer) -> Result<Numbers> {
         only_single("nodes", &self.nodes)?;
         setup.prompts(&self.dataset, self.scaffold)?;
+        if let Some(directions) = &self.directions {
+            fit_named(setup, directions, observer)?;
+        }
         let ablation = studies::Ablation {
             sets: MapSets { eval_sets: vec![self.dataset], scaffold: self.scaffold },
             nodes: self.nodes,
+            directions: self.directions.into_iter().collect(),
+            random: 0,
             methods: vec![self.method],
             positions: vec![self.positions],
             attention: vec![if self.frozen_attention { Attention::Frozen } else { Attention::Live }],
