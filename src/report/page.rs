@@ -18,7 +18,7 @@ pub struct Section {
     pub figures: Vec<PathBuf>,
 }
 
-/// Writes a page whole, and returns its path. Figures are linked where they are there.
+/// Writes a page whole. Figures are linked where they are there.
 ///
 /// # Errors
 /// [`ReportError::Io`].

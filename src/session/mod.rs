@@ -30,8 +30,8 @@ pub use device::Device;
 pub use fault::{Fault, Fields, Mend, OfSetting, Spelling, text_of};
 pub use observer::{Note, Observer, Progress, Silent, note_kept};
 pub use options::{DEFAULT_MODEL, Rewrite, SessionOptions, processing_names, processing_of};
-pub use places::{places, text_places};
-pub use prompts::{fingerprint, layers, planned_rows, position, prompt_positions};
+pub use places::text_places;
+pub use prompts::{fingerprint, layers, planned_rows};
 pub use provenance::{Provenance, Standing};
 pub use stored::{ByLayer, at_layers};
 

@@ -1,6 +1,6 @@
 //! Places in prompts and texts, by name.
 
-use super::{Fault, OfSetting, position, wrong};
+use super::{Fault, OfSetting, Session, wrong};
 use crate::datasets::PairedPrompts;
 use crate::engine::Places;
 use crate::experiments::text_loss::TextPlaces;
@@ -12,27 +12,47 @@ use std::sync::Arc;
 /// Positions that are found by their token: the name, and the token's text without spaces.
 const BY_TOKEN: [(&str, &str); 2] = [("COMMA", ","), ("PERIOD", ".")];
 
-/// Places of the clean prompts by name, as `setting` gives them: a placeholder, END, ALL, a number, COMMA or PERIOD (every
-/// such token), or several of them joined by `+`, which are edited together.
-///
-/// # Errors
-/// A name that the dataset does not have, a number behind the end of a prompt, a token that no prompt has.
-pub fn places(setting: &str, prompts: &PairedPrompts, tokenizer: &Tokenizer, text: &str) -> Result<Places> {
-    let mut lists: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); prompts.clean.len()];
-    for name in text.split('+') {
-        let by_name = BY_TOKEN.iter().find(|(own, _)| *own == name && !prompts.positions.contains_key(name));
-        let places: Places = match by_name {
-            Some((_, token)) => by_token(prompts, tokenizer, (name, token)).of_setting(setting)?,
-            None => position(setting, prompts, name)?.1.into(),
-        };
-        if name == text {
-            return Ok(places);
+impl Session {
+    /// Places of the clean prompts by name, as `setting` gives them: a placeholder, END, ALL, a number, COMMA or PERIOD
+    /// (every such token), or several of them joined by `+`, which are edited together.
+    ///
+    /// # Errors
+    /// A name that the dataset does not have, a number behind the end of a prompt, a token that no prompt has.
+    pub fn places(&self, setting: &str, prompts: &PairedPrompts, text: &str) -> Result<Places> {
+        let mut lists: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); prompts.clean.len()];
+        for name in text.split('+') {
+            let places: Places = match token_of(prompts, name) {
+                Some(token) => by_token(prompts, &self.model().tokenizer, (name, token)).of_setting(setting)?,
+                None => self.position(setting, prompts, name)?.1.into(),
+            };
+            if name == text {
+                return Ok(places);
+            }
+            for (prompt, (list, &sequence)) in lists.iter_mut().zip(&prompts.clean).enumerate() {
+                list.extend(places.of(prompt, prompts.sequences[sequence].len()));
+            }
         }
-        for (prompt, (list, &sequence)) in lists.iter_mut().zip(&prompts.clean).enumerate() {
-            list.extend(places.of(prompt, prompts.sequences[sequence].len()));
-        }
+        Ok(Places::PerPrompt(Arc::new(lists.into_iter().map(Vec::from_iter).collect())))
     }
-    Ok(Places::PerPrompt(Arc::new(lists.into_iter().map(Vec::from_iter).collect())))
+
+    /// The names of places as results have them: `auto` is the placeholder that it stands for, a number from the end the
+    /// number that it is.
+    ///
+    /// # Errors
+    /// A name that the dataset does not have.
+    pub fn places_name(&self, setting: &str, prompts: &PairedPrompts, text: &str) -> Result<String> {
+        let named = |name: &str| match token_of(prompts, name) {
+            Some(_) => Ok(name.to_owned()),
+            None => Ok(self.position(setting, prompts, name)?.0),
+        };
+        Ok(text.split('+').map(named).collect::<Result<Vec<_>>>()?.join("+"))
+    }
+}
+
+/// The token that a name of positions stands for, unless the dataset has a placeholder of that name.
+fn token_of(prompts: &PairedPrompts, name: &str) -> Option<&'static str> {
+    let by_name = BY_TOKEN.iter().find(|(own, _)| *own == name && !prompts.positions.contains_key(name));
+    by_name.map(|(_, token)| *token)
 }
 
 /// The positions of every clean prompt whose token is `wanted`, with or without spaces around it.

@@ -128,6 +128,19 @@ impl Session {
         let found = names.iter().map(|name| self.position("positions", prompts, name)).collect::<Result<Vec<_>>>()?;
         Ok(distinct(&found))
     }
+
+    /// Every prompt's position of this name: one each.
+    ///
+    /// # Errors
+    /// A position that a prompt does not have, as a fault of `setting`.
+    pub fn prompt_positions(&self, setting: &str, prompts: &PairedPrompts, name: &str) -> Result<Vec<usize>> {
+        let lengths = prompts.clean.iter().map(|&sequence| prompts.sequences[sequence].len());
+        match self.position(setting, prompts, name)?.1 {
+            PatchPositions::One(position) => Ok(vec![position; prompts.clean.len()]),
+            PatchPositions::Last => Ok(lengths.map(|length| length.saturating_sub(1)).collect()),
+            PatchPositions::All => wrong!(setting, "expected one position, found {name}"),
+        }
+    }
 }
 
 /// Refuses prompts without classes where `what` needs them, as a fault of `setting`.
@@ -163,16 +176,16 @@ fn main_position(prompts: &PairedPrompts) -> &str {
 }
 
 /// A position of a dataset by name: a placeholder, `END`, `ALL`, a number (negative ones count from the end: -1 is `END`),
-/// or `auto` for its main placeholder, in a dataset without any (the Treebank) `ALL`.
+/// or `auto` for its main placeholder: in a dataset without any `END`, and `ALL` where prompts differ in length (the Treebank).
 ///
 /// Returns the name it goes by in files, and the position.
 ///
 /// # Errors
 /// A position that the dataset does not have, as a fault of `setting`.
-pub fn position(setting: &str, prompts: &PairedPrompts, name: &str) -> Result<(String, PatchPositions)> {
+fn position(setting: &str, prompts: &PairedPrompts, name: &str) -> Result<(String, PatchPositions)> {
     let ragged = !prompts.positions.contains_key(END);
     let name = if name == "-1" { END } else { name };
-    if let Ok(number) = name.parse() {
+    if let Some(number) = number(name) {
         let position = numbered(setting, prompts, number)?;
         return Ok((position.to_string(), PatchPositions::One(position)));
     }
@@ -194,6 +207,13 @@ pub fn position(setting: &str, prompts: &PairedPrompts, name: &str) -> Result<(S
     Ok((chosen.into(), PatchPositions::One(*position)))
 }
 
+/// A whole number as positions are written: digits, with a minus in front of those that count from the end.
+fn number(text: &str) -> Option<i64> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) && text != "-0";
+    if plain { text.parse().ok() } else { None }
+}
+
 /// A position that every prompt has, by its number; below zero from the end, which is possible if all prompts have one
 /// length.
 fn numbered(setting: &str, prompts: &PairedPrompts, number: i64) -> Result<usize> {
@@ -213,19 +233,6 @@ fn numbered(setting: &str, prompts: &PairedPrompts, number: i64) -> Result<usize
             let expected = numbers(shortest);
             wrong!(setting, "{}: expected a position of {expected}, found {number}", prompts.name)
         }
-    }
-}
-
-/// Every prompt's position of this name: one each.
-///
-/// # Errors
-/// A position that a prompt does not have, as a fault of `setting`.
-pub fn prompt_positions(setting: &str, prompts: &PairedPrompts, name: &str) -> Result<Vec<usize>> {
-    let lengths = prompts.clean.iter().map(|&sequence| prompts.sequences[sequence].len());
-    match position(setting, prompts, name)?.1 {
-        PatchPositions::One(position) => Ok(vec![position; prompts.clean.len()]),
-        PatchPositions::Last => Ok(lengths.map(|length| length.saturating_sub(1)).collect()),
-        PatchPositions::All => wrong!(setting, "expected one position, found {name}"),
     }
 }
 

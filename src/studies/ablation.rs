@@ -17,7 +17,7 @@ use crate::report::figure::Figure;
 use crate::report::{Columns, KeyedRow, Manifest, Table};
 use crate::session::{
     ByLayer, Fault, Mend, Note, Observer, Progress, Provenance, Session, at_layers, distinct, hash_of_matrix, layers,
-    need_classes, places, wrong,
+    need_classes, wrong,
 };
 use crate::types::Matrix;
 use anyhow::{Context, Result};
@@ -158,7 +158,7 @@ impl Ablation {
     fn kept(&self, session: &Session, prompts: &PairedPrompts, differences: Option<&[f64]>) -> Result<PairedPrompts> {
         let mut numbers: Vec<usize> = (0..prompts.clean.len()).collect();
         if let Some(positions) = &self.require {
-            let places = places("require", prompts, &session.model().tokenizer, positions)?;
+            let places = session.places("require", prompts, positions)?;
             let length = |prompt: usize| prompts.sequences[prompts.clean[prompt]].len();
             numbers.retain(|&prompt| !places.of(prompt, length(prompt)).is_empty());
         }
@@ -186,12 +186,11 @@ impl Ablation {
     }
 
     fn condition(&self, session: &Session, case: &Case, prompts: &PairedPrompts) -> Result<Condition> {
-        let tokenizer = &session.model().tokenizer;
-        let kept = self.keep_at.as_ref().map(|kept| places("keep_at", prompts, tokenizer, kept));
+        let kept = self.keep_at.as_ref().map(|kept| session.places("keep_at", prompts, kept));
         Ok(Condition {
             ablated: case.ablated.clone(),
             replacement: case.replacement,
-            places: places("positions", prompts, tokenizer, &case.positions)?,
+            places: session.places("positions", prompts, &case.positions)?,
             kept: kept.transpose()?,
             frozen_attention: case.attention == Attention::Frozen,
         })
@@ -343,10 +342,13 @@ impl TableStudy for Ablation {
 
     fn cases(&self, session: &Session, prompts: &PairedPrompts) -> Result<Vec<Keyed<Case>>> {
         let mut cases = Vec::new();
-        let kept = self.keep_at.as_ref().map_or(String::new(), |positions| format!(" (kept: {positions})"));
+        let name = |setting: &str, text: &String| session.places_name(setting, prompts, text);
+        let kept = self.keep_at.as_ref().map(|kept| name("keep_at", kept)).transpose()?;
+        let kept = kept.map_or(String::new(), |positions| format!(" (kept: {positions})"));
+        let positions = self.positions.iter().map(|text| name("positions", text)).collect::<Result<Vec<_>>>()?;
         for (target, ablated) in self.targets(session)? {
             for &replacement in &distinct(&self.methods) {
-                for positions in &distinct(&self.positions) {
+                for positions in &distinct(&positions) {
                     for &attention in &distinct(&self.attention) {
                         let (ablated, positions) = (ablated.clone(), positions.clone());
                         let place = format!("{positions}{kept}");

@@ -13,7 +13,7 @@ use crate::experiments::logit_attribution::head_contributions;
 use crate::model::{ModelConfig, Tokenizer};
 use crate::report::figure::{Axis, Class, Facet, Figure, HeatMap, Plot, Point, Scale};
 use crate::report::{ResultMap, Table};
-use crate::session::{Observer, OfSetting, Session, prompt_positions};
+use crate::session::{Observer, OfSetting, Session};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
@@ -112,12 +112,12 @@ impl AttentionMaps {
         }
     }
 
-    fn check(&self, config: &ModelConfig, prompts: &PairedPrompts) -> Result<()> {
+    fn check(&self, session: &Session, prompts: &PairedPrompts) -> Result<()> {
         if let HeadChoice::List(heads) = &self.heads {
-            heads.iter().try_for_each(|&head| check_head("heads", config, head, head_name(head)))?;
+            heads.iter().try_for_each(|&head| check_head("heads", session.config(), head, head_name(head)))?;
         }
         self.prompts.iter().try_for_each(|&prompt| check_prompt(prompts, prompt)).of_setting("prompts")?;
-        self.to.iter().try_for_each(|name| prompt_positions("to", prompts, name).map(|_| ()))
+        self.to.iter().try_for_each(|name| session.prompt_positions("to", prompts, name).map(|_| ()))
     }
 }
 
@@ -142,10 +142,12 @@ impl MapStudy for AttentionMaps {
     }
 
     fn kinds(&self, session: &Session, prompts: &PairedPrompts) -> Result<Vec<Kind>> {
-        self.check(session.config(), prompts)?;
+        self.check(session, prompts)?;
         let over = self.maps.iter().copied().map(Kind::Over);
         let single = self.prompts.iter().copied().map(Kind::Prompt);
-        let kinds: Vec<Kind> = over.chain(single).chain(self.to.iter().cloned().map(Kind::To)).collect();
+        let to = self.to.iter().map(|name| Ok(Kind::To(session.position("to", prompts, name)?.0)));
+        let to = to.collect::<Result<Vec<_>>>()?;
+        let kinds: Vec<Kind> = over.chain(single).chain(to).collect();
         if kinds.iter().any(Kind::is_mean) {
             common_length(prompts)?;
         }
@@ -253,7 +255,7 @@ impl<B: Backend> Making<'_, B> {
                 Named::new(stem, self.by_prompt("logits", values))
             }
             Kind::To(name) => {
-                let to = prompt_positions("to", prompts, name)?;
+                let to = self.session.prompt_positions("to", prompts, name)?;
                 let map = self.by_prompt("probability", attention_to(engine, prompts, heads, &to, budget)?);
                 Named { figure: Some(self.scatter(name, &map)), ..Named::new(stem, map) }
             }

@@ -4,7 +4,7 @@ use super::{FitDirections, PatchingSuite, Plan, Study};
 use crate::engine::Metric;
 use crate::model::Bos;
 use crate::report::RunRecord;
-use crate::report::results::{Best, best_layers_table};
+use crate::report::results::{Best, ResultFile, best_layers_table};
 use crate::session::{DEFAULT_MODEL, Observer, Rewrite, Session};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -48,6 +48,11 @@ impl fmt::Display for DemoResults {
     }
 }
 
+/// The best layer of every method by metric.
+pub(super) fn best_layers(files: &[ResultFile]) -> BTreeMap<Metric, Vec<Best>> {
+    files.iter().map(|file| (file.name.metric, file.best_layers())).collect()
+}
+
 impl Demo {
     /// The model that is part of the program.
     pub const MODEL: &'static str = DEFAULT_MODEL;
@@ -84,7 +89,7 @@ impl Study for Demo {
         let fitted = Self::fits().run(session, observer)?.manifest;
         let patched = suite.run(session, observer)?.manifest;
         Ok(DemoResults {
-            best_layers: suite.best_layers(session)?,
+            best_layers: best_layers(&suite.results(session)?),
             manifests: fitted.into_iter().chain(patched).collect(),
             folder: session.folder().display().to_string(),
             seconds: started.elapsed().as_secs_f64(),

@@ -13,9 +13,7 @@ use crate::experiments::chunks::patched_scores;
 use crate::experiments::faithfulness::{CircuitHead, Patched, faithfulness_cell};
 use crate::report::figure::Figure;
 use crate::report::{Columns, KeyedRow, Manifest, Table};
-use crate::session::{
-    ByLayer, Note, Observer, OfSetting, Progress, Provenance, Session, hash_of_layers, places, wrong,
-};
+use crate::session::{ByLayer, Note, Observer, OfSetting, Progress, Provenance, Session, hash_of_layers, wrong};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -73,7 +71,7 @@ impl Faithfulness {
     fn circuit(&self, session: &Session, prompts: &PairedPrompts, at_positions: bool) -> Result<Vec<CircuitHead>> {
         let circuit_head = |HeadAt { head: (layer, head), positions }: &HeadAt| {
             let places = match positions {
-                Some(positions) if at_positions => places("heads", prompts, &session.model().tokenizer, positions)?,
+                Some(positions) if at_positions => session.places("heads", prompts, positions)?,
                 _ => PatchPositions::All.into(),
             };
             Ok(CircuitHead { layer: *layer, head: *head, places })
@@ -149,7 +147,12 @@ impl TableStudy for Faithfulness {
 
     fn cases(&self, session: &Session, prompts: &PairedPrompts) -> Result<Vec<Keyed<Case>>> {
         self.check_heads(session, prompts)?;
-        let circuit = self.heads.iter().map(HeadAt::to_string).collect::<Vec<_>>().join(" ");
+        let named = |head: &HeadAt| {
+            let name = |positions: &String| session.places_name("heads", prompts, positions);
+            let positions = head.positions.as_ref().map(name).transpose()?;
+            Ok(HeadAt { head: head.head, positions }.to_string())
+        };
+        let circuit = self.heads.iter().map(named).collect::<Result<Vec<_>>>()?.join(" ");
         let mut cases = Vec::new();
         for (setting, at_positions, along) in self.settings(session)? {
             for patched in Patched::ALL {

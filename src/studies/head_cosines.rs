@@ -9,7 +9,7 @@ use crate::engine::Engine;
 use crate::experiments::head_cosines::{HeadNode, head_cosines};
 use crate::report::ResultMap;
 use crate::report::figure::Figure;
-use crate::session::{Observer, Session, distinct, need_classes, prompt_positions, wrong};
+use crate::session::{Observer, Provenance, Session, distinct, need_classes, wrong};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
@@ -34,7 +34,7 @@ impl HeadCosines {
         let node = |node: &HeadAtPosition| {
             check_head("nodes", session.config(), node.head, node)?;
             let (layer, head) = node.head;
-            Ok(HeadNode { layer, head, positions: prompt_positions("nodes", prompts, &node.position)? })
+            Ok(HeadNode { layer, head, positions: session.prompt_positions("nodes", prompts, &node.position)? })
         };
         distinct(&self.nodes).iter().map(node).collect()
     }
@@ -67,6 +67,17 @@ impl MapStudy for HeadCosines {
 
     fn stem(&self, session: &Session, (): &(), set: &str) -> String {
         self.sets.stem(session, "head_cosines", &self.names().join("-"), "cosine", set)
+    }
+
+    fn depends(
+        &self,
+        session: &Session,
+        prompts: &PairedPrompts,
+        (): &(),
+        provenance: Provenance,
+    ) -> Result<Provenance> {
+        let positions: Vec<Vec<usize>> = self.nodes(session, prompts)?.into_iter().map(|node| node.positions).collect();
+        provenance.with("positions", positions)
     }
 
     fn planned(&self, session: &Session, prompts: &PairedPrompts, _: &[()]) -> Result<String> {

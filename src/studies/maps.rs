@@ -515,7 +515,8 @@ pub(crate) fn run<S: MadeMaps>(study: &S, session: &Session, observer: &mut dyn 
     let session = &session;
     redraw(session, sets.iter().flat_map(|set| &set.maps))?;
     if sets.iter().all(|set| set.wanted().is_empty()) {
-        let nothing = sets.iter().map(|_| Vec::new()).collect();
+        let nothing: Vec<Vec<Named>> = sets.iter().map(|_| Vec::new()).collect();
+        check_any_defined(study, &sets, &nothing)?;
         return Ok(Maps::new(session, sets, nothing, None));
     }
     let mut manifest = session.manifest(S::NAME, &study.resolved())?;

@@ -14,7 +14,7 @@ use crate::experiments::path_patching::{
 };
 use crate::report::ResultMap;
 use crate::report::figure::Figure;
-use crate::session::{Observer, OfSetting, Provenance, Session, distinct, position, prompt_positions, wrong};
+use crate::session::{Observer, OfSetting, Provenance, Session, distinct, wrong};
 use crate::sweep::SweepSettings;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -99,10 +99,10 @@ pub(crate) fn resolve_nodes(setting: &str, patterns: &[NodePattern]) -> Result<N
 
 impl PathPatching {
     /// The paths on a dataset.
-    fn paths(&self, prompts: &PairedPrompts) -> Result<Paths> {
+    fn paths(&self, session: &Session, prompts: &PairedPrompts) -> Result<Paths> {
         let positions = match self.positions.as_str() {
             "EACH" => SenderPositions::Each,
-            name => match position("positions", prompts, name)?.1 {
+            name => match session.position("positions", prompts, name)?.1 {
                 PatchPositions::All => SenderPositions::All,
                 PatchPositions::One(position) => SenderPositions::One(position),
                 PatchPositions::Last => {
@@ -180,12 +180,9 @@ impl MapStudy for PathPatching {
     }
 
     fn kinds(&self, session: &Session, prompts: &PairedPrompts) -> Result<Vec<Metric>> {
-        let (paths, config) = (self.paths(prompts)?, session.config());
+        let (paths, config) = (self.paths(session, prompts)?, session.config());
         paths.senders.check(End::Sender, config).of_setting("senders")?;
         paths.receivers.check(End::Receiver, config).of_setting("receivers")?;
-        if let SenderPositions::One(position) = paths.positions {
-            prompt_positions("positions", prompts, &position.to_string())?;
-        }
         paths.check(config, prompts)?;
         Ok(self.metrics.clone())
     }
@@ -205,12 +202,18 @@ impl MapStudy for PathPatching {
         self.sets.stem(session, &self.readout.experiment("path_patching"), &name, metric, set)
     }
 
-    fn depends(&self, _: &Session, prompts: &PairedPrompts, _: &Metric, provenance: Provenance) -> Result<Provenance> {
-        provenance.with("positions", positions_in_ids(&self.paths(prompts)?.positions))
+    fn depends(
+        &self,
+        session: &Session,
+        prompts: &PairedPrompts,
+        _: &Metric,
+        provenance: Provenance,
+    ) -> Result<Provenance> {
+        provenance.with("positions", positions_in_ids(&self.paths(session, prompts)?.positions))
     }
 
     fn planned(&self, session: &Session, prompts: &PairedPrompts, metrics: &[Metric]) -> Result<String> {
-        let (_, shape) = self.paths(prompts)?.axes(session.config(), prompts)?;
+        let (_, shape) = self.paths(session, prompts)?.axes(session.config(), prompts)?;
         let line = |metric: &Metric| format!("{}: {shape:?} values", self.stem(session, metric, &prompts.name));
         Ok(metrics.iter().map(line).collect::<Vec<_>>().join("\n"))
     }
@@ -239,7 +242,7 @@ impl SweptMaps for PathPatching {
     }
 
     fn outline(&self, session: &Session, prompts: &PairedPrompts, &metric: &Metric) -> Result<Outline> {
-        let paths = self.paths(prompts)?;
+        let paths = self.paths(session, prompts)?;
         let (axes, shape) = paths.axes(session.config(), prompts)?;
         let list = |nodes: &[NodePattern]| nodes.iter().map(NodePattern::to_string).collect::<Vec<_>>().join(",");
         let settings = [
@@ -255,7 +258,7 @@ impl SweptMaps for PathPatching {
 
     fn values<B: Backend>(
         &self,
-        _: &Session,
+        session: &Session,
         engine: &Engine<B>,
         prompts: &PairedPrompts,
         places: &[(Metric, usize)],
@@ -263,7 +266,7 @@ impl SweptMaps for PathPatching {
         let (metrics, indices): (Vec<_>, Vec<_>) = places.iter().copied().unzip();
         let (metrics, indices) = (distinct(&metrics), indices.into_iter().collect::<BTreeSet<_>>());
         let indices: Vec<usize> = indices.into_iter().collect();
-        let (paths, budget) = (self.paths(prompts)?, engine.memory_budget());
+        let (paths, budget) = (self.paths(session, prompts)?, engine.memory_budget());
         let told = |_| Ok::<(), EngineError>(());
         let (baselines, found, flops) = path_values(engine, prompts, &paths, &metrics, &indices, budget, told)?;
         let value = |(metric, index): &(Metric, usize)| {

@@ -1,15 +1,17 @@
 //! What is asked of a new model, in one run: directions by every method, what they cause, the heads that matter, the
 //! direction taken away at commas, and one page of it all.
 
-use super::{Ablation, ActivationPatchingMaps, Attention, FitDirections, PatchingSuite, Plan, Study, SuiteResults};
+use super::demo::best_layers;
+use super::{Ablation, ActivationPatchingMaps, Attention, FitDirections, PatchingSuite, Plan, Study};
 use crate::datasets::treebank::Scaffold;
-use crate::directions::Method;
+use crate::datasets::{DatasetError, PairedPrompts};
+use crate::directions::{DirectionName, Method, family};
 use crate::engine::Metric;
 use crate::experiments::ablation::Replacement;
 use crate::report::figure::Figure;
-use crate::report::results::{BEST_LAYER, Best, best_layers_table};
+use crate::report::results::{self, BEST_LAYER, Best, Named, ResultFile, best_layers_table};
 use crate::report::{RunRecord, Section, write_page};
-use crate::session::{Note, Observer, Session, processing_names};
+use crate::session::{Note, Observer, OfSetting, Session, processing_names};
 use crate::studies::fields::{list, not_empty};
 use crate::studies::maps::MapSets;
 use anyhow::Result;
@@ -70,7 +72,7 @@ pub struct Reproduced {
     pub model: String,
     /// The best layers of the methods, by metric.
     pub best_layers: BTreeMap<Metric, Vec<Best>>,
-    /// Datasets that the model cannot have, with the reason.
+    /// What the model cannot have, with the reason.
     pub left_out: Vec<(String, String)>,
     /// The page.
     pub page: String,
@@ -99,85 +101,122 @@ fn tables(bests: &[Best]) -> String {
     tables.map(|bests| format!("{}\n", best_layers_table(&bests))).collect()
 }
 
-/// The studies, with what they are made for left out where a model cannot have it.
-struct Steps {
-    fits: FitDirections,
-    suite: Option<PatchingSuite>,
-    maps: Option<ActivationPatchingMaps>,
-    commas: Option<Ablation>,
+/// The datasets that are asked for, as far as the model can have them.
+#[derive(Default)]
+struct Available {
+    eval_sets: Vec<String>,
+    maps: bool,
+    commas: bool,
     left_out: Vec<(String, String)>,
 }
 
+impl Available {
+    /// The prompts of a dataset, unless it is the tokenizer that they cannot be made for.
+    fn prompts(&mut self, session: &Session, setting: &'static str, set: &str) -> Result<Option<PairedPrompts>> {
+        match session.prompts(set, Scaffold::Plain) {
+            Ok(prompts) => Ok(Some(prompts)),
+            Err(error) if error.chain().any(is_about_the_tokenizer) => {
+                if self.left_out.iter().all(|(other, _)| other != set) {
+                    self.left_out.push((set.to_owned(), error.to_string()));
+                }
+                Ok(None)
+            }
+            Err(error) => Err(error).of_setting(setting),
+        }
+    }
+}
+
+/// Is this why a dataset cannot be made for one tokenizer, while it can for others?
+fn is_about_the_tokenizer(error: &(dyn std::error::Error + 'static)) -> bool {
+    use DatasetError as E;
+    matches!(
+        error.downcast_ref(),
+        Some(
+            E::NoWords { .. }
+                | E::TooFewAnswers { .. }
+                | E::AnswerTokens { .. }
+                | E::SameAnswer { .. }
+                | E::UnequalLengths { .. }
+                | E::UnequalPositions { .. }
+                | E::PositionInsideToken { .. }
+        )
+    )
+}
+
 impl Reproduce {
-    fn steps(&self, session: &Session) -> Result<Steps> {
+    fn available(&self, session: &Session) -> Result<Available> {
         self.validate()?;
         session.catalogue()?;
-        let mut left_out: Vec<(String, String)> = Vec::new();
-        let mut possible = |set: &String| match session.prompts(set, Scaffold::Plain) {
-            Ok(_) => true,
-            Err(error) => {
-                if left_out.iter().all(|(other, _)| other != set) {
-                    left_out.push((set.clone(), error.to_string()));
-                }
-                false
+        let mut available = Available::default();
+        for set in &self.eval_sets {
+            if available.prompts(session, "eval_sets", set)?.is_some() {
+                available.eval_sets.push(set.clone());
             }
-        };
-        let eval_sets: Vec<String> = self.eval_sets.iter().filter(|set| possible(set)).cloned().collect();
-        let (maps, commas) = (possible(&self.map_set), possible(&self.comma_set));
-        let sets = |set: &String| MapSets { eval_sets: vec![set.clone()], ..MapSets::default() };
-        let train = session.prompts(TRAIN_SET, Scaffold::Plain)?;
-        let (at, _) = session.position("positions", &train, "auto")?;
-        let direction = format!("{}_{TRAIN_SET}_{at}", self.of_commas());
-        let positions = vec!["auto".to_owned(), "ALL".to_owned()];
-        Ok(Steps {
-            fits: FitDirections {
-                methods: self.methods.clone(),
-                layers: self.layers.clone(),
-                epochs: self.epochs,
-                test_sets: eval_sets.first().cloned().into_iter().collect(),
-                ..FitDirections::default()
-            },
-            suite: (!eval_sets.is_empty()).then(|| PatchingSuite {
-                directions: self.patched(&at),
-                eval_sets,
-                metrics: self.metrics.clone(),
-                positions,
-                ..PatchingSuite::default()
-            }),
-            maps: maps.then(|| ActivationPatchingMaps { sets: sets(&self.map_set), ..Default::default() }),
-            commas: commas.then(|| Ablation {
-                sets: sets(&self.comma_set),
-                directions: vec![direction],
-                random: 2,
-                methods: vec![Replacement::Zero, Replacement::MeanOverPlaces],
-                positions: vec!["COMMA".into(), "ALL".into()],
-                attention: vec![Attention::Live, Attention::Frozen],
-                ..Ablation::default()
-            }),
-            left_out,
+        }
+        available.maps = available.prompts(session, "map_set", &self.map_set)?.is_some();
+        if let Some(prompts) = available.prompts(session, "comma_set", &self.comma_set)? {
+            session.places("comma_set", &prompts, COMMA)?;
+            available.commas = true;
+        }
+        Ok(available)
+    }
+
+    fn fits(&self, available: &Available) -> FitDirections {
+        FitDirections {
+            methods: self.methods.clone(),
+            train_sets: vec![TRAIN_SET.into()],
+            layers: self.layers.clone(),
+            epochs: self.epochs,
+            test_sets: available.eval_sets.first().cloned().into_iter().collect(),
+            ..FitDirections::default()
+        }
+    }
+
+    /// Patching along what was fitted.
+    fn suite(&self, available: &Available, fitted: &[DirectionName]) -> Option<PatchingSuite> {
+        let wanted = !available.eval_sets.is_empty() && !fitted.is_empty();
+        wanted.then(|| PatchingSuite {
+            directions: fitted.iter().map(DirectionName::to_string).collect(),
+            eval_sets: available.eval_sets.clone(),
+            metrics: self.metrics.clone(),
+            positions: vec!["auto".into(), "ALL".into()],
+            ..PatchingSuite::default()
         })
     }
 
-    /// The patterns of the directions that are patched along.
-    fn patched(&self, position: &str) -> Vec<String> {
-        let methods: Vec<Method> = match self.methods.is_empty() {
-            true => FitDirections::default().methods().to_vec(),
-            false => self.methods.clone(),
-        };
-        let pattern = |method: Method| match method {
-            Method::RandomDirection => format!("{method}_layer*"),
-            _ => format!("{method}_{TRAIN_SET}_{position}_layer*"),
-        };
-        methods.into_iter().map(pattern).collect()
+    fn maps(&self, available: &Available) -> Option<ActivationPatchingMaps> {
+        available.maps.then(|| ActivationPatchingMaps { sets: sets(&self.map_set), ..Default::default() })
     }
 
-    /// The method whose directions are taken away at commas: DAS if it is asked for.
-    fn of_commas(&self) -> Method {
-        match self.methods.is_empty() || self.methods.contains(&Method::Das) {
-            true => Method::Das,
-            false => self.methods[0],
-        }
+    /// The direction of DAS, or of the first method without it, taken away at commas and everywhere.
+    fn commas(&self, available: &Available, fitted: &[DirectionName]) -> Option<Ablation> {
+        let with = |wanted: fn(Method) -> bool| fitted.iter().find(|name| name.method().is_some_and(wanted));
+        let first =
+            with(|method| method == Method::Das).or_else(|| with(|method| method != Method::RandomDirection))?;
+        let layers = fitted.iter().filter(|name| family(name) == family(first)).map(|name| name.layer().to_string());
+        available.commas.then(|| Ablation {
+            sets: sets(&self.comma_set),
+            directions: vec![family(first)],
+            layers: layers.collect(),
+            random: 2,
+            methods: vec![Replacement::Zero, Replacement::MeanOverPlaces],
+            positions: vec![COMMA.into(), "ALL".into()],
+            attention: vec![Attention::Live, Attention::Frozen],
+            ..Ablation::default()
+        })
     }
+}
+
+/// Every comma.
+const COMMA: &str = "COMMA";
+
+fn sets(set: &str) -> MapSets {
+    MapSets { eval_sets: vec![set.to_owned()], ..MapSets::default() }
+}
+
+/// That a dataset is left out, and why.
+fn note_left_out(available: &Available) -> impl Iterator<Item = Note> {
+    available.left_out.iter().map(|(set, reason)| Note::Warning(format!("{set} is left out: {reason}")))
 }
 
 impl Study for Reproduce {
@@ -186,88 +225,92 @@ impl Study for Reproduce {
 
     fn validate(&self) -> Result<()> {
         not_empty(&[("eval_sets", self.eval_sets.len()), ("metrics", self.metrics.len())])?;
-        Ok(FitDirections { methods: self.methods.clone(), epochs: self.epochs, ..Default::default() }.validate()?)
+        self.fits(&Available::default()).validate()
     }
 
-    /// The fits and the maps: what the suite costs is known when its directions are there.
+    /// The fits and the maps: what the rest costs is known when its directions are there.
     fn plan(&self, session: &Session) -> Result<Plan> {
-        let steps = self.steps(session)?;
-        let mut plan = steps.fits.plan(session)?;
-        if let Some(maps) = steps.maps {
+        let available = self.available(session)?;
+        let mut plan = self.fits(&available).plan(session)?;
+        plan.notes.extend(note_left_out(&available));
+        if let Some(maps) = self.maps(&available) {
             let maps = maps.plan(session)?;
             plan.text += &maps.text;
             plan.notes.extend(maps.notes);
+            plan.operations = plan.operations.zip(maps.operations).map(|(fits, maps)| fits + maps);
+            plan.memory_bytes = plan.memory_bytes.max(maps.memory_bytes);
         }
+        plan.text += "patching along the directions, and the ablation at commas, come on top\n";
         Ok(plan)
     }
 
     fn run(&self, session: &Session, observer: &mut dyn Observer) -> Result<Reproduced> {
-        let Steps { fits, suite, maps, commas, left_out } = self.steps(session)?;
-        for (set, reason) in &left_out {
-            observer.note(&Note::Warning(format!("{set} is left out: {reason}")));
-        }
-        let mut page = Pages::new(session)?;
-        page.manifests.extend(fits.run(session, observer)?.manifest);
-        let mut best_layers = BTreeMap::new();
-        if let Some(suite) = suite {
+        let available = self.available(session)?;
+        note_left_out(&available).for_each(|note| observer.note(&note));
+        let mut page = Page::new(self, session)?;
+        let fits = self.fits(&available).run(session, observer)?;
+        page.manifests.extend(fits.manifest);
+        let fitted = fits.directions.iter().filter(|fitted| fitted.skipped.is_none());
+        let fitted = fitted.map(|fitted| Ok(fitted.name.parse()?)).collect::<Result<Vec<DirectionName>>>()?;
+        let mut bests = BTreeMap::new();
+        if let Some(suite) = self.suite(&available, &fitted) {
             page.manifests.extend(suite.run(session, observer)?.manifest);
-            best_layers = suite.best_layers(session)?;
-            let drawn = SuiteResults {}.run(session, observer)?.written;
-            page.suite(&best_layers, drawn);
+            let mut files = suite.results(session)?;
+            files.iter_mut().for_each(|file| file.cells.retain(|cell| fitted.contains(&cell.direction)));
+            bests = best_layers(&files);
+            page.suite(&bests, &files)?;
         }
-        if let Some(maps) = maps {
+        if let Some(maps) = self.maps(&available) {
             let made = maps.run(session, observer)?;
-            page.maps(&self.map_set, &made.to_string(), made.maps.iter().map(|map| map.stem.clone()));
+            page.maps(&self.map_set, &made.to_string(), made.maps.iter().map(|map| map.stem.as_str()));
             page.manifests.extend(made.manifest);
         }
-        if let Some(commas) = commas {
+        if let Some(commas) = self.commas(&available, &fitted) {
             let made = commas.run(session, observer)?;
-            page.commas(&made.to_string(), made.tables.iter().map(|table| table.file.clone()));
+            page.commas(&made.to_string(), made.tables.iter().map(|table| table.file.as_str()));
             page.manifests.extend(made.manifest);
         }
-        page.left_out(&left_out);
+        page.left_out(&available.left_out);
         let (page, manifests) = page.write()?;
-        Ok(Reproduced { model: session.model().name.clone(), best_layers, left_out, page, manifests })
+        let model = session.model().name.clone();
+        Ok(Reproduced { model, best_layers: bests, left_out: available.left_out, page, manifests })
     }
 }
 
 /// The page, as it grows.
-struct Pages<'a> {
+struct Page<'a> {
     session: &'a Session,
     sections: Vec<Section>,
     manifests: Vec<RunRecord>,
 }
 
-impl<'a> Pages<'a> {
-    fn new(session: &'a Session) -> Result<Self> {
-        let (model, config) = (session.model(), session.config());
-        let processing = processing_names(model.processing);
-        let processing = if processing.is_empty() { "none".to_owned() } else { processing.join(", ") };
+impl<'a> Page<'a> {
+    fn new(study: &Reproduce, session: &'a Session) -> Result<Self> {
+        let (model, config, options) = (session.model(), session.config(), session.options());
+        let named = |names: Vec<String>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
         let text = format!(
-            "{} ({} layers, d_model {}, {} heads), weights {}, rewritten by: {processing}; computed in {}, seed {}, by \
-             actpatch {}. Directions are fitted on {TRAIN_SET}. 100 % is the clean run, 0 % the corrupted one.",
+            "{} ({} layers, d_model {}, {} heads), weights {}; rewrites of the weights: {}; BOS {}; computed in {}, seed \
+             {}, compat: {}, by actpatch {}. Settings: `{}`. Directions are fitted on {TRAIN_SET}. 0 % is the corrupted \
+             run and 100 % the clean one (noising: 0 % the clean run and -100 % the corrupted one).",
             session.asked(),
             config.n_layers,
             config.d_model,
             config.n_heads,
             session.weights()?,
-            session.options().dtype,
+            named(processing_names(model.processing)),
+            options.bos,
+            options.dtype,
             session.seed(),
+            named(options.compat.iter().map(ToString::to_string).collect()),
             env!("CARGO_PKG_VERSION"),
+            serde_json::to_string(study)?,
         );
         let made_of = Section { title: "What it was made of".into(), text, ..Section::default() };
         Ok(Self { session, sections: vec![made_of], manifests: Vec::new() })
     }
 
-    fn figures(&self, stems: impl Iterator<Item = String>) -> Vec<PathBuf> {
-        let folder = self.session.folder();
-        stems.filter_map(|stem| Figure::paths(&folder, &stem).into_iter().next()).collect()
-    }
-
-    fn suite(&mut self, best_layers: &BTreeMap<Metric, Vec<Best>>, drawn: Vec<PathBuf>) {
-        let folder = self.session.folder();
-        let own = |path: &PathBuf| path.starts_with(&folder) && path.extension().is_some_and(|ending| ending == "svg");
-        for (metric, bests) in best_layers {
+    fn suite(&mut self, bests: &BTreeMap<Metric, Vec<Best>>, files: &[ResultFile]) -> Result<()> {
+        for (metric, bests) in bests {
             self.sections.push(Section {
                 title: format!("Patching along directions: {metric}, percent at the best layer (layer)"),
                 text: BEST_LAYER.into(),
@@ -275,11 +318,16 @@ impl<'a> Pages<'a> {
                 figures: Vec::new(),
             });
         }
-        let figures = drawn.into_iter().filter(own).collect();
-        self.sections.push(Section { title: "By layer and dataset".into(), figures, ..Section::default() });
+        let folder = self.session.folder().join("figures");
+        let mut drawn = Vec::new();
+        for Named { stem, figure } in results::layers(files).into_iter().chain(results::cross_dataset(files)) {
+            drawn.extend(figure.write(&folder, &stem)?.into_iter().next());
+        }
+        self.sections.push(Section { title: "By layer and dataset".into(), figures: drawn, ..Section::default() });
+        Ok(())
     }
 
-    fn maps(&mut self, set: &str, table: &str, stems: impl Iterator<Item = String>) {
+    fn maps<'b>(&mut self, set: &str, table: &str, stems: impl Iterator<Item = &'b str>) {
         let figures = self.figures(stems);
         let title = format!("Heads, layers and positions on {set}");
         let text =
@@ -287,12 +335,17 @@ impl<'a> Pages<'a> {
         self.sections.push(Section { title, text, table: table.into(), figures });
     }
 
-    fn commas(&mut self, table: &str, stems: impl Iterator<Item = String>) {
+    fn commas<'b>(&mut self, table: &str, stems: impl Iterator<Item = &'b str>) {
         let figures = self.figures(stems);
         let text = "The direction of every layer taken away in front of its block: at commas alone, and everywhere; \
                     two random directions beside it."
             .into();
         self.sections.push(Section { title: "The direction at commas".into(), text, table: table.into(), figures });
+    }
+
+    fn figures<'b>(&self, stems: impl Iterator<Item = &'b str>) -> Vec<PathBuf> {
+        let folder = self.session.folder();
+        stems.filter_map(|stem| Figure::paths(&folder, stem).into_iter().next()).collect()
     }
 
     fn left_out(&mut self, sets: &[(String, String)]) {
@@ -304,7 +357,7 @@ impl<'a> Pages<'a> {
     }
 
     fn write(self) -> Result<(String, Vec<RunRecord>)> {
-        let path = self.session.folder().join("reproduce.md");
+        let path = self.session.folder().join(format!("reproduce{}.md", self.session.options().compat_ending()));
         write_page(&path, &self.session.model().name, &self.sections)?;
         Ok((path.display().to_string(), self.manifests))
     }

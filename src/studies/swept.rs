@@ -136,7 +136,8 @@ pub(crate) fn run<S: SweptMaps>(study: &S, session: &Session, observer: &mut dyn
     redraw(session, sets.iter().flat_map(|set| &set.maps))?;
     let nothing = |sets: &[AskedSet<S::Kind>]| sets.iter().map(|_| Vec::new()).collect();
     if sets.iter().all(|set| set.wanted().is_empty()) {
-        let made = nothing(&sets);
+        let made: Vec<Vec<Named>> = nothing(&sets);
+        check_any_defined(study, &sets, &made)?;
         return Ok(Maps::new(session, sets, made, None));
     }
     let (folder, sweep) = (session.folder(), study.sweep());

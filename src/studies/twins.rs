@@ -9,7 +9,7 @@ use crate::directions::spelled;
 use crate::engine::{Baselines, Engine, Metric, Pairs};
 use crate::experiments::ablation::{Condition, NEGLIGIBLE, Replacement};
 use crate::files::sha256;
-use crate::session::{OfSetting, Session, layers, places, wrong};
+use crate::session::{OfSetting, Session, layers, wrong};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
@@ -68,11 +68,10 @@ impl Twin {
         let n_layers = session.config().n_layers;
         let layers = layers("ablate_layers", &self.ablate_layers, n_layers)?;
         let layers = (!layers.is_empty()).then_some(&layers[..]);
-        let tokenizer = &session.model().tokenizer;
         Ok(Some(Condition {
             ablated: in_residual(&session.by_layer("ablate", name, layers)?, n_layers),
             replacement: self.ablate_method,
-            places: places("ablate_positions", prompts, tokenizer, &self.ablate_positions)?,
+            places: session.places("ablate_positions", prompts, &self.ablate_positions)?,
             kept: None,
             frozen_attention: false,
         }))

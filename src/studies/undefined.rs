@@ -23,9 +23,10 @@ pub(crate) fn note_undefined<S: MapStudy>(
     }
 }
 
-/// Why maps that were made have no values; each reason once.
+/// Why maps that were made, or were there, have no values; each reason once.
 fn undefined<S: MapStudy>(study: &S, set: &AskedSet<S::Kind>, made: &[Named]) -> Vec<String> {
-    let empty = made.iter().filter(|named| !named.map.has_values());
+    let kept = set.maps.iter().filter_map(|asked| asked.kept.as_ref());
+    let empty = kept.chain(made).filter(|named| !named.map.has_values());
     let kind = |named: &Named| set.maps.iter().find(|asked| asked.stem == named.stem).map(|asked| &asked.kind);
     distinct(&empty.filter_map(kind).map(|kind| study.undefined(kind)).collect::<Vec<_>>())
 }

@@ -14,6 +14,7 @@ mod maps;
 mod reading;
 mod reference;
 mod renewed;
+mod reproduce;
 mod results;
 mod same_numbers;
 mod science;

@@ -23,7 +23,7 @@ pub(super) struct Tested<'a> {
 /// Where a fit at `name` is tested: at the placeholder of that name (or END) if the test set has one, else at the test
 /// set's own main position.
 pub(super) fn test_position(session: &Session, test: &PairedPrompts, name: &str) -> Result<(String, PatchPositions)> {
-    let shared = name == END || test.positions.contains_key(name);
+    let shared = name == END || name.parse::<usize>().is_ok() || test.positions.contains_key(name);
     session.position("positions", test, if shared { name } else { "auto" })
 }
 

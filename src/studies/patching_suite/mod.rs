@@ -15,7 +15,7 @@ use crate::datasets::PairedPrompts;
 use crate::datasets::treebank::Scaffold;
 use crate::engine::{self, Baselines, Engine, Flops, Layout, Metric, Scores};
 use crate::experiments::chunks;
-use crate::report::results::{Best, ResultFile};
+use crate::report::results::ResultFile;
 use crate::report::{CellKey, Manifest, RunRecord, SuiteName, SuiteSite, Table};
 use crate::session::{DeviceWork, Fault, Note, Observer, Progress, Session, distinct, wrong};
 use crate::sweep::{Recorder, SweepSettings, finite};
@@ -24,7 +24,7 @@ use plan::{Divided, Job, passes};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use target::Target;
 
@@ -152,20 +152,20 @@ impl PatchingSuite {
         SuiteName { metric, site, scaffold: self.scaffold, variant: parts.join("_") }
     }
 
-    /// The best layer of every method on the suite's datasets, by metric, read from the tables that it has written.
+    /// What the suite's tables hold of its datasets: a table for every metric.
     ///
     /// # Errors
     /// A table that is not there, or cannot be read.
-    pub fn best_layers(&self, session: &Session) -> Result<BTreeMap<Metric, Vec<Best>>> {
-        let best_layers = |&metric: &Metric| {
+    pub(super) fn results(&self, session: &Session) -> Result<Vec<ResultFile>> {
+        let of_metric = |&metric: &Metric| {
             let path = session.folder().join(self.table(session, metric).to_string());
             let mut file =
                 ResultFile::read(&session.model().name, &path)?.with_context(|| path.display().to_string())?;
             // Other runs may have added other datasets to the table.
             file.cells.retain(|cell| self.eval_sets.contains(&cell.patched.set));
-            Ok((metric, file.best_layers()))
+            Ok(file)
         };
-        self.metrics.iter().map(best_layers).collect()
+        self.metrics.iter().map(of_metric).collect()
     }
 }
 
