@@ -71,8 +71,7 @@ HEAD = """\
 # The weights of HuggingFaceTB/SmolLM2-135M-Instruct on the Hub are those before quantisation, with which these numbers are not
 # met. How far off they are was not measured; noise as large as the rounding (uniform, half a step to either side) moves logits
 # by 1.5 (root mean square) and the clean logit difference of simple_test from 1.32 to 0.97.
-# Tolerances: our f32 against its f64. Directions are fitted on activations, and k-means and the logistic regression end
-# where their own tolerances let them.
+# Tolerances: our f32 against its f64, ten times what was seen on a processor with AVX-512 and more.
 model = "smollm2-135m"
 quantised_from = "SmolLM2-135M-Instruct"
 """
@@ -95,7 +94,7 @@ def baselines(entries, runs):
     for name, each in runs.items():
         values = {"clean": each.clean_scores["logit"].mean().item()}
         values["corrupted"] = each.corrupted_scores["logit"].mean().item()
-        yield entries.entry(f"{name}: logit difference", "baselines", 0.0002, values, dataset=name)
+        yield entries.entry(f"{name}: logit difference", "baselines", 0.0001, values, dataset=name)
 
 
 def cells(entries, runs, places, directions):
@@ -156,9 +155,9 @@ def main():
         "greedy texts": entries.greedy(CONTINUED, 12, 0.0005),
         "baselines": baselines(entries, runs),
         "cosines": entries.cosines(TRAIN, {layer: directions[layer] for layer in COSINES}),
-        "ablation": entries.ablations("simple_test", test, STEERED, by_layer, 0.02),
+        "ablation": entries.ablations("simple_test", test, STEERED, by_layer, 0.005),
         "steering": entries.steering(STEERED, 14, by_layer[14], TEXTS[1], [-60, 0, 60], 0.0005),
-        "loss": entries.losses(STEERED, by_layer, PAGE, 0.0002),
+        "loss": entries.losses(STEERED, by_layer, PAGE, 0.00002),
         "cells": cells(entries, runs, places, directions),
         "maps": maps(entries, test),
     }
