@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 /// The numbers of `count` things, counted from 0, as messages say them: both ends are meant.
 pub fn numbers(count: usize) -> String {
     match count {
-        0 => "none (there is nothing)".into(),
+        0 => "none".into(),
         1 => "0".into(),
         count => format!("0 to {}", count - 1),
     }
@@ -170,12 +170,18 @@ pub struct PairedPrompts {
     /// Per prompt: does the clean prompt have the sign of the first one (positive)? So do all where there are no classes.
     pub positive: Vec<bool>,
     /// Do the prompts have classes? Pairs of one's own may come without.
-    #[serde(skip_serializing_if = "Clone::clone")]
+    #[serde(skip_serializing_if = "is_true")]
     pub has_classes: bool,
     /// Per prompt: (correct, incorrect) answer tokens of the clean prompt.
     pub answers: Vec<Vec<AnswerPair>>,
     /// Placeholder name (`ADJ`, `VRB`, …) to the position of its last token, the same in every prompt.
     pub positions: BTreeMap<String, usize>,
+}
+
+/// Prompts with classes are written without saying so, as when all had them: a manifest's file of prompts is called after
+/// its hash, and stays the same file.
+fn is_true(value: &bool) -> bool {
+    *value
 }
 
 impl PairedPrompts {

@@ -87,21 +87,23 @@ impl Catalogue {
         self
     }
 
-    /// What comes of every dataset of a file, with everything that is wrong with it rather than the first fault alone.
-    pub fn check(&self, path: &Path, tokenizer: &Tokenizer, options: &BuildOptions) -> Checked {
+    /// What comes of every dataset of a file as a run under `compat` builds it, with everything that is wrong with it
+    /// rather than the first fault alone.
+    pub fn check(&self, path: &Path, tokenizer: &Tokenizer, options: &BuildOptions, compat: &[Compat]) -> Checked {
         let mut checked = Checked::default();
         let text = read(path).map_err(|fault| checked.faults.push(fault)).unwrap_or_default();
         if !checked.faults.is_empty() {
             return checked;
         }
         let (words, datasets) = parse(&path.display().to_string(), &text, &mut checked.faults);
-        let mut lists = self.words.clone();
-        lists.extend(words);
+        let mut own = Self { words: self.words.clone(), datasets: named(datasets) };
+        own.words.extend(words);
+        let own = compat.iter().copied().fold(own, Self::with_compat);
         let nothing_left =
             |source: &PromptSource| matches!(source, PromptSource::Explicit { prompts, .. } if prompts.is_empty());
-        for dataset in datasets.iter().filter(|dataset| !dataset.flawed || !nothing_left(&dataset.prompts)) {
+        for dataset in own.datasets.values().filter(|dataset| !dataset.flawed || !nothing_left(&dataset.prompts)) {
             let mut faults = Vec::new();
-            let prompts = build(dataset, &lists, tokenizer, options, &mut faults);
+            let prompts = build(dataset, &own.words, tokenizer, options, &mut faults);
             checked.prompts.extend(prompts.filter(|_| !dataset.flawed));
             checked.faults.extend(faults);
         }
@@ -161,9 +163,13 @@ impl Catalogue {
         let (words, datasets) = parse(file, text, &mut faults);
         first_or(faults, Ok(()))?;
         self.words.extend(words);
-        self.datasets.extend(datasets.into_iter().map(|dataset| (dataset.name.clone(), dataset)));
+        self.datasets.extend(named(datasets));
         Ok(())
     }
+}
+
+fn named(datasets: Vec<Dataset>) -> BTreeMap<String, Dataset> {
+    datasets.into_iter().map(|dataset| (dataset.name.clone(), dataset)).collect()
 }
 
 /// What comes of a file of datasets.
@@ -171,7 +177,7 @@ impl Catalogue {
 pub struct Checked {
     /// The datasets with which nothing is wrong.
     pub prompts: Vec<PairedPrompts>,
-    /// What is wrong with the others, in the order of the file.
+    /// What is wrong with the others.
     pub faults: Vec<DatasetError>,
 }
 

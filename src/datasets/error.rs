@@ -187,7 +187,7 @@ pub enum DatasetError {
     },
     /// A named piece of text does not end where a token ends.
     #[error(
-        "{place}: {{{name}}} does not end at the end of a token in {prompt:?}; put a space or punctuation behind it"
+        "{place}: the position `{name}` must end where a token ends, as in front of a space or punctuation, but does not in {prompt:?}"
     )]
     PositionInsideToken {
         /// The dataset.
@@ -199,7 +199,7 @@ pub enum DatasetError {
     },
     /// A name that is not at one position in all prompts.
     #[error(
-        "{place}: {{{name}}} is {} in {first:?} but {} in {second:?}",
+        "{place}: the position `{name}` is {} in {first:?} but {} in {second:?}",
         position(.first_position),
         position(.second_position)
     )]
@@ -240,5 +240,5 @@ fn spelled(tokens: &[String]) -> String {
 }
 
 fn position(position: &Option<usize>) -> String {
-    position.map_or("absent".into(), |position| format!("at position {position}"))
+    position.map_or("absent".into(), |position| format!("at token {position}"))
 }

@@ -80,7 +80,8 @@ impl TemplatePrompts {
                 self.template.space_behind();
                 self.answers.bare = true;
             }
-            // These are about a word list, weights, and a sign.
+            // None of these is about a template: but for a word list they are about how directions are fitted and patched,
+            // and which position is the main one.
             Compat::PastedAdjectives
             | Compat::UnprocessedFits
             | Compat::DasSign
@@ -125,6 +126,23 @@ struct DatasetTable {
     /// Parsed one by one, so that an error can say which.
     prompts: Option<Vec<toml::Value>>,
     ragged: Option<bool>,
+}
+
+impl DatasetTable {
+    /// A field it has that says something about a template.
+    fn field_of_template(&self) -> Option<&'static str> {
+        let fields = [
+            ("fill", self.fill.is_some()),
+            ("variants", self.variants.is_some()),
+            ("limit", self.limit.is_some()),
+            ("filter_length", self.filter_length.is_some()),
+            ("corrupted", self.corrupted.is_some()),
+            ("rows", self.rows.is_some()),
+            ("double_spaces", self.double_spaces.is_some()),
+            ("answers", self.answers.is_some()),
+        ];
+        fields.into_iter().find(|(_, present)| *present).map(|(field, _)| field)
+    }
 }
 
 type FillTables = BTreeMap<String, FillTable>;
@@ -220,23 +238,14 @@ fn parse_dataset(
     let wrong = |message: String| DatasetError::Table { file: file.into(), dataset: name.into(), message };
     let table: DatasetTable = value.try_into().map_err(|error| wrong(one_line(&error)))?;
     let place = |field: String| Box::new(Place { file: file.into(), dataset: name.into(), field });
+    let of_template = table.field_of_template();
     let prompts = match (table.template.as_deref(), table.prompts) {
         (Some(_), Some(_)) => {
             return Err(wrong("it has both `template` and `prompts`; only one of them is possible".into()));
         }
         (None, None) => return Err(wrong("it has neither `template` nor `prompts`".into())),
         (None, Some(prompts)) => {
-            let idle = [
-                ("fill", table.fill.is_some()),
-                ("variants", table.variants.is_some()),
-                ("limit", table.limit.is_some()),
-                ("filter_length", table.filter_length.is_some()),
-                ("corrupted", table.corrupted.is_some()),
-                ("rows", table.rows.is_some()),
-                ("double_spaces", table.double_spaces.is_some()),
-                ("answers", table.answers.is_some()),
-            ];
-            if let Some((field, _)) = idle.iter().find(|(_, present)| *present) {
+            if let Some(field) = of_template {
                 return Err(wrong(format!("`{field}` belongs to a `template`, but this dataset lists its `prompts`")));
             }
             let lengths = if table.ragged == Some(true) { Lengths::Ragged } else { Lengths::Equal };

@@ -1,7 +1,9 @@
 //! Tables of pairs, beside the same pairs in TOML, with the small tokenizer of the other tests.
 
+use super::rows::{Row, csv_rows};
 use super::tests::{BOS, tokenizer};
 use super::*;
+use crate::compat::Compat;
 use std::path::{Path, PathBuf};
 
 /// A file with this text in a folder of its own.
@@ -121,19 +123,26 @@ fn faults_of_tables_name_the_line_and_the_field() {
         (csv("positive", ""), &["line 2", "all pairs have one or none"]),
         (
             csv(" yes, no,positive", " well-made, no,positive"),
-            &["line 2, answer", "is 3 (\" well\", \"-\", \"made\")", "small.json"],
+            &["line 2, answer", "is 3 (\" well\", \"-\", \"<unk>\")", "small.json"],
         ),
         (csv(" yes, no,positive", " no, no,positive"), &["line 2, wrong_answer", "same token"]),
         (csv(" yes, no,positive", "good, no,positive"), &["line 2, answer", "with a space in front it is one"]),
         (csv("positive,good", "positive,sour"), &["line 2, position_ADJ", "a part of the clean text", "\"sour\""]),
-        (csv("positive,good", "positive,It"), &["line 2, position_ADJ", "has 2 times"]),
-        (csv("positive,good", "positive,goo"), &["line 2", "{ADJ} does not end at the end of a token"]),
+        (csv("positive,good", "positive,It"), &["line 2, position_ADJ", "more than once"]),
+        (csv("positive,good", "positive,goo"), &["line 2", "the position `ADJ` must end where a token ends"]),
         (csv("positive,good", "positive,"), &["line 2, position_ADJ", "found none"]),
-        (csv(", bad\n", ",was\n"), &["line 3", "{ADJ} is at position 3", "at position 2"]),
+        (csv(", bad\n", ",was\n"), &["line 3", "`ADJ` is at token 3", "at token 2"]),
         (csv("\"It was good, It\",", ","), &["line 2, clean", "found none"]),
         (csv("\"It was bad, It\"", "\"It was good, It\""), &["line 2", "same tokens"]),
         (csv("It was good, It", &long), &["line 2, clean", "at most 1048576 bytes", "1048577"]),
-        (csv("negative, bad\n", "negative,\" bad\n"), &["line 3", "every quote", "odd number"]),
+        (csv("negative, bad\n", "negative,\" bad\n"), &["line 3, position_ADJ", "closed", "end of the file"]),
+        (
+            csv("\"It was good, It\"", "\"It \"was\" good, It\""),
+            &["line 2, clean", "behind the closing quote", "found 'w'"],
+        ),
+        (csv("positive,good", "positive,go\"od\""), &["line 2, position_ADJ", "at the beginning of a cell", "\"go\""]),
+        (csv("positive,good", "positive, \"good\""), &["line 2, position_ADJ", "at the beginning of a cell"]),
+        (csv("clean", "\"clean\"x"), &["line 1", "behind the closing quote", "found 'x'"]),
     ] {
         let message = refused("mine.csv", text.as_bytes());
         for part in says.iter().chain(&["mine.csv"]) {
@@ -157,6 +166,76 @@ fn faults_of_tables_name_the_line_and_the_field() {
             assert!(message.contains(part), "{message:?} lacks {part:?}");
         }
     }
+}
+
+#[test]
+fn quotes_are_those_of_rfc_4180() {
+    let rows = |text: &str| {
+        csv_rows(text, &mut |line, column: Option<&str>, message| panic!("line {line}, {column:?}: {message}"))
+    };
+    let cells = |text: &str| -> Vec<(usize, Vec<String>)> {
+        let cells = |row: Row| row.cells.into_iter().map(|(_, cell)| cell.as_str().unwrap().to_owned()).collect();
+        rows(text).rows.into_iter().map(|row| (row.line, cells(row))).collect()
+    };
+    let row = |line, cells: [&str; 2]| (line, cells.map(str::to_owned).to_vec());
+    let text = "a,b\n\"I said \"\"good\"\" to\nhim\",\"\"\n\"\"\"\",\"é,\"\r\nx,\"y\"";
+    assert_eq!(cells(text), [row(2, ["I said \"good\" to\nhim", ""]), row(4, ["\"", "é,"]), row(5, ["x", "y"])]);
+    let faults = |text: &str| {
+        let mut faults = Vec::new();
+        csv_rows(text, &mut |line, column: Option<&str>, message| {
+            faults.push((line, column.map(str::to_owned), message))
+        });
+        faults
+    };
+    for (text, line, column) in [
+        ("a,b\n\"I said \"good\" to him\",x\n", 2, "a"),
+        ("a,b\n\"one\ntwo\",x\ny,\"z\" \n", 4, "b"),
+        ("a,b\nx,\"\"\"\n", 2, "b"),
+        ("a,b\nx,5\"\ny,6\"\n", 2, "b"),
+    ] {
+        let found = faults(text);
+        assert_eq!((found[0].0, found[0].1.as_deref(), found.len()), (line, Some(column), 1), "{found:?}");
+    }
+}
+
+#[test]
+fn a_position_has_one_place_and_places_may_overlap() {
+    let file = |span: &str| format!("clean,corrupted,answer,wrong_answer,position_A\n- - -,- - ., yes, no,{span}\n");
+    assert!(refused("mine.csv", file("- -").as_bytes()).contains("line 2, position_A"));
+    assert_eq!(built("mine.csv", &file("- - -")).positions["A"], 5);
+}
+
+#[test]
+fn a_file_is_checked_as_a_run_builds_it() {
+    let toml = r#"
+[mine]
+template = "It was{ADJ},{VRB} it"
+double_spaces = ["VRB"]
+answers = { positive = "yes", negative = "no" }
+fill.ADJ = { positive = "up", negative = "down" }
+fill.VRB = { positive = "loved", negative = "hated" }
+[words]
+up = ["good"]
+down = ["bad"]
+loved = ["loved"]
+hated = ["hated"]
+yes = ["yes"]
+no = ["no"]
+"#;
+    let (_folder, path) = file("mine.toml", toml.as_bytes());
+    let (tokenizer, options) = (tokenizer(Some(BOS)), BuildOptions::default());
+    let catalogue = Catalogue::load(None).unwrap();
+    for compat in [&[][..], &[Compat::DoubleSpaces]] {
+        let run = catalogue.clone().with_file(&path).unwrap();
+        let run = compat.iter().copied().fold(run, Catalogue::with_compat);
+        let expected = run.build("mine", &tokenizer, &options).unwrap();
+        assert_eq!(expected.texts[0].contains("good,  loved"), !compat.is_empty());
+        let checked = catalogue.check(&path, &tokenizer, &options, compat);
+        assert_eq!((checked.prompts, checked.faults.len()), (vec![expected], 0));
+    }
+    // Their answers have no token without a space here, as a run would find.
+    let checked = catalogue.check(&path, &tokenizer, &options, &[Compat::TrailingSpace]);
+    assert!(checked.prompts.is_empty() && checked.faults[0].to_string().contains("`answers`"), "{:?}", checked.faults);
 }
 
 #[test]
@@ -190,7 +269,7 @@ It was bad,It was good, yes, no,bad
 ";
     let (_folder, path) = file("mine.csv", rows.as_bytes());
     let check =
-        |path: &Path| Catalogue::load(None).unwrap().check(path, &tokenizer(Some(BOS)), &BuildOptions::default());
+        |path: &Path| Catalogue::load(None).unwrap().check(path, &tokenizer(Some(BOS)), &BuildOptions::default(), &[]);
     let messages: Vec<String> = check(&path).faults.iter().map(ToString::to_string).collect();
     // What cannot be read comes first, and of the other rows what they are as tokens.
     let expected = [

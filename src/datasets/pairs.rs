@@ -57,7 +57,7 @@ pub(super) fn parse_pairs(file: &str, format: Format, text: &str, faults: &mut V
         faults.push(table.wrong(format!("`{name}` is a dataset of the Treebank: give the file another name")));
     }
     let mut of_rows = Vec::new();
-    let mut fault = |line, message| of_rows.push(table.at_line(line, message));
+    let mut fault = |line, column: Option<&str>, message| of_rows.push(table.at_line(line, column, message));
     let rows = match format {
         Format::Csv => csv_rows(text, &mut fault),
         Format::JsonLines => json_rows(text, &mut fault),
@@ -92,8 +92,9 @@ impl Table<'_> {
         Box::new(Place { file: self.file.into(), dataset: self.name.into(), field })
     }
 
-    fn at_line(&self, line: usize, message: String) -> DatasetError {
-        DatasetError::Field { place: self.place(At::Line(line).pair()), message }
+    fn at_line(&self, line: usize, column: Option<&str>, message: String) -> DatasetError {
+        let at = At::Line(line);
+        DatasetError::Field { place: self.place(column.map_or_else(|| at.pair(), |column| at.field(column))), message }
     }
 
     /// Every column is known and there once, and those that are needed are there.
@@ -212,14 +213,15 @@ fn class_of(value: &Value) -> Result<Option<bool>, String> {
     }
 }
 
-/// The byte behind the only place of `span` in a clean text.
+/// The byte behind the only place of `span` in a clean text; two places may overlap.
 fn end_of(span: &str, clean: &str) -> Result<usize, String> {
-    let places = clean.match_indices(span).count();
-    match clean.find(span) {
-        Some(start) if places == 1 => Ok(start + span.len()),
-        Some(_) => Err(format!(
-            "expected a part of the clean text that it has once, found {span:?}, which it has {places} times"
-        )),
-        None => Err(format!("expected a part of the clean text, found {span:?}")),
+    let Some(start) = clean.find(span) else {
+        return Err(format!("expected a part of the clean text, found {span:?}"));
+    };
+    let second = start + span.chars().next().map_or(0, char::len_utf8);
+    if clean[second..].contains(span) {
+        let expected = "expected a part of the clean text that it has once";
+        return Err(format!("{expected}, found {span:?}, which it has more than once"));
     }
+    Ok(start + span.len())
 }

@@ -24,8 +24,14 @@ pub(super) struct Row {
 /// Far more columns than a table of pairs has: what has them is none.
 const MOST_COLUMNS: usize = 1000;
 
-/// Reads CSV (RFC 4180) under a header; `fault` is told what is wrong with which line.
-pub(super) fn csv_rows(text: &str, fault: &mut dyn FnMut(usize, String)) -> Rows {
+/// Is told what is wrong with which line, and in which column if it is one.
+pub(super) type Faults<'a> = dyn FnMut(usize, Option<&str>, String) + 'a;
+
+/// Letters of a cell that a message shows.
+const SHOWN: usize = 30;
+
+/// Reads CSV (RFC 4180) under a header.
+pub(super) fn csv_rows(text: &str, fault: &mut Faults<'_>) -> Rows {
     let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text.as_bytes());
     let mut lines = Lines { text, at: 0, line: 1 };
     let mut rows = Rows::default();
@@ -35,19 +41,19 @@ pub(super) fn csv_rows(text: &str, fault: &mut dyn FnMut(usize, String)) -> Rows
             Ok(true) => {}
             Ok(false) => break,
             Err(error) => {
-                fault(lines.line, error.to_string());
-                break;
+                fault(lines.line, None, error.to_string());
+                return rows;
             }
         }
         let (line, source) = lines.next(reader.position().byte());
-        // The parser takes the rest of the file for a cell whose quotes are not closed.
-        if source.bytes().filter(|byte| *byte == b'"').count() % 2 == 1 {
-            fault(line, "expected every quote to be closed, and doubled within a cell, found an odd number".into());
-            break;
+        // The parser takes any text for something; behind such a cell nobody knows where the next row begins.
+        if let Some((cell, message)) = misquoted(source) {
+            fault(line, rows.columns.get(cell).map(String::as_str), message);
+            return rows;
         }
         if rows.columns.is_empty() {
             if record.len() > MOST_COLUMNS {
-                fault(line, format!("expected at most {MOST_COLUMNS} columns, found {}", record.len()));
+                fault(line, None, format!("expected at most {MOST_COLUMNS} columns, found {}", record.len()));
                 return rows;
             }
             rows.columns = record.iter().map(|name| name.trim().to_owned()).collect();
@@ -55,13 +61,57 @@ pub(super) fn csv_rows(text: &str, fault: &mut dyn FnMut(usize, String)) -> Rows
             let cells = record.iter().map(|cell| Value::from(cell));
             rows.rows.push(Row { line, cells: rows.columns.iter().cloned().zip(cells).collect() });
         } else {
-            fault(line, format!("expected {} cells, as in the header, found {}", rows.columns.len(), record.len()));
+            let message = format!("expected {} cells, as in the header, found {}", rows.columns.len(), record.len());
+            fault(line, None, message);
         }
     }
     if rows.columns.is_empty() {
-        fault(1, "expected a header with the names of the columns, found an empty file".into());
+        fault(1, None, "expected a header with the names of the columns, found an empty file".into());
     }
     rows
+}
+
+/// The first cell of a record whose quotes are not those of RFC 4180, from 0, and what is wrong with it.
+fn misquoted(record: &str) -> Option<(usize, String)> {
+    let (mut cell, mut rest) = (0, record);
+    loop {
+        let quoted = rest.strip_prefix('"');
+        let end = match quoted.map(closing_quote) {
+            Some(Some(end)) => end + 2,
+            Some(None) => {
+                return Some((cell, "expected the cell's quote to be closed, found the end of the file".into()));
+            }
+            None => rest.find([',', '"', '\r', '\n']).unwrap_or(rest.len()),
+        };
+        match rest[end..].chars().next() {
+            None | Some('\r' | '\n') => return None,
+            Some(',') => (cell, rest) = (cell + 1, &rest[end + 1..]),
+            Some(found) => {
+                let expected = match quoted {
+                    Some(_) => "a comma or the end of the line behind the closing quote (one within a cell is doubled)",
+                    None => "a quote at the beginning of a cell alone, which is then quoted as a whole",
+                };
+                return Some((cell, format!("expected {expected}, found {found:?} behind {:?}", last(&rest[..end]))));
+            }
+        }
+    }
+}
+
+/// Where the quote is that closes a cell: the first one that is not doubled.
+fn closing_quote(inside: &str) -> Option<usize> {
+    let mut from = 0;
+    loop {
+        let at = from + inside[from..].find('"')?;
+        if !inside[at + 1..].starts_with('"') {
+            return Some(at);
+        }
+        from = at + 2;
+    }
+}
+
+/// The end of a text, as much as a message shows of it.
+fn last(text: &str) -> &str {
+    text.char_indices().rev().nth(SHOWN - 1).map_or(text, |(start, _)| &text[start..])
 }
 
 /// Counts the lines of a text up to bytes that follow each other.
@@ -85,8 +135,8 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// Reads JSON lines, one object each; empty lines are skipped. `fault` is told what is wrong with which line.
-pub(super) fn json_rows(text: &str, fault: &mut dyn FnMut(usize, String)) -> Rows {
+/// Reads JSON lines, one object each; empty lines are skipped.
+pub(super) fn json_rows(text: &str, fault: &mut Faults<'_>) -> Rows {
     let mut rows = Rows::default();
     let lines = text.lines().enumerate().filter(|(_, text)| !text.trim().is_empty());
     for (number, text) in lines {
@@ -97,7 +147,7 @@ pub(super) fn json_rows(text: &str, fault: &mut dyn FnMut(usize, String)) -> Row
                     cells.iter().map(|(name, _)| name).filter(|name| !rows.columns.contains(name)).cloned().collect();
                 rows.columns.extend(new);
                 if rows.columns.len() > MOST_COLUMNS {
-                    fault(line, format!("expected at most {MOST_COLUMNS} fields, found more"));
+                    fault(line, None, format!("expected at most {MOST_COLUMNS} fields, found more"));
                     return Rows::default();
                 }
                 rows.rows.push(Row { line, cells });
@@ -108,13 +158,14 @@ pub(super) fn json_rows(text: &str, fault: &mut dyn FnMut(usize, String)) -> Row
                 let what = message.rsplit_once(" at line ").map_or(message.as_str(), |(what, _)| what);
                 fault(
                     line,
+                    None,
                     format!("expected an object in JSON, found another text (column {}: {what})", error.column()),
                 );
             }
         }
     }
     if rows.columns.is_empty() {
-        fault(1, "expected an object in JSON, found none in the file".into());
+        fault(1, None, "expected an object in JSON, found none in the file".into());
     }
     rows
 }

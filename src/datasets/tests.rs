@@ -257,9 +257,12 @@ fn explicit_prompts_that_make_no_sense_are_refused() {
         ),
         (explicit("It was good", "It was good", answers), vec!["same tokens", "\"It was good\""]),
         (explicit("It was{ADJ}", "It was bad", answers), vec!["prompts[0].clean", "{ADJ}"]),
-        (explicit("It was{ADJ: good}", "It was bad", answers), vec!["{ADJ} is at position 3", "absent"]),
-        (explicit("It{A: was} good", "It was{A: bad}", answers), vec!["{A} is at position 2", "at position 3"]),
-        (explicit("It was{A: go}od", "It was bad", answers), vec!["{A}", "end of a token", "It was good"]),
+        (explicit("It was{ADJ: good}", "It was bad", answers), vec!["`ADJ` is at token 3", "absent"]),
+        (explicit("It{A: was} good", "It was{A: bad}", answers), vec!["`A` is at token 2", "at token 3"]),
+        (
+            explicit("It was{A: go}od", "It was bad", answers),
+            vec!["the position `A`", "where a token ends", "It was good"],
+        ),
         (
             explicit("It was good", "It was bad", r#"correct = " well-made", incorrect = " no""#),
             vec!["prompts[0].correct", "3"],
@@ -303,7 +306,7 @@ fn ragged_datasets_compare_lengths_within_an_entry_alone() {
     assert!(unequal.contains("has 4") && unequal.contains("has 6"), "{unequal}");
     let moved = [entry("It was{A: good}", "It was{A: bad}"), entry("It{A: was} good", "It{A: was} bad")].join(", ");
     let moved = refused(&format!("[mine]\nragged = true\nprompts = [{moved}]\n"));
-    assert!(moved.contains("{A} is at position 3") && moved.contains("at position 2"), "{moved}");
+    assert!(moved.contains("`A` is at token 3") && moved.contains("at token 2"), "{moved}");
     let template = refused(&changed("[mine]\n", "[mine]\nragged = true\n"));
     assert!(template.contains("`ragged` belongs to listed `prompts`"), "{template}");
 }
@@ -327,7 +330,7 @@ fn templates_that_make_no_sense_are_refused() {
         (changed(r#"yes = ["yes""#, r#"yes = ["no""#), vec!["pair 0", "same token"]),
         (changed(r#"hated = ["hated"]"#, r#"hated = ["well-made"]"#), vec!["`hated`", "exactly 1", "small.json"]),
         (changed(r#"limit = ["up", "down"]"#, "prompts = []"), vec!["both `template` and `prompts`"]),
-        (changed("{VRB} it.", "{VRB}it."), vec!["{VRB}", "end of a token"]),
+        (changed("{VRB} it.", "{VRB}it."), vec!["the position `VRB`", "where a token ends"]),
         (changed("[mine.fill]", "variants = []\n[mine.fill]"), vec!["variants", "empty"]),
     ] {
         let message = refused(&text);

@@ -35,7 +35,7 @@ pub enum DirectionError {
         /// The part at fault.
         field: &'static str,
         /// What the part should look like.
-        expected: &'static str,
+        expected: String,
     },
     /// A pattern that selects no direction.
     #[error("pattern {pattern:?} matches none of the {available} directions at hand{examples}")]

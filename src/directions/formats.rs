@@ -2,67 +2,123 @@
 
 use super::DirectionError;
 use super::storage::{LARGEST_FILE, file_error, read_bounded};
+use crate::files::sha256;
 use crate::npy::{NpyFault, NpyHead};
 use crate::types::Matrix;
 use half::{bf16, f16};
 use safetensors::SafeTensors;
-use safetensors::tensor::Dtype;
+use safetensors::tensor::{Dtype, TensorView};
 use std::io::{Cursor, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use zip::ZipArchive;
 
-/// How a file is written.
+/// How a file is written that can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
     Npy,
     Npz,
     Json,
     SafeTensors,
+}
+
+/// What a file's ending tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    Of(Format),
     /// Of Python's pickle, which may run anything.
     Torch,
 }
 
 /// Endings of the formats, those that are read first.
-const ENDINGS: [(&str, Format); 6] = [
-    ("npy", Format::Npy),
-    ("npz", Format::Npz),
-    ("json", Format::Json),
-    ("safetensors", Format::SafeTensors),
-    ("pt", Format::Torch),
-    ("pth", Format::Torch),
+const ENDINGS: [(&str, Ending); 6] = [
+    ("npy", Ending::Of(Format::Npy)),
+    ("npz", Ending::Of(Format::Npz)),
+    ("json", Ending::Of(Format::Json)),
+    ("safetensors", Ending::Of(Format::SafeTensors)),
+    ("pt", Ending::Torch),
+    ("pth", Ending::Torch),
 ];
 
 /// What can be read, for messages.
 pub(super) const READABLE: &str = ".npy, .npz, .json or .safetensors";
 
-impl Format {
-    /// The format that a file's ending tells.
+impl Ending {
+    /// The ending of a file, if it is one of ours.
     pub fn of(path: &Path) -> Option<Self> {
         let ending = path.extension()?.to_str()?;
-        ENDINGS.iter().find(|(known, _)| ending.eq_ignore_ascii_case(known)).map(|(_, format)| *format)
+        ENDINGS.iter().find(|(known, _)| ending.eq_ignore_ascii_case(known)).map(|(_, ending)| *ending)
     }
 
     /// May a file hold several arrays, each under a name?
     pub fn is_named(self) -> bool {
-        matches!(self, Format::Npz | Format::SafeTensors)
+        matches!(self, Ending::Of(Format::Npz | Format::SafeTensors))
     }
 }
 
-/// The arrays of a file as `(d_model, k)`, with their names in it where they have any.
-///
-/// # Errors
-/// [`DirectionError::File`] for what is none, [`DirectionError::Io`].
-pub(super) fn arrays(path: &Path, format: Format) -> Result<Vec<(Option<String>, Matrix)>, DirectionError> {
-    if format == Format::Torch {
-        let found = "a file of torch.save, which only Python can read: save the tensor with \
-                     numpy.save(\"name_layer3.npy\", tensor.float().cpu().numpy())";
-        return Err(file_error(path, "format", READABLE.into(), found.into()));
+/// A file of arrays, read once. What it holds is known by name before any of it is taken for a direction.
+pub(super) struct Arrays {
+    path: PathBuf,
+    format: Format,
+    bytes: Vec<u8>,
+    /// The arrays' names; none of a file of one array without a name.
+    pub names: Vec<Option<String>>,
+}
+
+impl Arrays {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`DirectionError::File`] for one that is not of its format, [`DirectionError::Io`].
+    pub fn open(path: &Path, ending: Ending) -> Result<Self, DirectionError> {
+        let Ending::Of(format) = ending else {
+            let found = "a file of torch.save, which only Python can read: save the tensor with \
+                         numpy.save(\"name_layer3.npy\", tensor.float().cpu().numpy())";
+            return Err(file_error(path, "format", READABLE.into(), found.into()));
+        };
+        let bytes = read_bounded(path)?;
+        let mut names: Vec<Option<String>> = match format {
+            Format::Npy | Format::Json => vec![None],
+            Format::Npz => {
+                let archive = archive(path, &bytes)?;
+                archive
+                    .file_names()
+                    .filter_map(|name| name.strip_suffix(".npy"))
+                    .map(|name| Some(name.into()))
+                    .collect()
+            }
+            Format::SafeTensors => tensors(path, &bytes)?.names().into_iter().map(|name| Some(name.into())).collect(),
+        };
+        names.sort();
+        Ok(Self { path: path.to_owned(), format, bytes, names })
     }
-    let bytes = read_bounded(path)?;
-    match format {
-        Format::Npz => npz(path, bytes),
-        Format::SafeTensors => safetensors(path, &bytes),
-        Format::Json => Ok(vec![(None, json(path, &bytes)?)]),
-        Format::Npy | Format::Torch => Ok(vec![(None, npy(path, &bytes)?)]),
+
+    /// SHA-256 of the file.
+    pub fn sha256(&self) -> String {
+        sha256(&self.bytes)
+    }
+
+    /// Some of the arrays as `(d_model, k)`.
+    ///
+    /// # Errors
+    /// [`DirectionError::File`] for one that cannot be a direction.
+    pub fn read(&self, names: &[Option<String>]) -> Result<Vec<Matrix>, DirectionError> {
+        let (path, bytes) = (&self.path, &self.bytes);
+        match self.format {
+            Format::Npy => Ok(vec![npy(path, bytes)?]),
+            Format::Json => Ok(vec![json(path, bytes)?]),
+            Format::Npz => npz(path, bytes, names.iter().flatten()),
+            Format::SafeTensors => safetensors(path, bytes, names.iter().flatten()),
+        }
+    }
+}
+
+/// A fault of one array of a file that holds several.
+pub(super) fn of_array(name: &str) -> impl Fn(DirectionError) -> DirectionError {
+    move |error| match error {
+        DirectionError::File { path, field, expected, found } => {
+            DirectionError::File { path, field, expected, found: format!("{found} in array {name:?}") }
+        }
+        other => other,
     }
 }
 
@@ -128,47 +184,62 @@ pub(super) fn npy(path: &Path, bytes: &[u8]) -> Result<Matrix, DirectionError> {
     Ok(upright(Matrix::new(rows, cols, values)))
 }
 
-/// The arrays of an `.npz` file.
-fn npz(path: &Path, bytes: Vec<u8>) -> Result<Vec<(Option<String>, Matrix)>, DirectionError> {
-    let wrong = |message: String| file_error(path, "archive", "an .npz file".into(), message);
-    let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).map_err(|error| wrong(error.to_string()))?;
-    let mut found = Vec::new();
+fn wrong_archive(path: &Path, message: String) -> DirectionError {
+    file_error(path, "archive", "an .npz file".into(), message)
+}
+
+fn archive<'a>(path: &Path, bytes: &'a [u8]) -> Result<ZipArchive<Cursor<&'a [u8]>>, DirectionError> {
+    ZipArchive::new(Cursor::new(bytes)).map_err(|error| wrong_archive(path, error.to_string()))
+}
+
+/// Arrays of an `.npz` file.
+fn npz<'a>(path: &Path, bytes: &[u8], names: impl Iterator<Item = &'a String>) -> Result<Vec<Matrix>, DirectionError> {
+    let mut archive = archive(path, bytes)?;
     let mut left = LARGEST_FILE;
-    for index in 0..archive.len() {
-        let entry = archive.by_index(index).map_err(|error| wrong(error.to_string()))?;
-        let Some(name) = entry.name().strip_suffix(".npy").map(str::to_owned) else { continue };
+    let array = |name: &String| {
+        let wrong = |message: String| wrong_archive(path, format!("{name}: {message}"));
+        let entry = archive.by_name(&format!("{name}.npy")).map_err(|error| wrong(error.to_string()))?;
         let mut array = Vec::new();
         // A small archive may unpack to any size.
-        entry.take(left + 1).read_to_end(&mut array).map_err(|error| wrong(format!("{name}: {error}")))?;
+        entry.take(left + 1).read_to_end(&mut array).map_err(|error| wrong(error.to_string()))?;
         left = left
             .checked_sub(array.len() as u64)
             .ok_or_else(|| file_error(path, "size", format!("at most {LARGEST_FILE} bytes unpacked"), "more".into()))?;
-        found.push((Some(name), npy(path, &array)?));
-    }
-    Ok(found)
+        npy(path, &array).map_err(of_array(name))
+    };
+    names.map(array).collect()
 }
 
-/// The arrays of a `.safetensors` file.
-fn safetensors(path: &Path, bytes: &[u8]) -> Result<Vec<(Option<String>, Matrix)>, DirectionError> {
-    let file = SafeTensors::deserialize(bytes)
-        .map_err(|error| file_error(path, "header", "a .safetensors file".into(), error.to_string()))?;
-    let mut found = Vec::new();
-    for (name, tensor) in file.iter() {
-        let (rows, cols) = sides(path, tensor.shape(), &format!("{:?} of {name}", tensor.shape()))?;
-        let data = tensor.data();
-        let values: Vec<f32> = match tensor.dtype() {
-            Dtype::F16 => data.as_chunks::<2>().0.iter().map(|bytes| f16::from_le_bytes(*bytes).to_f32()).collect(),
-            Dtype::BF16 => data.as_chunks::<2>().0.iter().map(|bytes| bf16::from_le_bytes(*bytes).to_f32()).collect(),
-            Dtype::F32 => data.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
-            Dtype::F64 => data.as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes) as f32).collect(),
-            other => {
-                let expected = "F16, BF16, F32 or F64".into();
-                return Err(file_error(path, "dtype", expected, format!("{other:?} of {name}")));
-            }
-        };
-        found.push((Some(name.to_owned()), upright(Matrix::new(rows, cols, values))));
-    }
-    Ok(found)
+fn tensors<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>, DirectionError> {
+    SafeTensors::deserialize(bytes)
+        .map_err(|error| file_error(path, "header", "a .safetensors file".into(), error.to_string()))
+}
+
+/// Arrays of a `.safetensors` file.
+fn safetensors<'a>(
+    path: &Path,
+    bytes: &[u8],
+    names: impl Iterator<Item = &'a String>,
+) -> Result<Vec<Matrix>, DirectionError> {
+    let file = tensors(path, bytes)?;
+    let array = |name: &String| {
+        let tensor = file.tensor(name).map_err(|error| file_error(path, "header", name.clone(), error.to_string()))?;
+        of_tensor(path, &tensor).map_err(of_array(name))
+    };
+    names.map(array).collect()
+}
+
+fn of_tensor(path: &Path, tensor: &TensorView<'_>) -> Result<Matrix, DirectionError> {
+    let (rows, cols) = sides(path, tensor.shape(), &format!("{:?}", tensor.shape()))?;
+    let data = tensor.data();
+    let values: Vec<f32> = match tensor.dtype() {
+        Dtype::F16 => data.as_chunks::<2>().0.iter().map(|bytes| f16::from_le_bytes(*bytes).to_f32()).collect(),
+        Dtype::BF16 => data.as_chunks::<2>().0.iter().map(|bytes| bf16::from_le_bytes(*bytes).to_f32()).collect(),
+        Dtype::F32 => data.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
+        Dtype::F64 => data.as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes) as f32).collect(),
+        other => return Err(file_error(path, "dtype", "F16, BF16, F32 or F64".into(), format!("{other:?}"))),
+    };
+    Ok(upright(Matrix::new(rows, cols, values)))
 }
 
 /// A direction as JSON: a list of `d_model` numbers, or for a subspace of `d_model` lists of `k`.

@@ -29,7 +29,7 @@ pub use embeddings::{cosine, embedding_positions, embeddings};
 pub use error::DirectionError;
 pub use fit::{Accuracy, Classifier, Fit, Projection};
 pub use found_by::FoundBy;
-pub use import::{ImportSource, Wanted, read_files};
+pub use import::{FoundDirections, ImportSource, LeftOut, Wanted, read_files};
 pub use kmeans::fit_kmeans;
 pub use logistic_regression::{fit_logistic_regression, fit_probe};
 pub use mean_diff::fit_mean_diff;

@@ -65,7 +65,9 @@ impl DirectionName {
     }
 
     fn checked(self) -> Result<Self, DirectionError> {
-        let fault = |field, expected| Err(DirectionError::Name { name: self.to_string(), field, expected });
+        let fault = |field, expected: &str| {
+            Err(DirectionError::Name { name: self.to_string(), field, expected: expected.to_owned() })
+        };
         let plain = |letter: char| letter.is_ascii_alphanumeric() || "_-.".contains(letter);
         if let FoundBy::Elsewhere(name) = &self.found_by
             && (name.is_empty() || name.starts_with('.') || !name.chars().all(plain))
@@ -73,7 +75,7 @@ impl DirectionName {
             return fault("name", "letters, digits, `_`, `-` and `.`, which does not come first");
         }
         if family(&self).len() > LONGEST_NAME {
-            return fault("name", "at most 150 letters in front of the layer");
+            return fault("name", &format!("at most {LONGEST_NAME} letters in front of the layer"));
         }
         let Some((dataset, position)) = &self.source else { return Ok(self) };
         if self.method() == Some(Method::RandomDirection) {
@@ -107,9 +109,11 @@ impl FromStr for DirectionName {
     /// Takes a file name with or without `.npy`. What is not named after a method and a dataset is a direction that was
     /// found elsewhere.
     fn from_str(text: &str) -> Result<Self, DirectionError> {
-        let fault = |field, expected| DirectionError::Name { name: text.into(), field, expected };
+        let fault =
+            |field, expected: &str| DirectionError::Name { name: text.into(), field, expected: expected.into() };
         let stem = text.strip_suffix(".npy").unwrap_or(text);
-        let (rest, layer) = stem.rsplit_once("_layer").ok_or(fault("layer", "an ending `_layer` and a number"))?;
+        let (rest, layer) =
+            stem.rsplit_once("_layer").ok_or_else(|| fault("layer", "an ending `_layer` and a number"))?;
         if layer.is_empty() || !layer.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(fault("layer", "a number after `_layer`"));
         }

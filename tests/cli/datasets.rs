@@ -217,3 +217,43 @@ fn a_check_says_everything_that_is_wrong_and_exits_with_1() {
     let maps = ["activation-patching-maps", "--eval-sets", "own", "--dataset-file", &file];
     run_in(data.path(), &maps).fails(1, &["own.csv", "line 1", "empty file"]);
 }
+
+#[test]
+fn a_check_notes_where_no_direction_can_be_fitted() {
+    let data = tempfile::tempdir().unwrap();
+    let file = write_pairs(data.path(), "csv", "MY_WORD", true);
+    let checked = run_in(data.path(), &["datasets", "check", &file]).success().stdout;
+    assert!(checked.contains("note: ") && checked.contains("letters and digits alone, not `MY_WORD`"), "{checked}");
+    let json = run_in(data.path(), &["datasets", "check", &file, "--json"]).success().json();
+    assert_eq!((json["notes"].as_array().unwrap().len(), &json["faults"]), (1, &json!([])));
+    // As the fit says.
+    let fit = ["fit-directions", "--methods", "mean_diff", "--train-sets", "own", "--dataset-file", &file];
+    run_in(data.path(), &fit).fails(1, &["position", "letters and digits"]);
+    let file = write_pairs(data.path(), "csv", "WORD", true);
+    let checked = run_in(data.path(), &["datasets", "check", &file]).success().stdout;
+    assert!(!checked.contains("note"), "{checked}");
+}
+
+#[test]
+fn a_check_follows_the_compat_of_the_run() {
+    let data = tempfile::tempdir().unwrap();
+    let file = data.path().join("own.toml");
+    let text = r#"
+[own]
+template = "I thought this movie was{ADJ}, overall this movie is"
+answers = { positive = "good", negative = "bad" }
+fill.ADJ = { positive = "good", negative = "negative_top_adjectives" }
+[words]
+good = ["good"]
+bad = ["bad"]
+negative_top_adjectives = ["magnificently"]
+pasted_top_adjectives = ["terrible"]
+"#;
+    std::fs::write(&file, text).unwrap();
+    let check = ["datasets", "check", file.to_str().unwrap()];
+    let plain = run_in(data.path(), &check);
+    assert!(plain.stdout.contains("`negative_top_adjectives`"), "{}", plain.stdout);
+    plain.fails(1, &["1 fault"]);
+    let pasted = run_in(data.path(), &[&check[..], &["--compat", "pasted-adjectives"]].concat()).success();
+    assert!(pasted.stdout.lines().any(|line| line.starts_with("own ") && line.contains(" 2 ")), "{}", pasted.stdout);
+}

@@ -95,8 +95,7 @@ fn one_fault_and_nothing_is_imported() {
     let array = npy(&[0.5; WIDTH], &format!("({WIDTH},)"));
     let flat = npy(&[0.5; WIDTH], &format!("({WIDTH}, 1)"));
     for (name, bytes, words) in [
-        ("rotation_direction0.json", good.as_bytes(), &["rotation_direction0", "layer"][..]),
-        ("my probe_layer1.json", good.as_bytes(), &["my probe_layer1", "name", "letters"]),
+        ("my probe_layer1.json", good.as_bytes(), &["my probe_layer1", "name", "letters"][..]),
         ("das_theirs_ADJ_layer5.json", good.as_bytes(), &["das_theirs_ADJ_layer5.json", "layer", "0 to 4", "found 5"]),
         ("das_theirs_ADJ_layer2.json", short.as_bytes(), &["das_theirs_ADJ_layer2.json", "shape", "(128,)", "(3,)"]),
         ("das_theirs_ADJ_layer2.npy", &hollow, &["das_theirs_ADJ_layer2.npy", "values", "NaN"]),
@@ -128,6 +127,8 @@ fn one_fault_and_nothing_is_imported() {
     import(data.path(), &data.path().join("nowhere"), &[]).fails(1, &["nowhere"]);
     let empty = tempfile::tempdir().unwrap();
     import(data.path(), empty.path(), &[]).fails(1, &["matches none of the 0", empty.path().to_str().unwrap()]);
+    let nameless = folder(&[("rotation_direction0.json", good.as_bytes())]);
+    import(data.path(), nameless.path(), &[]).fails(1, &["rotation_direction0", "layer", "use --layer L"]);
     let notes = folder(&[("notes.txt", b"none of ours".as_slice())]);
     import(data.path(), &notes.path().join("notes.txt"), &[])
         .fails(1, &["notes.txt", "format", ".safetensors", "\"txt\""]);
@@ -147,7 +148,13 @@ fn directions_of_any_name_come_from_the_files_of_other_tools() {
     let data = tempfile::tempdir().unwrap();
     let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/directions/files");
     let processing = "fold_ln,center_writing_weights,center_unembed,fold_value_biases";
-    import(data.path(), &files, &[]).fails(1, &["\"concept\"", "layer", "use --layer L"]);
+    let by_name = ["--directions", "concept,truth_*"];
+    import(data.path(), &files, &by_name).fails(1, &["\"concept\"", "layer", "use --layer L"]);
+    let idle = ["--directions", "truth_*", "--layer", "2"];
+    import(data.path(), &files, &idle).fails(1, &["--layer", "has no layer for 2", "truth_layer0"]);
+    let plan = import(data.path(), &files, &["--dry-run"]).success();
+    assert!(plan.stdout.contains("11 directions would be imported"), "{}", plan.stdout);
+    assert!(plan.stderr.contains("1 without a layer in the name: concept (concept.safetensors)"), "{}", plan.stderr);
     assert_eq!(std::fs::read_dir(data.path()).unwrap().count(), 0);
     let stated = ["--weight-processing", processing, "--layer", "2"];
     let json = import(data.path(), &files, &[&stated[..], &["--json"]].concat()).success().json();
@@ -178,8 +185,8 @@ fn directions_of_any_name_come_from_the_files_of_other_tools() {
     let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
     assert_eq!((&record["method"], &record["dataset"]), (&"plane".into(), &serde_json::Value::Null));
     assert_eq!(record["imported"]["array"], "plane_layer1");
-    let again =
-        import(data.path(), &files, &[&stated[..], &["--directions", "plane*,truth_layer?"]].concat()).success();
+    let again = ["--weight-processing", processing, "--directions", "plane*,truth_layer?"];
+    let again = import(data.path(), &files, &again).success();
     assert!(again.stderr.contains("5 directions exist already"), "{}", again.stderr);
 
     // Every command takes them by these names.
@@ -203,6 +210,29 @@ fn directions_of_any_name_come_from_the_files_of_other_tools() {
     let listed = run_in(data.path(), &["directions", "list", "*layer2", "--json"]).success().json();
     let listed: Vec<&str> = listed.as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap()).collect();
     assert_eq!(listed, ["concept_layer2", "honest_layer2", "lens-v2.1_layer2", "truth_layer2"]);
+}
+
+#[test]
+fn a_folder_of_results_is_imported_as_it_lies() {
+    let data = fitted();
+    let maps = ["activation-patching-maps", "--maps", "z", "--metrics", "logit_diff"];
+    run_in(data.path(), &maps).success();
+    let from = data.path().join("demo");
+    let model = data.path().join("other-model");
+    std::fs::create_dir(&model).unwrap();
+    for name in ["config.json", "model.safetensors", "tokenizer.json"] {
+        let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/models/demo").join(name);
+        std::fs::copy(demo, model.join(name)).unwrap();
+    }
+    let elsewhere = tempfile::tempdir().unwrap();
+    let import = ["directions", "import", from.to_str().unwrap(), "--model", model.to_str().unwrap()];
+    let done = run_in(elsewhere.path(), &import).success();
+    assert!(done.stdout.contains("23 directions imported"), "{}", done.stdout);
+    assert!(done.stderr.contains("without a layer in the name: activation_patching"), "{}", done.stderr);
+    let stored = files(&elsewhere.path().join("other-model"));
+    let arrays = stored.iter().filter(|(path, _)| path.extension().is_some_and(|ending| ending == "npy"));
+    assert_eq!(arrays.clone().count(), 23);
+    arrays.for_each(|(path, bytes)| assert!(*bytes == std::fs::read(from.join(path)).unwrap(), "{}", path.display()));
 }
 
 #[test]

@@ -49,7 +49,8 @@ fn what_a_model_cannot_have_is_left_out_and_what_is_mistyped_is_an_error() {
     run(&["--eval-sets", ""]).fails(1, &["--eval-sets"]);
     assert!(!data.path().join("demo").exists());
     let pairs = data.path().join("odd.csv");
-    std::fs::write(&pairs, "clean,corrupted,answer,wrong_answer\nI loved it,I hated it, extraordinarily, horrid\n").unwrap();
+    std::fs::write(&pairs, "clean,corrupted,answer,wrong_answer\nI loved it,I hated it, extraordinarily, horrid\n")
+        .unwrap();
     let odd = ["--dataset-file", pairs.to_str().unwrap(), "--eval-sets", "odd,simple_test", "--methods", "random"];
     let plan = run(&[&odd[..], &["--dry-run"]].concat()).success();
     assert!(plan.stderr.contains("odd is left out: "), "{}", plan.stderr);

@@ -41,7 +41,9 @@ fn every_command_of_the_tutorial_does_what_the_page_says() {
         let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/models/demo").join(name);
         std::fs::copy(demo, model.join(name)).unwrap();
     }
-    std::fs::write(folder.path().join("reviews.csv"), format!("{}\n", blocks(page, "csv")[0])).unwrap();
+    let reviews = blocks(page, "csv")[0];
+    assert!(page.contains("a file of nine lines") && reviews.lines().count() == 9);
+    std::fs::write(folder.path().join("reviews.csv"), format!("{reviews}\n")).unwrap();
 
     let commands: Vec<String> = blocks(page, "")
         .iter()
@@ -86,6 +88,7 @@ fn every_command_of_the_tutorial_does_what_the_page_says() {
     let percent = |direction: &str| {
         value(&results.join("direction_patching_logit_diff_resid_plain.csv"), direction, "reviews", "ADJ")
     };
+    assert!(page.contains("random directions recover\nnext to nothing"));
     assert!(percent("das_reviews_ADJ_layer02") > 80.0 && percent("random_direction_layer02").abs() < 5.0, "{suite}");
     let texts = read("steering_das_reviews_ADJ_layer2.jsonl");
     let texts: Vec<serde_json::Value> = texts.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -2,7 +2,7 @@
 
 use crate::fixture;
 use crate::support::load;
-use crate::writer::{F32, Gguf, LIST, TEXT, Tensor, text, texts};
+use crate::writer::{F32, Gguf, LIST, TEXT, U64, text, texts};
 use actpatch::model::WeightProcessing;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -10,20 +10,25 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Remembers the largest piece of memory that was asked for.
+/// Remembers the largest piece of memory that was asked for, and the most there ever was of all of them.
 struct Watched;
 
 static LARGEST: AtomicUsize = AtomicUsize::new(0);
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static MOST_LIVE: AtomicUsize = AtomicUsize::new(0);
 
 // SAFETY: all is left to the system's allocator.
 unsafe impl GlobalAlloc for Watched {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         LARGEST.fetch_max(layout.size(), Ordering::Relaxed);
+        let live = LIVE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
+        MOST_LIVE.fetch_max(live, Ordering::Relaxed);
         // SAFETY: the caller's promises are those that the system's allocator asks for.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
         // SAFETY: as above.
         unsafe { System.dealloc(place, layout) }
     }
@@ -35,13 +40,26 @@ static MEMORY: Watched = Watched;
 /// More than any of the fixtures needs at once, and less than what a lying count asks for.
 const MOST_MEMORY: usize = 64 << 20;
 
+/// More than all tests together need at any time, and less than what a small file can lead to that nothing bounds.
+const MOST_MEMORY_TOGETHER: usize = 256 << 20;
+
+/// Checks that nothing so far has asked for more.
+#[track_caller]
+fn check_memory() {
+    let [largest, most] = [&LARGEST, &MOST_LIVE].map(|count| count.load(Ordering::Relaxed));
+    assert!(largest <= MOST_MEMORY, "{largest} bytes were asked for at once");
+    assert!(most <= MOST_MEMORY_TOGETHER, "{most} bytes were in use together");
+}
+
 /// What is wrong with a file, and with which part of it.
 fn complaint(folder: &Path, bytes: &[u8]) -> Option<String> {
     let path = folder.join("bad.gguf");
     // A new file: models of the old one may have it mapped.
     let _ = std::fs::remove_file(&path);
     std::fs::write(&path, bytes).unwrap();
-    load(&path, WeightProcessing::none()).err().map(|error| error.to_string())
+    let message = load(&path, WeightProcessing::none()).err().map(|error| error.to_string());
+    check_memory();
+    message
 }
 
 /// Checks that a changed file is refused with all of `parts` in the message.
@@ -84,7 +102,7 @@ fn headers_that_lie() {
     refused_bytes("", 4, &3u32.to_be_bytes(), &["version 3, big-endian"]);
     refused_bytes("", 8, &huge, &["byte 8: number of tensors", "1152921504606846976"]);
     refused_bytes("", 16, &huge, &["byte 16: number of keys"]);
-    refused_bytes("", 24, &huge, &["byte 32: name of key 1 of", "expected 1152921504606846976 bytes"]);
+    refused_bytes("", 24, &huge, &["byte 24: name of key 1 of", "at most 65535 bytes, found 1152921504606846976"]);
     refused_bytes("", 24, &u64::MAX.to_le_bytes(), &["name of key 1 of"]);
 }
 
@@ -152,6 +170,8 @@ fn what_is_not_computed_is_named() {
     number("llama.vocab_size", 49);
     number("llama.something.new", 0);
     number("tokenizer.ggml.bos_token_id", 48);
+    number("tokenizer.ggml.eos_token_id", 48);
+    number("tokenizer.ggml.unknown_token_id", 48);
     let words = |key_: &'static str, value: &'static str| {
         refused("llama", |gguf| gguf.text(key_, value), &[&key(key_), "byte ", value]);
     };
@@ -175,11 +195,71 @@ fn what_is_not_computed_is_named() {
     }
     refused("llama", |gguf| gguf.number("llama.block_count", 3), &["tensor `blk.2.", "nothing of that name"]);
     refused("llama", |gguf| gguf.number("llama.block_count", 1), &["byte ", "tensor `blk.1."]);
-    let sinks = |gguf: &mut Gguf| {
-        let bytes = vec![0; 32];
-        gguf.tensors.push(Tensor { name: "blk.0.attn_sinks".into(), sides: vec![8], kind: 0, offset: None, bytes });
+    refused("llama", |gguf| gguf.add("blk.0.attn_sinks", &[0.0; 8]), &["byte ", "tensor `blk.0.attn_sinks`"]);
+}
+
+#[test]
+fn rotated_dimensions_lie_within_a_head() {
+    let key = "gptneox.rope.dimension_count";
+    for wrong in [0, 17, 1 << 53, u64::MAX] {
+        let set = |gguf: &mut Gguf| gguf.set(key, U64, &wrong.to_le_bytes());
+        refused("gptneox-parallel", set, &["byte ", key, "expected 1 to 16", &wrong.to_string()]);
+    }
+    let set = |gguf: &mut Gguf| gguf.set("llama.rope.dimension_count", U64, &u64::MAX.to_le_bytes());
+    refused("llama", set, &["byte ", "`llama.rope.dimension_count`: expected 8, a whole head"]);
+    // Two of GPT-2's: the same one is always named.
+    let two = |gguf: &mut Gguf| {
+        ["gpt2.rope.scaling.factor", "gpt2.rope.freq_base"].iter().for_each(|key| gguf.number(key, 1));
     };
-    refused("llama", sinks, &["byte ", "tensor `blk.0.attn_sinks`"]);
+    for _ in 0..8 {
+        refused("gpt2", two, &["byte ", "key `gpt2.rope.freq_base`"]);
+    }
+    let divisors = |count: usize| move |gguf: &mut Gguf| gguf.add("rope_freqs.weight", &vec![1.0; count]);
+    refused("gpt2", divisors(4), &["byte ", "tensor `rope_freqs.weight`", "not computed with"]);
+    refused("gptneox-parallel", divisors(8), &["byte ", "tensor `rope_freqs.weight`: expected shape [2]"]);
+    refused("llama", divisors(8), &["byte ", "tensor `rope_freqs.weight`: expected shape [4]"]);
+}
+
+#[test]
+fn quantised_tensors_of_another_version() {
+    let key = "general.quantization_version";
+    let version = |number| move |gguf: &mut Gguf| gguf.number(key, number);
+    refused("type-q4_0", version(1), &["byte ", "key `general.quantization_version`: expected 2", "found 1"]);
+    let folder = tempfile::tempdir().unwrap();
+    for (name, number) in [("type-q4_0", 2), ("type-f16", 1)] {
+        let mut gguf = Gguf::read(&fixture(name));
+        version(number)(&mut gguf);
+        assert_eq!(complaint(folder.path(), &gguf.bytes().0), None, "{name}");
+    }
+}
+
+#[test]
+fn names_and_values_of_any_length_and_of_any_letters() {
+    let folder = tempfile::tempdir().unwrap();
+    let message = |change: &dyn Fn(&mut Gguf)| {
+        let mut gguf = Gguf::read(&fixture("llama"));
+        change(&mut gguf);
+        let message = complaint(folder.path(), &gguf.bytes().0).expect("must not load");
+        assert!(message.len() < folder.path().as_os_str().len() + 600 && !message.contains('\u{1b}'), "{message}");
+        message
+    };
+    let long = "\u{1b}[31m".repeat(20_000);
+    let found = message(&|gguf| gguf.number(&format!("llama.{}", &long[..60_000]), 1));
+    assert!(found.contains("key `llama.\\u{1b}[31m") && found.contains('…'), "{found}");
+    let found = message(&|gguf| gguf.number(&"k".repeat(65_536), 1));
+    assert!(found.contains("name of key ") && found.contains("at most 65535 bytes, found 65536"), "{found}");
+    let found = message(&|gguf| gguf.add(&"t".repeat(65), &[0.0]));
+    assert!(found.contains("name of tensor ") && found.contains("at most 64 bytes, found 65"), "{found}");
+    let found = message(&|gguf| gguf.add("\u{1b}[31m", &[0.0]));
+    assert!(found.contains("tensor `\\u{1b}[31m`"), "{found}");
+    for key in
+        ["general.type", "general.architecture", "llama.block_count", "tokenizer.ggml.model", "tokenizer.ggml.pre"]
+    {
+        let found = message(&|gguf| gguf.text(key, &long));
+        assert!(found.contains(key) && found.ends_with('…'), "{found}");
+    }
+    let found = message(&|gguf| gguf.set("tokenizer.ggml.merges", LIST, &texts(&[&long])));
+    assert!(found.contains("key `tokenizer.ggml.merges`") && found.contains("pair 0: \"\\u{1b}[31m"), "{found}");
 }
 
 #[test]
@@ -195,10 +275,40 @@ fn tokenizers_that_do_not_fit() {
     refused("llama", |gguf| gguf.set(tokens, LIST, &texts(&[&long])), &["byte ", tokens, "2000 bytes"]);
     let merges =
         |list: &'static [&'static str]| move |gguf: &mut Gguf| gguf.set("tokenizer.ggml.merges", LIST, &texts(list));
-    refused("llama", merges(&["a b c"]), &["byte ", "`tokenizer.ggml.merges`", "\"a b c\" in place 0"]);
-    refused("llama", merges(&["A nothing"]), &["`nothing`"]);
+    refused("llama", merges(&["! !", "a b c"]), &["byte ", "`tokenizer.ggml.merges`", "pair 1: \"a b c\""]);
+    for (pair, unknown) in [("A nothing", "nothing"), ("nothing A", "nothing"), ("A B", "AB")] {
+        let set = |gguf: &mut Gguf| gguf.set("tokenizer.ggml.merges", LIST, &texts(&[pair]));
+        refused("llama", set, &["byte ", "key `tokenizer.ggml.merges`", &format!("pair 0: \"{unknown}\"")]);
+    }
+    let spaces = " ".repeat(8 << 20);
+    refused("llama", |gguf| gguf.set("tokenizer.ggml.merges", LIST, &texts(&[&spaces])), &["`tokenizer.ggml.merges`"]);
+    refused("llama", |gguf| gguf.rename_token("C", "B"), &["byte ", tokens, "every token once, found 34 and 35 alike"]);
+    refused("tokens-llama", |gguf| gguf.rename_token("<0x41>", "<0x40>"), &["byte ", tokens, "every token once"]);
+    // A letter whose bytes are spelled so.
+    let spelled = |gguf: &mut Gguf| {
+        gguf.rename_token("C", "日");
+        gguf.rename_token("D", "æĹ¥");
+    };
+    refused("llama", spelled, &["byte ", tokens, "every token once, found 35 and 36 alike"]);
+    let opening = |gguf: &mut Gguf| {
+        gguf.flag("tokenizer.ggml.add_bos_token", true);
+        gguf.remove("tokenizer.ggml.bos_token_id");
+    };
+    refused("llama", opening, &["key `tokenizer.ggml.bos_token_id`", "`tokenizer.ggml.add_bos_token` asks for"]);
     refused("llama", |gguf| gguf.set(tokens, TEXT, &text("a")), &["byte ", tokens, "a list of texts"]);
     refused("tokens-llama", |gguf| gguf.remove("tokenizer.ggml.scores"), &["tokenizer.ggml.scores"]);
+}
+
+#[test]
+fn tokens_that_can_be_put_together_in_very_many_ways() {
+    // Of letters alone: each token of n letters in n - 1 ways.
+    let longer = |gguf: &mut Gguf| {
+        let tokens: Vec<String> = (1..=460).map(|length| "a".repeat(length)).collect();
+        let tokens: Vec<&str> = tokens.iter().map(String::as_str).collect();
+        gguf.set("tokenizer.ggml.tokens", LIST, &texts(&tokens));
+    };
+    let expected = "`tokenizer.ggml.tokens`: expected at most 7360 ways to put one of 460 tokens together";
+    refused("tokens-llama", longer, &["byte ", expected]);
 }
 
 #[test]
@@ -269,6 +379,6 @@ fn changed_files_end_in_an_error_or_in_a_model_and_ask_for_little_memory() {
     }
     println!("{loaded} changed files loaded, {refused} were refused");
     assert!(loaded > 100 && refused > 1000, "{loaded} loaded, {refused} refused");
-    let largest = LARGEST.load(Ordering::Relaxed);
-    assert!(largest <= MOST_MEMORY, "{largest} bytes were asked for at once");
+    println!("{} bytes were in use together", MOST_LIVE.load(Ordering::Relaxed));
+    check_memory();
 }

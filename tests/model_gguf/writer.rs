@@ -4,10 +4,12 @@ use std::path::Path;
 
 /// Numbers of value types.
 pub const U32: u32 = 4;
+pub const I32: u32 = 5;
 pub const F32: u32 = 6;
 pub const FLAG: u32 = 7;
 pub const TEXT: u32 = 8;
 pub const LIST: u32 = 9;
+pub const U64: u32 = 10;
 
 /// A tensor as the file has it.
 #[derive(Debug, Clone)]
@@ -120,6 +122,23 @@ impl Gguf {
 
     pub fn remove(&mut self, key: &str) {
         self.keys.retain(|(known, _)| known != key);
+    }
+
+    /// Gives a token of the vocabulary another name.
+    pub fn rename_token(&mut self, from: &str, to: &str) {
+        let (_, value) = self.keys.iter_mut().find(|(key, _)| key == "tokenizer.ggml.tokens").unwrap();
+        let mut file = Bytes { bytes: value, at: 8 };
+        let tokens: Vec<String> = (0..file.u64()).map(|_| file.text()).collect();
+        assert!(tokens.iter().any(|token| token == from), "{from}");
+        let renamed: Vec<&str> = tokens.iter().map(|token| if token == from { to } else { token }).collect();
+        self.set("tokenizer.ggml.tokens", LIST, &texts(&renamed));
+    }
+
+    /// Adds a vector at the end.
+    pub fn add(&mut self, name: &str, values: &[f32]) {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let sides = vec![values.len() as u64];
+        self.tensors.push(Tensor { name: name.to_owned(), sides, kind: 0, offset: None, bytes });
     }
 
     pub fn tensor(&mut self, name: &str) -> &mut Tensor {

@@ -15,7 +15,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use support::{Copy, offline};
+use support::{Copy, offline, warnings};
 
 fn load(spec: &str, settings: &HubSettings) -> Result<Model, String> {
     Model::load_from(spec, &LoadOptions::default(), settings).map_err(|error| error.to_string())
@@ -207,6 +207,14 @@ fn a_model_in_one_file_is_found_and_one_of_several_has_to_be_named() {
     load(REPO, &hub.settings(cache.path())).unwrap();
     load(REPO, &offline(cache.path())).unwrap();
     assert_eq!(hub.seen().len(), requests, "it is in the cache");
+    // What huggingface_hub, too, notes of files that a commit lacks.
+    for name in ["model.safetensors", "model.safetensors.index.json"] {
+        std::fs::remove_file(root(cache.path()).join(".no_exist").join(COMMIT).join(name)).unwrap();
+        let requests = hub.seen().len();
+        load(REPO, &hub.settings(cache.path())).unwrap();
+        assert!(hub.seen().len() > requests, "{name} might have come");
+        assert_eq!(hub.ranges("tiny.Q8_0.gguf").len(), 1);
+    }
     // Repositories of such files may have a configuration.
     std::fs::write(folder.path().join("config.json"), "{}").unwrap();
     let (hub, cache) = (Hub::serve(folder.path()), tempfile::tempdir().unwrap());
@@ -216,6 +224,40 @@ fn a_model_in_one_file_is_found_and_one_of_several_has_to_be_named() {
     let (hub, cache) = (Hub::serve(folder.path()), tempfile::tempdir().unwrap());
     let message = complaint(REPO, &hub.settings(cache.path()));
     assert!(message.contains("several GGUF files: tiny.Q4_0.gguf, tiny.Q8_0.gguf"), "{message}");
+}
+
+#[test]
+fn a_cached_file_of_a_repository_with_unquantised_weights_is_taken_offline_only() {
+    let gguf = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gguf/llama.gguf");
+    for shards in [false, true] {
+        let (copy, cache) = (Copy::of("neox-tiny"), tempfile::tempdir().unwrap());
+        if shards {
+            copy.shard();
+        }
+        std::fs::copy(&gguf, copy.file("tiny.gguf")).unwrap();
+        let hub = Hub::serve(copy.path());
+        // Another tool has brought this file, and looked for the single one in vain where there are several.
+        let write = |path: std::path::PathBuf, bytes: &[u8]| {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        };
+        write(cached(cache.path(), "tiny.gguf"), &std::fs::read(&gguf).unwrap());
+        write(root(cache.path()).join("refs/main"), COMMIT.as_bytes());
+        if shards {
+            write(root(cache.path()).join(".no_exist").join(COMMIT).join("model.safetensors"), b"");
+        }
+        let weights = |settings| {
+            let (model, said) = warnings(|| load(REPO, &settings).unwrap());
+            (model.provenance.files.into_iter().map(|file| file.name).collect::<Vec<_>>(), said)
+        };
+        let (files, said) = weights(offline(cache.path()));
+        assert_eq!(files, ["tiny.gguf"]);
+        assert!(said.contains("tiny.gguf: taken as the model's weights"), "{said}");
+        let (files, said) = weights(hub.settings(cache.path()));
+        assert!(files.iter().any(|name| name.ends_with(".safetensors")) && said.is_empty(), "{files:?} {said}");
+        let (files, said) = weights(offline(cache.path()));
+        assert!(!files.contains(&"tiny.gguf".to_owned()) && said.is_empty(), "{files:?} {said}");
+    }
 }
 
 #[test]

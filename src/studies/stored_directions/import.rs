@@ -1,11 +1,13 @@
 //! Directions from elsewhere, taken over into a folder of results.
 
-use crate::directions::{Direction, DirectionError, FitRecord, ImportSource, Wanted, read_files};
+use crate::directions::{
+    Direction, DirectionError, FitRecord, FoundDirections, ImportSource, LeftOut, Wanted, read_files,
+};
 use crate::model::Model;
 use crate::report::{RunRecord, Table};
 use crate::session::{
-    DEFAULT_MODEL, Fault, Mend, Observer, OfSetting, Rewrite, SessionOptions, note_kept, processing_names,
-    processing_of, start_manifest,
+    DEFAULT_MODEL, Fault, Mend, Note, Observer, OfSetting, Rewrite, SessionOptions, note_kept, processing_names,
+    processing_of, start_manifest, wrong,
 };
 use crate::studies::fields::list;
 use crate::studies::suite_tables::forget;
@@ -124,17 +126,7 @@ impl ImportDirections {
     fn wanted(&self, observer: &mut dyn Observer) -> Result<(PathBuf, Vec<String>, Vec<Import>)> {
         let shape = Model::shape(&self.model, None).of_setting("model")?;
         let processing = processing_names(processing_of(&self.weight_processing)?.possible(shape.norm));
-        let (patterns, layer) = (&self.directions[..], self.layer);
-        let wanted = Wanted { patterns, layer, d_model: shape.d_model, n_layers: shape.n_layers };
-        let all = read_files(&self.from, wanted).map_err(|error| match &error {
-            DirectionError::Name { field: "layer", .. } if layer.is_none() => {
-                Fault::new(error.to_string()).mended_by(Mend::Set("layer", "L".into())).into()
-            }
-            _ => anyhow::Error::from(error),
-        })?;
-        if all.is_empty() {
-            return Err(Fault::new(format!("{}: expected directions, found none", self.from.display())).into());
-        }
+        let all = self.found(shape.d_model, shape.n_layers, observer)?;
         let folder = self.data_dir.join(Model::results_name(&self.model, None)?);
         let count = all.len();
         let mut wanted = Vec::new();
@@ -146,6 +138,47 @@ impl ImportDirections {
         note_kept(observer, count - wanted.len(), "directions", &folder);
         Ok((folder, processing, wanted))
     }
+
+    /// The directions of the files; what is left out is said.
+    fn found(&self, d_model: usize, n_layers: usize, observer: &mut dyn Observer) -> Result<Vec<Import>> {
+        let wanted = Wanted { patterns: &self.directions, layer: self.layer, d_model, n_layers };
+        let found = read_files(&self.from, wanted).map_err(|error| match &error {
+            DirectionError::Name { field: "layer", .. } if self.layer.is_none() => {
+                Fault::new(error.to_string()).mended_by(Mend::Set("layer", "L".into())).into()
+            }
+            _ => anyhow::Error::from(error),
+        })?;
+        let FoundDirections { directions, left_out, layer_was_needed } = found;
+        let Some((first, _)) = directions.first() else {
+            return Err(Fault::new(format!("{}: expected directions, found none", self.from.display())).into());
+        };
+        if let Some(layer) = self.layer.filter(|_| !layer_was_needed) {
+            let name = &first.name;
+            wrong!(
+                "layer",
+                "expected a direction whose name has no layer for {layer}, found only others such as {name}"
+            );
+        }
+        if !left_out.is_empty() {
+            observer.note(&Note::Warning(names_without_layer(&left_out)));
+        }
+        Ok(directions)
+    }
+}
+
+/// Names that a message lists.
+const EXAMPLES: usize = 3;
+
+fn names_without_layer(left_out: &[LeftOut]) -> String {
+    let example = |LeftOut { file, name }: &LeftOut| {
+        let file = file.file_name().unwrap_or_default().to_string_lossy();
+        format!("{name} ({file})")
+    };
+    let mut examples: Vec<String> = left_out.iter().take(EXAMPLES).map(example).collect();
+    if left_out.len() > EXAMPLES {
+        examples.push("…".to_owned());
+    }
+    format!("left out, as no directions: {} without a layer in the name: {}", left_out.len(), examples.join(", "))
 }
 
 /// Is this very direction there? Another one in its place is refused.
