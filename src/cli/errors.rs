@@ -34,6 +34,19 @@ pub fn text_of(error: &anyhow::Error) -> String {
     session::text_of(error, &Options) + &hints
 }
 
+/// A text for the terminal: what files and names hold must not steer it.
+pub fn without_control(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '\n' | '\t' => shown.push(letter),
+            letter if letter.is_control() => shown.extend(letter.escape_debug()),
+            letter => shown.push(letter),
+        }
+    }
+    shown
+}
+
 /// The option that mends an error of the rooms below.
 fn hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
     if let Some(error) = error.downcast_ref::<SweepError>() {
@@ -79,5 +92,16 @@ pub fn note_text(note: &Note, spell: &dyn Spelling) -> String {
     match note {
         Note::Kept { .. } => format!("{note} ({} computes them again)", spell.setting("overwrite")),
         note => note.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_in_a_text_steers_the_terminal() {
+        let text = "a\u{1b}[31m\0\r\u{9b}b\té\nc";
+        assert_eq!(without_control(text), "a\\u{1b}[31m\\0\\r\\u{9b}b\té\nc");
     }
 }

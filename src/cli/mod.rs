@@ -35,6 +35,9 @@ struct Cli {
     /// Log what is done to stderr (-vv: more). RUST_LOG overrides it.
     #[arg(short, long, global = true, display_order = 1000, action = clap::ArgAction::Count)]
     verbose: u8,
+    /// No progress and no notes: results, warnings and errors alone.
+    #[arg(short, long, global = true, display_order = 1001, conflicts_with = "verbose")]
+    quiet: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -122,6 +125,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     start_logging(cli.verbose);
+    runner::be_quiet(cli.quiet);
     match execute(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -131,7 +135,7 @@ pub fn main() -> ExitCode {
                 let _ = writeln!(stderr, "{}", errors::stopped(stopped));
                 return ExitCode::from(stop::EXIT_CODE);
             }
-            let _ = writeln!(stderr, "error: {}", errors::text_of(&error));
+            let _ = writeln!(stderr, "error: {}", errors::without_control(&errors::text_of(&error)));
             ExitCode::FAILURE
         }
     }

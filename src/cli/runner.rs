@@ -1,7 +1,7 @@
 //! From a specification to what the terminal shows: every command that is a study goes this way.
 
 use super::args::Asked;
-use super::errors::{Options, note_text};
+use super::errors::{Options, note_text, without_control};
 use super::stop::Stop;
 use crate::session::{Note, Observer, Session};
 use crate::studies::{Outcome, Plan, Study};
@@ -10,7 +10,23 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::Value;
 use std::io::{ErrorKind, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// From now on nothing is told of what goes on but warnings.
+pub fn be_quiet(quiet: bool) {
+    QUIET.store(quiet, Ordering::Relaxed);
+}
+
+/// Writes a line on stderr, unless all is to be quiet.
+pub fn tell(line: &str) {
+    if !QUIET.load(Ordering::Relaxed) {
+        // A closed stderr is no reason to stop.
+        let _ = writeln!(std::io::stderr(), "{}", without_control(line));
+    }
+}
 
 /// Runs a study on every model that is asked for, or says what it would do.
 pub fn run<S: Study>(asked: Asked, study: S) -> Result<()> {
@@ -94,10 +110,11 @@ impl Observer for Terminal {
     }
 
     fn note(&mut self, note: &Note) {
-        let text = note_text(note, &Options);
-        let write = || {
-            // A closed stderr is no reason to stop.
-            let _ = writeln!(std::io::stderr(), "{text}");
+        let text = without_control(&note_text(note, &Options));
+        let write = || match note {
+            // Warnings are heard in any case.
+            Note::Warning(_) => drop(writeln!(std::io::stderr(), "{text}")),
+            _ => tell(&text),
         };
         match &self.bar {
             Some(bar) => bar.suspend(write),
@@ -112,6 +129,9 @@ impl Observer for Terminal {
 
 /// A bar on stderr; invisible when stderr is no terminal.
 pub fn bar(total: u64, what: &str) -> ProgressBar {
+    if QUIET.load(Ordering::Relaxed) {
+        return ProgressBar::hidden();
+    }
     let bar = ProgressBar::new(total).with_message(what.to_owned());
     match ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}") {
         Ok(style) => bar.with_style(style),
@@ -121,6 +141,9 @@ pub fn bar(total: u64, what: &str) -> ProgressBar {
 
 /// The same for work of unknown length.
 fn spinner(what: &str) -> ProgressBar {
+    if QUIET.load(Ordering::Relaxed) {
+        return ProgressBar::hidden();
+    }
     let spinner = ProgressBar::new_spinner().with_message(what.to_owned());
     spinner.enable_steady_tick(Duration::from_millis(200));
     spinner

@@ -212,3 +212,18 @@ fn a_program_without_the_cuda_feature_computes_on_the_processor_and_says_what_a_
             .fails(1, &["without the feature `cuda`", "default features", "driver 470", "8.0"]);
     }
 }
+
+#[test]
+fn quiet_commands_print_results_and_warnings_alone() {
+    let data = tempfile::tempdir().unwrap();
+    let fit = ["fit-directions", "--methods", "mean_diff", "--layers", "1"];
+    run_in(data.path(), &fit).success();
+    let loud = run_in(data.path(), &fit).success();
+    assert!(loud.stderr.contains("exist already"), "{}", loud.stderr);
+    let quiet = run_in(data.path(), &[&fit[..], &["--quiet"]].concat()).success();
+    assert_eq!((quiet.stdout, quiet.stderr.as_str()), (loud.stdout, ""));
+    std::fs::remove_file(data.path().join("demo/mean_diff_simple_train_ADJ_layer1.json")).unwrap();
+    let suite = ["direction-patching-suite", "--directions", "mean_diff*", "-q", "--dry-run"];
+    assert!(run_in(data.path(), &suite).success().stderr.contains("no record"));
+    run_in(data.path(), &[&fit[..], &["--quiet", "--verbose"]].concat()).fails(2, &["--quiet", "--verbose"]);
+}

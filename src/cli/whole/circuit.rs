@@ -2,12 +2,11 @@
 
 use crate::cli::args::arguments;
 use crate::cli::errors::Options;
-use crate::cli::runner::{Terminal, end, print, print_json, show_plan};
+use crate::cli::runner::{Terminal, end, print, print_json, show_plan, tell};
 use crate::session::{OfSetting, Session, SessionOptions, Spelling};
 use crate::studies::{Circuit, Step, session_options};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
-use std::io::Write;
 use std::path::PathBuf;
 
 /// Arguments of `circuit`.
@@ -49,7 +48,7 @@ pub fn run(args: Args) -> Result<()> {
     let session = Session::open(&model, SessionOptions { arguments: arguments(), ..options })?;
     let mut failed = Vec::new();
     for (number, step) in steps.iter().enumerate() {
-        writeln!(std::io::stderr(), "step {}: {}", number + 1, line(step, &model, &args.options)).context("stderr")?;
+        tell(&format!("step {}: {}", number + 1, line(step, &model, &args.options)));
         let place = || format!("{}: step {}", args.config.display(), number + 1);
         let verdict = run_step(step, &session, dry_run, json).with_context(place)?;
         failed.extend(verdict.map(|verdict| format!("{}: {verdict}", place())));
