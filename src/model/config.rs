@@ -1,6 +1,7 @@
 //! Typed access to `config.json`: every complaint names the file, the field, what was expected and what was found.
 
 use super::ModelError;
+use super::gguf::shown;
 use crate::types::Activation;
 use serde_json::{Map, Value};
 use std::collections::HashMap;
@@ -91,7 +92,8 @@ impl ConfigFile {
         let (path, field, expected) = (self.path.clone(), self.full_name(field), expected.into());
         match self.keys.get(&field) {
             Some(StoredKey { name, byte }) => {
-                ModelError::Gguf { path, byte: *byte, what: format!("key `{name}`"), expected, found }
+                let (what, found) = (format!("key `{name}`"), shown(&found));
+                ModelError::Gguf { path, byte: *byte, what, expected, found }
             }
             None => ModelError::Config { path, field, expected, found },
         }

@@ -146,7 +146,8 @@ fn remembered_sha256(path: &Path, known: &Path) -> Result<String, ModelError> {
     Ok(sha256)
 }
 
-fn file_name(path: &Path) -> String {
+/// A file's name without its folder.
+pub(crate) fn file_name(path: &Path) -> String {
     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 

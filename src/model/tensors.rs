@@ -82,14 +82,9 @@ impl TensorFiles {
     /// Lets the system take back the memory of what was read: it stays in the file, and in the page cache while there
     /// is room.
     pub fn release(&self) {
-        #[cfg(unix)]
         for shard in &self.shards {
             if let Contents::Mapped(map) = &shard.contents {
-                // SAFETY: the map is read-only and shared with its file, so a page that is dropped and touched again
-                // is read again with the same contents.
-                if let Err(error) = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) } {
-                    tracing::debug!("{}: its memory stays mapped: {error}", shard.path.display());
-                }
+                release(map, &shard.path);
             }
         }
     }
@@ -209,6 +204,17 @@ impl TensorFiles {
             convert(right.dtype, b, &mut values[1]);
             values[0] == values[1]
         })
+    }
+}
+
+/// Lets the system take back the memory of a mapped file.
+#[cfg_attr(not(unix), expect(unused_variables, reason = "there is no such advice"))]
+pub(crate) fn release(map: &Mmap, path: &Path) {
+    // SAFETY: the map is read-only and shared with its file, so a page that is dropped and touched again is read again
+    // with the same contents.
+    #[cfg(unix)]
+    if let Err(error) = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) } {
+        tracing::debug!("{}: its memory stays mapped: {error}", path.display());
     }
 }
 

@@ -74,16 +74,23 @@ fn assembled(folder: &Path, mut files: TokenFiles) -> Result<Loaded, ModelError>
     loaded(&vocabulary_path, whole.as_bytes(), record, files)
 }
 
+/// The two tokens of a merge's line, which one space stands between.
+pub(super) fn pair(line: &str) -> Option<(&str, &str)> {
+    line.split_once(' ').filter(|(_, right)| !right.contains(' '))
+}
+
 /// The lines of `merges.txt`: two tokens each, behind a line that tells the version.
 fn pairs(path: &Path, bytes: &[u8]) -> Result<Vec<[String; 2]>, ModelError> {
     let error = |message: String| ModelError::Tokenizer { path: path.into(), message };
     let text = std::str::from_utf8(bytes).map_err(|reason| error(reason.to_string()))?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.starts_with("#version") && !line.is_empty());
-    let pair = |(number, line): (usize, &str)| match line.split(' ').collect::<Vec<_>>()[..] {
-        [left, right] => Ok([left.to_owned(), right.to_owned()]),
-        _ => Err(error(format!("line {}: expected two tokens with a space between them, found {line:?}", number + 1))),
+    let owned = |(number, line): (usize, &str)| match pair(line) {
+        Some((left, right)) => Ok([left.to_owned(), right.to_owned()]),
+        None => {
+            Err(error(format!("line {}: expected two tokens with a space between them, found {line:?}", number + 1)))
+        }
     };
-    lines.map(pair).collect()
+    lines.map(owned).collect()
 }
 
 /// What the tokenizer's class puts around the pairs.
@@ -114,4 +121,17 @@ fn around(files: &TokenFiles, path: &Path) -> Result<Value, ModelError> {
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": normalizer,
         "pre_tokenizer": pieces, "post_processor": null, "decoder": bytes(true)
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_merge_is_two_tokens_with_one_space_between_them() {
+        assert_eq!(pair("Ġth e"), Some(("Ġth", "e")));
+        for line in ["", "the", "t h e", "t  h", &" ".repeat(1 << 20)] {
+            assert_eq!(pair(line), None);
+        }
+    }
 }

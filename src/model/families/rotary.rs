@@ -90,9 +90,9 @@ impl Settings<'_> {
             let expected = "1 (in this family the library rotates whole heads)";
             return if dims == self.d_head { self.whole_head() } else { Err(self.file.wrong(name, expected, found)) };
         }
-        // An odd number is rounded up, but not by `yarn`.
-        let rotated = dims.next_multiple_of(2);
-        if dims == 0 || rotated > self.d_head || (dims != rotated && kind == "yarn") {
+        // An odd number is rounded up, but not by `yarn`; one beyond the head may be too large to round.
+        let within = (1..=self.d_head).contains(&dims) && dims.next_multiple_of(2) <= self.d_head;
+        if !within || (kind == "yarn" && !dims.is_multiple_of(2)) {
             let expected =
                 format!("a share of d_head = {} that is an even number of dimensions from 2 to {0}", self.d_head);
             return Err(self.file.wrong(name, expected, format!("{share}, which is {dims} dimensions")));
@@ -249,5 +249,32 @@ impl Settings<'_> {
 
     fn n_ctx(&self) -> Result<usize, ModelError> {
         self.file.count("max_position_embeddings", self.fields.default_n_ctx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn a_share_beyond_the_head_is_refused_however_large() {
+        let fields = RotaryFields {
+            base: "rotary_emb_base",
+            share: "rotary_pct",
+            default_share: 0.25,
+            partial: true,
+            default_n_ctx: 2048,
+        };
+        let read = |share: &str| {
+            let text = format!("{{\"rotary_pct\": {share}}}");
+            let file = ConfigFile::parse(Path::new("config.json"), text.as_bytes()).unwrap();
+            read(&file, 16, fields).map_err(|error| error.to_string())
+        };
+        assert!(matches!(read("1.0"), Ok(Positions::Rotary { dims: 16, .. })));
+        for share in ["1e30", "1e300", "1.0625", "0.01"] {
+            let message = read(share).unwrap_err();
+            assert!(message.contains("field `rotary_pct`: expected a share of d_head = 16"), "{message}");
+        }
     }
 }

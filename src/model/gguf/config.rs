@@ -10,6 +10,9 @@ use std::collections::HashMap;
 
 const ARCHITECTURE: &str = "general.architecture";
 
+/// The key of the version of the quantised types' layouts, and the one that is read.
+const QUANTISATION: (&str, u64) = ("general.quantization_version", 2);
+
 /// Architectures by the names of the format and of `config.json`.
 const ARCHITECTURES: [(&str, &str); 5] =
     [("llama", "llama"), ("qwen2", "qwen2"), ("qwen3", "qwen3"), ("gpt2", "gpt2"), ("gptneox", "gpt_neox")];
@@ -81,6 +84,7 @@ pub(super) fn read(parts: &Parts) -> Result<ConfigFile, ModelError> {
     if let Some(kind) = kind.filter(|kind| kind != "model") {
         return Err(file.metadata.wrong("general.type", "model", kind));
     }
+    check_quantisation(parts)?;
     let known: Vec<&str> = ARCHITECTURES.iter().map(|(name, _)| *name).collect();
     let expected = format!("an architecture that is computed: {}", known.join(", "));
     let architecture = file.metadata.text(ARCHITECTURE)?;
@@ -101,6 +105,15 @@ pub(super) fn read(parts: &Parts) -> Result<ConfigFile, ModelError> {
     fields.biases();
     fields.ends()?;
     Ok(ConfigFile::translated(file.path(), fields.fields, fields.keys))
+}
+
+/// Refuses quantised tensors of another version of their layouts.
+fn check_quantisation(parts: &Parts) -> Result<(), ModelError> {
+    let ((key, only), metadata) = (QUANTISATION, &parts.first().metadata);
+    match metadata.whole(key)?.filter(|found| *found != only && parts.quantisation().is_some()) {
+        Some(found) => Err(metadata.wrong(key, format!("{only} (the only value supported)"), found)),
+        None => Ok(()),
+    }
 }
 
 impl Fields<'_> {
@@ -246,11 +259,13 @@ impl Fields<'_> {
 
     /// The tokens that end a text, or a turn.
     fn ends(&mut self) -> Result<(), ModelError> {
-        let keys = ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"];
-        let ids = keys.iter().map(|key| self.file.metadata.whole(key)).collect::<Result<Vec<_>, _>>()?;
-        let ids: Vec<u64> = ids.into_iter().flatten().collect();
+        let (key, metadata) = ("tokenizer.ggml.eos_token_id", &self.file.metadata);
+        let rows = self.fields.get("vocab_size").and_then(Value::as_u64).unwrap_or(0);
+        // One that no token has is passed over with a warning, which is the tokenizer's.
+        let turn = metadata.integer("tokenizer.ggml.eot_token_id")?.and_then(|id| u64::try_from(id).ok());
+        let ids: Vec<u64> = metadata.whole(key)?.into_iter().chain(turn.filter(|id| *id < rows)).collect();
         if !ids.is_empty() {
-            self.put("eos_token_id", keys[0], ids);
+            self.put("eos_token_id", key, ids);
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 
 use super::metadata::Metadata;
 use super::quantised::TensorType;
-use super::reader::Reader;
+use super::reader::{Reader, shown};
 use crate::model::ModelError;
 use memmap2::Mmap;
 use std::collections::HashMap;
@@ -22,6 +22,9 @@ const SHORTEST_TENSOR: usize = 32;
 
 /// The most dimensions a tensor has.
 const MOST_DIMENSIONS: u32 = 4;
+
+/// The longest name of a tensor, by the format's description; llama.cpp reads shorter ones only.
+const LONGEST_NAME: u64 = 64;
 
 /// A tensor's place in its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +48,9 @@ pub(super) struct GgufFile {
     pub metadata: Metadata,
     /// Its tensors by name.
     pub tensors: HashMap<String, Place>,
+    /// Does it end where the last tensor does, filled up or not to the next offset?
+    #[cfg_attr(not(feature = "hub"), expect(dead_code, reason = "only a cache of downloads asks"))]
+    pub whole: bool,
 }
 
 impl GgufFile {
@@ -59,8 +65,11 @@ impl GgufFile {
         let mut reader = Reader::new(path, &map, 0);
         let (n_tensors, n_keys) = header(&mut reader)?;
         let metadata = Metadata::read(path, &mut reader, n_keys)?;
-        let tensors = tensors(&mut reader, n_tensors, alignment(&metadata)?)?;
-        Ok(Self { path: path.into(), map, metadata, tensors })
+        let alignment = alignment(&metadata)?;
+        let tensors = tensors(&mut reader, n_tensors, alignment)?;
+        let end = tensors.values().map(|place| place.bytes.end).max().unwrap_or(reader.at());
+        let whole = (end..=end.next_multiple_of(alignment as usize)).contains(&map.len());
+        Ok(Self { path: path.into(), map, metadata, tensors, whole })
     }
 
     /// The file.
@@ -88,11 +97,16 @@ impl GgufFile {
         ModelError::Gguf {
             path: self.path.clone(),
             byte: self.tensors.get(tensor).map(|place| place.described),
-            what: format!("tensor `{tensor}`"),
+            what: what(tensor),
             expected: expected.into(),
-            found: found.to_string(),
+            found: shown(&found.to_string()),
         }
     }
+}
+
+/// What messages call a tensor.
+fn what(name: &str) -> String {
+    format!("tensor `{}`", shown(name))
 }
 
 /// Checks what the file begins with; the numbers of its tensors and of its keys.
@@ -146,7 +160,7 @@ fn tensors(reader: &mut Reader<'_>, count: usize, alignment: u64) -> Result<Hash
     let mut next = 0u64;
     let mut tensors = HashMap::new();
     for Description { byte, name, shape, kind, size, offset } in described {
-        let what = format!("tensor `{name}`");
+        let what = what(name);
         if offset != next {
             return Err(reader.wrong(byte, &what, format!("offset {next}, behind the tensor before it"), offset));
         }
@@ -168,8 +182,8 @@ fn tensors(reader: &mut Reader<'_>, count: usize, alignment: u64) -> Result<Hash
 
 fn description<'a>(reader: &mut Reader<'a>, which: &str) -> Result<Description<'a>, ModelError> {
     let byte = reader.at();
-    let name = reader.text(which)?;
-    let what = format!("tensor `{name}`");
+    let name = reader.name(LONGEST_NAME, which)?;
+    let what = what(name);
     let dimensions = reader.u32(&what)?;
     if dimensions == 0 || dimensions > MOST_DIMENSIONS {
         return Err(reader.wrong(byte, &what, format!("1 to {MOST_DIMENSIONS} dimensions"), dimensions));

@@ -1,6 +1,6 @@
 //! A GGUF file's metadata: typed values by key. Every complaint names the key and its place.
 
-use super::reader::Reader;
+use super::reader::{Reader, shown};
 use super::value::{self, List, Stored};
 use crate::model::ModelError;
 use crate::model::config::StoredKey;
@@ -8,8 +8,8 @@ use serde_json::Value;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// Bytes of the shortest entry: an empty key's length, a type and a byte.
-const SHORTEST: usize = 13;
+/// The longest key, by the format's description.
+const LONGEST_KEY: u64 = 65_535;
 
 /// More blocks than any model has.
 const MOST_BLOCKS: u64 = 4096;
@@ -28,19 +28,24 @@ pub(super) struct Metadata {
     entries: HashMap<String, Entry>,
 }
 
+/// What messages call a key.
+fn what(key: &str) -> String {
+    format!("key `{}`", shown(key))
+}
+
 impl Metadata {
-    /// Bytes of the shortest entry.
-    pub const SHORTEST: usize = SHORTEST;
+    /// Bytes of the shortest entry: an empty key's length, a type and a byte.
+    pub const SHORTEST: usize = 13;
 
     /// Reads `count` entries.
     pub fn read(path: &Path, reader: &mut Reader<'_>, count: usize) -> Result<Self, ModelError> {
         let mut entries = HashMap::new();
         for number in 1..=count {
             let byte = reader.at();
-            let key = reader.text(&format!("name of key {number} of {count}"))?;
-            let value = value::read(reader, &format!("key `{key}`"))?;
+            let key = reader.name(LONGEST_KEY, &format!("name of key {number} of {count}"))?;
+            let value = value::read(reader, &what(key))?;
             if entries.insert(key.to_owned(), Entry { byte, value }).is_some() {
-                return Err(reader.wrong(byte, &format!("key `{key}`"), "each key once", "it a second time"));
+                return Err(reader.wrong(byte, &what(key), "each key once", "it a second time"));
             }
         }
         Ok(Self { path: path.into(), entries })
@@ -66,9 +71,9 @@ impl Metadata {
         ModelError::Gguf {
             path: self.path.clone(),
             byte: self.entries.get(key).map(|entry| entry.byte),
-            what: format!("key `{key}`"),
+            what: what(key),
             expected: expected.into(),
-            found: found.to_string(),
+            found: shown(&found.to_string()),
         }
     }
 
@@ -109,6 +114,12 @@ impl Metadata {
         self.one(key, "a whole number of at least 0", Value::as_u64)
     }
 
+    /// A number without a fraction, if the key is there.
+    pub fn integer(&self, key: &str) -> Result<Option<i128>, ModelError> {
+        let integer = |value: &Value| value.as_i64().map(i128::from).or_else(|| value.as_u64().map(i128::from));
+        self.one(key, "a whole number", integer)
+    }
+
     /// A number, if the key is there.
     pub fn number(&self, key: &str) -> Result<Option<f64>, ModelError> {
         self.one(key, "a number", Value::as_f64)
@@ -121,7 +132,7 @@ impl Metadata {
         if list.count as u64 != blocks || !(1..=MOST_BLOCKS).contains(&blocks) {
             return Err(self.unfit(key, &expected));
         }
-        let values = list.values(reader, &format!("key `{key}`"))?;
+        let values = list.values(reader, &what(key))?;
         match values.first().and_then(Value::as_u64).filter(|_| values.iter().all(|value| *value == values[0])) {
             Some(whole) => Ok(Some(whole)),
             None => Err(self.wrong(key, expected, Value::from(values))),
@@ -139,7 +150,7 @@ impl Metadata {
     /// A list of texts, if the key is there.
     pub fn texts<'a>(&self, reader: &Reader<'a>, key: &str) -> Result<Option<Vec<&'a str>>, ModelError> {
         match self.list(key) {
-            Some(list) => list.texts(reader, &format!("key `{key}`")).map(Some),
+            Some(list) => list.texts(reader, &what(key)).map(Some),
             None if self.has(key) => Err(self.unfit(key, "a list of texts")),
             None => Ok(None),
         }
@@ -156,7 +167,7 @@ impl Metadata {
         let expected = format!("{count} numbers, one per token");
         match self.list(key).filter(|list| list.count == count) {
             Some(list) => {
-                let values = list.values(reader, &format!("key `{key}`"))?;
+                let values = list.values(reader, &what(key))?;
                 let read = values.iter().map(read).collect::<Option<Vec<T>>>();
                 read.map(Some).ok_or_else(|| self.unfit(key, &expected))
             }

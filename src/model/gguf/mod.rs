@@ -11,6 +11,7 @@
 
 mod config;
 mod file;
+mod merges;
 mod metadata;
 mod names;
 mod parts;
@@ -25,6 +26,7 @@ mod value;
 pub(crate) use parts::{Parts, in_folder, is_gguf};
 #[cfg(feature = "hub")]
 pub(crate) use parts::{parts_of, the_one};
+pub(crate) use reader::shown;
 pub(crate) use tensors::GgufTensors;
 
 use super::ModelError;
@@ -35,7 +37,7 @@ use std::path::Path;
 /// Is this a GGUF file of the length that its own description gives?
 #[cfg(feature = "hub")]
 pub(crate) fn is_whole(path: &Path) -> bool {
-    file::GgufFile::open(path).is_ok()
+    file::GgufFile::open(path).is_ok_and(|file| file.whole)
 }
 
 /// The configuration of a model.
@@ -52,4 +54,25 @@ pub(super) fn tokenizer(parts: &Parts, config: &ConfigFile) -> Result<Loaded, Mo
 pub(super) fn tokenizer_of(path: &Path) -> Result<Loaded, ModelError> {
     let parts = Parts::open(path)?;
     tokenizer(&parts, &config(&parts)?)
+}
+
+#[cfg(all(test, feature = "hub"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_whole_that_ends_where_its_last_tensor_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gguf/llama.gguf");
+        let (whole, path) = (std::fs::read(&fixture).unwrap(), folder.path().join("llama.gguf"));
+        let after = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            is_whole(&path)
+        };
+        // The last tensor, a norm of 32 numbers, is followed by nothing.
+        assert!(is_whole(&fixture));
+        assert!(!after(&[&whole[..], &[0]].concat()));
+        assert!(!after(&[&whole[..], &[0; 4096]].concat()));
+        assert!(!after(&whole[..whole.len() - 1]));
+    }
 }

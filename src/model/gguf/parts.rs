@@ -3,6 +3,7 @@
 use super::file::{GgufFile, Place};
 use super::quantised::TensorType;
 use crate::model::ModelError;
+use crate::model::provenance::file_name;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -39,7 +40,7 @@ impl Parts {
             return Err(first.metadata.wrong(NUMBER, "0: the first part, which leads to the others", found));
         }
         let others = other_parts(path, count).ok_or_else(|| {
-            let expected = format!("a file called NAME-00001-of-{count:05}.gguf");
+            let expected = format!("a file called NAME-00001-of-{count:05}.{ENDING}");
             first.metadata.wrong(COUNT, expected, file_name(path))
         })?;
         let mut files = vec![first];
@@ -70,7 +71,7 @@ impl Parts {
         self.files.iter().enumerate().find_map(|(number, file)| Some((number, file.tensors.get(name)?)))
     }
 
-    /// How many tensors there are of every type, if any is quantised: `Q8_0 1, Q4_1 210, F32 61`.
+    /// How many tensors there are of every type, if any is quantised: `Q4_1 210, F32 61, Q8_0 1`.
     pub fn quantisation(&self) -> Option<String> {
         let mut counts: BTreeMap<TensorType, usize> = BTreeMap::new();
         for place in self.files.iter().flat_map(|file| file.tensors.values()) {
@@ -101,23 +102,24 @@ fn open_part(first: &GgufFile, path: &Path, number: u64, count: u64) -> Result<G
     Ok(part)
 }
 
-/// Numbers, from 0, and names of the parts behind the first one.
+/// Numbers, from 0, and names of the parts behind the first one, which end as its name does.
 fn other_parts(first: &Path, count: u64) -> Option<Vec<(u64, PathBuf)>> {
-    let name = first.file_name()?.to_str()?;
-    let stem = name.strip_suffix(&format!("-00001-of-{count:05}.{ENDING}")).filter(|_| count <= MOST_PARTS)?;
-    let part = |number: u64| (number, first.with_file_name(format!("{stem}-{:05}-of-{count:05}.{ENDING}", number + 1)));
+    let (stem, ending) = without_ending(first.file_name()?.to_str()?)?;
+    let stem = stem.strip_suffix(&format!("-00001-of-{count:05}")).filter(|_| count <= MOST_PARTS)?;
+    let part = |number: u64| (number, first.with_file_name(format!("{stem}-{:05}-of-{count:05}.{ending}", number + 1)));
     Some((1..count).map(part).collect())
 }
 
-fn file_name(path: &Path) -> String {
-    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+/// A GGUF file's name without its ending, and the ending as it is spelled there.
+fn without_ending(name: &str) -> Option<(&str, &str)> {
+    name.rsplit_once('.').filter(|(_, ending)| ending.eq_ignore_ascii_case(ENDING))
 }
 
 /// The names of all parts of a model whose first, or only, file this is, by that file's name.
 #[cfg(feature = "hub")]
 pub(crate) fn parts_of(first: &Path) -> Vec<String> {
     let name = file_name(first);
-    let count = name.strip_suffix(".gguf").and_then(|stem| stem.rsplit_once("-of-")?.1.parse().ok());
+    let count = without_ending(&name).and_then(|(stem, _)| stem.rsplit_once("-of-")?.1.parse().ok());
     let others = count.and_then(|count| other_parts(first, count)).unwrap_or_default();
     std::iter::once(name).chain(others.iter().map(|(_, path)| file_name(path))).collect()
 }
@@ -183,6 +185,7 @@ mod tests {
     fn the_first_parts_name_tells_those_of_the_others() {
         let all = |first: &str| parts_of(Path::new(first));
         assert_eq!(all("a-00001-of-00002.gguf"), ["a-00001-of-00002.gguf", "a-00002-of-00002.gguf"]);
+        assert_eq!(all("a-00001-of-00002.GGUF"), ["a-00001-of-00002.GGUF", "a-00002-of-00002.GGUF"]);
         assert_eq!(all("a.gguf"), ["a.gguf"]);
         assert_eq!(all("a-of-x.gguf"), ["a-of-x.gguf"]);
     }

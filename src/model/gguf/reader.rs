@@ -4,6 +4,25 @@
 use crate::model::ModelError;
 use std::path::Path;
 
+/// The most characters of a name or a value that a message shows.
+const SHOWN: usize = 80;
+
+/// A name or a value of the file as messages show it: its beginning, without control characters, which terminals obey.
+pub(crate) fn shown(text: &str) -> String {
+    let (mut letters, mut shown) = (text.chars(), String::new());
+    for letter in letters.by_ref().take(SHOWN) {
+        if letter.is_control() {
+            shown.extend(letter.escape_debug());
+        } else {
+            shown.push(letter);
+        }
+    }
+    if letters.next().is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
 /// A place in a file.
 #[derive(Debug, Clone)]
 pub(super) struct Reader<'a> {
@@ -35,8 +54,8 @@ impl<'a> Reader<'a> {
 
     /// The complaint about the part that begins at byte `byte`.
     pub fn wrong(&self, byte: usize, what: &str, expected: impl Into<String>, found: impl ToString) -> ModelError {
-        let (path, expected) = (self.path.into(), expected.into());
-        ModelError::Gguf { path, byte: Some(byte), what: what.to_owned(), expected, found: found.to_string() }
+        let (path, expected, found) = (self.path.into(), expected.into(), shown(&found.to_string()));
+        ModelError::Gguf { path, byte: Some(byte), what: what.to_owned(), expected, found }
     }
 
     /// The next `count` bytes, a part of `what`.
@@ -81,6 +100,17 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(bytes).map_err(|error| self.wrong(start, what, "a text in UTF-8", error))
     }
 
+    /// The next text, which is a name of at most `longest` bytes.
+    pub fn name(&mut self, longest: u64, what: &str) -> Result<&'a str, ModelError> {
+        let start = self.at;
+        let length = self.u64(what)?;
+        if length > longest {
+            return Err(self.wrong(start, what, format!("at most {longest} bytes"), length));
+        }
+        self.at = start;
+        self.text(what)
+    }
+
     /// A count of things of at least `size` bytes each, so that no more can follow than the file has room for.
     pub fn count(&mut self, size: usize, what: &str) -> Result<usize, ModelError> {
         let start = self.at;
@@ -90,5 +120,18 @@ impl<'a> Reader<'a> {
             Some(count) => Ok(count),
             None => Err(self.wrong(start, what, format!("at most {most}, for which the file has room"), count)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_show_the_beginning_of_long_texts_and_no_control_characters() {
+        assert_eq!(shown("blk.0.attn_q.weight"), "blk.0.attn_q.weight");
+        assert_eq!(shown("a\u{1b}[31m\n\u{85}é"), "a\\u{1b}[31m\\n\\u{85}é");
+        assert_eq!(shown(&"é".repeat(SHOWN)), "é".repeat(SHOWN));
+        assert_eq!(shown(&"é".repeat(SHOWN + 1)), "é".repeat(SHOWN) + "…");
     }
 }

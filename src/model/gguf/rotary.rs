@@ -9,10 +9,9 @@ use serde_json::{Map, Value, json};
 impl Fields<'_> {
     /// Rotary settings; GPT-2 has none.
     pub(super) fn positions(&mut self) -> Result<(), ModelError> {
-        let rotary: Vec<&str> =
-            self.file.metadata.keys().filter(|key| key.strip_prefix(&self.key("rope.")).is_some()).collect();
         if self.model_type == "gpt2" {
-            return match rotary.first() {
+            let rotary = self.file.metadata.keys().filter(|key| key.starts_with(&self.key("rope.")));
+            return match rotary.min() {
                 Some(key) => Err(self.file.metadata.wrong(key, "no rotary positions in this architecture", "this key")),
                 None => Ok(()),
             };
@@ -21,17 +20,26 @@ impl Fields<'_> {
         let field = if self.model_type == "gpt_neox" { "rotary_emb_base" } else { "rope_theta" };
         let number = self.file.metadata.number(&base)?.unwrap_or(10_000.0);
         self.put(field, &base, number);
-        let key = self.key("rope.dimension_count");
-        let dimensions = self.file.metadata.whole(&key)?;
-        let d_head = self.d_head()?;
-        if self.model_type == "gpt_neox" {
-            let dimensions = dimensions.ok_or_else(|| self.file.metadata.wrong(&key, "a whole number", "nothing"))?;
-            // The family multiplies the share by the width and rounds down.
-            self.put("rotary_pct", &key, (dimensions as f64 + 0.5) / d_head.max(1) as f64);
-        } else if let Some(found) = dimensions.filter(|found| *found != d_head) {
-            return Err(self.file.metadata.wrong(&key, format!("{d_head}, a whole head"), found));
+        let rotated = self.rotated()?;
+        self.scaling(rotated)
+    }
+
+    /// How many dimensions of a head are rotated: all of them but in GPT-NeoX, where the file says.
+    fn rotated(&mut self) -> Result<u64, ModelError> {
+        let (key, d_head, metadata) = (self.key("rope.dimension_count"), self.d_head()?, &self.file.metadata);
+        let partial = self.model_type == "gpt_neox";
+        let (fewest, some) = if partial { (1, "1 to ") } else { (d_head, "") };
+        let wrong = |found: String| metadata.wrong(&key, format!("{some}{d_head}, a whole head"), found);
+        match metadata.whole(&key)? {
+            Some(found) if !(fewest..=d_head).contains(&found) => Err(wrong(found.to_string())),
+            Some(found) if partial => {
+                // The family multiplies the share by the width and rounds down.
+                self.put("rotary_pct", &key, (found as f64 + 0.5) / d_head as f64);
+                Ok(found)
+            }
+            None if partial => Err(wrong("nothing".to_owned())),
+            _ => Ok(d_head),
         }
-        self.scaling(d_head)
     }
 
     fn d_head(&self) -> Result<u64, ModelError> {
@@ -45,7 +53,7 @@ impl Fields<'_> {
     }
 
     /// How the rotary wavelengths are stretched.
-    fn scaling(&mut self, d_head: u64) -> Result<(), ModelError> {
+    fn scaling(&mut self, rotated: u64) -> Result<(), ModelError> {
         let metadata = &self.file.metadata;
         let key = self.key("rope.scaling.type");
         let kind = metadata.text(&key)?;
@@ -66,7 +74,7 @@ impl Fields<'_> {
             Some(other) => return Err(metadata.wrong(&key, "none, linear or yarn", other)),
         };
         let scaling = match (scaling.is_empty(), divided) {
-            (true, true) => self.divisors(d_head)?,
+            (true, true) => self.divisors(rotated)?,
             (false, true) => {
                 let expected = format!("none beside a tensor `{ROTARY_DIVISORS}`");
                 return Err(metadata.wrong(&key, expected, kind.unwrap_or_default()));
@@ -121,15 +129,16 @@ impl Fields<'_> {
 
     /// Wavelengths that a tensor multiplies pair by pair (so the files have Llama 3.1's scaling): LongRoPE with one list for
     /// texts of every length.
-    fn divisors(&self, d_head: u64) -> Result<Map<String, Value>, ModelError> {
+    fn divisors(&self, rotated: u64) -> Result<Map<String, Value>, ModelError> {
         let (part, place) = match self.parts.find(ROTARY_DIVISORS) {
             Some(found) => found,
             None => return Ok(Map::new()),
         };
         let file = &self.parts.files()[part];
-        if place.shape != [d_head as usize / 2] || place.kind != TensorType::F32 {
+        let pairs = rotated.div_ceil(2);
+        if place.shape != [pairs as usize] || place.kind != TensorType::F32 {
             let found = format!("{:?} of type {}", place.shape, place.kind.name());
-            return Err(file.wrong(ROTARY_DIVISORS, format!("shape [{}] of type F32", d_head / 2), found));
+            return Err(file.wrong(ROTARY_DIVISORS, format!("shape [{pairs}] of type F32"), found));
         }
         let mut divisors = vec![0.0; place.shape[0]];
         place.kind.read(&file.bytes()[place.bytes.clone()], &mut divisors);

@@ -6,6 +6,8 @@ use super::quantised::TensorType;
 use crate::model::ModelError;
 use crate::model::config::ConfigFile;
 use crate::model::families::{Architecture, TensorSpec, transposed};
+use crate::model::tensors::release;
+use crate::types::Positions;
 use rayon::prelude::*;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -45,7 +47,8 @@ impl GgufTensors {
     pub fn find(parts: Parts, config: &ConfigFile, architecture: &dyn Architecture) -> Result<Self, ModelError> {
         let outer = architecture.outer();
         let names = names::of(config.text("model_type")?.unwrap_or_default());
-        let mut used: HashSet<String> = HashSet::from([ROTARY_DIVISORS.to_owned()]);
+        let rotary = matches!(architecture.config().positions, Positions::Rotary { .. });
+        let mut used: HashSet<String> = rotary.then(|| ROTARY_DIVISORS.to_owned()).into_iter().collect();
         let mut locations = HashMap::new();
         for spec in architecture.tensors() {
             let own = if architecture.tied() && spec.name == outer.unembed { outer.embed } else { &spec.name };
@@ -77,47 +80,41 @@ impl GgufTensors {
 
     /// Lets the system take back the memory of what was read: it stays in the file, and in the page cache while there is room.
     pub fn release(&self) {
-        #[cfg(unix)]
-        for file in self.parts.files() {
-            // SAFETY: the map is read-only and shared with its file, so a page that is dropped and touched again is read again
-            // with the same contents.
-            if let Err(error) = unsafe { file.map().unchecked_advise(memmap2::UncheckedAdvice::DontNeed) } {
-                tracing::debug!("{}: its memory stays mapped: {error}", file.path().display());
-            }
-        }
+        self.parts.files().iter().for_each(|file| release(file.map(), file.path()));
     }
 
     /// All values of a tensor, in the family's layout. Borrowed straight from the file where it holds them so.
     pub fn tensor(&self, name: &str) -> Result<Cow<'_, [f32]>, ModelError> {
         let location = self.location(name)?;
+        if location.order == Order::Own {
+            return Ok(self.in_order(location));
+        }
+        let rows: Vec<u32> = (0..location.rows as u32).collect();
+        let read = |rows: &[u32], values: &mut [f32]| {
+            self.read(location, rows, values);
+            Ok(())
+        };
+        if location.order == Order::Transposed {
+            return Ok(Cow::Owned(transposed(location.width, &rows, read)?.data));
+        }
+        let mut values = vec![0.0; location.rows * location.width];
+        read(&rows, &mut values)?;
+        Ok(Cow::Owned(values))
+    }
+
+    /// All values of a tensor in the file's order.
+    fn in_order(&self, location: &Location) -> Cow<'_, [f32]> {
         let bytes = self.bytes(location);
-        match location.order {
-            Order::Own if location.kind == TensorType::F32 => {
-                if let Ok(values) = bytemuck::try_cast_slice(bytes) {
-                    return Ok(Cow::Borrowed(values));
-                }
-            }
-            Order::Own => {}
-            Order::Pairs | Order::Parts => {
-                let rows: Vec<u32> = (0..location.rows as u32).collect();
-                let mut values = vec![0.0; location.rows * location.width];
-                self.read(location, &rows, &mut values);
-                return Ok(Cow::Owned(values));
-            }
-            Order::Transposed => {
-                let rows: Vec<u32> = (0..location.rows as u32).collect();
-                let read = |rows: &[u32], values: &mut [f32]| {
-                    self.read(location, rows, values);
-                    Ok(())
-                };
-                return Ok(Cow::Owned(transposed(location.width, &rows, read)?.data));
-            }
+        if location.kind == TensorType::F32
+            && let Ok(values) = bytemuck::try_cast_slice(bytes)
+        {
+            return Cow::Borrowed(values);
         }
         let mut values = vec![0.0; location.rows * location.width];
         let chunk = CHUNK / location.kind.block().0 * location.kind.block().1;
         let chunks = values.par_chunks_mut(CHUNK).zip(bytes.par_chunks(chunk));
         chunks.for_each(|(values, bytes)| location.kind.read(bytes, values));
-        Ok(Cow::Owned(values))
+        Cow::Owned(values)
     }
 
     /// Puts rows of a two-dimensional tensor that is not stored transposed into `values`. The caller has checked that they

@@ -2,8 +2,10 @@
 //! (`gpt2`), or SentencePiece's with scores (`llama`).
 
 use super::file::GgufFile;
+use super::merges::{self, MERGES};
 use super::parts::Parts;
-use super::pieces;
+use super::pieces::{self, Pieces};
+use super::reader::shown;
 use crate::model::ModelError;
 use crate::model::config::{ConfigFile, StoredKey};
 use crate::model::provenance::FileRecord;
@@ -11,16 +13,14 @@ use crate::model::special_tokens::TokenFiles;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::tokenizer_files::Loaded;
 use serde_json::{Map, Value, json};
-use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap};
+use std::fmt::Display;
 
 /// What all keys of the tokenizer begin with.
 const START: &str = "tokenizer.ggml.";
 
-const TOKENS: &str = "tokenizer.ggml.tokens";
+pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";
 const KINDS: &str = "tokenizer.ggml.token_type";
-const SCORES: &str = "tokenizer.ggml.scores";
-const MERGES: &str = "tokenizer.ggml.merges";
 const PIECES: &str = "tokenizer.ggml.pre";
 const PREFIX: &str = "tokenizer.ggml.add_space_prefix";
 const OPENING: &str = "tokenizer.ggml.add_bos_token";
@@ -48,6 +48,9 @@ const IDS: [(&str, Option<&str>); 19] = [
     ("fim_sep_token_id", None),
 ];
 
+/// Those of them that the tokenizer does not do without where they are given.
+const NEEDED: [&str; 3] = ["bos_token_id", "eos_token_id", "unknown_token_id"];
+
 /// Further keys that are read.
 const READ: [&str; 8] =
     ["model", "pre", "tokens", "token_type", "scores", "merges", "add_space_prefix", "add_bos_token"];
@@ -72,11 +75,19 @@ const USER_DEFINED: u64 = 4;
 /// What SentencePiece writes for a space.
 const SPACE: &str = "\u{2581}";
 
+/// The token that bytes without one become, as many vocabularies lack rare ones. No token has this name, so that a text
+/// with such a byte is an error of the library, which would leave the byte out otherwise.
+const NO_TOKEN: &str = "none: tokenizer.ggml.tokens lacks a byte of the text";
+
 /// A vocabulary in the file.
 struct Vocabulary<'a> {
     file: &'a GgufFile,
     tokens: Vec<&'a str>,
+    /// Every token's place among them.
+    ids: HashMap<&'a str, usize>,
     kinds: Option<Vec<u64>>,
+    /// The keys of single tokens that are there, without what all keys begin with, their roles and the tokens.
+    named: Vec<(&'static str, Option<&'static str>, usize)>,
 }
 
 /// The tokenizer of a model whose configuration is `config`.
@@ -129,8 +140,15 @@ impl<'a> Vocabulary<'a> {
             let found = format!("token {id} of {} bytes", token.len());
             return Err(file.metadata.wrong(TOKENS, format!("tokens of at most {LONGEST_TOKEN} bytes"), found));
         }
+        let mut ids = HashMap::new();
+        for (id, token) in tokens.iter().enumerate() {
+            if let Some(first) = ids.insert(*token, id) {
+                return Err(twice(file, token, first, id));
+            }
+        }
         let kinds = file.metadata.values(&reader, KINDS, tokens.len(), Value::as_u64)?;
-        Ok(Self { file, tokens, kinds })
+        let named = named(file, tokens.len())?;
+        Ok(Self { file, tokens, ids, kinds, named })
     }
 
     /// A model has an embedding of every token, and none of others.
@@ -144,12 +162,8 @@ impl<'a> Vocabulary<'a> {
     }
 
     /// The id that a key gives, if it is there.
-    fn id(&self, name: &str) -> Result<Option<usize>, ModelError> {
-        let key = format!("{START}{name}");
-        let Some(id) = self.file.metadata.whole(&key)? else { return Ok(None) };
-        let known = usize::try_from(id).ok().filter(|id| *id < self.tokens.len());
-        let expected = || format!("the number of one of {} tokens", self.tokens.len());
-        known.map(Some).ok_or_else(|| self.file.metadata.wrong(&key, expected(), id))
+    fn id(&self, name: &str) -> Option<usize> {
+        self.named.iter().find(|(known, ..)| *known == name).map(|(.., id)| *id)
     }
 
     fn kind(&self, id: usize) -> u64 {
@@ -157,12 +171,10 @@ impl<'a> Vocabulary<'a> {
     }
 
     /// The tokens that texts may spell, whole and before anything is cut.
-    fn added(&self) -> Result<Value, ModelError> {
+    fn added(&self) -> Value {
         let mut special: BTreeSet<usize> =
             (0..self.tokens.len()).filter(|id| matches!(self.kind(*id), UNKNOWN | CONTROL)).collect();
-        for (name, role) in IDS {
-            special.extend(self.id(name)?.filter(|_| role.is_some()));
-        }
+        special.extend(self.named.iter().filter(|(_, role, _)| role.is_some()).map(|(.., id)| *id));
         let spelled = (0..self.tokens.len()).filter(|id| self.kind(*id) == USER_DEFINED || special.contains(id));
         let token = |id: usize| {
             json!({
@@ -170,40 +182,43 @@ impl<'a> Vocabulary<'a> {
                 "normalized": false, "special": special.contains(&id)
             })
         };
-        Ok(spelled.filter(|id| !self.tokens[*id].is_empty()).map(token).collect())
+        spelled.filter(|id| !self.tokens[*id].is_empty()).map(token).collect()
     }
 
-    /// The merges of the file.
-    fn merges(&self) -> Result<Option<Vec<[&'a str; 2]>>, ModelError> {
-        let Some(lines) = self.file.metadata.texts(&self.file.reader(), MERGES)? else { return Ok(None) };
-        let pair = |(number, line): (usize, &&'a str)| match line.split(' ').collect::<Vec<_>>()[..] {
-            [left, right] => Ok([left, right]),
-            _ => {
-                let found = format!("{line:?} in place {number}");
-                Err(self.file.metadata.wrong(MERGES, "two tokens with a space between them", found))
-            }
-        };
-        lines.iter().enumerate().map(pair).collect::<Result<Vec<_>, _>>().map(Some)
-    }
-
-    /// Pairs of bytes that are spelled as letters.
-    fn byte_level(&self) -> Result<Value, ModelError> {
+    /// How texts are cut before pairs are looked for.
+    fn pieces(&self) -> Result<Pieces, ModelError> {
         let metadata = &self.file.metadata;
-        let name = metadata.text(PIECES)?;
-        if matches!(name.as_deref(), None | Some("default")) {
+        let name = metadata.text(PIECES)?.unwrap_or_else(|| "default".to_owned());
+        if name == "default" {
             tracing::warn!(
                 "{}: key `{PIECES}` does not say how the tokenizer cuts texts: they are cut as GPT-2's are",
                 self.file.path().display()
             );
         }
-        let name = name.unwrap_or_else(|| "default".to_owned());
-        let cut = pieces::named(&name).ok_or_else(|| {
-            metadata.wrong(PIECES, format!("a way to cut texts that is known: {}", pieces::names()), &name)
-        })?;
+        let expected = || format!("a way to cut texts that is known: {}", pieces::names());
+        pieces::named(&name).ok_or_else(|| metadata.wrong(PIECES, expected(), &name))
+    }
+
+    /// Pairs of bytes that are spelled as letters.
+    fn byte_level(&self) -> Result<Value, ModelError> {
+        let (metadata, cut) = (&self.file.metadata, self.pieces()?);
         if metadata.flag(PREFIX)? == Some(true) {
             return Err(metadata.wrong(PREFIX, "false (the only value supported for gpt2)", "true"));
         }
-        let merges = self.merges()?.ok_or_else(|| metadata.wrong(MERGES, "a list of texts", "nothing"))?;
+        let entries = self.spelled()?;
+        let merges = merges::listed(self.file, |token| entries.contains_key(token))?;
+        let merges = merges.ok_or_else(|| metadata.wrong(MERGES, "a list of texts", "nothing"))?;
+        let decoder = json!({ "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true });
+        let model = json!({
+            "type": "BPE", "dropout": null, "unk_token": NO_TOKEN, "continuing_subword_prefix": "",
+            "end_of_word_suffix": "", "fuse_unk": false, "byte_fallback": false, "ignore_merges": cut.whole_pieces,
+            "vocab": entries, "merges": merges
+        });
+        Ok(self.around(cut.normalizer, cut.pre_tokenizer, decoder, model))
+    }
+
+    /// The ids of tokens whose bytes are spelled as letters; of ordinary ones that are not yet, too.
+    fn spelled(&self) -> Result<Map<String, Value>, ModelError> {
         let alphabet = alphabet();
         let letters: BTreeSet<char> = alphabet.iter().copied().collect();
         let mut entries = Map::new();
@@ -213,22 +228,18 @@ impl<'a> Vocabulary<'a> {
                 true => (*token).to_owned(),
                 false => token.bytes().map(|byte| alphabet[byte as usize]).collect(),
             };
-            entries.insert(entry, id.into());
+            if let Some(first) = entries.insert(entry, id.into()) {
+                return Err(twice(self.file, token, first, id));
+            }
         }
-        let decoder = json!({ "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true });
-        let model = json!({
-            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": "", "end_of_word_suffix": "",
-            "fuse_unk": false, "byte_fallback": false, "ignore_merges": cut.whole_pieces, "vocab": entries,
-            "merges": merges
-        });
-        self.around(cut.normalizer, cut.pre_tokenizer, decoder, model)
+        Ok(entries)
     }
 
     /// Pairs of letters, the best-scored first; letters that are no token fall back to their bytes.
     fn sentence_piece(&self) -> Result<Value, ModelError> {
-        let merges = match self.merges()? {
+        let merges = match merges::listed(self.file, |token| self.ids.contains_key(token))? {
             Some(merges) => merges,
-            None => self.implied_merges()?,
+            None => merges::implied(self.file, &self.tokens, &self.ids)?,
         };
         let entries: Map<String, Value> =
             self.tokens.iter().enumerate().map(|(id, token)| ((*token).to_owned(), id.into())).collect();
@@ -244,65 +255,81 @@ impl<'a> Vocabulary<'a> {
         if prefix {
             decoders.push(json!({ "type": "Strip", "content": " ", "start": 1, "stop": 0 }));
         }
-        let unknown = self.id("unknown_token_id")?.map(|id| self.tokens[id]);
         let model = json!({
-            "type": "BPE", "dropout": null, "unk_token": unknown, "continuing_subword_prefix": null,
+            "type": "BPE", "dropout": null, "unk_token": self.unknown()?, "continuing_subword_prefix": null,
             "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "ignore_merges": false,
             "vocab": entries, "merges": merges
         });
-        self.around(Value::Null, pre_tokenizer, json!({ "type": "Sequence", "decoders": decoders }), model)
+        Ok(self.around(Value::Null, pre_tokenizer, json!({ "type": "Sequence", "decoders": decoders }), model))
     }
 
-    /// Every way to put a token together from two others, by the token's score.
-    fn implied_merges(&self) -> Result<Vec<[&'a str; 2]>, ModelError> {
-        let number = |value: &Value| value.as_f64().map(|score| score as f32);
-        let scores = self.file.metadata.values(&self.file.reader(), SCORES, self.tokens.len(), number)?;
-        let scores = scores.ok_or_else(|| self.file.metadata.wrong(SCORES, "a number per token", "nothing"))?;
-        let ids: HashMap<&str, usize> = self.tokens.iter().enumerate().map(|(id, token)| (*token, id)).collect();
-        let mut merges: Vec<(f32, [usize; 2], [&str; 2])> = Vec::new();
-        for (id, token) in self.tokens.iter().enumerate().filter(|(id, token)| ids[**token] == *id) {
-            let places = token.char_indices().skip(1).map(|(place, _)| token.split_at(place));
-            let pairs = places.filter(|(left, right)| ids.contains_key(left) && ids.contains_key(right));
-            let mut pairs: Vec<(&str, &str)> = pairs.collect();
-            pairs.sort_by_key(|(left, right)| (ids[left], ids[right]));
-            let lengths = |left: &str, right: &str| [left.chars().count(), right.chars().count()];
-            merges.extend(pairs.iter().map(|(left, right)| (scores[id], lengths(left, right), [*left, *right])));
+    /// The token that letters become whose bytes have none; where there is no such one, every byte has a token.
+    fn unknown(&self) -> Result<Option<&'a str>, ModelError> {
+        let of_its_kind = || (0..self.tokens.len()).find(|id| self.kind(*id) == UNKNOWN);
+        let id = self.id("unknown_token_id").or_else(of_its_kind);
+        let has_byte = |byte: u8| self.ids.contains_key(format!("<0x{byte:02X}>").as_str());
+        if id.is_none() && !(0..=u8::MAX).all(has_byte) {
+            let expected = "an unknown token, or tokens <0x00> to <0xFF> for all bytes";
+            return Err(self.file.metadata.wrong(TOKENS, expected, "neither"));
         }
-        // The longer left part first where scores are equal, as the library orders them.
-        merges.sort_by(|a, b| b.0.partial_cmp(&a.0).unwrap_or(Ordering::Equal).then(b.1.cmp(&a.1)));
-        Ok(merges.into_iter().map(|(_, _, pair)| pair).collect())
+        Ok(id.map(|id| self.tokens[id]))
     }
 
-    fn around(
-        &self,
-        normalizer: Value,
-        pre_tokenizer: Value,
-        decoder: Value,
-        model: Value,
-    ) -> Result<Value, ModelError> {
-        Ok(json!({
-            "version": "1.0", "truncation": null, "padding": null, "added_tokens": self.added()?,
+    fn around(&self, normalizer: Value, pre_tokenizer: Value, decoder: Value, model: Value) -> Value {
+        json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": self.added(),
             "normalizer": normalizer, "pre_tokenizer": pre_tokenizer, "post_processor": null, "decoder": decoder,
             "model": model
-        }))
+        })
     }
 
     /// What the files beside a tokenizer say about its special tokens.
     fn token_files(&self, config: &ConfigFile, sentence_piece: bool) -> Result<TokenFiles, ModelError> {
         let metadata = &self.file.metadata;
         let (mut fields, mut keys) = (Map::new(), HashMap::<String, StoredKey>::new());
-        for (name, role) in IDS {
-            if let (Some(id), Some(role)) = (self.id(name)?, role) {
-                fields.insert(role.to_owned(), self.tokens[id].into());
-                keys.insert(role.to_owned(), metadata.stored_key(&format!("{START}{name}")));
+        for (name, role, id) in &self.named {
+            if let Some(role) = role {
+                fields.insert((*role).to_owned(), self.tokens[*id].into());
+                keys.insert((*role).to_owned(), metadata.stored_key(&format!("{START}{name}")));
             }
         }
+        let opening = metadata.flag(OPENING)?;
+        if opening == Some(true) && self.id("bos_token_id").is_none() {
+            let expected = format!("the token that `{OPENING}` asks for");
+            return Err(metadata.wrong(&format!("{START}bos_token_id"), expected, "nothing"));
+        }
         // Files of SentencePiece's that are older than the flag mean yes.
-        fields.insert("add_bos_token".to_owned(), metadata.flag(OPENING)?.unwrap_or(sentence_piece).into());
+        fields.insert("add_bos_token".to_owned(), opening.unwrap_or(sentence_piece).into());
         keys.insert("add_bos_token".to_owned(), metadata.stored_key(OPENING));
         let own = ConfigFile::translated(self.file.path(), fields, keys);
         Ok(TokenFiles::assembled(own, config.clone()))
     }
+}
+
+/// The keys of single tokens that are there, and the tokens. Those that nothing depends on may be out of range: in many
+/// files the padding token is one behind the last.
+fn named(file: &GgufFile, count: usize) -> Result<Vec<(&'static str, Option<&'static str>, usize)>, ModelError> {
+    let mut named = Vec::new();
+    for (name, role) in IDS {
+        let key = format!("{START}{name}");
+        let Some(found) = file.metadata.integer(&key)? else { continue };
+        match usize::try_from(found).ok().filter(|id| *id < count) {
+            Some(id) => named.push((name, role, id)),
+            None if NEEDED.contains(&name) => {
+                return Err(file.metadata.wrong(&key, format!("the number of one of {count} tokens"), found));
+            }
+            None => {
+                let path = file.path().display();
+                tracing::warn!("{path}: key `{key}`: {found}, but there are {count} tokens: not used");
+            }
+        }
+    }
+    Ok(named)
+}
+
+/// The complaint about a token that is there a second time.
+fn twice(file: &GgufFile, token: &str, first: impl Display, second: usize) -> ModelError {
+    file.metadata.wrong(TOKENS, "every token once", format!("{first} and {second} alike: \"{}\"", shown(token)))
 }
 
 /// The letter that stands for each byte: printable ones for themselves, the others from 256 on (GPT-2).

@@ -54,6 +54,21 @@ impl CachedRepo {
         self.cache.repo(self.repo.clone()).pointer_path(commit)
     }
 
+    /// Notes that a commit has no such file, where `huggingface_hub` notes it.
+    pub fn note_absent(&self, commit: &str, file: &str) -> Result<(), HubError> {
+        let path = self.absence(commit, file);
+        write_whole(&path, b"").map_err(in_cache(&path))
+    }
+
+    /// Has it been noted that a commit has no such file?
+    pub fn is_absent(&self, commit: &str, file: &str) -> bool {
+        self.absence(commit, file).is_file()
+    }
+
+    fn absence(&self, commit: &str, file: &str) -> PathBuf {
+        self.root.join(".no_exist").join(commit).join(file)
+    }
+
     /// Where the contents with this etag are.
     pub fn blob(&self, etag: &str) -> PathBuf {
         self.root.join("blobs").join(etag)

@@ -136,6 +136,11 @@ impl<'a> Download<'a> {
         found(self.required(file))
     }
 
+    /// Notes in the cache that the commit has no such file.
+    pub fn note_absent(&self, file: &str) -> Result<(), HubError> {
+        self.cache.note_absent(&self.commit, file)
+    }
+
     /// Brings a file into the cache unless it is there and whole.
     pub fn required(&self, file: &str) -> Result<(), HubError> {
         let pointer = self.folder().join(file);

@@ -67,7 +67,7 @@ pub(crate) fn snapshot(
     wanted: Wanted,
 ) -> Result<Snapshot, HubError> {
     let cache = CachedRepo::new(&settings.cache, repo);
-    let gap = match cached(&cache, revision, wanted) {
+    let gap = match cached(&cache, revision, wanted, settings.offline) {
         Ok(snapshot) => return Ok(snapshot),
         Err(gap) => gap,
     };
@@ -90,7 +90,7 @@ pub(crate) fn snapshot(
         }
         download => {
             let download = download?;
-            bring(&download, repo, wanted)?;
+            bring(&cache, &download, repo, wanted)?;
             download
         }
     };
@@ -114,16 +114,20 @@ fn first(wanted: Wanted) -> &'static str {
 }
 
 /// The complete and undamaged snapshot in the cache.
-fn cached(cache: &CachedRepo, revision: &str, wanted: Wanted) -> Result<Snapshot, Gap> {
+fn cached(cache: &CachedRepo, revision: &str, wanted: Wanted, offline: bool) -> Result<Snapshot, Gap> {
     let commit = cache.commit_of(revision).ok_or_else(|| Gap::Missing(first(wanted).to_owned()))?;
-    let folder = cache.snapshot(&commit);
-    whole(&folder, wanted)?;
-    Ok(Snapshot { folder, commit })
+    whole(cache, &commit, wanted, offline)?;
+    Ok(Snapshot { folder: cache.snapshot(&commit), commit })
 }
 
-/// Is everything that is wanted in a snapshot, and undamaged?
-fn whole(folder: &Path, wanted: Wanted) -> Result<(), Gap> {
-    for name in files(folder, wanted).map_err(Gap::Missing)? {
+/// Is everything that is wanted in the snapshot of a commit, and undamaged?
+fn whole(cache: &CachedRepo, commit: &str, wanted: Wanted, offline: bool) -> Result<(), Gap> {
+    let folder = cache.snapshot(commit);
+    let names = match wanted.weights.then(|| cached_gguf(cache, commit, offline)).flatten() {
+        Some(file) => gguf::parts_of(&file).into_iter().map(|name| there(&folder, name)).collect(),
+        None => files(&folder, wanted),
+    };
+    for name in names.map_err(Gap::Missing)? {
         let path = folder.join(name);
         match compare_blob(&path) {
             Ok(None) => {}
@@ -134,16 +138,31 @@ fn whole(folder: &Path, wanted: Wanted) -> Result<(), Gap> {
     Ok(())
 }
 
+/// The GGUF file that a commit's weights are, if it has no others. Another tool may have brought one from a repository
+/// with both: then those in the other format are wanted, but without a network this one will do.
+fn cached_gguf(cache: &CachedRepo, commit: &str, offline: bool) -> Option<PathBuf> {
+    let folder = cache.snapshot(commit);
+    let file = gguf::in_folder(&folder).ok().flatten().filter(|_| !has_weights(&folder))?;
+    let alone = [SINGLE, INDEX].iter().all(|name| cache.is_absent(commit, name));
+    if offline && !alone {
+        tracing::warn!(
+            "{}: taken as the model's weights, because there is nothing else in the cache; whether its repository has \
+             {SINGLE} is not known offline",
+            file.display()
+        );
+    }
+    (alone || offline).then_some(file)
+}
+
+/// The name of a file in a folder; as an error where there is none.
+fn there(folder: &Path, name: String) -> Result<String, String> {
+    if folder.join(&name).is_file() { Ok(name) } else { Err(name) }
+}
+
 /// The names of a snapshot's wanted files, or of the first one that it lacks.
 fn files(folder: &Path, wanted: Wanted) -> Result<Vec<String>, String> {
     let mut names = Vec::new();
-    let there = |name: String| if folder.join(&name).is_file() { Ok(name) } else { Err(name) };
-    if wanted.weights
-        && !has_weights(folder)
-        && let Ok(Some(file)) = gguf::in_folder(folder)
-    {
-        return gguf::parts_of(&file).into_iter().map(there).collect();
-    }
+    let there = |name: String| there(folder, name);
     if wanted.config() {
         names.push(there("config.json".to_owned())?);
     }
@@ -188,12 +207,15 @@ fn bring_tokenizer(download: &Download<'_>) -> Result<(), HubError> {
 }
 
 /// Brings the model in one file, or in the parts of one, that a repository with these files has; says whether there is one.
-fn bring_gguf(download: &Download<'_>, repo: &str, files: &[String]) -> Result<bool, HubError> {
-    let files: Vec<String> = files.iter().filter(|name| gguf::is_gguf(Path::new(name))).cloned().collect();
+/// That it has no other weights is noted, so that the next load needs no network.
+fn bring_gguf(download: &Download<'_>, repo: &str, names: &[String]) -> Result<bool, HubError> {
+    let files: Vec<String> = names.iter().filter(|name| gguf::is_gguf(Path::new(name))).cloned().collect();
     match gguf::the_one(&files) {
         Ok(None) => Ok(false),
         Ok(Some(file)) => {
             gguf::parts_of(Path::new(file)).iter().try_for_each(|part| download.required(part))?;
+            let mut absent = [SINGLE, INDEX].into_iter().filter(|name| !names.iter().any(|known| known == name));
+            absent.try_for_each(|name| download.note_absent(name))?;
             Ok(true)
         }
         Err(_) => {
@@ -212,7 +234,7 @@ fn bring_listed_gguf(download: &Download<'_>, repo: &str) -> Result<bool, HubErr
 }
 
 /// Brings all wanted files.
-fn bring(download: &Download<'_>, repo: &str, wanted: Wanted) -> Result<(), HubError> {
+fn bring(cache: &CachedRepo, download: &Download<'_>, repo: &str, wanted: Wanted) -> Result<(), HubError> {
     if wanted.config() {
         download.required(first(wanted))?;
     } else {
@@ -220,7 +242,7 @@ fn bring(download: &Download<'_>, repo: &str, wanted: Wanted) -> Result<(), HubE
         download.optional("config.json")?;
     }
     // Another name of a commit whose files are all there.
-    if whole(&download.folder(), wanted).is_ok() {
+    if whole(cache, download.commit(), wanted, false).is_ok() {
         return Ok(());
     }
     if wanted.tokenizer
