@@ -64,6 +64,11 @@ impl DirectionName {
         self.layer
     }
 
+    /// Does a pattern (`*`, `?`, with or without `.npy`) match the name?
+    pub fn matches(&self, pattern: &str) -> bool {
+        glob(pattern.strip_suffix(".npy").unwrap_or(pattern)).is_some_and(|regex| regex.is_match(&self.to_string()))
+    }
+
     fn checked(self) -> Result<Self, DirectionError> {
         let fault = |field, expected: &str| {
             Err(DirectionError::Name { name: self.to_string(), field, expected: expected.to_owned() })
@@ -160,8 +165,8 @@ pub fn spelled(name: &str) -> String {
     name.parse::<DirectionName>().map_or_else(|_| name.to_owned(), |name| name.to_string())
 }
 
-/// The names that match any of `patterns` (`*`, `?`, with or without `.npy`; a name without its layer is every layer's), in
-/// order and without repetition.
+/// The names that match any of `patterns` (`*`, `?`, with or without `.npy`), in order and without repetition. A pattern that
+/// no name matches is one of names without their layer, and stands for every layer's.
 ///
 /// # Errors
 /// [`DirectionError::NoMatch`] for a pattern that matches nothing.
@@ -171,10 +176,11 @@ pub fn select(patterns: &[String], names: &[DirectionName]) -> Result<Vec<Direct
         let spelled = spelled(pattern);
         let matcher = glob(spelled.strip_suffix(".npy").unwrap_or(&spelled));
         let before = selected.len();
-        let matches = |name: &&DirectionName| {
-            family(name) == *pattern || matcher.as_ref().is_some_and(|regex| regex.is_match(&name.to_string()))
-        };
-        selected.extend(names.iter().filter(matches).cloned());
+        let matches = |text: &str| matcher.as_ref().is_some_and(|regex| regex.is_match(text));
+        selected.extend(names.iter().filter(|name| matches(&name.to_string())).cloned());
+        if selected.len() == before {
+            selected.extend(names.iter().filter(|name| matches(&family(name))).cloned());
+        }
         if selected.len() == before {
             let first: Vec<_> = names.iter().take(3).map(ToString::to_string).collect();
             let examples = if first.is_empty() { String::new() } else { format!(" ({}, …)", first.join(", ")) };
@@ -211,6 +217,7 @@ mod tests {
         assert_eq!(chosen("das_a_END_layer02"), names[1..2]);
         assert_eq!(chosen("probe"), names[3..]);
         assert_eq!(chosen("*_layer1").len(), 3);
+        assert_eq!(chosen("d*_END"), names[..2]);
         assert!(select(&["das_a".to_owned()], &names).is_err());
     }
 

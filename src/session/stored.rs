@@ -50,7 +50,8 @@ impl Session {
         Ok(distinct(&all))
     }
 
-    /// The names of a list, each once, as they are stored; a pattern (`*`, `?`) stands for all that it matches.
+    /// The names of a list, each once, as they are stored; a pattern (`*`, `?`) stands for all that it matches, or for the
+    /// names without a layer that it matches.
     ///
     /// # Errors
     /// A pattern that matches nothing.
@@ -60,7 +61,11 @@ impl Session {
             match name.contains(['*', '?']) {
                 true => {
                     let matching = self.selected(std::slice::from_ref(name)).of_setting(setting)?;
-                    all.extend(matching.iter().map(DirectionName::to_string));
+                    match matching.iter().all(|direction| direction.matches(name)) {
+                        true => all.extend(matching.iter().map(DirectionName::to_string)),
+                        // It is one of names without their layer.
+                        false => all.extend(matching.iter().map(family)),
+                    }
                 }
                 false => all.push(spelled(name)),
             }

@@ -161,7 +161,7 @@ fn damaged_results_are_named_with_the_way_out() {
     let commands: [(&[&str], &str, &[u8]); 3] = [
         (&fit, "direction_fitting_stats.csv", b"train_set,train_layer\nsimple_train,x\n"),
         (&ablation, "ablation_simple_plain.csv", b"ablated,method\nz:1.0\n"),
-        (&steering, "steering_mean_diff_simple_train_ADJ_layer01.jsonl", b"{\"direction\":\n"),
+        (&steering, "steering_mean_diff_simple_train_ADJ_layer1.jsonl", b"{\"direction\":\n"),
     ];
     for (command, file, damaged) in commands {
         run_in(data.path(), command).success();

@@ -45,7 +45,10 @@ fn what_a_model_cannot_have_is_left_out_and_what_is_mistyped_is_an_error() {
     let run = |arguments: &[&str]| run_in(data.path(), &[&SMALL[..], arguments].concat());
     run(&["--eval-sets", "simple_tset", "--dry-run"]).fails(1, &["--eval-sets: unknown dataset `simple_tset`"]);
     run(&["--map-set", "simpel"]).fails(1, &["--map-set: unknown dataset `simpel`"]);
-    run(&["--comma-set", "simple_test"]).fails(1, &["--comma-set: COMMA: no prompt of simple_test"]);
+    let plain = data.path().join("plain.csv");
+    std::fs::write(&plain, "clean,corrupted,answer,wrong_answer\nI loved it,I hated it, great, bad\n").unwrap();
+    let plain = ["--dataset-file", plain.to_str().unwrap(), "--comma-set", "plain"];
+    run(&plain).fails(1, &["--comma-set: COMMA: no prompt of plain"]);
     run(&["--eval-sets", ""]).fails(1, &["--eval-sets"]);
     assert!(!data.path().join("demo").exists());
     let pairs = data.path().join("odd.csv");

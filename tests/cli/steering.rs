@@ -94,7 +94,8 @@ fn what_cannot_be_steered_is_named() {
     let along = |extra: &[&str]| run(&[&["--directions", DIRECTION], extra].concat());
     run(&[]).fails(2, &["--directions"]);
     run(&["--directions", "kmeans_simple_train_ADJ_layer1"]).fails(1, &["kmeans_simple_train_ADJ_layer1"]);
-    run(&["--directions", "*mean*_simple_train_ADJ"]).fails(1, &["--directions: *mean*_simple_train_ADJ is not in"]);
+    run(&["--directions", "*mode*_simple_train_ADJ"]).fails(1, &["--directions: pattern \"*mode*_simple_train_ADJ\""]);
+    run(&["--directions", "mode_simple_train_ADJ"]).fails(1, &["--directions: mode_simple_train_ADJ is not in"]);
     run(&["--directions", "das2d_simple_train_ADJ_layer1"]).fails(1, &["subspace of 2 dimensions"]);
     run(&["--directions", "mean_diff_simple_train_ADJ", "--sites", "blocks.0.hook_mlp_out"]).fails(1, &["--sites"]);
     along(&["--coefficients", "1..x"]).fails(2, &["--coefficients", "1..x"]);
