@@ -54,10 +54,11 @@ fn what_a_model_cannot_have_is_left_out_and_what_is_mistyped_is_an_error() {
     let pairs = data.path().join("odd.csv");
     std::fs::write(&pairs, "clean,corrupted,answer,wrong_answer\nI loved it,I hated it, extraordinarily, horrid\n")
         .unwrap();
-    let odd = ["--dataset-file", pairs.to_str().unwrap(), "--eval-sets", "odd,simple_test", "--methods", "random"];
-    let plan = run(&[&odd[..], &["--dry-run"]].concat()).success();
+    let odd = ["--dataset-file", pairs.to_str().unwrap(), "--eval-sets", "odd,simple_test"];
+    let odd = [&["reproduce", "--methods", "random", "--layers", "1"], &odd[..]].concat();
+    let plan = run_in(data.path(), &[&odd[..], &["--dry-run"]].concat()).success();
     assert!(plan.stderr.contains("odd is left out: "), "{}", plan.stderr);
-    let done = run(&odd).success();
+    let done = run_in(data.path(), &odd).success();
     assert!(done.stdout.contains("left out: odd: "), "{}", done.stdout);
     let page = std::fs::read_to_string(data.path().join("demo/reproduce.md")).unwrap();
     assert!(page.contains("## Left out\n\n- odd: ") && !page.contains("The direction at commas"), "{page}");
