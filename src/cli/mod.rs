@@ -192,7 +192,8 @@ fn execute(command: Command) -> Result<()> {
 }
 
 fn start_logging(verbose: u8) {
-    let level = ["warn", "info", "debug"][usize::from(verbose.min(2))];
+    // The drawing of figures warns of shapes that are empty on purpose.
+    let level = ["warn,usvg=error", "info,usvg=error", "debug"][usize::from(verbose.min(2))];
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());
     // Another subscriber can only be there already when a program embeds this one: then its logging is used.
     let _ = tracing_subscriber::fmt()

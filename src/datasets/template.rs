@@ -145,6 +145,8 @@ pub(super) fn check_position_name(name: &str) -> Result<(), String> {
         END => Err(format!("`{END}` is always the last token")),
         "ALL" => Err("`ALL` is always every token".into()),
         "auto" => Err("`auto` is always the main position".into()),
+        "EACH" => Err("`EACH` is always one position after the other".into()),
+        "COMMA" | "PERIOD" => Err(format!("`{name}` is always every token of that kind")),
         _ => Ok(()),
     }
 }
@@ -196,6 +198,8 @@ mod tests {
             ("{END}", "last token"),
             ("{ALL}", "every token"),
             ("{auto}", "main position"),
+            ("{EACH}", "after the other"),
+            ("{COMMA}", "every token"),
             ("{4}", "a letter first"),
             ("{_A}", "a letter first"),
             (too_long.as_str(), "up to 40"),

@@ -112,6 +112,28 @@ impl<'a> Pattern<'a> {
     }
 }
 
+/// Columns that are further from orthogonal than this are no basis: what is patched along them would count twice what they
+/// share. DAS bases of other tools are orthogonal to about 1e-6.
+const MOST_COSINE: f32 = 1e-3;
+
+/// Refuses columns that are not orthogonal.
+fn check_orthogonal(path: &Path, direction: &Direction) -> Result<(), DirectionError> {
+    let columns = direction.unit_columns();
+    let (k, d) = (columns.cols, columns.rows);
+    let cosine = |a: usize, b: usize| (0..d).map(|row| columns.data[row * k + a] * columns.data[row * k + b]).sum();
+    for b in 1..k {
+        for a in 0..b {
+            let found: f32 = cosine(a, b);
+            if found.abs() > MOST_COSINE {
+                let found = format!("a cosine of {found:.4} between columns {a} and {b}");
+                let expected = "orthogonal columns, such as numpy.linalg.qr makes of others".to_owned();
+                return Err(file_error(path, "columns", expected, found));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Reads file after file.
 struct Reader<'a> {
     wanted: Wanted<'a>,
@@ -203,7 +225,8 @@ impl Reader<'_> {
             let both = format!("{} as well", first.file);
             return Err(file_error(path, "name", format!("one file of {name}"), both));
         }
-        let checked = Direction::checked(path, &name, self.wanted.d_model, columns);
+        let checked = Direction::checked(path, &name, self.wanted.d_model, columns)
+            .and_then(|direction| check_orthogonal(path, &direction).map(|()| direction));
         let direction = match &source.array {
             Some(array) => checked.map_err(of_array(array))?,
             None => checked?,

@@ -210,6 +210,13 @@ impl Session {
         if matches!(model.provenance.source, Source::Random { .. }) && record.seed != seed {
             return fault("seed", &format!("{seed}, the seed of the random weights"), record.seed.to_string());
         }
+        let array = Direction::paths(folder, name).0;
+        if !record.is_of(&array)? {
+            let message = format!("{}: expected the array that {} is of", array.display(), path.display());
+            let fault = Fault::new(format!("{message}, found one that has changed since it was written"));
+            let again = fault.mended_by(Mend::Study("fit-directions", vec![("overwrite", String::new())]));
+            return Err(again.mended_by(Mend::Another("data_dir")).into());
+        }
         let weights = record.provenance.as_ref().and_then(|settings| settings.get("weights"));
         let ours = self.weights()?;
         if let Some(found) = weights.filter(|found| **found != ours) {

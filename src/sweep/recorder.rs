@@ -1,7 +1,7 @@
 //! Writing down what becomes of the cells of a sweep, batch by batch.
 
 use super::{
-    Cell, CellId, Configuration, Ledger, Outcome, Running, Shard, State, Stopped, SweepError, same_configuration,
+    Cell, CellId, Configuration, Ledger, Outcome, Place, Running, Shard, State, Stopped, SweepError, same_configuration,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -65,6 +65,18 @@ impl Known {
             Some(Outcome::Failed(_)) => retry_failed,
             Some(Outcome::Done { .. }) => false,
         }
+    }
+
+    /// The values of the folder's own ledger at places of these cells that are of other cells, each beside the one that
+    /// takes its place.
+    pub fn others<'a>(&self, wanted: &'a [Cell]) -> Vec<(&'a Cell, Cell)> {
+        let at: BTreeMap<&Place, &Cell> = wanted.iter().map(|cell| (&cell.place, cell)).collect();
+        let done = self.main.cells().filter(|(_, outcome)| matches!(outcome, Some(Outcome::Done { .. })));
+        let other = |(found, _): (Cell, _)| {
+            let wanted = at.get(&found.place)?;
+            (wanted.id != found.id).then_some((*wanted, found))
+        };
+        done.filter_map(other).collect()
     }
 
     /// The result files that the folder's own ledger has values for.

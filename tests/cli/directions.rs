@@ -226,6 +226,8 @@ fn a_folder_of_results_is_imported_as_it_lies() {
     }
     let elsewhere = tempfile::tempdir().unwrap();
     let import = ["directions", "import", from.to_str().unwrap(), "--model", model.to_str().unwrap()];
+    let processed = "fold_ln,center_writing_weights,center_unembed,fold_value_biases";
+    let import = [&import[..], &["--weight-processing", processed]].concat();
     let done = run_in(elsewhere.path(), &import).success();
     assert!(done.stdout.contains("23 directions imported"), "{}", done.stdout);
     assert!(done.stderr.contains("without a layer in the name: activation_patching"), "{}", done.stderr);
@@ -312,4 +314,28 @@ fn published_directions_have_the_published_cosines() {
         // Half a unit of the last published digit.
         assert!((found - expected).abs() <= 5e-4, "layers {layer} and {}: {found}", layer + 1);
     }
+}
+
+#[test]
+fn columns_that_share_a_part_are_no_basis() {
+    let (data, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut values = vec![0.0f32; 2 * WIDTH];
+    (values[0], values[1], values[3]) = (1.0, 1.0, 0.5);
+    std::fs::write(folder.path().join("pair_layer1.npy"), npy(&values, &format!("({WIDTH}, 2)"))).unwrap();
+    let import = ["directions", "import", folder.path().to_str().unwrap()];
+    run_in(data.path(), &import).fails(1, &["pair_layer1.npy: columns: expected orthogonal", "cosine of 0.8944"]);
+    (values[1], values[3]) = (0.0, 1.0);
+    std::fs::write(folder.path().join("pair_layer1.npy"), npy(&values, &format!("({WIDTH}, 2)"))).unwrap();
+    run_in(data.path(), &import).success();
+}
+
+#[test]
+fn a_fit_that_is_imported_keeps_the_weights_it_was_fitted_on() {
+    let (data, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    run_in(data.path(), &["fit-directions", "--methods", "mean_diff", "--layers", "1"]).success();
+    let folder = data.path().join("demo");
+    let import = ["directions", "import", folder.to_str().unwrap(), "--directions", "mean_diff*"];
+    run_in(other.path(), &import).fails(1, &["mean_diff_simple_train_ADJ_layer1.npy", "its record says fold_ln"]);
+    let named = "fold_ln,center_writing_weights,center_unembed,fold_value_biases";
+    run_in(other.path(), &[&import[..], &["--weight-processing", named]].concat()).success();
 }

@@ -432,3 +432,38 @@ fn tokens_that_are_spelled_alike_have_ids() {
         assert!(!distinct || unknown.len() > 1, "{file}: {unknown:?}");
     }
 }
+
+#[test]
+fn values_of_the_suite_that_others_take_the_place_of_are_named() {
+    let data = tempfile::tempdir().unwrap();
+    run_in(data.path(), &["fit-directions", "--methods", "mean_diff", "--layers", "1"]).success();
+    let pairs = data.path().join("mine.csv");
+    let write = |rows: &str| std::fs::write(&pairs, format!("clean,corrupted,answer,wrong_answer\n{rows}")).unwrap();
+    let file = pairs.to_str().unwrap();
+    let suite = ["direction-patching-suite", "--dataset-file", file, "--eval-sets", "mine", "--positions", "END"];
+    let suite = || run_in(data.path(), &suite).success();
+    write("I loved it,I hated it, great, bad\nI hated it,I loved it, bad, great\n");
+    let first = suite();
+    assert!(!first.stderr.contains("computed again"), "{}", first.stderr);
+    write("We loved it,We hated it, great, bad\nWe hated it,We loved it, bad, great\n");
+    let said = "mine (1 cells) is computed again: dataset: its prompts or positions have changed";
+    assert!(suite().stderr.contains(said));
+    assert!(!suite().stderr.contains("computed again"));
+    write("I loved it,I hated it, great, bad\nI hated it,I loved it, bad, great\n");
+    let back = suite();
+    assert!(back.stderr.contains("exist already") && !back.stderr.contains("computed again"), "{}", back.stderr);
+    assert_eq!(back.stdout, first.stdout);
+}
+
+#[test]
+fn a_direction_whose_array_has_changed_is_refused_wherever_it_is_used() {
+    let data = tempfile::tempdir().unwrap();
+    run_in(data.path(), &["fit-directions", "--methods", "mean_diff", "--layers", "1,2"]).success();
+    let array = |layer: usize| data.path().join(format!("demo/mean_diff_simple_train_ADJ_layer{layer}.npy"));
+    std::fs::copy(array(2), array(1)).unwrap();
+    let name = "mean_diff_simple_train_ADJ_layer1";
+    for command in [&["direction-patching-suite"][..], &["neuroscope", "--text", "I loved it."]] {
+        let command = [command, &["--directions", name]].concat();
+        run_in(data.path(), &command).fails(1, &[name, "has changed since it was written"]);
+    }
+}

@@ -8,13 +8,14 @@ use crate::engine::{self, Metric, Mode, PatchPositions};
 use crate::files::{sha256, sha256_of_file};
 use crate::report::CellKey;
 use crate::session::{
-    Fault, Mend, Observer, OfSetting, Session, check_output, distinct, fingerprint, hash_of_matrix, note_kept, wrong,
+    Fault, Mend, Note, Observer, OfSetting, Session, check_output, distinct, fingerprint, hash_of_matrix, note_kept,
+    wrong,
 };
 use crate::studies::Study;
 use crate::sweep::{Cell, CellId, Configuration, Inputs, Known, Ledger, Place, deal};
 use crate::types::Matrix;
 use anyhow::{Context, Result};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -124,6 +125,7 @@ impl Divided {
         let mut divided =
             Self { configuration, target, wanted: Vec::new(), own: Vec::new(), work: Vec::new(), left: 0 };
         divided.deal(suite, session, sets, &known);
+        note_others(&divided.wanted, &known, observer);
         note_kept(observer, divided.own.len() - divided.left, "cells", session.folder());
         Ok(divided)
     }
@@ -151,6 +153,26 @@ impl Divided {
             }
             self.work.push((prompts, left));
         }
+    }
+}
+
+/// Says which values have others in their place, and why they do not count.
+fn note_others(wanted: &[Cell], known: &Known, observer: &mut dyn Observer) {
+    let mut reasons: BTreeMap<(Arc<str>, &str), usize> = BTreeMap::new();
+    for (wanted, found) in known.others(wanted) {
+        if !known.lacks(&wanted.id, false) {
+            continue;
+        }
+        let difference = match () {
+            () if wanted.prompts != found.prompts => "dataset: its prompts or positions have changed",
+            () if wanted.inputs != found.inputs => "directions: they have changed",
+            () => "what it was made of has changed",
+        };
+        let set = wanted.place.at.get(1).cloned().unwrap_or_default();
+        *reasons.entry((set, difference)).or_default() += 1;
+    }
+    for ((set, difference), count) in reasons {
+        observer.note(&Note::Renewed { what: format!("{set} ({count} cells)"), difference: difference.to_owned() });
     }
 }
 

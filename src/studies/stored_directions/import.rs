@@ -127,6 +127,7 @@ impl ImportDirections {
         let shape = Model::shape(&self.model, None).of_setting("model")?;
         let processing = processing_names(processing_of(&self.weight_processing)?.possible(shape.norm));
         let all = self.found(shape.d_model, shape.n_layers, observer)?;
+        all.iter().try_for_each(|import| check_own_record(import, &processing))?;
         let folder = self.data_dir.join(Model::results_name(&self.model, None)?);
         let count = all.len();
         let mut wanted = Vec::new();
@@ -164,6 +165,19 @@ impl ImportDirections {
         }
         Ok(directions)
     }
+}
+
+/// A direction that lies beside a record of its fit says itself which weights it was fitted on.
+fn check_own_record((direction, source): &Import, processing: &[String]) -> Result<()> {
+    let folder = Path::new(&source.file).parent().unwrap_or(Path::new(""));
+    let Ok(record) = FitRecord::read(folder, &direction.name) else { return Ok(()) };
+    if record.weight_processing == processing {
+        return Ok(());
+    }
+    let listed = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(",") };
+    let (found, expected) = (listed(&record.weight_processing), listed(processing));
+    let message = format!("{}: its record says {found}, expected {expected}", source.file);
+    Err(Fault::of("weight_processing", message).mended_by(Mend::Set("weight_processing", found)).into())
 }
 
 /// Names that a message lists.
