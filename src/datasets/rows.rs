@@ -58,7 +58,7 @@ pub(super) fn csv_rows(text: &str, fault: &mut Faults<'_>) -> Rows {
             }
             rows.columns = record.iter().map(|name| name.trim().to_owned()).collect();
         } else if record.len() == rows.columns.len() {
-            let cells = record.iter().map(|cell| Value::from(cell));
+            let cells = record.iter().map(Value::from);
             rows.rows.push(Row { line, cells: rows.columns.iter().cloned().zip(cells).collect() });
         } else {
             let message = format!("expected {} cells, as in the header, found {}", rows.columns.len(), record.len());

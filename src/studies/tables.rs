@@ -214,7 +214,7 @@ impl<S: TableStudy> Tabled<S> {
             }
             missing.push(number);
             let Some(other) = there.iter().find(|other| ***other != *id).or(there.first()) else { continue };
-            let difference = match records.get(*other) {
+            let difference = match records.get(other) {
                 None => "nothing says what it was made of".to_owned(),
                 Some(record) => {
                     let changed = "its rows have changed since they were written";

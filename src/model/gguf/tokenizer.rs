@@ -306,9 +306,12 @@ impl<'a> Vocabulary<'a> {
     }
 }
 
+/// A key of a single token without its beginning, what the token does, and its number.
+type NamedToken = (&'static str, Option<&'static str>, usize);
+
 /// The keys of single tokens that are there, and the tokens. Those that nothing depends on may be out of range: in many
 /// files the padding token is one behind the last.
-fn named(file: &GgufFile, count: usize) -> Result<Vec<(&'static str, Option<&'static str>, usize)>, ModelError> {
+fn named(file: &GgufFile, count: usize) -> Result<Vec<NamedToken>, ModelError> {
     let mut named = Vec::new();
     for (name, role) in IDS {
         let key = format!("{START}{name}");
