@@ -106,11 +106,11 @@ impl Session {
         distinct(names).iter().map(|name| self.prompts(name, scaffold)).collect()
     }
 
-    /// A position of a dataset by name, as [`position`] finds it; `auto` is the first placeholder of the template where
-    /// the session follows the paper's code in that.
+    /// A position of a dataset by name: a placeholder, `END`, `ALL`, a number (negative ones count from the end), or `auto` for
+    /// its main placeholder, which is the first one of the template where the session follows the paper's code in that.
     ///
     /// # Errors
-    /// Those of [`position`].
+    /// A position that the dataset does not have, as a fault of `setting`.
     pub fn position(&self, setting: &str, prompts: &PairedPrompts, name: &str) -> Result<(String, PatchPositions)> {
         let follows = name == "auto" && self.options.compat.contains(&Compat::FirstPlaceholder);
         let first = || {
@@ -123,7 +123,7 @@ impl Session {
     /// The positions of a list, each once: `auto` may name one that stands there too.
     ///
     /// # Errors
-    /// Those of [`position`].
+    /// Those of [`Session::position`].
     pub fn positions(&self, prompts: &PairedPrompts, names: &[String]) -> Result<Vec<(String, PatchPositions)>> {
         let found = names.iter().map(|name| self.position("positions", prompts, name)).collect::<Result<Vec<_>>>()?;
         Ok(distinct(&found))
