@@ -2,7 +2,9 @@
 
 use super::{FILES, TreebankError, TreebankFiles};
 use crate::files::{sha256_of_file, write_whole};
-use crate::model::hub::transport::{Client, Failure, Fetch, TransferError, shown};
+use crate::model::hub::address::shown;
+use crate::model::hub::failure::{Failure, TransferError};
+use crate::model::hub::transport::{Client, Fetch};
 use crate::model::hub::{Limits, lock};
 use std::fs::{self, File};
 use std::io::{self, Read};

@@ -1,8 +1,10 @@
 //! The download of a repository's files at one commit into the cache.
 
+use super::address::{Origin, shown};
 use super::cache::{CachedRepo, in_cache};
+use super::failure::{Failure, TransferError};
 use super::integrity::{compare, compare_blob, is_hash};
-use super::transport::{Client, Failure, Fetch, Origin, TransferError, shown};
+use super::transport::{Client, Fetch};
 use super::wire::Access;
 use super::{HubError, HubSettings, Progress};
 use crate::model::names::is_commit;

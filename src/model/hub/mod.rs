@@ -1,8 +1,10 @@
 //! Models from the Hugging Face Hub: looked up in the shared cache first, downloaded into it otherwise.
 
+pub(crate) mod address;
 mod cache;
 mod download;
 mod error;
+pub(crate) mod failure;
 mod integrity;
 mod retry;
 mod settings;

@@ -1,7 +1,7 @@
 //! When a failed attempt is followed by another one, and after which wait.
 
 use super::Limits;
-use super::transport::Failure;
+use super::failure::Failure;
 use rand::RngExt;
 use std::time::{Duration, SystemTime};
 use ureq::http::{HeaderMap, header};

@@ -11,18 +11,18 @@
 //!   puts signatures.
 
 use super::Limits;
+use super::address::{Address, shown};
+use super::failure::{Failure, TransferError};
 use super::retry::{Attempts, retry_after};
 use super::wire::{Access, Unmasking};
 use crate::files::write_whole;
-use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 use ureq::http::header::{self, HeaderName};
-use ureq::http::uri::Scheme;
-use ureq::http::{HeaderMap, Method, Response, StatusCode, Uri};
+use ureq::http::{HeaderMap, Method, Response, StatusCode};
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{Connector, DefaultConnector};
 use ureq::{Agent, Body};
@@ -35,190 +35,6 @@ const PIECE: usize = 1 << 16;
 
 /// What an attempt has to bring to be forgiven its failure.
 const GOOD_PART: u64 = 1 << 20;
-
-/// Why an attempt failed.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// No connection, or no answer over it.
-    Unreachable {
-        /// Why.
-        reason: String,
-        /// Another attempt would end the same way.
-        lasting: bool,
-    },
-    /// An answer that is none of the expected ones.
-    Status {
-        /// The HTTP status.
-        status: u16,
-        /// The host that answered, if a redirect led to another one.
-        elsewhere: Option<String>,
-        /// How long the server asks to wait.
-        retry_after: Option<Duration>,
-    },
-    /// The server asks for a longer wait than is allowed.
-    Pause {
-        /// The HTTP status.
-        status: u16,
-        /// The wait it asks for.
-        asked: Duration,
-        /// The longest one allowed.
-        longest: Duration,
-    },
-    /// The transfer ended before the file did.
-    Broken {
-        /// The announced size.
-        expected: u64,
-        /// The bytes there are.
-        found: u64,
-        /// How it ended.
-        reason: String,
-    },
-    /// More bytes are announced than the caller allows.
-    TooLarge {
-        /// The announced size.
-        found: u64,
-        /// The largest one allowed.
-        largest: u64,
-    },
-    /// An answer that cannot be used, or an address that cannot be asked.
-    Answer {
-        /// What would do.
-        expected: String,
-        /// What there is.
-        found: String,
-    },
-    /// The part cannot be written.
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-}
-
-impl Failure {
-    /// May another attempt end better?
-    pub(super) fn may_pass(&self) -> bool {
-        match self {
-            Self::Unreachable { lasting, .. } => !lasting,
-            Self::Status { status, .. } => matches!(status, 408 | 429 | 500..=599),
-            Self::Broken { .. } => true,
-            Self::Pause { .. } | Self::TooLarge { .. } | Self::Answer { .. } | Self::File { .. } => false,
-        }
-    }
-
-    fn answer(expected: impl Into<String>, found: impl Into<String>) -> Self {
-        Self::Answer { expected: expected.into(), found: found.into() }
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreachable { reason, .. } => formatter.write_str(reason),
-            Self::Status { status, elsewhere: None, .. } => write!(formatter, "HTTP {status}"),
-            Self::Status { status, elsewhere: Some(host), .. } => write!(formatter, "HTTP {status} from {host}"),
-            Self::Pause { status, asked, longest } => {
-                let (asked, longest) = (humantime::format_duration(*asked), humantime::format_duration(*longest));
-                write!(formatter, "HTTP {status}, and asks to wait {asked} (Retry-After), more than {longest}")
-            }
-            Self::Broken { expected, found, reason } => write!(formatter, "{found} of {expected} bytes came: {reason}"),
-            Self::TooLarge { found, largest } => write!(formatter, "expected at most {largest} bytes, found {found}"),
-            Self::Answer { expected, found } => write!(formatter, "expected {expected}, found {found}"),
-            Self::File { path, source } => write!(formatter, "{}: {source}", path.display()),
-        }
-    }
-}
-
-/// What ended a request for good.
-#[derive(Debug)]
-pub(crate) struct TransferError {
-    /// The address, as it may be shown.
-    pub url: String,
-    /// How often it was tried.
-    pub attempts: u32,
-    /// Why the last attempt failed.
-    pub failure: Failure,
-}
-
-impl TransferError {
-    /// The failure in words, with the number of attempts.
-    pub fn reason(&self) -> String {
-        match self.attempts {
-            1 => self.failure.to_string(),
-            attempts => format!("{}; {attempts} attempts", self.failure),
-        }
-    }
-}
-
-/// Who a token may be sent to: scheme, host and port, all three.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Origin {
-    scheme: Scheme,
-    host: String,
-    port: u16,
-}
-
-impl Origin {
-    /// The origin of an address that can be asked.
-    pub fn parse(address: &str) -> Option<Self> {
-        Address::parse(address).ok().map(|address| address.origin)
-    }
-
-    /// The origin of an absolute address of http or https.
-    pub fn of(uri: &Uri) -> Option<Self> {
-        let scheme = uri.scheme().filter(|scheme| [Scheme::HTTP, Scheme::HTTPS].contains(scheme))?;
-        let port = uri.port_u16().unwrap_or(if *scheme == Scheme::HTTPS { 443 } else { 80 });
-        Some(Self { scheme: scheme.clone(), host: uri.host()?.to_ascii_lowercase(), port })
-    }
-}
-
-/// An absolute address of http or https without user name and password.
-#[derive(Debug, Clone)]
-struct Address {
-    uri: Uri,
-    origin: Origin,
-}
-
-impl Address {
-    fn parse(text: &str) -> Result<Self, Failure> {
-        let wrong = || Failure::answer("an address http:// or https:// with a host", shown(text));
-        let uri: Uri = text.parse().map_err(|_| wrong())?;
-        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-            return Err(Failure::answer("an address without user name and password", shown(text)));
-        }
-        Ok(Self { origin: Origin::of(&uri).ok_or_else(wrong)?, uri })
-    }
-
-    /// Where a redirect from here leads: an address, or a path at the same origin.
-    fn join(&self, location: &str) -> Result<Self, Failure> {
-        let (scheme, path) = (&self.origin.scheme, self.uri.path());
-        let authority = self.uri.authority().map_or("", |authority| authority.as_str());
-        let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
-        let next = if location.contains("://") && !location.starts_with('/') {
-            Self::parse(location)?
-        } else if location.starts_with("//") {
-            Self::parse(&format!("{scheme}:{location}"))?
-        } else if location.starts_with('/') {
-            Self::parse(&format!("{scheme}://{authority}{location}"))?
-        } else {
-            Self::parse(&format!("{scheme}://{authority}{folder}/{location}"))?
-        };
-        if *scheme == Scheme::HTTPS && next.origin.scheme == Scheme::HTTP {
-            return Err(Failure::answer("a redirect to https", shown(location)));
-        }
-        Ok(next)
-    }
-}
-
-/// An address as it may be shown: without user name, password and what follows a `?` or `#`.
-pub(crate) fn shown(url: &str) -> String {
-    let plain = url.split(['?', '#']).next().unwrap_or_default();
-    let (before, rest) = plain.split_at(plain.find("//").map_or(0, |start| start + 2));
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let host = authority.rsplit('@').next().unwrap_or_default();
-    format!("{before}{host}{path}")
-}
 
 /// A file to be brought.
 #[derive(Debug)]
@@ -615,59 +431,6 @@ fn remove(path: &Path) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn origin(url: &str) -> Origin {
-        Address::parse(url).unwrap().origin
-    }
-
-    #[test]
-    fn an_origin_is_scheme_host_and_port() {
-        assert_eq!(origin("https://Hub.example/a?b"), origin("https://hub.example:443/c"));
-        for other in ["http://hub.example", "https://hub.example:8443", "https://cdn.hub.example"] {
-            assert_ne!(origin("https://hub.example/a"), origin(other));
-        }
-        for wrong in ["hub.example/a", "/a", "ftp://hub.example", "", "https://", "https://a b/"] {
-            assert!(Address::parse(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn redirects_lead_to_addresses_and_paths_but_not_out_of_https() {
-        let here = Address::parse("https://hub.example:8443/a/b?c=d").unwrap();
-        for (location, expected) in [
-            ("/x?y=1", "https://hub.example:8443/x?y=1"),
-            ("x", "https://hub.example:8443/a/x"),
-            ("//cdn.example/x", "https://cdn.example/x"),
-            ("https://cdn.example/x?to=http://y", "https://cdn.example/x?to=http://y"),
-            ("/x?to=http://y", "https://hub.example:8443/x?to=http://y"),
-        ] {
-            assert_eq!(here.join(location).unwrap().uri.to_string(), expected);
-        }
-        assert!(here.join("http://hub.example:8443/x").is_err());
-        assert!(here.join("https://name:secret@cdn.example/x").is_err());
-        assert!(Address::parse("http://a/").unwrap().join("https://a/").is_ok());
-    }
-
-    #[test]
-    fn addresses_are_shown_without_secrets() {
-        for (url, expected) in [
-            ("https://name:secret@hub.example/a/b?signature=secret#secret", "https://hub.example/a/b"),
-            ("https://hub.example", "https://hub.example"),
-            ("//secret@cdn.example/a?secret", "//cdn.example/a"),
-            ("name:secret@hub.example/a", "hub.example/a"),
-            ("/a/b@v1?secret", "/a/b@v1"),
-        ] {
-            assert_eq!(shown(url), expected);
-        }
-        let Failure::Answer { expected, found } = Address::parse("https://name:secret@hub.example/a").unwrap_err()
-        else {
-            panic!("another failure")
-        };
-        assert_eq!(
-            (expected.as_str(), found.as_str()),
-            ("an address without user name and password", "https://hub.example/a")
-        );
-    }
 
     #[test]
     fn a_rest_begins_where_the_part_ends_and_reaches_the_end() {

@@ -4,7 +4,7 @@
 //! mask of the token's length, and the connection puts the token in its place as the bytes leave. Only connections to
 //! the token's own origin do so: a mask that went anywhere else would arrive as a mask.
 
-use super::transport::Origin;
+use super::address::Origin;
 use std::fmt;
 use std::sync::Arc;
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
