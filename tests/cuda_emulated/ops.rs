@@ -121,8 +121,8 @@ impl Case for ProductCase {
     }
 }
 
-/// Tails in every direction; rows of x on and off 16 bytes; outputs that fill their memory to the last value (56 x 64);
-/// and, on the emulated GPU's four multiprocessors, the large tile forward (next to last) and backward (last).
+/// Tails in every direction; rows of x on and off 16 bytes; outputs that fill their memory to the last value (56 x 64); more
+/// than one large tile forward (next to last) and backward (last).
 const PRODUCTS: [(usize, usize, usize); 8] =
     [(1, 5, 3), (2, 1, 1), (7, 48, 33), (26, 64, 192), (56, 64, 64), (65, 70, 66), (130, 36, 136), (129, 131, 37)];
 
