@@ -61,7 +61,7 @@ fn run(device: usize, tiny: bool) -> Result<()> {
         };
         println!("{}", backend.describe());
         let products = if tiny { &[(19, 24, 40)][..] } else { &PRODUCTS };
-        let peer = CublasLt::new(device);
+        let peer = CublasLt::new(device).map_err(|error| println!("cuBLASLt cannot be measured: {error}")).ok();
         for &shape in products {
             product(&backend, dtype, shape, peer.as_ref())?;
         }
@@ -129,17 +129,25 @@ fn product(
     let mut y = backend.tensor(rows * outputs)?;
     let count = calls(flops, if dtype.weight_bytes() == 4 { 1e14 } else { 4e14 });
     let mut timed = Timed::new(backend, count)?;
-    let mut theirs = peer.and_then(|peer| peer.product(dtype, (rows, inputs, outputs), count));
+    let mut theirs = peer.map(|peer| peer.product(dtype, (rows, inputs, outputs), count));
     let (mut ours, mut others) = (Vec::new(), Vec::new());
     for _ in 0..REPETITIONS + 3 {
         ours.push(timed.seconds(|| backend.linear(&x, &weight, Epilogue::Store, &mut y))?);
-        others.extend(theirs.as_mut().and_then(PeerProduct::seconds));
+        if let Some(Ok(product)) = &mut theirs {
+            match product.seconds() {
+                Ok(seconds) => others.push(seconds),
+                Err(error) => theirs = Some(Err(error)),
+            }
+        }
     }
     let rate = |samples: &[f64]| flops / median(&samples[3..]) / 1e12;
     print!("{rows:>5} x {inputs:>4} x {outputs:<5} {dtype:>4}: {:>7.2} TFLOP/s", rate(&ours));
-    match others.len() == ours.len() {
-        true => println!(" | cuBLASLt {:>7.2} | share {:>3.0} %", rate(&others), 100.0 * rate(&ours) / rate(&others)),
-        false => println!(" | cuBLASLt not found"),
+    match theirs {
+        Some(Ok(_)) => {
+            println!(" | cuBLASLt {:>7.2} | share {:>3.0} %", rate(&others), 100.0 * rate(&ours) / rate(&others));
+        }
+        Some(Err(error)) => println!(" | cuBLASLt fails: {error}"),
+        None => println!(),
     }
     Ok(())
 }
@@ -218,18 +226,22 @@ struct CublasLt {
 }
 
 impl CublasLt {
-    fn new(device: usize) -> Option<Self> {
+    fn new(device: usize) -> Tried<Self> {
         // SAFETY: looks for the library.
         if !unsafe { cudarc::cublaslt::sys::is_culib_present() } {
-            return None;
+            return Err("its library is not found".into());
         }
-        let stream = CudaContext::new(device).ok()?.new_stream().ok()?;
-        Some(Self { handle: CudaBlasLT::new(stream.clone()).ok()?, stream })
+        let context = CudaContext::new(device)?;
+        // SAFETY: one stream uses all that is made here. Arrays would otherwise carry events from before a capture, which
+        // may not wait for them.
+        unsafe { context.disable_event_tracking() };
+        let stream = context.new_stream()?;
+        Ok(Self { handle: CudaBlasLT::new(stream.clone())?, stream })
     }
 
     /// A graph of `count` products. f32 products run as TF32 where cuBLASLt does so by default, which is less exact than
     /// ours.
-    fn product(&self, dtype: Dtype, shape: (usize, usize, usize), count: usize) -> Option<PeerProduct> {
+    fn product(&self, dtype: Dtype, shape: (usize, usize, usize), count: usize) -> Tried<PeerProduct> {
         let (rows, inputs, outputs) = shape;
         let (x, w) = (values(rows * inputs, 1), values(inputs * outputs, 2));
         let [x16, w16] = [&x, &w].map(|values| values.iter().map(|value| f16::from_f32(*value)).collect::<Vec<_>>());
@@ -239,7 +251,7 @@ impl CublasLt {
             Dtype::Bf16 => self.captured(&xb, &wb, shape, count)?,
             Dtype::F16 => self.captured(&x16, &w16, shape, count)?,
         };
-        Some(PeerProduct { graph, stream: self.stream.clone(), count, _held: held })
+        Ok(PeerProduct { graph, stream: self.stream.clone(), count, _held: held })
     }
 
     /// Row-major `y = x W` is column-major `yᵀ = Wᵀ xᵀ`.
@@ -249,13 +261,13 @@ impl CublasLt {
         w: &[T],
         (rows, inputs, outputs): (usize, usize, usize),
         count: usize,
-    ) -> Option<Captured>
+    ) -> Tried<Captured>
     where
         T: cudarc::driver::DeviceRepr + cudarc::driver::ValidAsZeroBits + 'static,
         CudaBlasLT: Matmul<T>,
     {
-        let (x, w) = (self.stream.clone_htod(x).ok()?, self.stream.clone_htod(w).ok()?);
-        let mut y: CudaSlice<T> = self.stream.alloc_zeros(rows * outputs).ok()?;
+        let (x, w) = (self.stream.clone_htod(x)?, self.stream.clone_htod(w)?);
+        let mut y: CudaSlice<T> = self.stream.alloc_zeros(rows * outputs)?;
         let config = || MatmulConfig {
             transa: false,
             transb: false,
@@ -277,15 +289,18 @@ impl CublasLt {
         // SAFETY: the shapes are those of the arrays.
         let mut call = || unsafe { self.handle.matmul(config(), &w, &x, &mut y, None, None) };
         // Once outside of the capture: the library sets itself up.
-        call().ok()?;
-        self.stream.synchronize().ok()?;
-        self.stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED).ok()?;
+        call()?;
+        self.stream.synchronize()?;
+        self.stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED)?;
         let called = (0..count).try_for_each(|_| call());
-        let graph = self.stream.end_capture(CUgraphInstantiate_flags(0)).ok()?;
-        called.ok()?;
-        Some((graph?, Box::new((x, w, y))))
+        let graph = self.stream.end_capture(CUgraphInstantiate_flags(0))?;
+        called?;
+        Ok((graph.ok_or("the driver made no graph")?, Box::new((x, w, y))))
     }
 }
+
+/// What comes of a call of another library.
+type Tried<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// A graph, and the arrays that it works on.
 type Captured = (CudaGraph, Box<dyn std::any::Any>);
@@ -298,10 +313,10 @@ struct PeerProduct {
 }
 
 impl PeerProduct {
-    fn seconds(&mut self) -> Option<f64> {
+    fn seconds(&mut self) -> Tried<f64> {
         let start = Instant::now();
-        self.graph.launch().ok()?;
-        self.stream.synchronize().ok()?;
-        Some(start.elapsed().as_secs_f64() / self.count as f64)
+        self.graph.launch()?;
+        self.stream.synchronize()?;
+        Ok(start.elapsed().as_secs_f64() / self.count as f64)
     }
 }

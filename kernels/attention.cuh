@@ -140,7 +140,7 @@ __device__ __forceinline__ void add_products(Scores& scores, const float* own, c
                 uint32_t pair[2] = {values[2 * half], values[2 * half + 1]};
                 Factor<PRECISE, 2> b;
                 b.set(pair);
-                multiply_factors(scores[j + half], a, b);
+                add_factors(scores[j + half], a, b);
             }
         }
     }
@@ -165,7 +165,7 @@ __device__ __forceinline__ void add_weighted(float (&sums)[WIDTH / 8][4], const 
             uint32_t pair[2] = {float_bits(vectors[n * 8]), float_bits(vectors[PITCH<WIDTH> + n * 8])};
             Factor<PRECISE, 2> b;
             b.set(pair);
-            multiply_factors(sums[n], a, b);
+            add_factors(sums[n], a, b);
         }
     }
 }

@@ -184,7 +184,8 @@ __device__ __forceinline__ void multiply_f16(float (&sum)[4], const uint32_t (&a
 #endif
 }
 
-/// A fragment of floats in TF32: one number each, or, `PRECISE`, two whose sum it is to about 22 bits.
+/// A fragment of floats in TF32: one number each, or, `PRECISE`, two whose sum it is to about 22 bits: the bits that TF32
+/// has, and what is left, rounded by half of the first bit that the tensor cores do not read.
 template <bool PRECISE, int N>
 struct Factor {
     uint32_t high[N], low[N];
@@ -192,13 +193,18 @@ struct Factor {
     __device__ __forceinline__ void set(const uint32_t (&values)[N]) {
 #pragma unroll
         for (int i = 0; i < N; i++) {
-            high[i] = round_to_tf32(bits_float(values[i]));
-            if (PRECISE) low[i] = round_to_tf32(bits_float(values[i]) - bits_float(high[i]));
+            if constexpr (PRECISE) {
+                high[i] = values[i] & 0xffffe000u;
+                low[i] = float_bits(bits_float(values[i]) - bits_float(high[i])) + 0x1000u;
+            } else {
+                high[i] = round_to_tf32(bits_float(values[i]));
+            }
         }
     }
 };
 
-/// `sum += a b` by as many TF32 products as the factors ask for, the small ones first.
+/// `sum += a b` by as many TF32 products as the factors ask for, the small ones first. Tensor cores cut their sums off
+/// towards zero, so a long sum shrinks: see `add_factors`.
 template <bool PRECISE>
 __device__ __forceinline__ void multiply_factors(float (&sum)[4], const Factor<PRECISE, 4>& a,
                                                  const Factor<PRECISE, 2>& b) {
@@ -207,6 +213,19 @@ __device__ __forceinline__ void multiply_factors(float (&sum)[4], const Factor<P
         multiply_tf32(sum, a.high, b.low);
     }
     multiply_tf32(sum, a.high, b.high);
+}
+
+/// The same with the sum outside of the tensor cores where it is to be precise, rounded to nearest.
+template <bool PRECISE>
+__device__ __forceinline__ void add_factors(float (&sum)[4], const Factor<PRECISE, 4>& a, const Factor<PRECISE, 2>& b) {
+    if constexpr (PRECISE) {
+        float part[4] = {};
+        multiply_factors(part, a, b);
+#pragma unroll
+        for (int e = 0; e < 4; e++) sum[e] += part[e];
+    } else {
+        multiply_factors(sum, a, b);
+    }
 }
 
 /// Four 8 x 16-byte matrices from shared memory; lane `l` gives the address of row `l % 8` of matrix `l / 8`.

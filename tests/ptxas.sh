@@ -14,8 +14,9 @@ if [ ! -x "$nvcc" ] || [ ! -x "$ptxas" ]; then
     exit 0
 fi
 
-# Registers per thread: large tiles of products have 256 threads, attention has 128 (two blocks and more to a
-# multiprocessor), of which the gradient of keys and values holds two sums.
+# Registers per thread: large tiles of products have 256 threads, and in f32 the sums of a stage beside those of all;
+# attention has 128 (two blocks and more to a multiprocessor), of which the gradient of keys and values holds two sums.
+matmul_f32_budget=232
 matmul_budget=168
 attention_budget=168
 attention_keys_budget=240
@@ -23,6 +24,7 @@ element_budget=64
 
 budget_of() {
     case $1 in
+        matmul_f32*_large) echo $matmul_f32_budget ;;
         matmul_*_large) echo $matmul_budget ;;
         matmul_*) echo 128 ;;
         attention_backward_keys*) echo $attention_keys_budget ;;

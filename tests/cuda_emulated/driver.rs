@@ -40,10 +40,13 @@ fn a_full_memory_is_an_error_that_names_the_bytes_and_free_arrays_are_given_back
     emulator.set(Setting::Memory, 1 << 20);
     let message = backend.tensor(1 << 20).unwrap_err().to_string();
     assert!(message.contains(&(4usize << 20).to_string()), "{message}");
-    // Two arrays of different classes, each of which only fits alone.
-    drop(backend.tensor(200_000).unwrap());
-    drop(backend.tensor(150_000).unwrap());
-    assert_eq!(backend.download(&backend.upload(&[1.5; 10]).unwrap()).unwrap(), [1.5; 10]);
+    // Two arrays of different classes, each of which only fits alone: also where the driver keeps what is freed.
+    for keeps_freed in [0, 1] {
+        emulator.set(Setting::KeepsFreed, keeps_freed);
+        drop(backend.tensor(200_000).unwrap());
+        drop(backend.tensor(150_000).unwrap());
+        assert_eq!(backend.download(&backend.upload(&[1.5; 10]).unwrap()).unwrap(), [1.5; 10]);
+    }
 }
 
 #[test]
@@ -117,4 +120,13 @@ fn rows_that_do_not_exist_never_reach_a_kernel() {
     let mut y = backend.tensor(4).unwrap();
     let gather = std::panic::AssertUnwindSafe(|| backend.gather_rows(&x, 4, &rows, &mut y).is_ok());
     assert!(std::panic::catch_unwind(gather).is_err(), "row 3 of three rows");
+}
+
+/// The emulated driver ends the program when it is told to unload what may run.
+#[test]
+fn a_backend_that_goes_waits_for_its_kernels() {
+    let Some(emulator) = Emulator::alone() else { return };
+    let backend = emulator.backend(Dtype::F32);
+    let (x, mut y) = (backend.upload(&[1.0; 4]).unwrap(), backend.upload(&[1.0; 4]).unwrap());
+    backend.add(&x, &mut y).unwrap();
 }

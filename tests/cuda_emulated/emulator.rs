@@ -27,6 +27,8 @@ pub enum Setting {
     Version = 7,
     /// Launches until the last GPU stops working; negative: it never does.
     LaunchesLeft = 8,
+    /// 1: freed memory stays the driver's pool's until that is trimmed.
+    KeepsFreed = 9,
 }
 
 /// What the driver counts per thread, as tests/emulator/driver.cpp numbers it.

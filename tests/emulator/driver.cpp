@@ -76,6 +76,7 @@ enum Setting {
     FAIL_LAUNCH,    // 1: every launch fails
     VERSION,        // newest CUDA the driver knows
     LAUNCHES_LEFT,  // launches of this thread until the last GPU stops working; negative: it never does
+    KEEPS_FREED,    // 1: freed memory stays the pool's until it is trimmed, as where another library wants it so
     SETTINGS
 };
 
@@ -83,7 +84,7 @@ enum Setting {
 enum Counter { ALLOCATIONS, LAUNCHES, GRAPH_LAUNCHES, SYNCHRONISATIONS, PAGEABLE_COPIES, BYTES_IN_USE, COUNTERS };
 
 struct Settings {
-    long all[SETTINGS] = {0, 1, 1, 80, 1l << 33, 0, 0, 12020, -1};
+    long all[SETTINGS] = {0, 1, 1, 80, 1l << 33, 0, 0, 12020, -1, 0};
 
     Settings() {
         const std::pair<const char*, int> names[] = {
@@ -229,6 +230,18 @@ std::mutex lock;
 std::map<Address, Allocation> allocations;
 std::map<Address, size_t> pinned;
 thread_local long in_use[MOST_DEVICES];
+
+/// Memory that was freed in stream order: it counts as in use until the stream has been waited for, and serves arrays of the
+/// same size until then; behind that it is the pool's, which gives it back at once unless it is to keep it.
+struct Freed {
+    Address address;
+    size_t bytes;
+    int device;
+    bool waited_for;
+};
+thread_local std::vector<Freed> freed;
+/// Calls that may be under way on the thread's streams.
+thread_local bool under_way = false;
 thread_local Context* current_context = nullptr;
 thread_local int capturing_streams = 0;
 
@@ -241,7 +254,10 @@ bool lost() { return values[LAUNCHES_LEFT] == 0 && current_device() == values[DE
 int submit(Handle stream, std::function<int()> call) {
     if (lost()) return LAUNCH_FAILED;
     auto* to = static_cast<Stream*>(stream);
-    if (!to->capturing) return call();
+    if (!to->capturing) {
+        under_way = true;
+        return call();
+    }
     to->capturing->push_back(std::move(call));
     return SUCCESS;
 }
@@ -301,6 +317,44 @@ int copy(void* to, const void* from, const void* host, size_t bytes, Handle stre
     });
 }
 
+/// Gives memory back to the GPU that the stream has been waited for.
+void trim() {
+    auto gone = [](const Freed& block) {
+        if (!block.waited_for) return false;
+        in_use[block.device] -= long(block.bytes);
+        free(reinterpret_cast<void*>(block.address));
+        return true;
+    };
+    freed.erase(std::remove_if(freed.begin(), freed.end(), gone), freed.end());
+}
+
+/// Everything that was asked for is done.
+int waited() {
+    counters[SYNCHRONISATIONS]++;
+    under_way = false;
+    if (lost()) return LAUNCH_FAILED;
+    for (Freed& block : freed) block.waited_for = true;
+    if (!values[KEEPS_FREED]) trim();
+    return SUCCESS;
+}
+
+/// Exactly what was asked for, and a guard; NaN until written.
+int allocate(Address* address, size_t bytes) {
+    int device = current_device();
+    if (device < 0) return INVALID_CONTEXT;
+    if (in_use[device] + long(bytes) > values[MEMORY]) return OUT_OF_MEMORY;
+    void* memory = nullptr;
+    if (posix_memalign(&memory, 256, bytes + GUARD) != 0) return OUT_OF_MEMORY;
+    fill(reinterpret_cast<Address>(memory), bytes + GUARD);
+    *address = reinterpret_cast<Address>(memory);
+    std::lock_guard<std::mutex> guard(lock);
+    allocations[*address] = {bytes, device};
+    counters[ALLOCATIONS]++;
+    in_use[device] += long(bytes);
+    counters[BYTES_IN_USE] += long(bytes);
+    return SUCCESS;
+}
+
 }  // namespace
 
 extern "C" {
@@ -333,7 +387,8 @@ int cuDeviceGetName(char* name, int length, int) {
 }
 int cuDeviceGetAttribute(int* value, int attribute, int) {
     switch (attribute) {
-        case 16: *value = 4; break;                                // multiprocessors
+        case 16: *value = 132; break;                              // multiprocessors
+        case 115: *value = 1; break;                               // memory is given in stream order
         case 75: *value = int(values[CAPABILITY] / 10); break;     // compute capability, major
         case 76: *value = int(values[CAPABILITY] % 10); break;     // and minor
         case 97: *value = SHARED_LIMIT; break;                     // shared memory a block can ask for
@@ -355,10 +410,7 @@ int cuCtxGetCurrent(Handle* context) {
     *context = current_context;
     return SUCCESS;
 }
-int cuCtxSynchronize() {
-    counters[SYNCHRONISATIONS]++;
-    return lost() ? LAUNCH_FAILED : SUCCESS;
-}
+int cuCtxSynchronize() { return waited(); }
 int cuGetErrorName(int result, const char** name) {
     switch (result) {
         case LAUNCH_OUT_OF_RESOURCES: *name = "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES"; break;
@@ -381,8 +433,7 @@ int cuStreamDestroy_v2(Handle stream) {
 }
 int cuStreamSynchronize(Handle stream) {
     if (static_cast<Stream*>(stream)->capturing) return STREAM_CAPTURE_UNSUPPORTED;
-    counters[SYNCHRONISATIONS]++;
-    return lost() ? LAUNCH_FAILED : SUCCESS;
+    return waited();
 }
 int cuStreamBeginCapture_v2(Handle stream, int) {
     static_cast<Stream*>(stream)->capturing = new Graph;
@@ -402,6 +453,7 @@ int cuGraphInstantiateWithFlags(Handle* executable, Handle graph, unsigned long 
 int cuGraphLaunch(Handle executable, Handle) {
     if (lost()) return LAUNCH_FAILED;
     counters[GRAPH_LAUNCHES]++;
+    under_way = true;
     for (auto& node : *static_cast<Graph*>(executable)) {
         if (int failure = node()) return failure;
     }
@@ -429,19 +481,40 @@ int cuEventRecord(Handle, Handle) { return SUCCESS; }
 int cuMemAlloc_v2(Address* address, size_t bytes) {
     if (lost()) return LAUNCH_FAILED;
     if (capturing_streams) return STREAM_CAPTURE_UNSUPPORTED;
+    return allocate(address, bytes);
+}
+int cuMemAllocAsync(Address* address, size_t bytes, Handle stream) {
+    if (lost()) return LAUNCH_FAILED;
+    // A graph with memory of its own is not what is meant.
+    if (static_cast<Stream*>(stream)->capturing) return STREAM_CAPTURE_UNSUPPORTED;
     int device = current_device();
-    if (device < 0) return INVALID_CONTEXT;
-    if (in_use[device] + long(bytes) > values[MEMORY]) return OUT_OF_MEMORY;
-    // Exactly what was asked for, and a guard; NaN until written.
-    void* memory = nullptr;
-    if (posix_memalign(&memory, 256, bytes + GUARD) != 0) return OUT_OF_MEMORY;
-    fill(reinterpret_cast<Address>(memory), bytes + GUARD);
-    *address = reinterpret_cast<Address>(memory);
+    auto fits = [&](const Freed& block) { return block.device == device && block.bytes == bytes; };
+    auto again = std::find_if(freed.begin(), freed.end(), fits);
+    if (again == freed.end()) return allocate(address, bytes);
+    *address = again->address;
+    freed.erase(again);
+    fill(*address, bytes + GUARD);
+    counters[BYTES_IN_USE] += long(bytes);
     std::lock_guard<std::mutex> guard(lock);
     allocations[*address] = {bytes, device};
-    counters[ALLOCATIONS]++;
-    in_use[device] += long(bytes);
-    counters[BYTES_IN_USE] += long(bytes);
+    return SUCCESS;
+}
+int cuMemFreeAsync(Address address, Handle stream) {
+    if (static_cast<Stream*>(stream)->capturing) return STREAM_CAPTURE_UNSUPPORTED;
+    std::lock_guard<std::mutex> guard(lock);
+    auto found = allocations.find(address);
+    if (found == allocations.end()) return INVALID_VALUE;
+    freed.push_back({address, found->second.bytes, found->second.device, false});
+    counters[BYTES_IN_USE] -= long(found->second.bytes);
+    allocations.erase(found);
+    return SUCCESS;
+}
+int cuDeviceGetDefaultMemPool(Handle* pool, int device) {
+    *pool = &contexts[device];
+    return SUCCESS;
+}
+int cuMemPoolTrimTo(Handle, size_t) {
+    trim();
     return SUCCESS;
 }
 int cuMemGetInfo_v2(size_t* available, size_t* total) {
@@ -513,6 +586,7 @@ int cuModuleLoadData(Handle* module, const void* image) {
     return loaded->names.empty() ? INVALID_PTX : SUCCESS;
 }
 int cuModuleUnload(Handle module) {
+    if (under_way) fprintf(stderr, "emulator: a module is unloaded while its kernels may run\n"), abort();
     delete static_cast<Module*>(module);
     return SUCCESS;
 }

@@ -5,8 +5,7 @@
 // and in random order, deliver asynchronous copies only when they are waited for (NaN until then), fill dynamic shared
 // memory with NaN, check alignment, and work under AddressSanitizer and ThreadSanitizer.
 //
-// What this does not show: real memory ordering between blocks, bank conflicts, timing, the tensor cores' order of
-// summation, approximate functions.
+// What this does not show: real memory ordering between blocks, bank conflicts, timing, approximate functions.
 #pragma once
 
 #include <sys/mman.h>

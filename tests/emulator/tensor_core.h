@@ -35,6 +35,51 @@ inline float f16_value(uint16_t bits) {
     return bits & 0x8000 ? -size : size;
 }
 
+/// The factors that a row or a column brings to a product: signed mantissas of 11 bits, and the exponents of their first bit.
+template <int DEPTH>
+struct Factors {
+    int32_t mantissa[DEPTH], exponent[DEPTH];
+    bool finite = true;
+
+    /// Far below that of every number.
+    static constexpr int32_t OF_ZERO = -5000;
+
+    explicit Factors(const float* values) {
+        for (int k = 0; k < DEPTH; k++) {
+            uint32_t bits = __float_as_uint(values[k]);
+            int32_t exponent = bits >> 23 & 255, mantissa = (bits >> 13 & 1023) | (exponent ? 1024 : 0);
+            finite &= exponent != 255;
+            this->mantissa[k] = bits >> 31 ? -mantissa : mantissa;
+            this->exponent[k] = mantissa ? std::max(exponent, 1) - 127 : OF_ZERO;
+        }
+    }
+};
+
+/// `sum` plus the products of a row and a column as an H100 adds them: all are cut two bits below the last place of the
+/// largest, and the total is rounded towards zero (arXiv 2512.07004).
+template <int DEPTH>
+inline float tensor_core_sum(float sum, const Factors<DEPTH>& row, const Factors<DEPTH>& column) {
+    constexpr int EXTRA = 2;
+    uint32_t bits = __float_as_uint(sum);
+    int32_t exponent = std::max(int32_t(bits >> 23 & 255), 1) - 127;
+    int32_t mantissa = int32_t(bits & 0x7fffff) | (bits >> 23 & 255 ? 1 << 23 : 0);
+    int32_t largest = std::max(-133, mantissa ? exponent : Factors<DEPTH>::OF_ZERO);
+    for (int k = 0; k < DEPTH; k++) largest = std::max(largest, row.exponent[k] + column.exponent[k]);
+    int32_t products = 0;  // 16 of 27 bits each fit.
+    for (int k = 0; k < DEPTH; k++) {
+        int32_t product = row.mantissa[k] * column.mantissa[k];
+        int32_t cut = std::min(31, largest - row.exponent[k] - column.exponent[k]);
+        int32_t size = std::abs(product) << (3 + EXTRA) >> cut;
+        products += product < 0 ? -size : size;
+    }
+    int64_t before = int64_t(mantissa) << EXTRA >> std::min(62, largest - exponent);
+    int64_t total = products + (bits >> 31 ? -before : before);
+    uint64_t size = uint64_t(std::abs(total)), cut = 0;
+    while (size >> cut >> 24) cut++;
+    float rounded = std::ldexp(float(size >> cut), int(cut) + largest - 23 - EXTRA);
+    return total < 0 ? -rounded : rounded;
+}
+
 /// What a lane brings to a product: fragments of a and b, and its sums.
 struct Fragments {
     uint32_t a[4], b[2];
@@ -62,13 +107,16 @@ inline void multiply(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b
                 for (int r = 0; r < 2; r++) right[group][first + part + DEPTH / 2 * r] = value(f.b[r], part);
             }
         }
+        std::vector<Factors<DEPTH>> rows(left, left + 16), columns(right, right + 8);
         for (int lane = 0; lane < WARP_SIZE; lane++) {
             Fragments& f = *reinterpret_cast<Fragments*>(slots[lane]);
             for (int i = 0; i < 4; i++) {
-                const float *row = left[lane / 4 + 8 * (i / 2)], *column = right[lane % 4 * 2 + i % 2];
-                float product = 0.0f;
-                for (int k = 0; k < DEPTH; k++) product += row[k] * column[k];
-                f.sum[i] += product;
+                int row = lane / 4 + 8 * (i / 2), column = lane % 4 * 2 + i % 2;
+                if (rows[row].finite && columns[column].finite && std::isfinite(f.sum[i])) {
+                    f.sum[i] = tensor_core_sum(f.sum[i], rows[row], columns[column]);
+                } else {
+                    for (int k = 0; k < DEPTH; k++) f.sum[i] += left[row][k] * right[column][k];
+                }
             }
         }
     });

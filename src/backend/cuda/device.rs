@@ -262,6 +262,7 @@ impl Device {
             Err(BackendError::OutOfMemory { .. }) => {
                 self.queue.give_up()?;
                 self.queue.between_repetitions(|_| self.pool.give_back());
+                self.queue.release_freed()?;
                 take()
             }
             result => result,

@@ -42,8 +42,10 @@ unsafe impl DeviceRepr for ProductShape {}
 
 /// Rows and columns of y that a block computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Tile {
+pub enum Tile {
+    /// 64 x 64.
     Small = 64,
+    /// 128 x 128.
     Large = 128,
 }
 
@@ -119,8 +121,17 @@ impl CudaBackend {
         Ok(CudaWeight { inputs: weight.rows, outputs: weight.cols, stride, values, bias: self.upload_values(bias)? })
     }
 
+    /// The same backend whose products take this tile whatever their shape: a GPU has too many multiprocessors for
+    /// the large one in the small shapes of tests.
+    pub fn with_tile(self, tile: Tile) -> Self {
+        Self { tile: Some(tile), ..self }
+    }
+
     /// The large tile where it gives every multiprocessor a block.
     fn tile(&self, backward: bool, rows: usize, columns: usize) -> Tile {
+        if let Some(tile) = self.tile {
+            return tile;
+        }
         let side = Tile::Large as usize;
         let fills = rows.div_ceil(side) * columns.div_ceil(side) >= self.device.multiprocessors();
         let fits = shared_bytes(self.dtype, backward, Tile::Large) <= self.device.shared_limit();

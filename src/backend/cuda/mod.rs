@@ -22,7 +22,7 @@ mod staging;
 
 pub use attention::CudaAttentionRows;
 pub use device::device_count;
-pub use matmul::CudaWeight;
+pub use matmul::{CudaWeight, Tile};
 pub use pool::CudaTensor;
 pub use recording::Recording;
 
@@ -39,6 +39,8 @@ use rows::Edit;
 pub struct CudaBackend {
     device: Device,
     dtype: Dtype,
+    /// Of every product, instead of the one that suits its shape.
+    tile: Option<Tile>,
 }
 
 /// Row numbers, or spans, on the device.
@@ -69,7 +71,7 @@ impl CudaBackend {
     /// # Errors
     /// [`super::BackendError`]: no driver, no such GPU, one below compute capability 8.0, a driver that is too old.
     pub fn new(index: usize, dtype: Dtype) -> Result<Self> {
-        let backend = Self { device: Device::open(index)?, dtype };
+        let backend = Self { device: Device::open(index)?, dtype, tile: None };
         backend.allow_shared_of_products()?;
         backend.allow_shared_of_attention()?;
         Ok(backend)

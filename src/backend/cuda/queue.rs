@@ -4,7 +4,7 @@ use super::device::{Argument, Grid, KERNELS, Kernel, count, device_error, launch
 use super::recording::{Call, Due, Recording, Repetition, Segment};
 use super::staging::{Pinned, Staging};
 use crate::backend::{BackendError, Result};
-use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
+use cudarc::driver::sys::{self, CUgraphInstantiate_flags, CUstreamCaptureMode};
 use cudarc::driver::{CudaFunction, CudaStream, DriverError, LaunchConfig, result};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -40,6 +40,15 @@ impl Drop for End<'_> {
     fn drop(&mut self) {
         *lock(&self.0.repetition) = None;
         self.0.no_repetition.notify_all();
+    }
+}
+
+impl Drop for Queue {
+    /// Kernels may be under way, also those of another pass that failed: they end before their modules are unloaded.
+    fn drop(&mut self) {
+        let context = self.stream.context();
+        context.record_err(context.bind_to_thread());
+        context.record_err(self.stream.synchronize());
     }
 }
 
@@ -170,6 +179,24 @@ impl Queue {
     /// Bytes of the GPU's memory that nobody uses.
     pub fn free_memory(&self) -> Option<usize> {
         self.stream.context().mem_get_info().ok().map(|(free, _)| free)
+    }
+
+    /// Waits for everything asked for so far, and has the driver give back what was freed: memory that is taken and freed in
+    /// stream order serves other sizes only then.
+    pub fn release_freed(&self) -> Result<()> {
+        let failed = device_error("giving memory back");
+        self.stream.synchronize().map_err(&failed)?;
+        let context = self.stream.context();
+        if context.has_async_alloc() {
+            let mut pool = std::ptr::null_mut();
+            // SAFETY: writes the device's own pool, of which nothing is taken that is in use.
+            let trimmed = unsafe {
+                let found = sys::cuDeviceGetDefaultMemPool(&mut pool, context.cu_device()).result();
+                found.and_then(|()| sys::cuMemPoolTrimTo(pool, 0).result())
+            };
+            trimmed.map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// Copies values to device memory at `to`.
