@@ -65,11 +65,10 @@ impl Session {
                 continue;
             }
             let stored = stored(&self.results()?).of_setting(setting)?;
+            let ours = |names| self.of_our_weights(name, names).of_setting(setting);
             match matched(name, &stored).of_setting(setting)? {
-                Matched::Names(names) => {
-                    all.extend(self.of_our_weights(name, names)?.iter().map(DirectionName::to_string))
-                }
-                Matched::Families(names) => all.extend(self.of_our_weights(name, names)?.iter().map(family)),
+                Matched::Names(names) => all.extend(ours(names)?.iter().map(DirectionName::to_string)),
+                Matched::Families(names) => all.extend(ours(names)?.iter().map(family)),
             }
         }
         Ok(distinct(&all))
@@ -196,7 +195,8 @@ impl Session {
             let everywhere: Vec<usize> = (0..=config.n_layers).collect();
             return Ok(layers.unwrap_or(&everywhere).iter().map(|&layer| (layer, columns.clone())).collect());
         }
-        let own = self.of_our_weights(name, stored.iter().filter(|other| family(other) == name).cloned().collect())?;
+        let found = stored.iter().filter(|other| family(other) == name).cloned().collect();
+        let own = self.of_our_weights(name, found).of_setting(setting)?;
         let own: BTreeMap<usize, DirectionName> = own.into_iter().map(|other| (other.layer(), other)).collect();
         if own.is_empty() {
             let known: BTreeSet<String> = stored.iter().map(family).collect();

@@ -513,7 +513,7 @@ fn a_dry_run_tells_arithmetic_and_memory_and_where_nothing_is_left_to_do() {
     let data = fitted();
     let corpus = ["--text", GOOD, "--text", "I hated it."];
     for command in [
-        &["fit-directions", "--methods", "pca", "--layers", "1"][..],
+        &["fit-directions", "--methods", "kmeans", "--layers", "1"][..],
         &["direction-patching-suite", "--directions", "das_*layer1"],
         &["activation-patching-maps", "--maps", "z"],
         &["attribution-patching", "--maps", "z"],
