@@ -247,7 +247,7 @@ fn ledgers() {
         id: CellId::of("suite", &configuration, &[("number".to_owned(), number.to_string())].into()),
         place: Place { file: "x.csv".into(), at: ["das_layer01", "simple", "ADJ"].map(Into::into).into() },
         inputs: Arc::default(),
-        prompts: Some("00".into()),
+        texts: Arc::new([("simple".into(), "00".into())].into()),
         shard: None,
     };
     let mut ledger = Ledger::open(folder.path(), &configuration).unwrap();

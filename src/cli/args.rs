@@ -11,8 +11,21 @@ use crate::studies::maps::{MapSets, Readout};
 use crate::sweep::{Shard, SweepSettings};
 use anyhow::Result;
 use bytesize::ByteSize;
+use clap::{Arg, Command};
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::path::PathBuf;
+
+/// Options go by their singular and by their plural, whichever of the two a command's help has.
+pub fn with_both_numbers(command: Command) -> Command {
+    let names: BTreeSet<String> = command.get_arguments().filter_map(Arg::get_long).map(str::to_owned).collect();
+    let other = |name: &str| name.strip_suffix('s').map_or_else(|| format!("{name}s"), str::to_owned);
+    let with_other = |arg: Arg| match arg.get_long().map(other) {
+        Some(other) if arg.get_action().takes_values() && !names.contains(&other) => arg.alias(other),
+        _ => arg,
+    };
+    command.mut_args(with_other).mut_subcommands(with_both_numbers)
+}
 
 /// A list as it is typed.
 pub fn listed<T: Display>(values: &[T]) -> String {
@@ -25,6 +38,17 @@ pub struct ModelArgs {
     /// Models: `demo`, an alias (gpt2-small, pythia-1.4b, …), a Hub id, a folder, a GGUF file, or `random:<alias>`.
     #[arg(long, value_delimiter = ',', default_value = DEFAULT_MODEL)]
     pub models: Vec<String>,
+    #[command(flatten)]
+    pub source: SourceArgs,
+    /// Rewrites of the weights as TransformerLens does them; `none` for the checkpoint's own.
+    #[arg(long, value_delimiter = ',', default_value = listed(&processing_names(SessionOptions::default().weight_processing)))]
+    #[arg(value_parser = choice::<Rewrite>())]
+    pub weight_processing: Vec<Rewrite>,
+}
+
+/// Where a model's files come from, and how its texts become tokens.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct SourceArgs {
     /// Branch, tag or commit on the Hub.
     #[arg(long)]
     pub revision: Option<String>,
@@ -34,10 +58,14 @@ pub struct ModelArgs {
     /// Beginning-of-sequence token in front of every text: as the model's family is used, always, or never.
     #[arg(long, value_parser = choice::<Bos>(), default_value_t = SessionOptions::default().bos)]
     pub bos: Bos,
-    /// Rewrites of the weights as TransformerLens does them; `none` for the checkpoint's own.
-    #[arg(long, value_delimiter = ',', default_value = listed(&processing_names(SessionOptions::default().weight_processing)))]
-    #[arg(value_parser = choice::<Rewrite>())]
-    pub weight_processing: Vec<Rewrite>,
+}
+
+impl SourceArgs {
+    /// The options of a session with these, and the others as they usually are.
+    pub fn options(self) -> SessionOptions {
+        let Self { revision, tokenizer, bos } = self;
+        SessionOptions { revision, tokenizer, bos, downloads: download_bars(), ..SessionOptions::default() }
+    }
 }
 
 /// Which ways of the paper's code to follow.
@@ -74,7 +102,8 @@ pub struct RunArgs {
     /// come on top. By default a quarter of what the device has free behind the weights.
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<ByteSize>,
-    /// Seed of everything that is drawn: DAS starts, sampled positions, resampled prompts, written texts, `random:` models.
+    /// Seed of everything that is drawn: DAS starts, random directions, sampled positions, resampled prompts, written texts,
+    /// `random:` models.
     #[arg(long, default_value_t = SessionOptions::default().seed)]
     pub seed: u64,
     /// Compute what already exists again, instead of skipping it.
@@ -106,9 +135,6 @@ impl Asked {
     pub fn options(&self) -> Result<SessionOptions> {
         let Self { models, compat, run } = self.clone();
         Ok(SessionOptions {
-            revision: models.revision,
-            tokenizer: models.tokenizer,
-            bos: models.bos,
             weight_processing: processing_of(&models.weight_processing)?,
             compat: compat.compat,
             data_dir: run.data_dir,
@@ -121,7 +147,7 @@ impl Asked {
             seed: run.seed,
             overwrite: run.overwrite,
             arguments: arguments(),
-            downloads: download_bars(),
+            ..models.source.options()
         })
     }
 }

@@ -8,12 +8,38 @@ use crate::engine::EngineError;
 use crate::report::ReportError;
 use crate::session::{self, Note, Spelling};
 use crate::sweep::{Stopped, SweepError};
+use std::collections::BTreeSet;
 use std::error::Error;
+use std::sync::OnceLock;
+
+/// The options of the command that runs; none while it is not known, or where any may be passed on.
+static OPTIONS: OnceLock<BTreeSet<String>> = OnceLock::new();
+
+/// From now on messages name no options but those of this command.
+pub fn speak_of(command: &clap::Command) {
+    if command.get_positionals().any(clap::Arg::is_last_set) {
+        return;
+    }
+    let named = |arg: &clap::Arg| {
+        Vec::from_iter(arg.get_long().into_iter().chain(arg.get_all_aliases().unwrap_or_default()).map(str::to_owned))
+    };
+    // A program runs one command: nobody has set them before.
+    let _ = OPTIONS.set(command.get_arguments().flat_map(named).collect());
+}
+
+/// Is there such an option?
+fn has(option: &str) -> bool {
+    OPTIONS.get().is_none_or(|options| options.contains(option))
+}
 
 /// Settings as options, studies as commands.
 pub struct Options;
 
 impl Spelling for Options {
+    fn offers(&self, name: &str) -> bool {
+        has(&name.replace('_', "-"))
+    }
+
     fn setting(&self, name: &str) -> String {
         format!("--{}", name.replace('_', "-"))
     }
@@ -30,8 +56,15 @@ impl Spelling for Options {
 
 /// The text of an error, with the options that mend it.
 pub fn text_of(error: &anyhow::Error) -> String {
-    let hints: String = error.chain().filter_map(hint).map(|hint| format!("; {hint}")).collect();
+    let hints: String = error.chain().filter_map(hint).filter_map(|hint| offered(hint, has)).collect();
     session::text_of(error, &Options) + &hints
+}
+
+/// The parts of a hint that name no option but those there are, behind what they mend.
+fn offered(hint: &str, has: impl Fn(&str) -> bool) -> Option<String> {
+    let names_others = |part: &&str| part.split(' ').filter_map(|word| word.strip_prefix("--")).any(|name| !has(name));
+    let parts: Vec<&str> = hint.split(", ").filter(|part| !names_others(part)).collect();
+    (!parts.is_empty()).then(|| format!("; {}", parts.join(", ")))
 }
 
 /// A text for the terminal: what files and names hold must not steer it.
@@ -98,6 +131,14 @@ pub fn note_text(note: &Note, spell: &dyn Spelling) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hints_name_the_options_of_the_command_alone() {
+        let hint = "--retry-failed computes them again, `actpatch status` lists them";
+        assert_eq!(offered(hint, |_| true).unwrap(), format!("; {hint}"));
+        assert_eq!(offered(hint, |_| false).unwrap(), "; `actpatch status` lists them");
+        assert_eq!(offered("--dtype and --device name others", |name| name == "dtype"), None);
+    }
 
     #[test]
     fn nothing_in_a_text_steers_the_terminal() {

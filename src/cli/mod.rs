@@ -19,7 +19,7 @@ mod whole;
 
 use crate::session::Stopped;
 use anyhow::Result;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
@@ -123,7 +123,10 @@ enum Command {
 
 /// Parses the arguments, runs the command, prints an error.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let mut command = command();
+    let matches = command.get_matches_mut();
+    errors::speak_of(called(&command, &matches));
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit());
     start_logging(cli.verbose);
     runner::be_quiet(cli.quiet);
     match execute(cli.command) {
@@ -141,9 +144,15 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The command that was called, below its topic if it has one.
+fn called<'a>(command: &'a clap::Command, matches: &clap::ArgMatches) -> &'a clap::Command {
+    let below = matches.subcommand().and_then(|(name, matches)| Some((command.find_subcommand(name)?, matches)));
+    below.map_or(command, |(command, matches)| called(command, matches))
+}
+
 /// The definition of the command line.
 fn command() -> clap::Command {
-    Cli::command()
+    args::with_both_numbers(Cli::command())
 }
 
 /// The command reference as Markdown, which is `docs/cli.md`.
@@ -202,4 +211,97 @@ fn start_logging(verbose: u8) {
         .with_ansi(std::io::stderr().is_terminal())
         .without_time()
         .try_init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{Arg, ArgAction};
+    use std::collections::BTreeSet;
+
+    /// Every command that takes arguments, with the words that call it.
+    fn all(command: &clap::Command, words: &[String], found: &mut Vec<(Vec<String>, clap::Command)>) {
+        let words = [words, &[command.get_name().to_owned()]].concat();
+        for sub in command.get_subcommands() {
+            all(sub, &words, found);
+        }
+        found.push((words, command.clone()));
+    }
+
+    fn commands() -> Vec<(Vec<String>, clap::Command)> {
+        let mut found = Vec::new();
+        all(&command(), &[], &mut found);
+        assert!(found.len() > 35, "{}", found.len());
+        found
+    }
+
+    /// The names by which an option can be given.
+    fn names(arg: &Arg) -> Vec<String> {
+        let aliases = arg.get_all_aliases().unwrap_or_default();
+        arg.get_long().into_iter().chain(aliases).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_command_line_is_well_defined() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn options_go_by_singular_and_plural_on_every_command() {
+        const LISTS: [&str; 20] = [
+            "model",
+            "eval-set",
+            "train-set",
+            "test-set",
+            "metric",
+            "position",
+            "layer",
+            "method",
+            "direction",
+            "head",
+            "map",
+            "node",
+            "site",
+            "receiver",
+            "sender",
+            "coefficient",
+            "experiment",
+            "workload",
+            "dataset-file",
+            "prompt",
+        ];
+        let (mut seen, mut several) = (BTreeSet::new(), 0);
+        for (words, command) in commands() {
+            for arg in command.get_arguments() {
+                let names = names(arg);
+                let of_list = |name: &&&str| names.iter().any(|own| own.trim_end_matches('s') == **name);
+                if let Some(name) = LISTS.iter().find(of_list) {
+                    assert!(names.contains(&(*name).to_owned()), "{words:?}: {names:?}");
+                    assert!(names.contains(&format!("{name}s")), "{words:?}: {names:?}");
+                    seen.insert(*name);
+                }
+                // No command has a list by one name alone.
+                several += usize::from(matches!(arg.get_action(), ArgAction::Append) && arg.get_long().is_some());
+                assert!(!matches!(arg.get_action(), ArgAction::Append) || names.len() != 1, "{words:?}: {names:?}");
+            }
+        }
+        assert_eq!(seen.len(), LISTS.len(), "{seen:?}");
+        assert!(several > 50, "{several}");
+    }
+
+    #[test]
+    fn values_of_places_and_coefficients_may_begin_with_a_minus() {
+        let counted = ["layer", "position", "coefficient"];
+        let mut found = 0;
+        for (words, command) in commands() {
+            for arg in command.get_arguments().filter(|arg| arg.get_long().is_some()) {
+                let of_place = |name: &String| counted.iter().any(|word| name.trim_end_matches('s').ends_with(word));
+                if names(arg).iter().any(of_place) && arg.get_action().takes_values() {
+                    assert!(arg.is_allow_hyphen_values_set(), "{words:?}: {:?}", arg.get_long());
+                    found += 1;
+                }
+            }
+        }
+        assert!(found > 15, "{found}");
+    }
 }

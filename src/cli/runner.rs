@@ -20,9 +20,13 @@ pub fn be_quiet(quiet: bool) {
     QUIET.store(quiet, Ordering::Relaxed);
 }
 
+fn quiet() -> bool {
+    QUIET.load(Ordering::Relaxed)
+}
+
 /// Writes a line on stderr, unless all is to be quiet.
 pub fn tell(line: &str) {
-    if !QUIET.load(Ordering::Relaxed) {
+    if !quiet() {
         // A closed stderr is no reason to stop.
         let _ = writeln!(std::io::stderr(), "{}", without_control(line));
     }
@@ -129,7 +133,7 @@ impl Observer for Terminal {
 
 /// A bar on stderr; invisible when stderr is no terminal.
 pub fn bar(total: u64, what: &str) -> ProgressBar {
-    if QUIET.load(Ordering::Relaxed) {
+    if quiet() {
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::new(total).with_message(what.to_owned());
@@ -141,7 +145,7 @@ pub fn bar(total: u64, what: &str) -> ProgressBar {
 
 /// The same for work of unknown length.
 fn spinner(what: &str) -> ProgressBar {
-    if QUIET.load(Ordering::Relaxed) {
+    if quiet() {
         return ProgressBar::hidden();
     }
     let spinner = ProgressBar::new_spinner().with_message(what.to_owned());

@@ -53,12 +53,12 @@ struct Encoded {
     positions: BTreeMap<String, usize>,
 }
 
-/// The prompts as tokens; what is wrong goes to `faults`, and there are none then.
+/// The prompts as tokens, none longer than `longest`; what is wrong goes to `faults`, and there are none then.
 pub(super) fn assemble(
     dataset: &Dataset,
     rows: Rows,
     tokenizer: &Tokenizer,
-    bos: Option<u32>,
+    (bos, longest): (Option<u32>, Option<usize>),
     faults: &mut Vec<DatasetError>,
 ) -> Option<PairedPrompts> {
     if rows.prompts.len() < 2 {
@@ -81,6 +81,7 @@ pub(super) fn assemble(
     let ragged = check_lengths(dataset, &rows, &encoded, faults);
     check_positions(dataset, &rows, &encoded, faults);
     check_pairs(dataset, &rows, &encoded, faults);
+    check_longest(dataset, &rows, &encoded, longest, faults);
     if !faults.is_empty() {
         return None;
     }
@@ -175,6 +176,25 @@ fn check_lengths(dataset: &Dataset, rows: &Rows, encoded: &[Option<Encoded>], fa
             unequal || lengths == Lengths::Ragged
         }
     }
+}
+
+/// No prompt has more than `longest` tokens; of a template's the first that has is enough.
+fn check_longest(
+    dataset: &Dataset,
+    rows: &Rows,
+    encoded: &[Option<Encoded>],
+    longest: Option<usize>,
+    faults: &mut Vec<DatasetError>,
+) {
+    let Some(expected) = longest else { return };
+    let length = |prompt: usize| encoded[prompt].as_ref().map_or(0, |own| own.tokens.len());
+    let too_long = |row: &Row| {
+        let prompt = [row.clean, row.corrupted].into_iter().find(|&prompt| length(prompt) > expected)?;
+        let (place, found) = (rows.place(dataset, Some(row)), length(prompt));
+        Some(DatasetError::TooLong { place, expected, found, prompt: rows.prompts[prompt].text.clone() })
+    };
+    let of_list = rows.rows.iter().any(|row| row.at.is_some());
+    faults.extend(rows.rows.iter().filter_map(too_long).take(if of_list { usize::MAX } else { 1 }));
 }
 
 /// All prompts have the first one's named positions.

@@ -18,11 +18,13 @@ pub struct BuildOptions {
     pub n_answers: Option<usize>,
     /// Does BOS stand in front of every prompt?
     pub prepend_bos: bool,
+    /// Most tokens of a prompt, BOS included; any number when `None`.
+    pub longest: Option<usize>,
 }
 
 impl Default for BuildOptions {
     fn default() -> Self {
-        Self { filter_length: None, n_answers: None, prepend_bos: true }
+        Self { filter_length: None, n_answers: None, prepend_bos: true, longest: None }
     }
 }
 
@@ -58,7 +60,7 @@ pub(super) fn build(
         PromptSource::Template(source) => builder.template_rows(source, faults)?,
         PromptSource::Explicit { prompts, layout } => builder.explicit_rows(prompts, *layout, faults),
     };
-    assemble(dataset, rows, tokenizer, bos, faults)
+    assemble(dataset, rows, tokenizer, (bos, options.longest), faults)
 }
 
 /// A value, or none when it is a fault.
@@ -310,8 +312,11 @@ impl Builder<'_> {
             return Err(DatasetError::TooFewAnswers { place, expected, found: pairs.len(), tokenizer: tokenizer() });
         }
         pairs.truncate(expected);
-        match pairs.iter().position(|(correct, incorrect)| correct == incorrect) {
-            Some(pair) => Err(DatasetError::SameAnswer { place, pair, token: pairs[pair].0, tokenizer: tokenizer() }),
+        match pairs.iter().find(|(correct, incorrect)| correct == incorrect) {
+            Some(&(token, _)) => {
+                let text = self.tokenizer.decode(&[token])?;
+                Err(DatasetError::SameAnswer { place, token, text, tokenizer: tokenizer() })
+            }
             None => Ok(pairs),
         }
     }

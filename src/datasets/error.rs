@@ -123,7 +123,9 @@ pub enum DatasetError {
     },
     /// An answer does not continue its prompt as one token.
     #[error(
-        "{place}: after {prompt:?} the answer {answer:?} must be one token of its own, but {} in {tokenizer}{}",
+        "{place}: after {} the answer {} must be one token of its own, but {} in {tokenizer}{}",
+        short(.prompt),
+        short(.answer),
         spelled(.found),
         if *.spaced { "; with a space in front it is one" } else { "" }
     )]
@@ -142,19 +144,19 @@ pub enum DatasetError {
         spaced: bool,
     },
     /// Correct and incorrect answer are the same token, so their logit difference is always 0.
-    #[error("{place}: the correct and the incorrect answer of pair {pair} are the same token {token} in {tokenizer}")]
+    #[error("{place}: the correct and the incorrect answer are the same token {token} ({text:?}) in {tokenizer}")]
     SameAnswer {
         /// The answers' field.
         place: Box<Place>,
-        /// The pair, from 0.
-        pair: usize,
         /// The token.
         token: u32,
+        /// Its text.
+        text: String,
         /// The tokenizer's file.
         tokenizer: PathBuf,
     },
     /// A clean and a corrupted prompt are the same tokens, so that patching could change nothing.
-    #[error("{place}: clean and corrupted prompt are the same tokens: {prompt:?}")]
+    #[error("{place}: clean and corrupted prompt are the same tokens: {}", short(.prompt))]
     SamePrompt {
         /// The dataset.
         place: Box<Place>,
@@ -171,7 +173,9 @@ pub enum DatasetError {
     },
     /// Prompts of different lengths.
     #[error(
-        "{place}: prompts that are patched into each other must have the same number of tokens, but {first:?} has {first_length} and {second:?} has {second_length}"
+        "{place}: prompts that are patched into each other must have the same number of tokens, but {} has {first_length} and {} has {second_length}",
+        short(.first),
+        short(.second)
     )]
     UnequalLengths {
         /// The dataset.
@@ -185,9 +189,22 @@ pub enum DatasetError {
         /// Its length, BOS included.
         second_length: usize,
     },
+    /// A prompt that is too long for the model.
+    #[error("{place}: expected prompts of at most {expected} tokens, found {found} in {}", short(.prompt))]
+    TooLong {
+        /// The dataset.
+        place: Box<Place>,
+        /// Most tokens, BOS included.
+        expected: usize,
+        /// Tokens there are.
+        found: usize,
+        /// The prompt.
+        prompt: String,
+    },
     /// A named piece of text does not end where a token ends.
     #[error(
-        "{place}: the position `{name}` must end where a token ends, as in front of a space or punctuation, but does not in {prompt:?}"
+        "{place}: the position `{name}` must end where a token ends, as in front of a space or punctuation, but does not in {}",
+        short(.prompt)
     )]
     PositionInsideToken {
         /// The dataset.
@@ -199,9 +216,11 @@ pub enum DatasetError {
     },
     /// A name that is not at one position in all prompts.
     #[error(
-        "{place}: the position `{name}` is {} in {first:?} but {} in {second:?}",
+        "{place}: the position `{name}` is {} in {} but {} in {}",
         position(.first_position),
-        position(.second_position)
+        short(.first),
+        position(.second_position),
+        short(.second)
     )]
     UnequalPositions {
         /// The dataset.
@@ -228,13 +247,25 @@ pub enum DatasetError {
     Tokenizer(#[from] ModelError),
 }
 
+/// Letters of a text, and tokens of an answer, that a message shows.
+const SHOWN: (usize, usize) = (200, 8);
+
+/// A text in quotes, without the rest of a long one.
+pub(super) fn short(text: &str) -> String {
+    match text.char_indices().nth(SHOWN.0) {
+        Some((end, _)) => format!("{:?}… ({} bytes)", &text[..end], text.len()),
+        None => format!("{text:?}"),
+    }
+}
+
 /// What an answer is instead of one token.
 fn spelled(tokens: &[String]) -> String {
     match tokens {
         [] => "it melts into the prompt's last token".into(),
         tokens => {
-            let texts = tokens.iter().map(|text| format!("{text:?}")).collect::<Vec<_>>().join(", ");
-            format!("is {} ({texts})", tokens.len())
+            let texts = tokens.iter().take(SHOWN.1).map(|text| short(text)).collect::<Vec<_>>().join(", ");
+            let more = if tokens.len() > SHOWN.1 { ", …" } else { "" };
+            format!("is {} ({texts}{more})", tokens.len())
         }
     }
 }

@@ -82,6 +82,17 @@ enum Label {
     Negative,
 }
 
+/// Longest text, in bytes: as many tokens as the largest contexts have, and encoded in a moment.
+const LONGEST_TEXT: usize = 1 << 17;
+
+/// Refuses a text whose tokens would take minutes to find.
+pub(super) fn check_length(text: &str) -> Result<(), String> {
+    match text.len() {
+        0..=LONGEST_TEXT => Ok(()),
+        found => Err(format!("expected at most {LONGEST_TEXT} bytes, found {found}")),
+    }
+}
+
 /// The entries of a list of prompts that can be; faults go to `faults`.
 pub(super) fn explicit_prompts(
     place: &impl Fn(String) -> Box<Place>,
@@ -92,6 +103,9 @@ pub(super) fn explicit_prompts(
         let at = At::Entry(index);
         let wrong = |error| DatasetError::Field { place: place(at.pair()), message: one_line(&error) };
         let table: PromptTable = table.try_into().map_err(wrong)?;
+        for (field, answer) in [("correct", &table.correct), ("incorrect", &table.incorrect)] {
+            check_length(answer).map_err(|message| DatasetError::Field { place: place(at.field(field)), message })?;
+        }
         let prompt = |field: &str, source: &str| {
             let template = parse_template(place, at.field(field), source)?;
             let missing =

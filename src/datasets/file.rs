@@ -1,7 +1,7 @@
 //! The shape of a dataset file: TOML tables, checked one by one so that an error can name its dataset.
 
 use super::error::{DatasetError, Place};
-use super::explicit::{ExplicitPrompt, Layout, Lengths, explicit_prompts};
+use super::explicit::{ExplicitPrompt, Layout, Lengths, check_length, explicit_prompts};
 use super::template::Template;
 use crate::compat::Compat;
 use serde::Deserialize;
@@ -195,6 +195,7 @@ fn word_lists(file: &str, table: toml::Table) -> Result<WordLists, DatasetError>
         if let Some(at) = words.iter().position(|word| word.trim().is_empty()) {
             return Err(wrong(format!("word {} is empty", at + 1)));
         }
+        words.iter().try_for_each(|word| check_length(word)).map_err(&wrong)?;
         let spaced = words.iter().map(|word| format!(" {}", word.trim())).collect();
         lists.insert(list, spaced);
     }
@@ -285,7 +286,9 @@ pub(super) fn parse_template(
     field: String,
     source: &str,
 ) -> Result<Template, DatasetError> {
-    Template::parse(source).map_err(|message| DatasetError::Field { place: place(field), message })
+    check_length(source)
+        .and_then(|()| Template::parse(source))
+        .map_err(|message| DatasetError::Field { place: place(field), message })
 }
 
 /// One map per variant: the dataset's `fill`, and over it what the variant says.

@@ -1,8 +1,8 @@
 //! Pairs of one's own as a table: CSV under a header, or JSON lines, one pair a row. The dataset is called what the file
 //! is called, and its texts are taken as they stand: braces mean nothing.
 
-use super::error::{DatasetError, Place};
-use super::explicit::{At, ExplicitPrompt, Layout, Lengths, check_classes};
+use super::error::{DatasetError, Place, short};
+use super::explicit::{At, ExplicitPrompt, Layout, Lengths, check_classes, check_length};
 use super::file::{Dataset, PromptSource, check_name};
 use super::rows::{Row, csv_rows, json_rows};
 use super::template::{Prompt, check_position_name};
@@ -42,9 +42,6 @@ const NEEDED: usize = 4;
 /// How the names of columns with positions begin: `position_ADJ` holds the part of the clean text at whose last token
 /// the position `ADJ` is.
 const POSITION: &str = "position_";
-
-/// Longest text of a cell, in bytes: far above any model's context, far below what would exhaust the memory.
-const LONGEST_TEXT: usize = 1 << 20;
 
 /// Parses a table of pairs, as far as it can be; what is wrong goes to `faults`.
 pub(super) fn parse_pairs(file: &str, format: Format, text: &str, faults: &mut Vec<DatasetError>) -> Option<Dataset> {
@@ -184,9 +181,9 @@ fn check_column(column: &str) -> Result<(), String> {
 /// The text of a cell.
 fn text_of(value: &Value) -> Result<&str, String> {
     let Value::String(text) = value else { return Err(format!("expected a text, found {value}")) };
+    check_length(text)?;
     match text.find('\0') {
         _ if text.is_empty() => Err("expected a text, found none".into()),
-        _ if text.len() > LONGEST_TEXT => Err(format!("expected at most {LONGEST_TEXT} bytes, found {}", text.len())),
         Some(place) => Err(format!("expected a text, found a NUL character behind byte {place}")),
         None => Ok(text),
     }
@@ -194,22 +191,17 @@ fn text_of(value: &Value) -> Result<&str, String> {
 
 /// The class of a cell: is it the positive one? None where the cell is empty.
 fn class_of(value: &Value) -> Result<Option<bool>, String> {
-    let wrong = || format!("expected positive or negative (or 1 or 0), found {value}");
-    match value {
-        Value::Null => Ok(None),
-        Value::Bool(class) => Ok(Some(*class)),
-        Value::Number(number) => match number.as_f64() {
-            Some(1.0) => Ok(Some(true)),
-            Some(0.0) => Ok(Some(false)),
-            _ => Err(wrong()),
-        },
-        Value::String(text) => match text.trim().to_lowercase().as_str() {
-            "" => Ok(None),
-            "positive" | "1" | "true" => Ok(Some(true)),
-            "negative" | "0" | "false" => Ok(Some(false)),
-            _ => Err(wrong()),
-        },
-        _ => Err(wrong()),
+    let text = match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.trim().to_lowercase(),
+        other => other.to_string(),
+    };
+    // Tables of numbers write 1 as 1.0.
+    match text.as_str() {
+        "" => Ok(None),
+        "positive" | "true" | "1" | "1.0" => Ok(Some(true)),
+        "negative" | "false" | "0" | "0.0" => Ok(Some(false)),
+        _ => Err(format!("expected positive or negative (or true or false, 1 or 0), found {}", short(&text))),
     }
 }
 

@@ -137,7 +137,7 @@ impl<'a> Lines<'a> {
 
 /// Reads JSON lines, one object each; empty lines are skipped.
 pub(super) fn json_rows(text: &str, fault: &mut Faults<'_>) -> Rows {
-    let mut rows = Rows::default();
+    let (mut rows, mut damaged) = (Rows::default(), false);
     let lines = text.lines().enumerate().filter(|(_, text)| !text.trim().is_empty());
     for (number, text) in lines {
         let line = number + 1;
@@ -153,6 +153,7 @@ pub(super) fn json_rows(text: &str, fault: &mut Faults<'_>) -> Rows {
                 rows.rows.push(Row { line, cells });
             }
             Err(error) => {
+                damaged = true;
                 let message = error.to_string();
                 // The parser counts lines of the line that it was given.
                 let what = message.rsplit_once(" at line ").map_or(message.as_str(), |(what, _)| what);
@@ -164,7 +165,7 @@ pub(super) fn json_rows(text: &str, fault: &mut Faults<'_>) -> Rows {
             }
         }
     }
-    if rows.columns.is_empty() {
+    if rows.columns.is_empty() && !damaged {
         fault(1, None, "expected an object in JSON, found none in the file".into());
     }
     rows

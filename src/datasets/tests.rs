@@ -327,7 +327,7 @@ fn templates_that_make_no_sense_are_refused() {
             changed(r#"yes = ["yes", "well-made", "fine"]"#, r#"yes = ["well-made"]"#),
             vec!["`answers`", "leave 0", "small.json"],
         ),
-        (changed(r#"yes = ["yes""#, r#"yes = ["no""#), vec!["pair 0", "same token"]),
+        (changed(r#"yes = ["yes""#, r#"yes = ["no""#), vec!["the same token 14 (\" no\")", "same token"]),
         (changed(r#"hated = ["hated"]"#, r#"hated = ["well-made"]"#), vec!["`hated`", "exactly 1", "small.json"]),
         (changed(r#"limit = ["up", "down"]"#, "prompts = []"), vec!["both `template` and `prompts`"]),
         (changed("{VRB} it.", "{VRB}it."), vec!["the position `VRB`", "where a token ends"]),

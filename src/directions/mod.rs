@@ -34,7 +34,7 @@ pub use kmeans::fit_kmeans;
 pub use logistic_regression::{fit_logistic_regression, fit_probe};
 pub use mean_diff::fit_mean_diff;
 pub use method::Method;
-pub use name::{DirectionName, family, model_folder, select, spelled};
+pub use name::{DirectionName, Matched, family, matched, model_folder, select, spelled};
 pub use pca::fit_pca;
 pub use projection::{projected, similarity};
 pub use random_direction::{RANDOM_DIRECTION_SEED, random_direction, random_subspace};

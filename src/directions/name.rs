@@ -64,11 +64,6 @@ impl DirectionName {
         self.layer
     }
 
-    /// Does a pattern (`*`, `?`, with or without `.npy`) match the name?
-    pub fn matches(&self, pattern: &str) -> bool {
-        glob(pattern.strip_suffix(".npy").unwrap_or(pattern)).is_some_and(|regex| regex.is_match(&self.to_string()))
-    }
-
     fn checked(self) -> Result<Self, DirectionError> {
         let fault = |field, expected: &str| {
             Err(DirectionError::Name { name: self.to_string(), field, expected: expected.to_owned() })
@@ -165,27 +160,57 @@ pub fn spelled(name: &str) -> String {
     name.parse::<DirectionName>().map_or_else(|_| name.to_owned(), |name| name.to_string())
 }
 
-/// The names that match any of `patterns` (`*`, `?`, with or without `.npy`), in order and without repetition. A pattern that
-/// no name matches is one of names without their layer, and stands for every layer's.
+/// What a pattern matches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Matched {
+    /// Names.
+    Names(Vec<DirectionName>),
+    /// Names without their layer: every layer's of each.
+    Families(Vec<DirectionName>),
+}
+
+impl Matched {
+    /// The directions, however they were matched.
+    pub fn names(self) -> Vec<DirectionName> {
+        match self {
+            Matched::Names(names) | Matched::Families(names) => names,
+        }
+    }
+}
+
+/// The names that a pattern (`*`, `?`, with or without `.npy`) matches, in their order. One that no name matches is a pattern
+/// of names without their layer.
 ///
 /// # Errors
 /// [`DirectionError::NoMatch`] for a pattern that matches nothing.
+pub fn matched(pattern: &str, names: &[DirectionName]) -> Result<Matched, DirectionError> {
+    let spelled = spelled(pattern);
+    let matcher = glob(spelled.strip_suffix(".npy").unwrap_or(&spelled));
+    let that_match = |text: fn(&DirectionName) -> String| -> Vec<DirectionName> {
+        let Some(matcher) = &matcher else { return Vec::new() };
+        names.iter().filter(|name| matcher.is_match(&text(name))).cloned().collect()
+    };
+    let found = that_match(DirectionName::to_string);
+    if !found.is_empty() {
+        return Ok(Matched::Names(found));
+    }
+    let found = that_match(family);
+    if !found.is_empty() {
+        return Ok(Matched::Families(found));
+    }
+    let first: Vec<_> = names.iter().take(3).map(ToString::to_string).collect();
+    let examples = if first.is_empty() { String::new() } else { format!(" ({}, …)", first.join(", ")) };
+    Err(DirectionError::NoMatch { pattern: pattern.to_owned(), available: names.len(), examples })
+}
+
+/// The names that match any of `patterns` as [`matched`] says, in order and without repetition.
+///
+/// # Errors
+/// Those of [`matched`].
 pub fn select(patterns: &[String], names: &[DirectionName]) -> Result<Vec<DirectionName>, DirectionError> {
     let mut selected = Vec::new();
     for pattern in patterns {
-        let spelled = spelled(pattern);
-        let matcher = glob(spelled.strip_suffix(".npy").unwrap_or(&spelled));
-        let before = selected.len();
-        let matches = |text: &str| matcher.as_ref().is_some_and(|regex| regex.is_match(text));
-        selected.extend(names.iter().filter(|name| matches(&name.to_string())).cloned());
-        if selected.len() == before {
-            selected.extend(names.iter().filter(|name| matches(&family(name))).cloned());
-        }
-        if selected.len() == before {
-            let first: Vec<_> = names.iter().take(3).map(ToString::to_string).collect();
-            let examples = if first.is_empty() { String::new() } else { format!(" ({}, …)", first.join(", ")) };
-            return Err(DirectionError::NoMatch { pattern: pattern.clone(), available: names.len(), examples });
-        }
+        selected.extend(matched(pattern, names)?.names());
     }
     selected.sort();
     selected.dedup();
@@ -219,6 +244,8 @@ mod tests {
         assert_eq!(chosen("*_layer1").len(), 3);
         assert_eq!(chosen("d*_END"), names[..2]);
         assert!(select(&["das_a".to_owned()], &names).is_err());
+        assert_eq!(matched("d*_END", &names).unwrap(), Matched::Families(names[..2].to_vec()));
+        assert_eq!(matched("d*_END_*", &names).unwrap(), Matched::Names(names[..2].to_vec()));
     }
 
     #[test]

@@ -109,9 +109,17 @@ impl Direction {
     /// # Errors
     /// [`DirectionError::File`] for another shape or type, NaN, infinity or a column of zeros; [`DirectionError::Io`].
     pub fn read(folder: &Path, name: &DirectionName, d_model: usize) -> Result<Self, DirectionError> {
+        Ok(Self::read_hashed(folder, name, d_model)?.0)
+    }
+
+    /// The same, with the hash of the file.
+    ///
+    /// # Errors
+    /// As [`Direction::read`].
+    pub fn read_hashed(folder: &Path, name: &DirectionName, d_model: usize) -> Result<(Self, String), DirectionError> {
         let path = Self::paths(folder, name).0;
-        let columns = npy(&path, &read_bounded(&path)?)?;
-        Self::checked(&path, name, d_model, columns)
+        let bytes = read_bounded(&path)?;
+        Ok((Self::checked(&path, name, d_model, npy(&path, &bytes)?)?, sha256(&bytes)))
     }
 
     /// The same for an array of any width.

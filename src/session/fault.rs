@@ -54,13 +54,22 @@ impl Fault {
     /// Its text, with names of settings and ways out as `spell` has them.
     pub fn text(&self, spell: &dyn Spelling) -> String {
         let setting = self.setting.as_ref().map_or(String::new(), |setting| spell.setting(setting) + ": ");
-        let mends: Vec<String> = self.mends.iter().map(|mend| mend.text(spell)).collect();
+        let offered = self.mends.iter().filter(|mend| mend.setting().is_none_or(|setting| spell.offers(setting)));
+        let mends: Vec<String> = offered.map(|mend| mend.text(spell)).collect();
         let end = if mends.is_empty() { String::new() } else { format!("; {}", mends.join(", or ")) };
         format!("{setting}{}{end}", self.message)
     }
 }
 
 impl Mend {
+    /// The setting that it is about.
+    fn setting(&self) -> Option<&'static str> {
+        match self {
+            Mend::Set(setting, _) | Mend::Another(setting) => Some(setting),
+            Mend::Study(..) => None,
+        }
+    }
+
     fn text(&self, spell: &dyn Spelling) -> String {
         match self {
             Mend::Set(setting, value) => format!("use {}", spell.value(setting, value)),
@@ -75,6 +84,12 @@ impl Mend {
 
 /// How a front end writes settings and studies.
 pub trait Spelling {
+    /// Can what is being done be given this setting? Only then it is a way out.
+    fn offers(&self, name: &str) -> bool {
+        let _ = name;
+        true
+    }
+
     /// A setting.
     fn setting(&self, name: &str) -> String {
         name.to_owned()
@@ -171,6 +186,10 @@ mod tests {
         fn value(&self, name: &str, value: &str) -> String {
             format!("--{name} {value}").trim_end().to_owned()
         }
+
+        fn offers(&self, name: &str) -> bool {
+            name != "models"
+        }
     }
 
     #[test]
@@ -178,6 +197,9 @@ mod tests {
         let fault = Fault::of("positions", "expected ADJ, found X")
             .mended_by(Mend::Set("overwrite", String::new()))
             .mended_by(Mend::Another("data_dir"));
+        let elsewhere = Fault::new("another model's").mended_by(Mend::Another("models"));
+        assert_eq!(elsewhere.text(&Fields), "another model's; use another models");
+        assert_eq!(elsewhere.text(&Flags), "another model's", "what cannot be given is no way out");
         let text = "positions: expected ADJ, found X; use overwrite = true, or use another data_dir";
         assert_eq!(fault.to_string(), text);
         let flags = "--positions: expected ADJ, found X; use --overwrite, or use another --data_dir";

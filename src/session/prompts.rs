@@ -68,6 +68,9 @@ impl Session {
                 )
             }
         };
+        if let Some(warning) = self.opened_twice(&prompts) {
+            tracing::warn!("dataset {name}: {warning}");
+        }
         match model.readout_answers() {
             Some(pair) => {
                 need_classes("along", &prompts, "measuring along a direction")?;
@@ -75,6 +78,18 @@ impl Session {
             }
             None => Ok(prompts),
         }
+    }
+
+    /// What is to be said of prompts that spell the token which is put in front of them anyhow.
+    pub(crate) fn opened_twice(&self, prompts: &PairedPrompts) -> Option<String> {
+        let tokenizer = &self.model().tokenizer;
+        let bos = tokenizer.bos()?;
+        let twice = |number: &usize| prompts.sequences[*number].iter().skip(1).any(|token| *token == bos);
+        let found: Vec<usize> = (0..prompts.sequences.len()).filter(twice).collect();
+        let (count, text) = (found.len(), &prompts.texts[*found.first()?]);
+        let bos = tokenizer.decode(&[bos]).unwrap_or_default();
+        let start: String = text.chars().take(40).collect();
+        Some(format!("{count} prompts hold {bos:?}, which is put in front of every prompt, the first {start:?}"))
     }
 
     /// The file of a Treebank dataset.

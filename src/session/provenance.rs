@@ -58,6 +58,7 @@ impl Provenance {
         let setting = differing().find(|setting| !hashed(setting)).or_else(|| differing().next())?;
         let shown = |provenance: &Self| match provenance.settings.get(setting) {
             None => "nothing".to_owned(),
+            Some(Value::String(text)) if text.is_empty() => "none".to_owned(),
             Some(Value::String(text)) => text.clone(),
             Some(Value::Array(values)) if values.is_empty() => "none".to_owned(),
             Some(Value::Array(values)) => {
@@ -341,6 +342,7 @@ mod tests {
         let (f32, bf16) = (provenance("f32"), provenance("bf16"));
         assert_eq!(f32.difference(&bf16).unwrap(), "dtype: expected f32, found bf16");
         assert_eq!(f32.difference(&f32), None);
+        assert_eq!(f32.difference(&provenance("")).unwrap(), "dtype: expected f32, found none");
         assert_ne!(f32.id(), bf16.id());
         let other = Provenance { study: "steering".into(), ..f32.clone() };
         assert_eq!(f32.difference(&other).unwrap(), "study: expected ablation, found steering");

@@ -3,7 +3,9 @@
 use super::provenance::{hash_of_matrix, shortened};
 use super::{Fault, Mend, OfSetting, Session, distinct, processing_names, wrong};
 use crate::compat::Compat;
-use crate::directions::{Direction, DirectionName, FitRecord, Method, family, list, random_subspace, select, spelled};
+use crate::directions::{
+    Direction, DirectionName, FitRecord, Matched, Method, family, list, matched, random_subspace, select, spelled,
+};
 use crate::model::Source;
 use crate::types::Matrix;
 use anyhow::{Context, Result};
@@ -58,16 +60,15 @@ impl Session {
     pub fn named(&self, setting: &str, names: &[String]) -> Result<Vec<String>> {
         let mut all = Vec::new();
         for name in names {
-            match name.contains(['*', '?']) {
-                true => {
-                    let matching = self.selected(std::slice::from_ref(name)).of_setting(setting)?;
-                    match matching.iter().all(|direction| direction.matches(name)) {
-                        true => all.extend(matching.iter().map(DirectionName::to_string)),
-                        // It is one of names without their layer.
-                        false => all.extend(matching.iter().map(family)),
-                    }
-                }
-                false => all.push(spelled(name)),
+            if !name.contains(['*', '?']) {
+                all.push(spelled(name));
+                continue;
+            }
+            let stored = stored(&self.results()?).of_setting(setting)?;
+            let ours = |names| self.of_our_weights(name, names).of_setting(setting);
+            match matched(name, &stored).of_setting(setting)? {
+                Matched::Names(names) => all.extend(ours(names)?.iter().map(DirectionName::to_string)),
+                Matched::Families(names) => all.extend(ours(names)?.iter().map(family)),
             }
         }
         Ok(distinct(&all))
@@ -78,7 +79,60 @@ impl Session {
     /// # Errors
     /// A folder that is not there, and a pattern that matches nothing.
     pub fn selected(&self, patterns: &[String]) -> Result<Vec<DirectionName>> {
-        Ok(select(patterns, &stored(&self.results()?)?)?)
+        let stored = stored(&self.results()?)?;
+        let mut all = Vec::new();
+        for pattern in patterns {
+            all.extend(self.of_our_weights(pattern, matched(pattern, &stored)?.names())?);
+        }
+        all.sort();
+        all.dedup();
+        Ok(all)
+    }
+
+    /// Of several directions that `pattern` stands for those of the session's weight processing, if there are any: a folder
+    /// may hold others beside them.
+    fn of_our_weights(&self, pattern: &str, names: Vec<DirectionName>) -> Result<Vec<DirectionName>> {
+        if names.len() == 1 || self.options.compat.contains(&Compat::UnprocessedFits) {
+            return Ok(names);
+        }
+        let (folder, ours) = (self.folder(), processing_names(self.model().processing));
+        let is_ours = |name: &DirectionName| -> Result<bool> {
+            if name.method() == Some(Method::RandomDirection) || !Direction::paths(&folder, name).1.exists() {
+                return Ok(true);
+            }
+            Ok(FitRecord::read(&folder, name)?.weight_processing == ours)
+        };
+        let (mut kept, mut others) = (Vec::new(), Vec::new());
+        for name in &names {
+            if is_ours(name)? { kept.push(name.clone()) } else { others.push(name.to_string()) }
+        }
+        // Where nothing fits, the check of every direction says what does not, and the way out.
+        let fitted = |name: &DirectionName| name.method() != Some(Method::RandomDirection);
+        if others.is_empty() || !kept.iter().any(fitted) {
+            return Ok(names);
+        }
+        tracing::warn!(
+            "{pattern}: {} directions of another weight processing than {} are left out: {}",
+            others.len(),
+            listed(&ours),
+            others.join(", ")
+        );
+        Ok(kept)
+    }
+
+    /// A stored direction and the hash of its file.
+    ///
+    /// # Errors
+    /// Those of [`Direction::read`].
+    pub(crate) fn direction(&self, name: &DirectionName) -> Result<(Direction, String)> {
+        let folder = self.folder();
+        let (direction, hash) = Direction::read_hashed(&folder, name, self.config().d_model)?;
+        let (array, record) = Direction::paths(&folder, name);
+        let written = FitRecord::read(&folder, name).ok().and_then(|record| record.array_sha256);
+        if written.is_some_and(|written| written != hash) {
+            tracing::warn!("{} has changed since {} was written", array.display(), record.display());
+        }
+        Ok((direction, hash))
     }
 
     /// The stored directions that any of `patterns` matches, of unit length.
@@ -114,8 +168,7 @@ impl Session {
 
     /// A stored direction, of unit length, that `setting` asks for.
     fn unit(&self, setting: &str, name: &DirectionName) -> Result<Vec<f32>> {
-        let stored = Direction::read(&self.folder(), name, self.config().d_model).of_setting(setting)?;
-        let columns = stored.unit_columns();
+        let columns = self.direction(name).of_setting(setting)?.0.unit_columns();
         match columns.cols {
             1 => Ok(columns.data),
             found => wrong!(setting, "{name}: expected a direction, found a subspace of {found} dimensions"),
@@ -132,8 +185,7 @@ impl Session {
         let stored = stored(&folder).of_setting(setting)?;
         let read = |names: &[DirectionName]| -> Result<Vec<Arc<Matrix>>> {
             self.check_directions(names).of_setting(setting)?;
-            let direction = |name| Direction::read(&folder, name, config.d_model).of_setting(setting);
-            let one = |name| Ok(Arc::new(direction(name)?.unit_columns()));
+            let one = |name| Ok(Arc::new(self.direction(name).of_setting(setting)?.0.unit_columns()));
             names.iter().map(one).collect()
         };
         // A name of a method's direction is told by itself, any other by being there.
@@ -143,8 +195,9 @@ impl Session {
             let everywhere: Vec<usize> = (0..=config.n_layers).collect();
             return Ok(layers.unwrap_or(&everywhere).iter().map(|&layer| (layer, columns.clone())).collect());
         }
-        let own: BTreeMap<usize, DirectionName> =
-            stored.iter().filter(|other| family(other) == name).map(|other| (other.layer(), other.clone())).collect();
+        let found = stored.iter().filter(|other| family(other) == name).cloned().collect();
+        let own = self.of_our_weights(name, found).of_setting(setting)?;
+        let own: BTreeMap<usize, DirectionName> = own.into_iter().map(|other| (other.layer(), other)).collect();
         if own.is_empty() {
             let known: BTreeSet<String> = stored.iter().map(family).collect();
             let known = if known.is_empty() { "none".to_owned() } else { Vec::from_iter(known).join(", ") };
@@ -204,15 +257,10 @@ impl Session {
             Err(Fault::new(message).mended_by(Mend::Set(setting, found)).into())
         };
         if record.weight_processing != ours && !self.options.compat.contains(&Compat::UnprocessedFits) {
-            let show = |list: &[String]| if list.is_empty() { "none".to_owned() } else { list.join(",") };
-            return fault("weight_processing", &show(&ours), show(&record.weight_processing));
+            return fault("weight_processing", &listed(&ours), listed(&record.weight_processing));
         }
         if matches!(model.provenance.source, Source::Random { .. }) && record.seed != seed {
             return fault("seed", &format!("{seed}, the seed of the random weights"), record.seed.to_string());
-        }
-        let array = Direction::paths(folder, name).0;
-        if !record.is_of(&array)? {
-            tracing::warn!("{} has changed since {} was written", array.display(), path.display());
         }
         let weights = record.provenance.as_ref().and_then(|settings| settings.get("weights"));
         let ours = self.weights()?;
@@ -225,6 +273,11 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// A weight processing as it is typed.
+fn listed(processing: &[String]) -> String {
+    if processing.is_empty() { "none".to_owned() } else { processing.join(",") }
 }
 
 /// The directions that a folder holds.

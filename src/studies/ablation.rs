@@ -8,7 +8,7 @@ use super::{Plan, Study};
 use crate::backend::Backend;
 use crate::choice::choices;
 use crate::datasets::PairedPrompts;
-use crate::engine::{Engine, Part, Scores, Site};
+use crate::engine::{Engine, Flops, Part, Scores, Site};
 use crate::experiments::ablation::{Ablated, Condition, Effect, Outcome, Planned, Replacement, ablation};
 use crate::experiments::chunks::{baselines, chosen};
 use crate::experiments::component::Component;
@@ -373,15 +373,17 @@ impl TableStudy for Ablation {
         provenance.with("ablated", case.ablated.iter().map(hash).collect::<Vec<_>>())
     }
 
-    fn planned(&self, session: &Session, prompts: &PairedPrompts, cases: &[Keyed<Case>]) -> Result<String> {
+    fn planned(&self, session: &Session, prompts: &PairedPrompts, cases: &[Keyed<Case>]) -> Result<(String, Flops)> {
         let kept = self.kept(session, prompts, None)?;
         let mut table = Table::new(["ablated", "method", "positions", "attention", "prompts", "arithmetic"]);
+        let mut total = Flops::default();
         for (keys, case) in cases {
             let planned = Self::fires(session, &self.condition(session, case, &kept)?, &kept)?;
             let cost = [planned.reached.len().to_string(), planned.flops.to_string()];
             table.push(keys.iter().cloned().chain(cost));
+            total = total + planned.flops;
         }
-        Ok(format!("{}\n{table}", self.stem(session, &prompts.name)))
+        Ok((format!("{}\n{table}", self.stem(session, &prompts.name)), total))
     }
 
     fn make<B: Backend>(

@@ -129,8 +129,9 @@ impl MapStudy for AblationMaps {
         }
     }
 
-    fn planned(&self, session: &Session, prompts: &PairedPrompts, kinds: &[Kind]) -> Result<String> {
+    fn planned(&self, session: &Session, prompts: &PairedPrompts, kinds: &[Kind]) -> Result<(String, Flops)> {
         let mut table = Table::new(["prompt", "map", "method", "ablations", "arithmetic"]);
+        let mut total = Flops::default();
         for ((map, method), conditions) in sweeps(session.config(), prompts, kinds)? {
             let flops = |condition: &Condition| -> Result<Flops> {
                 Ok(condition.plan(session.config(), prompts, session.seed(), session.batch_tokens())?.flops)
@@ -138,8 +139,9 @@ impl MapStudy for AblationMaps {
             let flops: Flops = conditions.iter().map(flops).sum::<Result<_>>()?;
             let count = conditions.len().to_string();
             table.push([prompts.name.clone(), map.to_string(), method.to_string(), count, flops.to_string()]);
+            total = total + flops;
         }
-        Ok(table.to_string())
+        Ok((table.to_string(), total))
     }
 
     fn figure(

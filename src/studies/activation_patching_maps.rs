@@ -7,7 +7,7 @@ use super::twins::Twin;
 use super::{Plan, Study};
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
-use crate::engine::{Engine, EngineError, Metric, Mode};
+use crate::engine::{Engine, EngineError, Flops, Metric, Mode};
 use crate::experiments::activation_maps::{MapKind, MapPlace, activation_maps, common_length, map_values};
 use crate::report::ResultMap;
 use crate::report::figure::Figure;
@@ -136,9 +136,10 @@ impl MapStudy for ActivationPatchingMaps {
         provenance.with("ablation", self.twin.fingerprint(session, prompts)?)
     }
 
-    fn planned(&self, session: &Session, prompts: &PairedPrompts, kinds: &[Self::Kind]) -> Result<String> {
+    fn planned(&self, session: &Session, prompts: &PairedPrompts, kinds: &[Self::Kind]) -> Result<(String, Flops)> {
         let pairs = self.twin.planned(session, prompts)?;
-        Ok(exact_plan(session, &pairs, kinds, "arithmetic")?.to_string())
+        let (table, flops) = exact_plan(session, &pairs, kinds, "arithmetic")?;
+        Ok((table.to_string(), flops))
     }
 
     fn figure(

@@ -6,7 +6,7 @@ use super::maps::{AskedSet, MadeMaps, MapSets, MapStudy, Named, maps_study, pass
 use crate::backend::Backend;
 use crate::choice::choices;
 use crate::datasets::PairedPrompts;
-use crate::engine::Engine;
+use crate::engine::{Engine, Flops};
 use crate::experiments::activation_maps::common_length;
 use crate::experiments::attention::{Head, attention_to, check_prompt, mean_patterns, prompt_patterns};
 use crate::experiments::logit_attribution::head_contributions;
@@ -158,13 +158,14 @@ impl MapStudy for AttentionMaps {
         self.sets.stem(session, "attention", &self.heads.file_part(), kind.name(), set)
     }
 
-    fn planned(&self, session: &Session, prompts: &PairedPrompts, kinds: &[Kind]) -> Result<String> {
+    fn planned(&self, session: &Session, prompts: &PairedPrompts, kinds: &[Kind]) -> Result<(String, Flops)> {
         let mut table = Table::new(["prompt", "map", "heads"]);
         for kind in kinds {
             table.push([prompts.name.clone(), kind.name(), self.heads.file_part()]);
         }
         let pass = pass(session.config(), &prompts.sequences);
-        Ok(format!("{table}a pass over {} prompts for every map, {pass} each\n", prompts.sequences.len()))
+        let text = format!("{table}a pass over {} prompts for every map, {pass} each\n", prompts.sequences.len());
+        Ok((text, Flops(pass.0 * kinds.len() as u64)))
     }
 
     fn figure(

@@ -8,7 +8,7 @@ use super::maps::{
 use super::undefined::undefined_metric;
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
-use crate::engine::{Engine, Metric};
+use crate::engine::{Engine, Flops, Metric};
 use crate::experiments::activation_maps::MapKind;
 use crate::experiments::attribution_patching::{Agreement, Gradients, attribution_maps};
 use crate::report::ResultMap;
@@ -169,12 +169,15 @@ impl MapStudy for AttributionPatching {
         }
     }
 
-    fn planned(&self, session: &Session, prompts: &PairedPrompts, kinds: &[Kind]) -> Result<String> {
+    fn planned(&self, session: &Session, prompts: &PairedPrompts, kinds: &[Kind]) -> Result<(String, Flops)> {
         let places = distinct(&kinds.iter().map(Kind::place).collect::<Vec<_>>());
-        let table = exact_plan(session, prompts, &places, "exactly")?;
+        let (table, _) = exact_plan(session, prompts, &places, "exactly")?;
+        let exact: Vec<_> = kinds.iter().filter(|kind| kind.exact).map(Kind::place).collect();
+        let (_, exactly) = exact_plan(session, prompts, &exact, "exactly")?;
         let metrics = distinct(&kinds.iter().map(|kind| kind.metric).collect::<Vec<_>>()).len();
         let all = self.gradients().flops(session.config(), prompts);
-        Ok(format!("{table}all maps of a metric from gradients: {all} ({metrics} metrics)\n"))
+        let total = Flops(all.0 * metrics as u64) + exactly;
+        Ok((format!("{table}all maps of a metric from gradients: {all} ({metrics} metrics)\n"), total))
     }
 
     fn figure(

@@ -4,7 +4,7 @@ use super::fields::list;
 use super::{Plan, Study, bytes};
 use crate::backend::Backend;
 use crate::bench::{Bench, Shape, Spread, Timing, Workload, peak_resident_bytes, prompts};
-use crate::engine::{Engine, Flops};
+use crate::engine::{Engine, Flops, Layout};
 use crate::report::Table;
 use crate::session::{DeviceWork, Observer, Session, distinct, wrong};
 use anyhow::{Context, Result};
@@ -105,13 +105,15 @@ impl Study for Benchmark {
     }
 
     fn plan(&self, session: &Session) -> Result<Plan> {
-        let (model, times) = (&session.model().name, self.repetitions + 1);
-        let mut text = String::new();
+        let times = self.repetitions + 1;
+        let (mut text, mut total) = (String::new(), Flops::default());
         for workload in self.workloads(session.config().n_layers) {
             let flops = workload.flops(session.config(), self.shape())?;
-            text += &format!("{model}: {workload}, {flops}, {times} times\n");
+            text += &format!("{workload}, {flops}, {times} times\n");
+            total = total + Flops(flops.0 * u64::from(times));
         }
-        Ok(Plan::of(text))
+        let rows = Layout::new(std::iter::repeat_n((0, self.tokens as usize), 2 * self.prompts as usize));
+        Ok(Plan::of_passes(session, &text, total, session.planned_values(&rows)))
     }
 
     fn run(&self, session: &Session, observer: &mut dyn Observer) -> Result<Timings> {

@@ -8,7 +8,7 @@ use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
 use crate::datasets::treebank::Split;
 use crate::directions::{CcsSettings, Direction, DirectionName, FitRecord, Method};
-use crate::engine::Engine;
+use crate::engine::{Engine, Flops};
 use crate::experiments::probing::{CcsLayers, ccs_layers};
 use crate::report::ResultMap;
 use crate::report::figure::{Axis, Facet, Figure, Plot, Series};
@@ -146,11 +146,11 @@ impl MapStudy for Ccs {
         Ok(())
     }
 
-    fn planned(&self, session: &Session, prompts: &PairedPrompts, _: &[()]) -> Result<String> {
+    fn planned(&self, session: &Session, prompts: &PairedPrompts, _: &[()]) -> Result<(String, Flops)> {
         let layers = session.config().n_layers + 1;
         let flops = passes(session.config(), prompts, 2 * layers);
         let fits = format!("{layers} x {} fits of {} epochs", self.tries, self.epochs);
-        Ok(format!("{}: {fits}, {flops} for the passes\n", self.stem(session, &(), &prompts.name)))
+        Ok((format!("{}: {fits}, {flops} for the passes\n", self.stem(session, &(), &prompts.name)), flops))
     }
 
     fn figure(&self, session: &Session, prompts: &PairedPrompts, (): &(), map: &ResultMap) -> Result<Option<Figure>> {

@@ -8,7 +8,7 @@ use super::undefined::undefined_metric;
 use super::{Plan, Study};
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
-use crate::engine::{self, Cell, Engine, Metric, PatchPositions, Scores};
+use crate::engine::{self, Cell, Engine, Flops, Metric, PatchPositions, Scores};
 use crate::experiments::chunks::patched_scores;
 use crate::experiments::faithfulness::{CircuitHead, Patched, faithfulness_cell};
 use crate::report::figure::Figure;
@@ -168,14 +168,16 @@ impl TableStudy for Faithfulness {
         provenance.with("along", case.along.as_ref().map(hash_of_layers))
     }
 
-    fn planned(&self, session: &Session, prompts: &PairedPrompts, cases: &[Keyed<Case>]) -> Result<String> {
+    fn planned(&self, session: &Session, prompts: &PairedPrompts, cases: &[Keyed<Case>]) -> Result<(String, Flops)> {
         let mut table = Table::new(["circuit", "setting", "patched", "arithmetic"]);
+        let mut total = Flops::default();
         for (keys, case) in cases {
             let cells = [self.cell(session, prompts, case)?];
             let flops = engine::Plan::new(session.config(), prompts, &cells, session.batch_tokens())?.flops();
             table.push(keys.iter().cloned().chain([flops.to_string()]));
+            total = total + flops;
         }
-        Ok(format!("{}\n{table}", self.stem(session, &prompts.name)))
+        Ok((format!("{}\n{table}", self.stem(session, &prompts.name)), total))
     }
 
     fn make<B: Backend>(

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use crate::session::lists::list;
 
-/// A specification from settings by name, its defaults where they say nothing. A list may go by its singular.
+/// A specification from settings by name, its defaults where they say nothing. Settings go by their singular and by their
+/// plural.
 ///
 /// # Errors
 /// A [`Fault`] that names the setting: one that there is not, or a value that it cannot have.
@@ -18,7 +19,8 @@ pub fn from_settings<S: Serialize + DeserializeOwned + Default>(settings: Map<St
     let mut fields = fields_of::<S>()?;
     let mut said: BTreeMap<String, String> = BTreeMap::new();
     for (given, value) in settings {
-        let name = [given.clone(), format!("{given}s")].into_iter().find(|name| fields.contains_key(name));
+        let other = given.strip_suffix('s').map_or_else(|| format!("{given}s"), str::to_owned);
+        let name = [given.clone(), other].into_iter().find(|name| fields.contains_key(name));
         let Some(name) = name else {
             let known = Vec::from_iter(fields.keys().map(String::as_str)).join(", ");
             let known = if known.is_empty() { "none" } else { &known };
@@ -180,6 +182,7 @@ mod tests {
         assert_eq!(read(texts).unwrap(), expected);
         assert_eq!(read(json!({ "layers": 5 })).unwrap().layers, ["5"]);
         assert_eq!(read(json!({ "layer": 5 })).unwrap().layers, ["5"]);
+        assert_eq!(read(json!({ "positions": 4 })).unwrap().position, Some("4".into()));
         assert_eq!(read(json!({ "position": ["A", 1] })).unwrap().position, Some("A,1".into()));
     }
 

@@ -5,7 +5,7 @@ use super::heads::{HeadAtPosition, check_head};
 use super::maps::{AskedSet, MadeMaps, MapSets, MapStudy, Named, maps_study, pass, position_labels};
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
-use crate::engine::Engine;
+use crate::engine::{Engine, Flops};
 use crate::experiments::head_cosines::{HeadNode, head_cosines};
 use crate::report::ResultMap;
 use crate::report::figure::Figure;
@@ -80,9 +80,9 @@ impl MapStudy for HeadCosines {
         provenance.with("positions", positions)
     }
 
-    fn planned(&self, session: &Session, prompts: &PairedPrompts, _: &[()]) -> Result<String> {
+    fn planned(&self, session: &Session, prompts: &PairedPrompts, _: &[()]) -> Result<(String, Flops)> {
         let pass = pass(session.config(), &prompts.sequences);
-        Ok(format!("{} nodes, one pass over {} prompts, {pass}\n", self.nodes.len(), prompts.sequences.len()))
+        Ok((format!("{} nodes, one pass over {} prompts\n", self.nodes.len(), prompts.sequences.len()), pass))
     }
 
     fn figure(&self, session: &Session, prompts: &PairedPrompts, (): &(), map: &ResultMap) -> Result<Option<Figure>> {

@@ -6,7 +6,7 @@ use super::twins::Twin;
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
 use crate::directions::spelled;
-use crate::engine::Engine;
+use crate::engine::{Engine, Flops};
 use crate::experiments::activation_maps::common_length;
 use crate::experiments::logit_attribution::{
     Attributed, Attribution, LogitMap, direction_attribution, logit_attribution,
@@ -131,7 +131,7 @@ impl MapStudy for LogitAttribution {
         provenance.with("along", along)?.with("ablation", self.twin.fingerprint(session, prompts)?)
     }
 
-    fn planned(&self, session: &Session, prompts: &PairedPrompts, maps: &[LogitMap]) -> Result<String> {
+    fn planned(&self, session: &Session, prompts: &PairedPrompts, maps: &[LogitMap]) -> Result<(String, Flops)> {
         let mut table = Table::new(["prompt", "map", "values"]);
         for map in maps {
             let shape = map.shape(session.config(), prompts.sequences.first().map_or(0, Vec::len));
@@ -140,7 +140,7 @@ impl MapStudy for LogitAttribution {
         let pairs = self.twin.planned(session, prompts)?;
         let sequences = &pairs.prompts.sequences;
         let pass = pass(session.config(), sequences);
-        Ok(format!("{table}one pass over {} prompts, {pass}\n", sequences.len()))
+        Ok((format!("{table}one pass over {} prompts\n", sequences.len()), pass))
     }
 
     fn figure(

@@ -169,11 +169,11 @@ pub(crate) trait MapStudy: Study + Clone {
         Ok(())
     }
 
-    /// What a plan says of a dataset.
+    /// What a plan says of a dataset, and the arithmetic.
     ///
     /// # Errors
     /// Whatever cannot be made of this model and dataset.
-    fn planned(&self, session: &Session, prompts: &PairedPrompts, kinds: &[Self::Kind]) -> Result<String>;
+    fn planned(&self, session: &Session, prompts: &PairedPrompts, kinds: &[Self::Kind]) -> Result<(String, Flops)>;
 
     /// The figure of a map, from its values alone; none where [`MadeMaps::make`] draws it.
     ///
@@ -265,17 +265,19 @@ pub(crate) fn exact_plan<'p>(
     pairs: impl Into<Pairs<'p>>,
     kinds: &[(MapKind, Metric)],
     exactly: &'static str,
-) -> Result<Table> {
+) -> Result<(Table, Flops)> {
     let pairs = pairs.into();
     let prompts = &pairs.prompts;
+    let mut total = Flops::default();
     let mut table = Table::new(["prompt", "map", "metric", "values", exactly]);
     for &(kind, metric) in kinds {
         let (cells, _) = map_cells(session.config(), prompts, &[kind], &[metric])?;
         let flops = crate::engine::Plan::new(session.config(), &pairs, &cells, session.batch_tokens())?.flops();
         let count = cells.len().to_string();
         table.push([prompts.name.clone(), kind.to_string(), metric.to_string(), count, flops.to_string()]);
+        total = total + flops;
     }
-    Ok(table)
+    Ok((table, total))
 }
 
 /// The wanted maps of activations in the order of the list, under their names; `compute` makes all of these kinds under
@@ -460,14 +462,20 @@ pub(crate) fn redraw<'a, K: 'a>(session: &Session, maps: impl IntoIterator<Item 
 pub(crate) fn plan<S: MapStudy>(study: &S, session: &Session) -> Result<Plan> {
     let mut notes = Notes::default();
     let AskedMaps { session, sets } = asked(study, session, &mut notes)?;
-    let mut texts = Vec::new();
+    let (mut texts, mut total, mut kept) = (Vec::new(), Flops::default(), 0);
     for set in &sets {
         let wanted = set.wanted();
         if !wanted.is_empty() {
-            texts.push(study.planned(&session, &set.prompts, &wanted)?);
+            let (text, flops) = study.planned(&session, &set.prompts, &wanted)?;
+            texts.push(text);
+            total = total + flops;
+            kept = kept.max(session.planned_values(&Layout::new(set.prompts.sequences.iter().map(|s| (0, s.len())))));
         }
     }
-    Ok(Plan::of(format!("{}\n{}\n", session.model().name, texts.join("\n"))).with(notes))
+    Ok(match texts.is_empty() {
+        true => Plan::nothing(&session).with(notes),
+        false => Plan::of_passes(&session, &texts.join("\n"), total, kept).with(notes),
+    })
 }
 
 /// The making of maps on one model.

@@ -160,6 +160,19 @@ impl Plan {
         Self { text: text.into(), ..Self::default() }
     }
 
+    /// The plan where everything that is asked for is there.
+    pub(crate) fn nothing(session: &Session) -> Self {
+        let text = format!("{}: everything is there, nothing is to be computed\n", session.model().name);
+        Self::of(text).costing(Flops::default(), None)
+    }
+
+    /// The plan that says `text` of passes which keep so many values, with their arithmetic and memory below.
+    pub(crate) fn of_passes(session: &Session, text: &str, flops: Flops, kept: usize) -> Self {
+        let memory = session.planned_memory(kept + session.batch_tokens() * session.config().passing_values());
+        let total = format!("total {flops}, about {} of memory", bytes(memory));
+        Self::of(format!("{}\n{}\n{total}\n", session.model().name, text.trim_end())).costing(flops, Some(memory))
+    }
+
     /// The same with its arithmetic and memory.
     pub(crate) fn costing(self, flops: Flops, memory_bytes: Option<usize>) -> Self {
         Self { operations: Some(flops.0), memory_bytes, ..self }

@@ -2,7 +2,8 @@
 
 use super::fields::list;
 use super::maps::{Asked, Maps, Named, kept, redraw, write_map};
-use super::{Notes, Plan, Study};
+use super::{Notes, Plan, Study, bytes};
+use crate::engine::Flops;
 use crate::experiments::neuron_cosines::neuron_cosines;
 use crate::files::sha256;
 use crate::report::ResultMap;
@@ -65,7 +66,14 @@ impl Study for NeuronCosines {
         let asked = self.asked(session, &mut notes)?;
         let wanted = asked.iter().filter(|asked| asked.kept.is_none()).count();
         let neurons = session.config().n_layers * session.config().d_mlp;
-        Ok(Plan::of(format!("{}: {wanted} directions, {neurons} neurons\n", session.model().name)).with(notes))
+        if wanted == 0 {
+            return Ok(Plan::nothing(session).with(notes));
+        }
+        let flops = Flops(2 * (wanted * neurons * session.config().d_model) as u64);
+        let memory = session.planned_memory(wanted * neurons);
+        let cost = format!("{flops}, about {} of memory", bytes(memory));
+        let text = format!("{}: {wanted} directions, {neurons} neurons, {cost}\n", session.model().name);
+        Ok(Plan::of(text).costing(flops, Some(memory)).with(notes))
     }
 
     fn run(&self, session: &Session, observer: &mut dyn Observer) -> Result<Maps> {

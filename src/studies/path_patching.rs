@@ -1,14 +1,14 @@
 //! Path patching: the paths from senders to receivers, patched one by one.
 
 use super::fields::{list, not_empty, text};
-use super::maps::{self, MapSets, MapStudy, Maps, Readout, position_labels};
+use super::maps::{self, MapSets, MapStudy, Maps, Readout, pass, position_labels};
 use super::swept::{self, Computed, Outline, SweptMaps};
 use super::undefined::undefined_metric;
 use super::{Plan, Study};
 use crate::backend::Backend;
 use crate::choice::choices;
 use crate::datasets::PairedPrompts;
-use crate::engine::{Engine, EngineError, Metric, PatchPositions};
+use crate::engine::{Engine, EngineError, Flops, Metric, PatchPositions};
 use crate::experiments::path_patching::{
     End, Method, Node, NodePattern, Nodes, Paths, SenderPositions, common_mode, path_values,
 };
@@ -212,10 +212,14 @@ impl MapStudy for PathPatching {
         provenance.with("positions", positions_in_ids(&self.paths(session, prompts)?.positions))
     }
 
-    fn planned(&self, session: &Session, prompts: &PairedPrompts, metrics: &[Metric]) -> Result<String> {
+    fn planned(&self, session: &Session, prompts: &PairedPrompts, metrics: &[Metric]) -> Result<(String, Flops)> {
         let (_, shape) = self.paths(session, prompts)?.axes(session.config(), prompts)?;
         let line = |metric: &Metric| format!("{}: {shape:?} values", self.stem(session, metric, &prompts.name));
-        Ok(metrics.iter().map(line).collect::<Vec<_>>().join("\n"))
+        let clean = prompts.clean.iter().map(|&sequence| &prompts.sequences[sequence]);
+        let passes = if self.method == PathMethod::TwoSteps { 1 } else { 2 } * shape.iter().product::<usize>();
+        let most = Flops(pass(session.config(), clean).0 * passes as u64);
+        let lines = metrics.iter().map(line).collect::<Vec<_>>().join("\n");
+        Ok((format!("{lines}\nat most {passes} passes over {} prompts\n", prompts.clean.len()), most))
     }
 
     fn figure(

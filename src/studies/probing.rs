@@ -86,12 +86,14 @@ impl MapStudy for Probing {
         provenance.with("seed", session.seed())
     }
 
-    fn planned(&self, session: &Session, prompts: &PairedPrompts, kinds: &[Self::Kind]) -> Result<String> {
+    fn planned(&self, session: &Session, prompts: &PairedPrompts, kinds: &[Self::Kind]) -> Result<(String, Flops)> {
         let shape = [session.config().n_layers, common_length(prompts)?];
         let line = |kind: &Self::Kind| format!("{}: {shape:?} values", self.stem(session, kind, &prompts.name));
         let lines = kinds.iter().map(line).collect::<Vec<_>>().join("\n");
         let flops = passes(session.config(), prompts, session.config().n_layers);
-        Ok(format!("{lines}\n{flops} per component, and as many fits as values\n"))
+        let components = distinct(&kinds.iter().map(|(component, _)| *component).collect::<Vec<_>>()).len();
+        let text = format!("{lines}\n{flops} per component, and as many fits as values\n");
+        Ok((text, Flops(flops.0 * components as u64)))
     }
 
     fn figure(

@@ -137,6 +137,7 @@ fn is_about_the_tokenizer(error: &(dyn std::error::Error + 'static)) -> bool {
                 | E::AnswerTokens { .. }
                 | E::SameAnswer { .. }
                 | E::UnequalLengths { .. }
+                | E::TooLong { .. }
                 | E::UnequalPositions { .. }
                 | E::PositionInsideToken { .. }
         )

@@ -62,7 +62,7 @@ mod tests {
             id: CellId::of("test", &Configuration::new(), &own),
             place,
             inputs: Arc::default(),
-            prompts: None,
+            texts: Arc::default(),
             shard: None,
         }
     }

@@ -102,7 +102,10 @@ impl fmt::Display for MergedModel {
         writeln!(f, "{model}: {added} outcomes added; {done} cells done, {failed} failed, {missing} missing")?;
         if joined.stale > 0 {
             let stale = joined.stale;
-            writeln!(f, "{stale} cells are left out: the directions they were computed with have changed since")?;
+            writeln!(
+                f,
+                "{stale} cells are left out: the directions or prompts they were computed with have changed since"
+            )?;
         }
         for cell in missing_cells.iter().take(SHOWN) {
             writeln!(f, "missing: {cell}")?;

@@ -3,7 +3,7 @@
 use super::{Notes, Plan, Study};
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
-use crate::engine::Engine;
+use crate::engine::{Engine, Flops, Layout};
 use crate::files::sha256;
 use crate::report::figure::{Axis, Bars, Facet, Figure, Plot};
 use crate::report::{Columns, KeyedRow, KeyedTable, Manifest, RowSettings, RunRecord, Table};
@@ -30,6 +30,9 @@ pub(crate) trait Subject: Send + Sync {
     /// Those of the file system.
     fn fingerprint(&self) -> Result<String>;
 
+    /// Values that a run over it keeps at most, beside those of a batch.
+    fn kept(&self, session: &Session) -> usize;
+
     /// Notes in the manifest that the model sees it.
     ///
     /// # Errors
@@ -46,6 +49,10 @@ impl Subject for PairedPrompts {
 
     fn fingerprint(&self) -> Result<String> {
         Ok(sha256(&serde_json::to_vec(&(fingerprint(self)?, &self.positions))?))
+    }
+
+    fn kept(&self, session: &Session) -> usize {
+        session.planned_values(&Layout::new(self.sequences.iter().map(|sequence| (0, sequence.len()))))
     }
 
     fn note(&self, manifest: &mut Manifest) -> Result<()> {
@@ -100,11 +107,11 @@ pub(crate) trait TableStudy: Study {
         Ok(None)
     }
 
-    /// What a plan says of a set.
+    /// What a plan says of a set, and the arithmetic.
     ///
     /// # Errors
     /// Whatever cannot be made of this model and set.
-    fn planned(&self, session: &Session, set: &Self::Set, cases: &[Keyed<Self::Case>]) -> Result<String>;
+    fn planned(&self, session: &Session, set: &Self::Set, cases: &[Keyed<Self::Case>]) -> Result<(String, Flops)>;
 
     /// Makes the rows of cases, and files beside the table, which the manifest is told of.
     ///
@@ -309,12 +316,18 @@ fn tabled<S: TableStudy>(study: &S, session: &Session, observer: &mut dyn Observ
 /// What the rows that are asked for will cost.
 pub(crate) fn plan<S: TableStudy>(study: &S, session: &Session) -> Result<Plan> {
     let mut notes = Notes::default();
-    let mut texts = Vec::new();
-    for tabled in tabled(study, session, &mut notes)? {
+    let (mut texts, mut total, mut kept) = (Vec::new(), Flops::default(), 0);
+    for tabled in tabled(study, session, &mut notes)?.into_iter().filter(|tabled| !tabled.wanted.is_empty()) {
         let cases: Vec<Keyed<S::Case>> = tabled.cases().into_iter().map(|(case, _)| case).collect();
-        texts.push(study.planned(session, &tabled.set, &cases)?);
+        let (text, flops) = study.planned(session, &tabled.set, &cases)?;
+        texts.push(text);
+        total = total + flops;
+        kept = kept.max(tabled.set.kept(session));
     }
-    Ok(Plan::of(format!("{}\n{}\n", session.model().name, texts.join("\n"))).with(notes))
+    Ok(match texts.is_empty() {
+        true => Plan::nothing(session).with(notes),
+        false => Plan::of_passes(session, &texts.join("\n"), total, kept).with(notes),
+    })
 }
 
 /// Makes the rows that are not there.

@@ -202,7 +202,8 @@ impl Study for TreebankDataGen {
 
     fn plan(&self, session: &Session) -> Result<Plan> {
         let joined = self.join(&session.options().data_dir, true, &mut Silent)?;
-        Ok(Plan::of(self.planned(&joined, session)?.to_string()))
+        let planned = self.planned(&joined, session)?;
+        Ok(if planned.datasets.is_empty() { Plan::nothing(session) } else { Plan::of(planned.to_string()) })
     }
 
     fn run(&self, session: &Session, observer: &mut dyn Observer) -> Result<TreebankDatasets> {

@@ -77,16 +77,6 @@ pub struct Place {
     pub at: Vec<Arc<str>>,
 }
 
-/// A column of a result file: the file, and what stands at the column's head.
-pub(super) type Column = (Arc<str>, Vec<Arc<str>>);
-
-impl Place {
-    /// The column that it is in, of all rows of its file.
-    pub(super) fn column(&self) -> Column {
-        (self.file.clone(), self.at.iter().skip(1).cloned().collect())
-    }
-}
-
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.at.join(" "), self.file)
@@ -95,6 +85,9 @@ impl fmt::Display for Place {
 
 /// Files in the model's folder that a value was computed from, with the SHA-256 they had.
 pub type Inputs = BTreeMap<Arc<str>, Arc<str>>;
+
+/// What a value was computed from besides files, by a name that the values of other tables share, with its hash.
+pub type Texts = BTreeMap<Arc<str>, Arc<str>>;
 
 /// One value of a sweep.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,12 +99,16 @@ pub struct Cell {
     pub place: Place,
     /// The files among what it depends on. When one of them changes, the value is no longer shown.
     pub inputs: Arc<Inputs>,
-    /// What is at its column besides the direction: values of other prompts are not shown beside it.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub prompts: Option<Arc<str>>,
+    /// Its prompts: values of others under the same name are not shown beside it, in whatever table.
+    #[serde(skip_serializing_if = "texts_are_none", default)]
+    pub texts: Arc<Texts>,
     /// The shard that computes it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub shard: Option<usize>,
+}
+
+fn texts_are_none(texts: &Arc<Texts>) -> bool {
+    texts.is_empty()
 }
 
 #[cfg(test)]

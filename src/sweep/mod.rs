@@ -22,7 +22,7 @@ mod stopped;
 #[cfg(test)]
 mod tests;
 
-pub use cell::{Cell, CellId, Configuration, Inputs, Place};
+pub use cell::{Cell, CellId, Configuration, Inputs, Place, Texts};
 pub use error::SweepError;
 pub use folders::{ledgers, models};
 pub use ledger::{Ledger, same_configuration};

@@ -79,6 +79,18 @@ impl Known {
         done.filter_map(other).collect()
     }
 
+    /// The values of the folder's own ledger that are shown no longer once these cells are wanted: those of other prompts
+    /// under the same names.
+    pub fn outdated(&self, wanted: &[Cell]) -> Vec<Cell> {
+        let now: BTreeMap<_, _> = wanted.iter().flat_map(|cell| cell.texts.iter()).collect();
+        let places: BTreeSet<&Place> = wanted.iter().map(|cell| &cell.place).collect();
+        let is_of_others =
+            |cell: &Cell| cell.texts.iter().any(|(name, hash)| now.get(name).is_some_and(|now| *now != hash));
+        let done = self.main.cells().filter(|(_, outcome)| matches!(outcome, Some(Outcome::Done { .. })));
+        let shown = done.map(|(cell, _)| cell).filter(|cell| self.main.is_of_the_last(cell));
+        shown.filter(|cell| is_of_others(cell) && !places.contains(&cell.place)).collect()
+    }
+
     /// The result files that the folder's own ledger has values for.
     pub fn files(&self) -> BTreeSet<Arc<str>> {
         self.main.cells().map(|(cell, _)| cell.place.file).collect()

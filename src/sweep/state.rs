@@ -1,8 +1,7 @@
 //! What the records of a ledger amount to.
 
-use super::cell::Column;
 use super::record::Record;
-use super::{Cell, CellId, Inputs, Place};
+use super::{Cell, CellId, Inputs, Place, Texts};
 use crate::files::sha256_of_file;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
@@ -61,8 +60,9 @@ pub struct State {
     outcomes: HashMap<CellId, Outcome>,
     names: HashSet<Arc<str>>,
     inputs: HashSet<Arc<Inputs>>,
-    /// The last prompts wanted in every column.
-    prompts: HashMap<Column, Arc<str>>,
+    texts: HashSet<Arc<Texts>>,
+    /// The prompts that were last wanted under every name.
+    last: HashMap<Arc<str>, Arc<str>>,
 }
 
 /// A cell without its place.
@@ -70,7 +70,7 @@ pub struct State {
 struct Wanted {
     id: CellId,
     inputs: Arc<Inputs>,
-    prompts: Option<Arc<str>>,
+    texts: Arc<Texts>,
     shard: Option<usize>,
 }
 
@@ -90,38 +90,34 @@ impl State {
 
     /// Cells come in thousands and share their names: each name is kept once.
     fn want(&mut self, cell: Cell) {
-        let Cell { id, place, inputs, prompts, shard } = cell;
+        let Cell { id, place, inputs, texts, shard } = cell;
         let place = Place {
             file: kept_once(&mut self.names, place.file),
             at: place.at.into_iter().map(|name| kept_once(&mut self.names, name)).collect(),
         };
         let inputs = kept_once(&mut self.inputs, inputs);
-        let prompts = prompts.map(|prompts| kept_once(&mut self.names, prompts));
-        if let Some(prompts) = &prompts {
-            self.prompts.insert(place.column(), prompts.clone());
-        }
-        self.cells.insert(place, Wanted { id, inputs, prompts, shard });
+        let texts = kept_once(&mut self.texts, texts);
+        self.last.extend(texts.iter().map(|(name, hash)| (name.clone(), hash.clone())));
+        self.cells.insert(place, Wanted { id, inputs, texts, shard });
     }
 
     /// The cells in the order of their places, with what became of them.
     pub fn cells(&self) -> impl Iterator<Item = (Cell, Option<&Outcome>)> {
-        self.cells.iter().map(|(place, Wanted { id, inputs, prompts, shard })| {
-            let (inputs, prompts) = (inputs.clone(), prompts.clone());
-            (Cell { id: *id, place: place.clone(), inputs, prompts, shard: *shard }, self.outcomes.get(id))
+        self.cells.iter().map(|(place, Wanted { id, inputs, texts, shard })| {
+            let (inputs, texts) = (inputs.clone(), texts.clone());
+            (Cell { id: *id, place: place.clone(), inputs, texts, shard: *shard }, self.outcomes.get(id))
         })
     }
 
-    /// Is this very cell, with these inputs, wanted already, and of the prompts that its column was last wanted of?
+    /// Is this very cell, with these inputs, wanted already, and of the prompts that were last wanted?
     pub(super) fn wants(&self, cell: &Cell) -> bool {
-        let same =
-            |wanted: &Wanted| wanted.id == cell.id && wanted.inputs == cell.inputs && wanted.prompts == cell.prompts;
-        self.cells.get(&cell.place).is_some_and(same) && self.is_of_its_column(cell)
+        let same = |wanted: &Wanted| wanted.id == cell.id && wanted.inputs == cell.inputs && wanted.texts == cell.texts;
+        self.cells.get(&cell.place).is_some_and(same) && self.is_of_the_last(cell)
     }
 
-    /// Is the cell of the prompts that its column was last wanted of, as far as it says?
-    fn is_of_its_column(&self, cell: &Cell) -> bool {
-        let last = self.prompts.get(&cell.place.column());
-        cell.prompts.as_ref().is_none_or(|prompts| last.is_none_or(|last| last == prompts))
+    /// Is the cell of the prompts that were last wanted, as far as it says?
+    pub(super) fn is_of_the_last(&self, cell: &Cell) -> bool {
+        cell.texts.iter().all(|(name, hash)| self.last.get(name).is_none_or(|last| last == hash))
     }
 
     /// What became of a cell.
@@ -129,7 +125,7 @@ impl State {
         self.outcomes.get(id)
     }
 
-    /// Cells of the prompts that their columns were last wanted of, whose inputs lie in `folder` as they were when the
+    /// Cells of the prompts that were last wanted, whose inputs lie in `folder` as they were when the
     /// value was computed. An input that is not there is not
     /// held against a cell: results may be looked at elsewhere.
     pub fn fresh(&self, folder: &Path) -> impl Iterator<Item = (Cell, Option<&Outcome>)> {
@@ -138,8 +134,8 @@ impl State {
             let now = hashes.entry(name.clone()).or_insert_with(|| sha256_of_file(&folder.join(&**name)).ok());
             now.as_deref().is_some_and(|now| now != &**hash)
         };
-        let of_its_column = self.cells().filter(|(cell, _)| self.is_of_its_column(cell));
-        of_its_column.filter(move |(cell, _)| !cell.inputs.iter().any(|(name, hash)| changed(name, hash)))
+        let of_the_last = self.cells().filter(|(cell, _)| self.is_of_the_last(cell));
+        of_the_last.filter(move |(cell, _)| !cell.inputs.iter().any(|(name, hash)| changed(name, hash)))
     }
 }
 

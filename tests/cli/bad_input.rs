@@ -227,3 +227,25 @@ fn quiet_commands_print_results_and_warnings_alone() {
     assert!(run_in(data.path(), &suite).success().stderr.contains("no record"));
     run_in(data.path(), &[&fit[..], &["--quiet", "--verbose"]].concat()).fails(2, &["--quiet", "--verbose"]);
 }
+
+#[test]
+fn a_layer_below_zero_is_a_value_and_no_option() {
+    let data = tempfile::tempdir().unwrap();
+    let suite = ["direction-patching-suite", "--layers", "-1"];
+    run_in(data.path(), &suite).fails(2, &["invalid value '-1' for '--layers <LAYERS>'", "possible values: own, all"]);
+    run_in(data.path(), &["fit-directions", "--methods", "kmeans", "--layer", "-1"]).success();
+    assert!(data.path().join("demo/kmeans_simple_train_ADJ_layer4.npy").is_file());
+    let text = ["text-loss", "--text", "I loved it.", "--positions", "-1"];
+    run_in(data.path(), &text).fails(1, &["--positions"]);
+}
+
+#[test]
+fn messages_name_only_options_that_the_command_has() {
+    let data = tempfile::tempdir().unwrap();
+    // The folder of the demo model is another's.
+    run_in(data.path(), &["random-directions", "--models", "demo=random:gpt2-small"]).success();
+    let named = run_in(data.path(), &["fit-directions"]);
+    assert!(named.stderr.contains("use --models NAME=demo, or use another --data-dir"), "{}", named.stderr);
+    let demo = run_in(data.path(), &["demo"]);
+    assert!(!demo.stderr.contains("--models") && demo.stderr.contains("; use another --data-dir"), "{}", demo.stderr);
+}

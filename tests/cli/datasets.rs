@@ -199,14 +199,15 @@ fn a_check_says_everything_that_is_wrong_and_exits_with_1() {
     for part in ["line 3, class", "\"sad\"", "line 2, answer", "\" magnificently\"", "line 10"] {
         assert!(check.stdout.contains(part), "{part:?}: {}", check.stdout);
     }
-    check.fails(1, &["own.csv: 4 faults for demo"]);
+    check.fails(1, &["own.csv: 5 faults for demo"]);
     let json = run_in(data.path(), &["datasets", "check", &file, "--json"]);
-    assert_eq!((json.json()["faults"].as_array().unwrap().len(), json.json()["datasets"].clone()), (4, json!([])));
+    assert_eq!((json.json()["faults"].as_array().unwrap().len(), json.json()["datasets"].clone()), (5, json!([])));
     let long = format!("clean,corrupted,answer,wrong_answer\n\"{long} good,\",\"{long} bad,\", good, bad\n");
     std::fs::write(&file, long).unwrap();
     let check = run_in(data.path(), &["datasets", "check", &file]);
-    assert!(check.stdout.contains("at most 128 tokens"), "{}", check.stdout);
-    check.fails(1, &["2 faults"]);
+    assert!(check.stdout.contains("`line 2`: expected prompts of at most 128 tokens"), "{}", check.stdout);
+    assert!(check.stdout.len() < 600, "a long prompt is not shown as a whole: {}", check.stdout);
+    check.fails(1, &["1 fault"]);
     run_in(data.path(), &["datasets", "check", "no_such.csv"]).fails(1, &["1 fault"]);
     std::fs::write(&file, "").unwrap();
     run_in(data.path(), &["datasets", "check", &file]).fails(1, &["1 fault"]);
@@ -232,6 +233,90 @@ fn a_check_notes_where_no_direction_can_be_fitted() {
     let file = write_pairs(data.path(), "csv", "WORD", true);
     let checked = run_in(data.path(), &["datasets", "check", &file]).success().stdout;
     assert!(!checked.contains("note"), "{checked}");
+}
+
+/// The pairs of a file that have these classes, each at least once.
+fn with_classes(folder: &Path, classes: [&str; 2]) -> String {
+    let file = write_pairs(folder, "csv", "ADJ", true);
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("positive", classes[0]).replace("negative", classes[1])).unwrap();
+    file
+}
+
+#[test]
+fn classes_are_written_in_several_ways_that_a_check_and_a_run_read_alike() {
+    let data = tempfile::tempdir().unwrap();
+    for classes in [["Positive", "NEGATIVE"], ["true", "False"], ["1", "0"], ["1.0", "0.0"]] {
+        let file = with_classes(data.path(), classes);
+        run_in(data.path(), &["datasets", "check", &file]).success();
+        let shown = ["datasets", "show", "own", "--dataset-file", &file, "--json"];
+        let pairs = run_in(data.path(), &shown).success().json()["pairs"].clone();
+        assert_eq!((&pairs[0]["positive"], &pairs[1]["positive"]), (&json!(true), &json!(false)), "{classes:?}");
+    }
+    for wrong in ["pos", "yes", "1.5", "2"] {
+        let file = with_classes(data.path(), [wrong, "negative"]);
+        let check = run_in(data.path(), &["datasets", "check", &file]);
+        let says =
+            format!("`line 2, class`: expected positive or negative (or true or false, 1 or 0), found {wrong:?}");
+        assert!(check.stdout.contains(&says), "{}", check.stdout);
+        let shown = ["datasets", "show", "own", "--dataset-file", &file];
+        run_in(data.path(), &shown).fails(1, &[&says]);
+    }
+}
+
+#[test]
+fn a_check_notes_what_one_class_and_a_second_bos_are_no_good_for() {
+    let data = tempfile::tempdir().unwrap();
+    let file = with_classes(data.path(), ["positive", "positive"]);
+    let checked = run_in(data.path(), &["datasets", "check", &file]).success().stdout;
+    assert!(checked.contains("note: ") && checked.contains("`own`: all pairs are positive: directions"), "{checked}");
+    let fit = ["fit-directions", "--methods", "kmeans", "--train-sets", "own", "--dataset-file", &file];
+    run_in(data.path(), &fit).fails(1, &["expected positive and negative prompts"]);
+
+    let file = write_pairs(data.path(), "csv", "ADJ", true);
+    let plain = run_in(data.path(), &["datasets", "check", &file]).success().stdout;
+    assert!(!plain.contains("note"), "{plain}");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("\"I thought", "\"<|endoftext|>I thought")).unwrap();
+    let says = "8 prompts hold \"<|endoftext|>\", which is put in front of every prompt";
+    let checked = run_in(data.path(), &["datasets", "check", &file]).success().stdout;
+    assert!(checked.contains("note: ") && checked.contains(says), "{checked}");
+    let never = run_in(data.path(), &["datasets", "check", &file, "--bos", "never"]).success().stdout;
+    assert!(!never.contains("note"), "{never}");
+    let maps = ["activation-patching-maps", "--eval-sets", "own", "--maps", "z", "--dataset-file", &file];
+    let run = run_in(data.path(), &maps).success();
+    assert!(run.stderr.contains(says), "{}", run.stderr);
+}
+
+#[test]
+fn a_column_may_have_a_space_around_its_name_and_texts_an_end() {
+    let data = tempfile::tempdir().unwrap();
+    let file = write_pairs(data.path(), "csv", "ADJ", true);
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replacen("clean,corrupted,", "clean , corrupted, ", 1)).unwrap();
+    run_in(data.path(), &["datasets", "check", &file]).success();
+    run_in(data.path(), &["datasets", "show", "own", "--dataset-file", &file]).success();
+
+    // A megabyte is refused before it is cut into tokens, wherever it stands.
+    let long = "0 ".repeat(1 << 19);
+    std::fs::write(&file, text.replacen("\"I thought", &format!("\"{long}I thought"), 1)).unwrap();
+    let check = run_in(data.path(), &["datasets", "check", &file]);
+    assert!(check.stdout.contains("`line 2, clean`: expected at most 131072 bytes, found 1048"), "{}", check.stdout);
+    let toml = write_pairs(data.path(), "toml", "ADJ", true);
+    let text = std::fs::read_to_string(&toml).unwrap();
+    std::fs::write(&toml, text.replacen("\"I thought", &format!("\"{long}I thought"), 1)).unwrap();
+    let check = run_in(data.path(), &["datasets", "check", &toml]);
+    assert!(check.stdout.contains("`prompts[0].clean`: expected at most 131072 bytes"), "{}", check.stdout);
+}
+
+#[test]
+fn a_damaged_line_is_one_fault() {
+    let data = tempfile::tempdir().unwrap();
+    let file = data.path().join("own.jsonl");
+    std::fs::write(&file, "{\"clean\": \"It was\n").unwrap();
+    let check = run_in(data.path(), &["datasets", "check", file.to_str().unwrap()]);
+    assert_eq!(check.stdout.lines().count(), 1, "{}", check.stdout);
+    check.fails(1, &["own.jsonl: 1 fault for demo"]);
 }
 
 #[test]

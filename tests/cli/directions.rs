@@ -340,3 +340,84 @@ fn a_fit_that_is_imported_keeps_the_weights_it_was_fitted_on() {
     let named = "fold_ln,center_writing_weights,center_unembed,fold_value_biases";
     run_in(other.path(), &[&import[..], &["--weight-processing", named]].concat()).success();
 }
+
+#[test]
+fn lists_of_names_are_separated_by_commas() {
+    let data = tempfile::tempdir().unwrap();
+    run_in(data.path(), &["fit-directions", "--methods", "kmeans,pca", "--layers", "1,2"]).success();
+    let names = "kmeans_simple_train_ADJ_layer1,pca_simple_train_ADJ_layer2";
+    for command in ["list", "show", "compare"] {
+        let typed = run_in(data.path(), &["directions", command, names, "--model", "demo"]).success().stdout;
+        let words: Vec<&str> = names.split(',').collect();
+        let listed = run_in(data.path(), &[&["directions", command], &words[..]].concat()).success().stdout;
+        assert!(typed == listed && words.iter().all(|word| typed.contains(word)), "{typed}");
+        assert!(!typed.contains("pca_simple_train_ADJ_layer1"), "{typed}");
+    }
+}
+
+/// A pattern stands for the directions of the run's own weights, and a name for what it says.
+#[test]
+fn a_folder_may_hold_directions_of_several_weight_processings() {
+    let data = tempfile::tempdir().unwrap();
+    run_in(data.path(), &["fit-directions", "--methods", "kmeans", "--layers", "1"]).success();
+    let none = ["--weight-processing", "none"];
+    run_in(data.path(), &[&["fit-directions", "--methods", "pca", "--layers", "1,2"], &none[..]].concat()).success();
+    let left_out = "2 directions of another weight processing than fold_ln,center_writing_weights,center_unembed,\
+                    fold_value_biases are left out: pca_simple_train_ADJ_layer1, pca_simple_train_ADJ_layer2";
+    for command in [
+        &["direction-patching-suite"][..],
+        &["neuron-cosines", "--directions", "*"],
+        &["neuroscope", "--text", "I loved it.", "--directions", "*_layer1"],
+        &["steering", "--directions", "*_layer1", "--coefficients", "1", "--samples", "1", "--max-new-tokens", "2"],
+        &["ablation", "--directions", "*_ADJ", "--methods", "zero"],
+    ] {
+        let run = run_in(data.path(), command).success();
+        assert!(run.stderr.contains(left_out) || run.stderr.contains("1 directions of another"), "{}", run.stderr);
+        assert!(!run.stdout.contains("pca") && run.stdout.contains("kmeans"), "{}", run.stdout);
+    }
+    let ours = run_in(data.path(), &[&["neuron-cosines", "--directions", "*"], &none[..]].concat()).success();
+    assert!(ours.stdout.contains("pca") && ours.stderr.contains("than none are left out: kmeans"), "{}", ours.stderr);
+    // What is named itself is refused, and so is a pattern of others alone; the way out is the message's.
+    for name in ["pca_simple_train_ADJ_layer1", "pca_*", "pca_simple_train_ADJ"] {
+        let suite = ["direction-patching-suite", "--directions", name];
+        run_in(data.path(), &suite).fails(1, &["pca_simple_train_ADJ_layer1.json", "use --weight-processing none"]);
+    }
+    let kept = ["fit-directions", "--methods", "pca", "--layers", "1"];
+    run_in(data.path(), &kept).fails(1, &["weight_processing: expected fold_ln", "found none; use --overwrite"]);
+    let cosines = run_in(data.path(), &["directions", "compare"]).success().stdout;
+    assert!(cosines.contains("note: cosines between directions of different weight processing"), "{cosines}");
+    let cosines = run_in(data.path(), &["directions", "compare", "pca_*"]).success().stdout;
+    assert!(!cosines.contains("note"), "{cosines}");
+}
+
+#[test]
+fn the_seed_moves_random_directions_and_their_usual_seed_stays_42() {
+    let array = |arguments: &[&str]| {
+        let data = tempfile::tempdir().unwrap();
+        run_in(data.path(), arguments).success();
+        let record = std::fs::read(data.path().join("demo/random_direction_layer01.json")).unwrap();
+        let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+        assert_eq!(record["seed"], record["provenance"]["seed"]);
+        (std::fs::read(data.path().join("demo/random_direction_layer01.npy")).unwrap(), record["seed"].clone())
+    };
+    let usual = array(&["random-directions"]);
+    assert_eq!(usual.1, 42);
+    let fit = ["fit-directions", "--methods", "random", "--layers", "1"];
+    assert_eq!(array(&fit), usual);
+    assert_eq!(array(&["random-directions", "--direction-seed", "42", "--seed", "7"]), usual);
+    let seven = array(&["random-directions", "--seed", "7"]);
+    assert!(seven.1 == 7 && seven.0 != usual.0);
+    assert_eq!(array(&[&fit[..], &["--seed", "7"]].concat()), seven);
+    assert_eq!(array(&["random-directions", "--direction-seed", "7"]), seven);
+}
+
+#[test]
+fn why_a_direction_has_no_fit_stands_below_the_table() {
+    let data = tempfile::tempdir().unwrap();
+    let fit = ["fit-directions", "--methods", "das,das2d", "--layers", "3,4", "--epochs", "1"];
+    let shown = run_in(data.path(), &fit).success().stdout;
+    let why = "das_simple_train_ADJ_layer4, das2d_simple_train_ADJ_layer4: layer 4: a patch behind the last block";
+    assert!(shown.lines().last().unwrap().starts_with(why), "{shown}");
+    let cell = shown.lines().find(|line| line.starts_with("das_simple_train_ADJ_layer4 ")).unwrap();
+    assert!(cell.trim_end().ends_with(" -") && cell.len() < 60, "{cell}");
+}

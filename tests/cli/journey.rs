@@ -114,8 +114,9 @@ fn random_directions_are_unit_and_follow_their_seed() {
     assert_eq!(std::fs::read(&path).unwrap(), bytes);
     run_in(data.path(), &["random-directions", "--direction-seed", "7", "--overwrite"]).success();
     assert_ne!(std::fs::read(&path).unwrap(), bytes);
-    run_in(data.path(), &["random-directions", "--seed", "9", "--overwrite"]).success();
-    assert_eq!(std::fs::read(&path).unwrap(), bytes, "--seed is the fits' and the models', not theirs");
+    run_in(data.path(), &["random-directions", "--seed", "9"]).fails(1, &["seed: expected 9, found 7", "--overwrite"]);
+    run_in(data.path(), &["random-directions", "--overwrite"]).success();
+    assert_eq!(std::fs::read(&path).unwrap(), bytes);
 }
 
 #[test]

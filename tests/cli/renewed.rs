@@ -456,6 +456,45 @@ fn values_of_the_suite_that_others_take_the_place_of_are_named() {
 }
 
 #[test]
+fn no_table_of_the_suite_has_values_of_two_texts() {
+    let data = tempfile::tempdir().unwrap();
+    run_in(data.path(), &["fit-directions", "--methods", "mean_diff", "--layers", "1"]).success();
+    let pairs = data.path().join("mine.csv");
+    let write = |verb: &str| {
+        let rows = format!("I {verb} it,I hated it, great, bad\nI hated it,I {verb} it, bad, great\n");
+        std::fs::write(&pairs, format!("clean,corrupted,answer,wrong_answer\n{rows}")).unwrap();
+    };
+    let suite = |metric: &str, positions: &str| {
+        let own = ["direction-patching-suite", "--dataset-file", pairs.to_str().unwrap(), "--eval-sets", "mine"];
+        let asked = ["--metrics", metric, "--positions", positions];
+        run_in(data.path(), &[&own[..], &asked].concat()).success()
+    };
+    let table = |metric: &str| {
+        let file = data.path().join(format!("demo/direction_patching_{metric}_resid_plain.csv"));
+        std::fs::read_to_string(file).unwrap_or_default()
+    };
+    write("loved");
+    suite("logit_diff,prob_diff", "END,ALL");
+    let (first, other) = (table("logit_diff"), table("prob_diff"));
+    assert!(first.contains("mine") && other.contains("mine"), "{first}{other}");
+    // Another text, of which one metric is asked for at one position: everything else is of the old one.
+    write("liked");
+    let told = suite("logit_diff", "END").stderr;
+    assert!(told.contains("warning: direction_patching_prob_diff_resid_plain.csv: 2 values of mine"), "{told}");
+    assert!(told.contains("warning: direction_patching_logit_diff_resid_plain.csv: 1 values of mine"), "{told}");
+    assert_ne!(table("logit_diff"), first);
+    assert!(!table("logit_diff").contains("ALL") && !table("prob_diff").contains("mine"));
+    assert!(!suite("logit_diff", "END").stderr.contains("left out"), "it is said once");
+    // Asked for, they are computed; and the first text's are still known.
+    assert!(suite("prob_diff", "END,ALL").stderr.contains("mine (2 cells) is computed again"));
+    assert!(table("prob_diff").contains("mine") && table("prob_diff") != other);
+    write("loved");
+    let back = suite("logit_diff,prob_diff", "END,ALL").stderr;
+    assert!(back.contains("4 cells exist already"), "{back}");
+    assert_eq!((table("logit_diff"), table("prob_diff")), (first, other));
+}
+
+#[test]
 fn a_direction_whose_array_has_changed_is_told_of_wherever_it_is_used() {
     let data = tempfile::tempdir().unwrap();
     run_in(data.path(), &["fit-directions", "--methods", "mean_diff", "--layers", "1,2"]).success();
@@ -467,4 +506,41 @@ fn a_direction_whose_array_has_changed_is_told_of_wherever_it_is_used() {
         let told = run_in(data.path(), &command).success().stderr;
         assert!(told.contains(&format!("{name}.npy has changed since")), "{told}");
     }
+}
+
+#[test]
+fn a_dry_run_tells_arithmetic_and_memory_and_where_nothing_is_left_to_do() {
+    let data = fitted();
+    let corpus = ["--text", GOOD, "--text", "I hated it."];
+    for command in [
+        &["fit-directions", "--methods", "kmeans", "--layers", "1"][..],
+        &["direction-patching-suite", "--directions", "das_*layer1"],
+        &["activation-patching-maps", "--maps", "z"],
+        &["attribution-patching", "--maps", "z"],
+        &["path-patching", "--senders", "z", "--receivers", "v:2.1"],
+        &["ablation-maps", "--maps", "z"],
+        &["ablation", "--nodes", "z:1.0", "--methods", "zero"],
+        &["faithfulness", "--heads", "1.0"],
+        &["logit-attribution", "--maps", "heads"],
+        &["attention", "--heads", "1.0", "--maps", "mean"],
+        &["probing"],
+        &["ccs", "--epochs", "2", "--tries", "1"],
+        &["head-cosines", "--nodes", "1.0@END,1.1@END"],
+        &["neuron-cosines", "--directions", "das_*layer1"],
+        &["negation", "--directions", "das_*layer1", "--last", "3"],
+        &[&["neuroscope", "--directions", "das_*layer1"], &corpus[..]].concat(),
+        &[&["text-loss", "--methods", "zero"], &corpus[..]].concat(),
+        &["steering", "--directions", "das_*layer1", "--coefficients", "1", "--samples", "1", "--max-new-tokens", "2"],
+    ] {
+        let dry = || run_in(data.path(), &[command, &["--dry-run"]].concat()).success().stdout;
+        let before = dry();
+        assert!(before.contains("FLOP") && before.contains(" of memory"), "{command:?}: {before}");
+        run_in(data.path(), command).success();
+        let nothing = "demo: everything is there, nothing is to be computed\n";
+        assert_eq!(dry(), nothing, "{command:?}");
+    }
+    let random = run_in(data.path(), &["random-directions"]).success();
+    assert!(random.stdout.contains("random directions"), "{}", random.stdout);
+    let again = run_in(data.path(), &["random-directions", "--dry-run"]).success().stdout;
+    assert_eq!(again, "demo: everything is there, nothing is to be computed\n");
 }

@@ -49,10 +49,10 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', value_parser = choice::<Attention>(), default_values_t = Ablation::default().attention)]
     attention: Vec<Attention>,
     /// Positions at which the ablated activations keep their clean values.
-    #[arg(long, value_name = "POSITIONS")]
+    #[arg(long, allow_hyphen_values = true, value_name = "POSITIONS")]
     keep_at: Option<String>,
     /// Only prompts that have these positions.
-    #[arg(long, value_name = "POSITIONS")]
+    #[arg(long, allow_hyphen_values = true, value_name = "POSITIONS")]
     require: Option<String>,
     /// Only prompts that the clean model answers rightly.
     #[arg(long)]

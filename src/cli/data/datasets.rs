@@ -1,11 +1,9 @@
 //! `datasets`.
 
-use crate::cli::args::CompatArgs;
+use crate::cli::args::{CompatArgs, SourceArgs};
 use crate::cli::choice::choice;
-use crate::cli::download_bars::download_bars;
 use crate::cli::runner::{end, show};
 use crate::datasets::treebank::Scaffold;
-use crate::model::Bos;
 use crate::session::{DEFAULT_MODEL, Session, SessionOptions};
 use crate::studies::{check_datasets, list_datasets, show_dataset};
 use anyhow::Result;
@@ -69,15 +67,8 @@ struct ModelOf {
     /// The model: `demo`, an alias (gpt2-small, pythia-1.4b, …), a Hub id, a folder, or `random:<alias>`.
     #[arg(long, default_value = DEFAULT_MODEL)]
     model: String,
-    /// Branch, tag or commit on the Hub.
-    #[arg(long)]
-    revision: Option<String>,
-    /// Tokenizer (file, folder or Hub id) instead of the model's own.
-    #[arg(long)]
-    tokenizer: Option<String>,
-    /// Beginning-of-sequence token in front of every text: as the model's family is used, always, or never.
-    #[arg(long, value_parser = choice::<Bos>(), default_value_t = SessionOptions::default().bos)]
-    bos: Bos,
+    #[command(flatten)]
+    source: SourceArgs,
     /// Its words.toml and datasets.toml, if there, add to the built-in ones; the Treebank's are in DATA_DIR/<model>.
     #[arg(long, default_value_os_t = SessionOptions::default().data_dir)]
     data_dir: PathBuf,
@@ -90,10 +81,9 @@ struct ModelOf {
 
 impl ModelOf {
     fn open(self, dataset_file: Vec<PathBuf>) -> Result<Session> {
-        let Self { model, revision, tokenizer, bos, data_dir, compat, .. } = self;
-        let (compat, downloads) = (compat.compat, download_bars());
-        let own = SessionOptions { revision, tokenizer, bos, data_dir, compat, downloads, ..SessionOptions::default() };
-        Session::open(&model, SessionOptions { dataset_file, ..own })
+        let Self { model, source, data_dir, compat, .. } = self;
+        let options = SessionOptions { data_dir, compat: compat.compat, dataset_file, ..source.options() };
+        Session::open(&model, options)
     }
 }
 

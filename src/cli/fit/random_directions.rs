@@ -13,9 +13,9 @@ pub struct Args {
     models: ModelArgs,
     #[command(flatten)]
     run: RunArgs,
-    /// Seed of the directions.
-    #[arg(long, default_value_t = RandomDirections::default().direction_seed)]
-    direction_seed: u64,
+    /// Seed of the directions alone; without it that of --seed, and without either 42, as in the paper's code.
+    #[arg(long)]
+    direction_seed: Option<u64>,
 }
 
 /// Writes `random_direction_layer<ll>.npy` for every layer.

@@ -37,7 +37,7 @@ pub struct Args {
     #[arg(long, allow_hyphen_values = true, value_delimiter = ',', default_values_t = PatchingSuite::default().positions)]
     positions: Vec<String>,
     /// Patch at the direction's own layer, or in front of every block.
-    #[arg(long, value_parser = choice::<PatchedLayers>(), default_value_t = PatchingSuite::default().layers)]
+    #[arg(long, allow_hyphen_values = true, value_parser = choice::<PatchedLayers>(), default_value_t = PatchingSuite::default().layers)]
     layers: PatchedLayers,
     /// Patch the results of these heads, layer.head, at every position instead of the residual stream: for example
     /// 9.2,10.1, or `paper` for the paper's list (gpt2-small, pythia-2.8b).

@@ -29,7 +29,7 @@ pub struct Args {
     #[arg(long, value_delimiter = ',')]
     prompts: Vec<usize>,
     /// Attention from the last position to these, beside the contribution, prompt by prompt: placeholders or numbers.
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, allow_hyphen_values = true, value_delimiter = ',')]
     to: Vec<String>,
 }
 

@@ -46,7 +46,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     means_corpus: Option<PathBuf>,
     /// Tokens to ablate: ALL, COMMA, PERIOD; joined by + they are ablated together.
-    #[arg(long, value_delimiter = ',', default_values_t = TextLoss::default().positions)]
+    #[arg(long, allow_hyphen_values = true, value_delimiter = ',', default_values_t = TextLoss::default().positions)]
     positions: Vec<String>,
     /// Write the change of the loss of every token of the first N texts, and the N tokens of all texts that it grows
     /// most at.

@@ -22,7 +22,7 @@ pub struct Args {
     #[arg(long)]
     config: PathBuf,
     /// Model instead of the file's.
-    #[arg(long, alias = "models")]
+    #[arg(long)]
     model: Option<String>,
     /// Print what every step would compute, its arithmetic and memory, and stop.
     #[arg(long)]

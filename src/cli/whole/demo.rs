@@ -1,6 +1,6 @@
 //! `demo`: the whole journey on the small model that is part of the program.
 
-use crate::cli::args::{Asked, CompatArgs, ModelArgs, RunArgs};
+use crate::cli::args::{Asked, CompatArgs, ModelArgs, RunArgs, SourceArgs};
 use crate::cli::runner::{self, Terminal};
 use crate::session::Session;
 use crate::studies::{Demo, Study};
@@ -18,9 +18,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     let models = ModelArgs {
         models: vec![Demo::MODEL.into()],
-        revision: None,
-        tokenizer: None,
-        bos: Demo::BOS,
+        source: SourceArgs { bos: Demo::BOS, ..SourceArgs::default() },
         weight_processing: Demo::REWRITES.into(),
     };
     let asked = Asked { models, compat: CompatArgs::default(), run: args.run };

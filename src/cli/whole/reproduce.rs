@@ -15,8 +15,7 @@ use anyhow::Result;
   actpatch reproduce --models mine=path/to/folder --methods kmeans,das --layers 0..6
 
 Writes DATA_DIR/<model>/reproduce.md, and what the commands write that it stands for: fit-directions,
-direction-patching-suite, direction-patching-results, activation-patching-maps, ablation. Stopped, the same command
-goes on.")]
+direction-patching-suite, activation-patching-maps, ablation. Stopped, the same command goes on.")]
 pub struct Args {
     #[command(flatten)]
     models: ModelArgs,
@@ -30,7 +29,7 @@ pub struct Args {
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     epochs: Option<u32>,
     /// Datasets to patch along the directions.
-    #[arg(long, alias = "eval-set", value_delimiter = ',', default_values_t = Reproduce::default().eval_sets)]
+    #[arg(long, value_delimiter = ',', default_values_t = Reproduce::default().eval_sets)]
     eval_sets: Vec<String>,
     /// What is measured.
     #[arg(long, value_delimiter = ',', default_values_t = Reproduce::default().metrics)]

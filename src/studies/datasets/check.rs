@@ -31,19 +31,18 @@ pub struct CheckedFile {
 /// Those of the catalogue, whose word lists the file may use; what is wrong with the file itself is no error.
 pub fn check_datasets(session: &Session, path: &Path) -> Result<CheckedFile> {
     let tokenizer = &session.model().tokenizer;
-    let options = BuildOptions { prepend_bos: tokenizer.bos().is_some(), ..BuildOptions::default() };
+    let longest = Some(session.config().n_ctx);
+    let options = BuildOptions { prepend_bos: tokenizer.bos().is_some(), longest, ..BuildOptions::default() };
     let compat = session.options().compat();
     let Checked { prompts, faults } = session.catalogue()?.check(path, tokenizer, &options, &compat);
     let file = path.display().to_string();
     let mut faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
-    let (mut datasets, mut notes) = (Vec::new(), Vec::new());
+    let summary = |prompts: &PairedPrompts| DatasetSummary::of(prompts, None, file.clone());
+    let datasets: Vec<DatasetSummary> = prompts.iter().map(summary).collect();
+    let mut notes = Vec::new();
     for prompts in &prompts {
-        let too_long = too_long(prompts, &file, session.config().n_ctx);
-        if too_long.is_empty() {
-            datasets.push(DatasetSummary::of(prompts, None, file.clone()));
-        }
-        faults.extend(too_long);
-        notes.extend(not_fitted(prompts, &file));
+        let own = [session.opened_twice(prompts), one_class(prompts)].into_iter().flatten();
+        notes.extend(own.chain(not_fitted(prompts)).map(|note| format!("{file}: dataset `{}`: {note}", prompts.name)));
     }
     if faults.is_empty() && datasets.is_empty() {
         faults.push(format!("{file}: expected a dataset, found none"));
@@ -52,27 +51,26 @@ pub fn check_datasets(session: &Session, path: &Path) -> Result<CheckedFile> {
 }
 
 /// The positions at which no direction is fitted, since it could not be named after them.
-fn not_fitted(prompts: &PairedPrompts, file: &str) -> Vec<String> {
+fn not_fitted(prompts: &PairedPrompts) -> Vec<String> {
     let note = |position: &String| match DirectionName::fitted(Method::MeanDiff, &prompts.name, position, 0) {
         Err(DirectionError::Name { field: "position", expected, .. }) => {
-            let name = &prompts.name;
-            Some(format!(
-                "{file}: dataset `{name}`: directions are fitted at positions of {expected} alone, not `{position}`"
-            ))
+            Some(format!("directions are fitted at positions of {expected} alone, not `{position}`"))
         }
         _ => None,
     };
     prompts.positions.keys().filter_map(note).collect()
 }
 
-/// The prompts that do not fit into the model's context.
-fn too_long(prompts: &PairedPrompts, file: &str, n_ctx: usize) -> Vec<String> {
-    let all = prompts.sequences.iter().zip(&prompts.texts).filter(|(tokens, _)| tokens.len() > n_ctx);
-    let fault = |(tokens, text): (&Vec<u32>, &String)| {
-        let (name, length) = (&prompts.name, tokens.len());
-        format!("{file}: dataset `{name}`: expected prompts of at most {n_ctx} tokens, found {length} in {text:?}")
-    };
-    all.map(fault).collect()
+/// What pairs of one class alone are no good for.
+fn one_class(prompts: &PairedPrompts) -> Option<String> {
+    let first = prompts.positive.first().filter(|_| prompts.has_classes)?;
+    let class = if *first { "positive" } else { "negative" };
+    prompts.positive.iter().all(|positive| positive == first).then(|| {
+        format!(
+            "all pairs are {class}: directions other than das need both classes, and so do probing, ccs, \
+             mean_of_other_class and balanced prompts; logit_flip is undefined"
+        )
+    })
 }
 
 impl CheckedFile {

@@ -4,7 +4,7 @@ use super::statistics::test_position;
 use super::{FitDirections, Place, sign, statistics};
 use crate::datasets::PairedPrompts;
 use crate::datasets::treebank::Split;
-use crate::directions::{Direction, DirectionName, FitRecord, Method, RANDOM_DIRECTION_SEED};
+use crate::directions::{Direction, DirectionName, FitRecord, Method};
 use crate::engine::PatchPositions;
 use crate::report::{FittingStats, Projections};
 use crate::session::{Fault, Mend, Provenance, Session, fingerprint, layers};
@@ -102,7 +102,7 @@ fn made_of(
     shared: Provenance,
 ) -> Result<Provenance> {
     if name.method() == Some(Method::RandomDirection) {
-        return super::random::made_of(name, RANDOM_DIRECTION_SEED);
+        return super::random::made_of(name, super::random::seed_of(session));
     }
     // A position's name is the dataset's, and may come to be another position's: its number counts.
     let mut provenance = shared.with("direction", name.to_string())?.with("position", positions.to_string())?;

@@ -16,9 +16,7 @@ use crate::compat::Compat;
 use crate::datasets::PairedPrompts;
 use crate::datasets::treebank::{Scaffold, Split};
 use crate::directions::das::{AdamSettings, TrainError, TrainSettings, Trained};
-use crate::directions::{
-    Direction, DirectionError, FitRecord, Method, Projection, RANDOM_DIRECTION_SEED, cosine, embedding_positions, fit,
-};
+use crate::directions::{Direction, DirectionError, FitRecord, Method, Projection, cosine, embedding_positions, fit};
 use crate::engine::{Engine, Flops, Layout, PatchPositions};
 use crate::experiments::chunks::embeddings_at;
 use crate::experiments::das_fits::{DasJob, TrainPlan, train_all};
@@ -133,12 +131,20 @@ impl fmt::Display for Fits {
         let heads = tests.iter().map(|test| format!("on {test}"));
         let mut table = Table::new(["direction".to_owned(), "final metric".to_owned()].into_iter().chain(heads));
         let number = |metric: Option<f64>| metric.map_or(String::new(), |metric| format!("{metric:.4}"));
+        let mut skipped: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for fitted in &self.directions {
-            let metric = fitted.skipped.clone().unwrap_or_else(|| number(fitted.final_metric));
+            let metric = match &fitted.skipped {
+                None => number(fitted.final_metric),
+                Some(why) => {
+                    skipped.entry(why).or_default().push(&fitted.name);
+                    "-".to_owned()
+                }
+            };
             let tested = tests.iter().map(|test| number(fitted.test_metrics.get(*test).copied()));
             table.push([fitted.name.clone(), metric].into_iter().chain(tested));
         }
-        write!(f, "{}: {} directions in {}\n{table}", self.model, self.directions.len(), self.folder)
+        write!(f, "{}: {} directions in {}\n{table}", self.model, self.directions.len(), self.folder)?;
+        skipped.iter().try_for_each(|(why, names)| writeln!(f, "{}: {why}", names.join(", ")))
     }
 }
 
@@ -174,7 +180,12 @@ impl Study for FitDirections {
         let mut activations = 0;
         let mut total = Flops::default();
         let mut notes = Notes::default();
-        for (prompts, jobs) in self.work(session, &mut notes)?.sets {
+        let mut sets = self.work(session, &mut notes)?.sets;
+        sets.retain(|(_, jobs)| jobs.iter().any(|job| job.standing != Standing::Kept));
+        if sets.is_empty() {
+            return Ok(Plan::nothing(session).with(notes));
+        }
+        for (prompts, jobs) in sets {
             let whole = Layout::new(prompts.sequences.iter().map(|s| (0, s.len())));
             total = total + Flops::forward(session.config(), &whole, 0, 10);
             activations = activations.max(session.planned_values(&whole));
@@ -368,7 +379,7 @@ impl<B: Backend> Fitting<'_, B> {
         let mut all = BTreeMap::new();
         let random = |job: &&Job| job.method == Method::RandomDirection;
         for job in jobs.iter().filter(random) {
-            let path = random::write(self.session, job.layer, RANDOM_DIRECTION_SEED)?;
+            let path = random::write(self.session, job.layer, random::seed_of(self.session))?;
             all.insert(job.place, Fitted::of(job, Some(&path), None, BTreeMap::new()));
             progress.add(1)?;
         }

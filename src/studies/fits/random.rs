@@ -2,8 +2,9 @@
 
 use super::{is_there, revision};
 use crate::directions::{Direction, DirectionName, FitRecord, RANDOM_DIRECTION_SEED, random_direction};
+use crate::engine::Flops;
 use crate::report::RunRecord;
-use crate::session::{Observer, Provenance, Session, note_kept, processing_names};
+use crate::session::{Observer, Provenance, Session, SessionOptions, note_kept, processing_names};
 use crate::studies::suite_tables::forget;
 use crate::studies::{Plan, Study};
 use anyhow::Result;
@@ -13,17 +14,11 @@ use std::fmt;
 use std::path::PathBuf;
 
 /// Writes a random unit direction for every layer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RandomDirections {
-    /// Seed of the directions.
-    pub direction_seed: u64,
-}
-
-impl Default for RandomDirections {
-    fn default() -> Self {
-        Self { direction_seed: RANDOM_DIRECTION_SEED }
-    }
+    /// Seed of the directions; without it the session's, and where that is the usual one 42, as in the paper's code.
+    pub direction_seed: Option<u64>,
 }
 
 /// The random directions of one model.
@@ -56,7 +51,11 @@ impl Study for RandomDirections {
         for layer in 0..=session.config().n_layers {
             count += usize::from(!self.is_kept(session, layer)?);
         }
-        Ok(Plan::of(format!("{count} random directions into {}\n", session.folder().display())))
+        if count == 0 {
+            return Ok(Plan::nothing(session));
+        }
+        let text = format!("{count} random directions into {}\n", session.folder().display());
+        Ok(Plan::of(text).costing(Flops::default(), None))
     }
 
     fn run(&self, session: &Session, observer: &mut dyn Observer) -> Result<RandomWritten> {
@@ -74,7 +73,7 @@ impl Study for RandomDirections {
             let changing = wanted.iter().map(|&layer| format!("{}.npy", DirectionName::random(layer)));
             forget(&session.folder(), &changing.collect())?;
             for &layer in &wanted {
-                started.wrote(&write(session, layer, self.direction_seed)?, []);
+                started.wrote(&write(session, layer, self.seed(session))?, []);
             }
             manifest = Some(started.finish()?);
         }
@@ -85,10 +84,22 @@ impl Study for RandomDirections {
 }
 
 impl RandomDirections {
+    fn seed(&self, session: &Session) -> u64 {
+        self.direction_seed.unwrap_or_else(|| seed_of(session))
+    }
+
     /// Is the direction of a layer there? One of another seed is refused.
     fn is_kept(&self, session: &Session, layer: usize) -> Result<bool> {
         let name = DirectionName::random(layer);
-        is_there(session, &name, &made_of(&name, self.direction_seed)?)
+        is_there(session, &name, &made_of(&name, self.seed(session))?)
+    }
+}
+
+/// The seed of a session's random directions: its own, or the published ones' where nobody has chosen it.
+pub(super) fn seed_of(session: &Session) -> u64 {
+    match session.seed() {
+        usual if usual == SessionOptions::default().seed => RANDOM_DIRECTION_SEED,
+        chosen => chosen,
     }
 }
 

@@ -8,7 +8,7 @@ pub use target::{Heads, PatchedLayers};
 use super::fields::{list, not_empty};
 use super::suite_tables::write_tables;
 use super::undefined::undefined_metric;
-use super::{Notes, Plan, Study, bytes};
+use super::{Notes, Plan, Study};
 use crate::backend::Backend;
 use crate::choice::choices;
 use crate::datasets::PairedPrompts;
@@ -187,8 +187,11 @@ impl Study for PatchingSuite {
         let mut notes = Notes::default();
         let mut table = Table::new(["direction", "prompt", "position", "metrics", "arithmetic"]);
         let (mut total, mut activations) = (Flops::default(), 0);
-        let Divided { target, work, .. } = Divided::new(self, session, &mut notes)?;
-        for (prompts, jobs) in &work {
+        let Divided { target, work, left, .. } = Divided::new(self, session, &mut notes)?;
+        if left == 0 {
+            return Ok(Plan::nothing(session).with(notes));
+        }
+        for (prompts, jobs) in work.iter().filter(|(_, jobs)| !jobs.is_empty()) {
             let whole = Layout::new(prompts.sequences.iter().map(|s| (0, s.len())));
             total = total + Flops::forward(config, &whole, 0, 10);
             activations = activations.max(session.planned_values(&whole));
@@ -201,10 +204,7 @@ impl Study for PatchingSuite {
                 table.push([direction, set, position, metrics.join(" "), flops.to_string()]);
             }
         }
-        activations += session.batch_tokens() * config.passing_values();
-        let memory = session.planned_memory(activations);
-        let text = format!("{}\n{table}total {total}, about {} of memory\n", session.model().name, bytes(memory));
-        Ok(Plan::of(text).costing(total, Some(memory)).with(notes))
+        Ok(Plan::of_passes(session, &table.to_string(), total, activations).with(notes))
     }
 
     fn run(&self, session: &Session, observer: &mut dyn Observer) -> Result<Suite> {
@@ -402,5 +402,9 @@ mod tests {
         assert!(again.manifest.is_none());
         let planned = suite.plan(&session).unwrap();
         assert!(matches!(&planned.notes[..], [Note::Kept { count: 10, what, .. }] if what == "cells"), "{planned:?}");
+        assert_eq!(
+            (planned.operations, &*planned.text),
+            (Some(0), "demo: everything is there, nothing is to be computed\n")
+        );
     }
 }

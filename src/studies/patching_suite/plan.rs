@@ -5,21 +5,21 @@ use super::{PatchingSuite, Projection};
 use crate::datasets::PairedPrompts;
 use crate::directions::{Direction, DirectionName, Method, projected};
 use crate::engine::{self, Metric, Mode, PatchPositions};
-use crate::files::{sha256, sha256_of_file};
+use crate::files::sha256;
 use crate::report::CellKey;
 use crate::session::{
     Fault, Mend, Note, Observer, OfSetting, Session, check_output, distinct, fingerprint, hash_of_matrix, note_kept,
     wrong,
 };
 use crate::studies::Study;
-use crate::sweep::{Cell, CellId, Configuration, Inputs, Known, Ledger, Place, deal};
+use crate::sweep::{Cell, CellId, Configuration, Inputs, Known, Ledger, Place, Texts, deal};
 use crate::types::Matrix;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// How much of the hash of a column's prompts a cell has.
+/// How much of the hash of its prompts a cell has.
 const PROMPTS_DIGITS: usize = 16;
 
 /// One direction on one dataset at one position: a pass that the cells of several metrics share.
@@ -30,8 +30,8 @@ pub(super) struct Job {
     layer: usize,
     positions: PatchPositions,
     subspace: Arc<Subspace>,
-    /// The hash of the prompts and the position.
-    prompts: Arc<str>,
+    /// The hashes of the prompts, and of the prompts with the position.
+    texts: Arc<Texts>,
     id: CellId,
     pub metrics: Vec<(Metric, CellId)>,
 }
@@ -68,7 +68,7 @@ impl Job {
         let at: Vec<Arc<str>> = [direction, set, position].map(|head| head.as_str().into()).into();
         let cell = |&(metric, id): &(Metric, CellId)| {
             let place = Place { file: suite.table(session, metric).to_string().into(), at: at.clone() };
-            Cell { id, place, inputs: self.subspace.inputs.clone(), prompts: Some(self.prompts.clone()), shard }
+            Cell { id, place, inputs: self.subspace.inputs.clone(), texts: self.texts.clone(), shard }
         };
         self.metrics.iter().map(cell).collect()
     }
@@ -126,6 +126,7 @@ impl Divided {
             Self { configuration, target, wanted: Vec::new(), own: Vec::new(), work: Vec::new(), left: 0 };
         divided.deal(suite, session, sets, &known);
         note_others(&divided.wanted, &known, observer);
+        note_outdated(&divided.wanted, &known, observer);
         note_kept(observer, divided.own.len() - divided.left, "cells", session.folder());
         Ok(divided)
     }
@@ -164,7 +165,7 @@ fn note_others(wanted: &[Cell], known: &Known, observer: &mut dyn Observer) {
             continue;
         }
         let difference = match () {
-            () if wanted.prompts != found.prompts => "dataset: its prompts or positions have changed",
+            () if wanted.texts != found.texts => "dataset: its prompts or positions have changed",
             () if wanted.inputs != found.inputs => "directions: they have changed",
             () => "what it was made of has changed",
         };
@@ -173,6 +174,21 @@ fn note_others(wanted: &[Cell], known: &Known, observer: &mut dyn Observer) {
     }
     for ((set, difference), count) in reasons {
         observer.note(&Note::Renewed { what: format!("{set} ({count} cells)"), difference: difference.to_owned() });
+    }
+}
+
+/// Says which values of other tables and positions are shown no longer, since they are of other prompts than the wanted ones.
+fn note_outdated(wanted: &[Cell], known: &Known, observer: &mut dyn Observer) {
+    let mut counts: BTreeMap<(Arc<str>, Arc<str>), usize> = BTreeMap::new();
+    for cell in known.outdated(wanted) {
+        let set = cell.place.at.get(1).cloned().unwrap_or_default();
+        *counts.entry((cell.place.file, set)).or_default() += 1;
+    }
+    for ((file, set), count) in counts {
+        observer.note(&Note::Warning(format!(
+            "{file}: {count} values of {set} are of other prompts or positions than it has now, and are left out until they are \
+             asked for again"
+        )));
     }
 }
 
@@ -208,11 +224,16 @@ impl Jobs<'_> {
     fn of_set(&mut self, prompts: &PairedPrompts, target: &Target, directions: &[DirectionName]) -> Result<Vec<Job>> {
         let dataset = fingerprint(prompts)?;
         let metrics = distinct(&self.suite.metrics);
+        // Scaffolds and ways of the paper's code have prompts of their own.
+        let set = format!("{} {}{}", prompts.name, self.suite.scaffold, self.session.options().compat_ending());
         let id = |own: &Configuration| CellId::of(PatchingSuite::NAME, self.configuration, own);
         let mut jobs = Vec::new();
         for (position, positions) in target.positions(self.session, prompts, &self.suite.positions)? {
             let at = sha256(format!("{dataset} {positions:?}").as_bytes());
-            let of_column: Arc<str> = at[..PROMPTS_DIGITS].into();
+            let texts = Arc::new(Texts::from([
+                (set.as_str().into(), dataset[..PROMPTS_DIGITS].into()),
+                (format!("{set} {position}").into(), at[..PROMPTS_DIGITS].into()),
+            ]));
             for direction in directions {
                 let subspace = self.subspace(direction, prompts, &position)?;
                 let mut own = target.in_ids(direction, positions);
@@ -225,8 +246,8 @@ impl Jobs<'_> {
                 };
                 let metrics = metrics.iter().map(of_metric).collect();
                 let key = (row_name(direction), prompts.name.clone(), position.clone());
-                let (layer, prompts) = (direction.layer(), of_column.clone());
-                jobs.push(Job { key, layer, positions, subspace, prompts, id: of_job, metrics });
+                let (layer, texts) = (direction.layer(), texts.clone());
+                jobs.push(Job { key, layer, positions, subspace, texts, id: of_job, metrics });
             }
         }
         Ok(jobs)
@@ -260,10 +281,7 @@ impl Jobs<'_> {
 
     /// A direction, and its file with the hash of its bytes.
     fn read(&self, name: &DirectionName) -> Result<(Direction, Input)> {
-        let folder = self.session.folder();
-        let direction = Direction::read(&folder, name, self.session.config().d_model)?;
-        let path = Direction::paths(&folder, name).0;
-        let hash = sha256_of_file(&path).with_context(|| path.display().to_string())?;
+        let (direction, hash) = self.session.direction(name)?;
         Ok((direction, (format!("{name}.npy").into(), hash.into())))
     }
 }

@@ -5,7 +5,7 @@ mod import;
 pub use import::{ImportDirections, Imported};
 
 use super::fields::list;
-use crate::directions::{Direction, DirectionName, FitRecord, list as stored, select, similarity};
+use crate::directions::{Direction, DirectionName, FitRecord, Method, list as stored, select, similarity};
 use crate::files::csv_bytes;
 use crate::model::Model;
 use crate::report::Table;
@@ -14,6 +14,7 @@ use anyhow::Result;
 use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -204,6 +205,9 @@ pub struct Cosines {
     pub directions: Vec<String>,
     /// A row per direction.
     pub cosines: Vec<Vec<f64>>,
+    /// What keeps some of them from being compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 impl Cosines {
@@ -222,7 +226,14 @@ impl Cosines {
         }
         let row = |a: &&Direction| all.iter().map(|b| similarity(&a.columns, &b.columns)).collect();
         let directions = all.iter().map(|direction| direction.name.to_string()).collect();
-        Ok(Self { directions, cosines: all.iter().map(row).collect() })
+        let records = stored.iter().filter(|stored| stored.direction.name.method() != Some(Method::RandomDirection));
+        let processings: BTreeSet<String> =
+            records.filter_map(|stored| stored.record.as_ref()).map(processing).collect();
+        let note = (processings.len() > 1).then(|| {
+            let listed = Vec::from_iter(processings).join(" and ");
+            format!("cosines between directions of different weight processing ({listed}) compare different bases")
+        });
+        Ok(Self { directions, cosines: all.iter().map(row).collect(), note })
     }
 
     /// The table as CSV, with all digits.
@@ -248,6 +259,7 @@ impl fmt::Display for Cosines {
             let cells = row.iter().map(|cosine| format!("{cosine:.3}"));
             table.push([format!("{} {name}", number + 1)].into_iter().chain(cells));
         }
-        write!(f, "{table}")
+        write!(f, "{table}")?;
+        self.note.iter().try_for_each(|note| writeln!(f, "note: {note}"))
     }
 }

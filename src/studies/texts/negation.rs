@@ -2,7 +2,7 @@
 
 use super::hash_of_direction;
 use crate::backend::Backend;
-use crate::engine::Engine;
+use crate::engine::{Engine, Flops, Layout};
 use crate::experiments::corpus::{RowShape, Rows};
 use crate::experiments::negation::{Change, NegationScores, pooled};
 use crate::experiments::neuroscope::{Channel, Channels, Measure, read_corpus};
@@ -276,13 +276,20 @@ impl Study for Negation {
     }
 
     fn plan(&self, session: &Session) -> Result<Plan> {
-        let (asked, model) = (self.asked(session)?, &session.model().name);
+        let asked = self.asked(session)?;
         let mut notes = Notes::default();
         if self.kept(session, &asked, &mut notes)?.is_some() {
-            return Ok(Plan::of(format!("{model}\n")).with(notes));
+            return Ok(Plan::nothing(session).with(notes));
         }
-        let (directions, texts) = (asked.directions.len(), asked.texts.len());
-        Ok(Plan::of(format!("{model}: {directions} directions, one pass over {texts} texts\n")).with(notes))
+        let (directions, texts, tokenizer) = (asked.directions.len(), asked.texts.len(), &session.model().tokenizer);
+        let opening = usize::from(tokenizer.bos().is_some());
+        let length = |Negated { text, .. }: &Negated| -> Result<(usize, usize)> {
+            Ok((0, opening + tokenizer.encode(text)?.len()))
+        };
+        let rows = Layout::new(asked.texts.iter().map(length).collect::<Result<Vec<_>>>()?);
+        let flops = Flops::forward(session.config(), &rows, 0, 0);
+        let text = format!("{directions} directions, one pass over {texts} texts");
+        Ok(Plan::of_passes(session, &text, flops, session.planned_values(&rows)).with(notes))
     }
 
     fn run(&self, session: &Session, observer: &mut dyn Observer) -> Result<Negations> {

@@ -268,7 +268,7 @@ impl Study for Neuroscope {
         let (asked, model, config) = (self.asked(session)?, session.model(), session.config());
         let mut notes = Notes::default();
         if self.kept(session, &asked, &mut notes)?.is_some() {
-            return Ok(Plan::of(format!("{}\n", model.name)).costing(Flops::default(), None).with(notes));
+            return Ok(Plan::nothing(session).with(notes));
         }
         let (mut rows, mut tokens, mut flops) = (0usize, 0usize, Flops::default());
         for row in self.corpus.rows(&model.tokenizer, config).of_setting("corpus")? {
@@ -281,8 +281,8 @@ impl Study for Neuroscope {
         for Channel { direction, layer } in asked.channels.list() {
             table.push([direction.clone(), layer.to_string()]);
         }
-        let cost = format!("one pass over {tokens} tokens in {rows} rows, {flops}");
-        Ok(Plan::of(format!("{}\n{table}{cost}\n", model.name)).costing(flops, None).with(notes))
+        let text = format!("{table}one pass over {tokens} tokens in {rows} rows");
+        Ok(Plan::of_passes(session, &text, flops, 0).with(notes))
     }
 
     fn run(&self, session: &Session, observer: &mut dyn Observer) -> Result<Readings> {

@@ -271,6 +271,9 @@ impl Study for Steering {
             let cost = [missing.to_string(), (missing * most).to_string(), done.to_string(), naive.to_string()];
             table.push([job.direction.clone(), job.sites().join(" ")].into_iter().chain(cost));
         }
+        if longest == 0 {
+            return Ok(Plan::nothing(session).with(notes));
+        }
         let kept = longest.min(session.batch_tokens()) * 2 * config.n_layers * config.d_kv();
         let memory = session.planned_memory(kept + config.d_vocab * config.d_model);
         let parts = format!("about {} of memory, {} of it keys and values", bytes(memory), bytes(4 * kept));

@@ -98,6 +98,10 @@ impl Subject for NamedCorpus {
         Ok(self.fingerprint.clone())
     }
 
+    fn kept(&self, _: &Session) -> usize {
+        0
+    }
+
     fn note(&self, _: &mut Manifest) -> Result<()> {
         Ok(())
     }
@@ -150,14 +154,14 @@ impl TextLoss {
         }
     }
 
-    /// What a plan says of the means: only texts with such tokens pass through the model.
-    fn planned_means(&self, session: &Session, cases: &[Keyed<Case>]) -> Result<String> {
+    /// The arithmetic of the means: only texts with such tokens pass through the model.
+    fn planned_means(&self, session: &Session, cases: &[Keyed<Case>]) -> Result<Flops> {
         let (model, config) = (session.model(), session.config());
         let of_means = |(_, case): &&Keyed<Case>| case.condition.replacement == Replacement::MeanOverPlaces;
         let cases: Vec<&Keyed<Case>> = cases.iter().filter(of_means).collect();
         let mut flops = Flops::default();
         if cases.is_empty() {
-            return Ok(String::new());
+            return Ok(flops);
         }
         for row in self.of_means().rows(&model.tokenizer, config)? {
             let row = row?.tokens;
@@ -165,7 +169,7 @@ impl TextLoss {
                 flops = flops + Flops::forward(config, &Layout::new([(0, row.len())]), 0, 0);
             }
         }
-        Ok(format!(", {flops} for means"))
+        Ok(flops)
     }
 
     /// The files of losses by token.
@@ -290,7 +294,7 @@ impl TableStudy for TextLoss {
     }
 
     /// The corpus is counted, not read by the model.
-    fn planned(&self, session: &Session, corpus: &NamedCorpus, cases: &[Keyed<Case>]) -> Result<String> {
+    fn planned(&self, session: &Session, corpus: &NamedCorpus, cases: &[Keyed<Case>]) -> Result<(String, Flops)> {
         let (model, config) = (session.model(), session.config());
         let (mut tokens, mut clean, mut ablated) = (0, Flops::default(), vec![Flops::default(); cases.len()]);
         for row in self.corpus.rows(&model.tokenizer, config)? {
@@ -306,8 +310,10 @@ impl TableStudy for TextLoss {
         for ((keys, _), flops) in cases.iter().zip(&ablated) {
             table.push(keys.iter().cloned().chain([flops.to_string()]));
         }
-        let (stem, means) = (self.stem(session, &corpus.name), self.planned_means(session, cases)?);
-        Ok(format!("{stem}\n{table}{tokens} tokens to predict, {clean} without ablation{means}\n"))
+        let (stem, of_means) = (self.stem(session, &corpus.name), self.planned_means(session, cases)?);
+        let total = ablated.into_iter().sum::<Flops>() + clean + of_means;
+        let means = if of_means.0 == 0 { String::new() } else { format!(", {of_means} for means") };
+        Ok((format!("{stem}\n{table}{tokens} tokens to predict, {clean} without ablation{means}\n"), total))
     }
 
     fn make<B: Backend>(

@@ -27,7 +27,7 @@ pub(super) struct Args {
     #[arg(long, value_delimiter = ',', default_values_t = ImportDirections::default().directions)]
     directions: Vec<String>,
     /// The layer of those whose name has none.
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     layer: Option<usize>,
     /// The weight processing they were fitted with. The paper's code fitted on the checkpoint's own weights.
     #[arg(long, value_delimiter = ',', value_parser = choice::<Rewrite>(), default_value = listed(&ImportDirections::default().weight_processing))]

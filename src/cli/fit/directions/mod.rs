@@ -46,7 +46,7 @@ pub fn run(args: Args) -> Result<()> {
 #[derive(Debug, Clone, clap::Args)]
 struct StoredArgs {
     /// Directions by name, `*` and `?` match anything.
-    #[arg(value_name = "NAME", default_values_t = StoredDirections::default().names)]
+    #[arg(value_name = "NAME", value_delimiter = ',', default_values_t = StoredDirections::default().names)]
     names: Vec<String>,
     /// The model, as it was named when they were fitted or imported.
     #[arg(long, default_value_t = StoredDirections::default().model)]
