@@ -1,7 +1,7 @@
 //! Tables of results: a CSV file whose first columns say what a row is about, and whose other columns are numbers.
 
 use super::ReportError;
-use super::error::write_csv;
+use super::error::{read_table, write_csv};
 use std::path::{Path, PathBuf};
 
 /// The columns of a table.
@@ -110,8 +110,8 @@ impl KeyedTable {
             expected,
             found,
         };
-        let mut reader = csv::Reader::from_path(path)
-            .map_err(|error| ReportError::Io { path: path.into(), source: error.into() })?;
+        let bytes = read_table(path)?;
+        let mut reader = csv::Reader::from_reader(&bytes[..]);
         let wrong = |error: csv::Error| content("file".into(), "rows of equal length".into(), error.to_string());
         let header = reader.headers().map_err(wrong)?.iter().map(str::to_owned).collect::<Vec<_>>();
         let earlier: Vec<&str> = columns.all().collect();
@@ -173,17 +173,17 @@ impl KeyedTable {
         }
     }
 
-    /// Writes the file.
+    /// Writes the file, its cells guarded against spreadsheets or not.
     ///
     /// # Errors
     /// [`ReportError::Io`].
-    pub fn write(&self) -> Result<(), ReportError> {
+    pub fn write(&self, guard: bool) -> Result<(), ReportError> {
         let header = self.columns.all().chain(RowSettings::COLUMNS).map(str::to_owned).collect();
         let cells = |row: &KeyedRow| -> Vec<String> {
             let numbers = row.numbers.iter().map(|number| number.map_or(String::new(), |number| number.to_string()));
             row.keys.iter().cloned().chain(numbers).chain(row.settings.cells().into_iter().cloned()).collect()
         };
-        write_csv(&self.path, std::iter::once(header).chain(self.rows.iter().map(cells)))
+        write_csv(&self.path, std::iter::once(header).chain(self.rows.iter().map(cells)), guard)
     }
 }
 
@@ -204,7 +204,7 @@ mod tests {
         let mut table = KeyedTable::read(&path, COLUMNS).unwrap();
         table.insert(row("a", "b, c", Some(-0.1)));
         table.insert(row("a", "d", None));
-        table.write().unwrap();
+        table.write(false).unwrap();
         let mut again = KeyedTable::read(&path, COLUMNS).unwrap();
         assert_eq!(again, table);
         again.insert(row("a", "d", Some(7.0)));
@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(table.rows().len(), 1, "what says nothing of its settings is replaced");
         table.insert(with(settings("bf16", "2")));
         table.insert(with(settings("f32", "3")));
-        table.write().unwrap();
+        table.write(false).unwrap();
         let again = KeyedTable::read(&path, COLUMNS).unwrap();
         assert_eq!(again, table);
         let ids: Vec<&str> = again.rows().iter().map(|row| &*row.settings.provenance).collect();

@@ -109,9 +109,16 @@ pub struct Cell {
     /// What is at its column besides the direction: values of other prompts are not shown beside it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub prompts: Option<Arc<str>>,
+    /// Settings that its place does not tell, for tables with a column for each.
+    #[serde(skip_serializing_if = "no_settings", default)]
+    pub settings: Arc<Configuration>,
     /// The shard that computes it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub shard: Option<usize>,
+}
+
+fn no_settings(settings: &Configuration) -> bool {
+    settings.is_empty()
 }
 
 #[cfg(test)]

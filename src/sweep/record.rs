@@ -90,8 +90,22 @@ mod tests {
         let inputs = Arc::new([("das.npy".into(), "ab".into())].into());
         let records = [
             Record::Header { format: 1, version: "0.1.0".into(), configuration: [("a".into(), "b".into())].into() },
-            Record::Cell(Cell { id, place: place.clone(), inputs, prompts: Some("cd".into()), shard: Some(3) }),
-            Record::Cell(Cell { id, place, inputs: Default::default(), prompts: None, shard: None }),
+            Record::Cell(Cell {
+                id,
+                place: place.clone(),
+                inputs,
+                prompts: Some("cd".into()),
+                settings: Arc::new([("seed".into(), "3".into())].into()),
+                shard: Some(3),
+            }),
+            Record::Cell(Cell {
+                id,
+                place,
+                inputs: Default::default(),
+                prompts: None,
+                settings: Default::default(),
+                shard: None,
+            }),
             // The shortest text of this value has 17 digits: every bit must come back.
             Record::Done { id, value: serde_json::json!(0.1 + 0.2), seconds: 0.1 },
             Record::Failed { id, error: "undefined".into() },

@@ -2,7 +2,7 @@
 
 use super::cell::Column;
 use super::record::Record;
-use super::{Cell, CellId, Inputs, Place};
+use super::{Cell, CellId, Configuration, Inputs, Place};
 use crate::files::sha256_of_file;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
@@ -61,6 +61,7 @@ pub struct State {
     outcomes: HashMap<CellId, Outcome>,
     names: HashSet<Arc<str>>,
     inputs: HashSet<Arc<Inputs>>,
+    settings: HashSet<Arc<Configuration>>,
     /// The last prompts wanted in every column.
     prompts: HashMap<Column, Arc<str>>,
 }
@@ -71,6 +72,7 @@ struct Wanted {
     id: CellId,
     inputs: Arc<Inputs>,
     prompts: Option<Arc<str>>,
+    settings: Arc<Configuration>,
     shard: Option<usize>,
 }
 
@@ -90,31 +92,35 @@ impl State {
 
     /// Cells come in thousands and share their names: each name is kept once.
     fn want(&mut self, cell: Cell) {
-        let Cell { id, place, inputs, prompts, shard } = cell;
+        let Cell { id, place, inputs, prompts, settings, shard } = cell;
         let place = Place {
             file: kept_once(&mut self.names, place.file),
             at: place.at.into_iter().map(|name| kept_once(&mut self.names, name)).collect(),
         };
         let inputs = kept_once(&mut self.inputs, inputs);
+        let settings = kept_once(&mut self.settings, settings);
         let prompts = prompts.map(|prompts| kept_once(&mut self.names, prompts));
         if let Some(prompts) = &prompts {
             self.prompts.insert(place.column(), prompts.clone());
         }
-        self.cells.insert(place, Wanted { id, inputs, prompts, shard });
+        self.cells.insert(place, Wanted { id, inputs, prompts, settings, shard });
     }
 
     /// The cells in the order of their places, with what became of them.
     pub fn cells(&self) -> impl Iterator<Item = (Cell, Option<&Outcome>)> {
-        self.cells.iter().map(|(place, Wanted { id, inputs, prompts, shard })| {
-            let (inputs, prompts) = (inputs.clone(), prompts.clone());
-            (Cell { id: *id, place: place.clone(), inputs, prompts, shard: *shard }, self.outcomes.get(id))
+        self.cells.iter().map(|(place, Wanted { id, inputs, prompts, settings, shard })| {
+            let (place, inputs, prompts) = (place.clone(), inputs.clone(), prompts.clone());
+            let cell = Cell { id: *id, place, inputs, prompts, settings: settings.clone(), shard: *shard };
+            (cell, self.outcomes.get(id))
         })
     }
 
     /// Is this very cell, with these inputs, wanted already, and of the prompts that its column was last wanted of?
     pub(super) fn wants(&self, cell: &Cell) -> bool {
-        let same =
-            |wanted: &Wanted| wanted.id == cell.id && wanted.inputs == cell.inputs && wanted.prompts == cell.prompts;
+        let same = |wanted: &Wanted| {
+            let of_values = wanted.id == cell.id && wanted.inputs == cell.inputs && wanted.prompts == cell.prompts;
+            of_values && wanted.settings == cell.settings
+        };
         self.cells.get(&cell.place).is_some_and(same) && self.is_of_its_column(cell)
     }
 
