@@ -137,10 +137,14 @@ mod tests {
         ledger.want(cells.clone()).unwrap();
         let done = |cell: Cell| (cell.id, Outcome::Done { value: 12.5.into(), seconds: 0.0 });
         ledger.record(cells.clone().map(done)).unwrap();
-        ledger.with_state(|state| write_tables(folder.path(), state, |_| false)).unwrap();
+        let write = |state: &State| write_tables(folder.path(), &Configuration::new(), state, false, |_| false);
+        ledger.with_state(write).unwrap();
         let written = SuiteCsv::read(&folder.path().join(&*cells[0].place.file)).unwrap();
         assert_eq!(written.cells().values().copied().collect::<Vec<f64>>(), [12.5]);
         let files = std::fs::read_dir(folder.path()).unwrap();
-        assert_eq!(files.count(), 2, "the ledger and one table");
+        assert_eq!(files.count(), 3, "the ledger, one table and that of all values");
+        let rows = SuiteRow::read(folder.path()).unwrap();
+        let told = rows.iter().map(|row| (&*row.method, row.layer, &*row.projection, row.seed, row.percent));
+        assert_eq!(told.collect::<Vec<_>>(), [("das", 1, "para", None, Some(12.5))]);
     }
 }

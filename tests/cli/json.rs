@@ -11,20 +11,20 @@ const WITHOUT: [&str; 2] = ["completions", "man"];
 const LINES: &[&str] = &[
     "demo --dry-run",
     "reproduce --dry-run --methods random --layers 1",
-    "fit-directions --methods mean_diff --layers 1",
+    "fit-directions --methods mean_diff --layers 4",
     "random-directions",
     "datasets list",
     "datasets show simple_test",
     "datasets check $/pairs.csv",
     "direction-patching-suite --directions mean_diff*",
-    "direction-patching-suite --directions random* --shard 0/1",
+    "direction-patching-suite --directions random*layer03 --shard 0/1",
     "merge",
     "status",
     "direction-patching-results",
-    "directions import $/demo/mean_diff_simple_train_ADJ_layer1.npy --model demo --overwrite",
+    "directions import $/demo/random_direction_layer01.npy --model demo --dry-run",
     "directions list",
     "directions show mean_diff*",
-    "directions compare *layer1,*layer01",
+    "directions compare *layer4 *layer04",
     "activation-patching-maps --maps attn_out",
     "path-patching --senders mlp_out:0 --receivers resid_post:3",
     "ablation-maps --maps attn_out --methods zero",
@@ -118,7 +118,8 @@ fn an_analysis_is_one_document_also_when_a_step_fails() {
 
 #[test]
 fn plans_are_documents_too() {
-    let data = fitted();
+    let data = tempfile::tempdir().unwrap();
+    run_in(data.path(), &["random-directions"]).success();
     let plan = ["direction-patching-suite", "--dry-run", "--json", "--models", "demo,random:pythia-14m"];
     let failed = run_in(data.path(), &plan);
     // The second model has no directions.
@@ -126,7 +127,7 @@ fn plans_are_documents_too() {
     let json = run_in(data.path(), &plan[..3]).success().json();
     assert!(json[0]["operations"].as_u64() > Some(0) && json[0]["memory_bytes"].as_u64() > Some(0), "{json}");
     assert!(json[0]["plan"].as_str().unwrap().contains("total"), "{json}");
-    let circuit = "data/experiments/comma_ablation.toml";
+    let circuit = "data/experiments/toy_movie_review.toml";
     let options = ["--", "--dry-run", "--data-dir", data.path().to_str().unwrap()];
     let json = finish(&mut actpatch(&[&["circuit", "--config", circuit, "--json"], &options[..]].concat())).success();
     assert!(json.json().as_array().unwrap().len() > 1);

@@ -4,6 +4,14 @@ use super::*;
 use actpatch::report::{SuiteCsv, SuiteRow};
 use std::collections::BTreeSet;
 
+/// A folder with directions of late layers, which take no time.
+fn late() -> tempfile::TempDir {
+    let data = tempfile::tempdir().unwrap();
+    run_in(data.path(), &["fit-directions", "--methods", "mean_diff,pca", "--layers", "3,4"]).success();
+    run_in(data.path(), &["random-directions"]).success();
+    data
+}
+
 /// The rows of a table, the header first.
 fn rows(path: &Path) -> Vec<Vec<String>> {
     let reader = csv::ReaderBuilder::new().has_headers(false).from_path(path).unwrap();
@@ -12,11 +20,12 @@ fn rows(path: &Path) -> Vec<Vec<String>> {
 
 #[test]
 fn every_value_of_the_suite_is_a_row_with_its_settings() {
-    let data = fitted();
+    let data = late();
     let run = |extra: &[&str]| run_in(data.path(), &[&["direction-patching-suite"], extra].concat()).success();
-    run(&["--metrics", "logit_diff,logit_flip", "--eval-sets", "simple_test,simple_adverb", "--positions", "auto,ALL"]);
-    run(&["--directions", "das_*", "--layers", "all", "--compat", "unpatched-runs"]);
-    run(&["--directions", "das_*layer1", "--heads", "2.0,2.3"]);
+    let directions = "*layer3,*layer4,*layer04";
+    run(&["--directions", directions, "--metrics", "logit_diff,logit_flip", "--positions", "auto,ALL"]);
+    run(&["--directions", "pca_*layer4", "--layers", "all", "--compat", "unpatched-runs"]);
+    run(&["--directions", "pca_*layer3", "--heads", "2.0,2.3"]);
     let folder = data.path().join("demo");
     let found = SuiteRow::read(&folder).unwrap();
 
@@ -46,7 +55,7 @@ fn every_value_of_the_suite_is_a_row_with_its_settings() {
     assert_eq!((&*row.train_set, row.seed, row.bos), ("none", Some(42), Some(true)));
     assert_eq!((&*row.model, &*row.dtype, &*row.projection, &*row.scaffold), ("demo", "f32", "none", "plain"));
     assert_eq!(row.weight_processing, "fold_ln center_writing_weights center_unembed fold_value_biases");
-    assert!(found.iter().any(|row| row.site == "attn_result_2.0-2.3" && row.seed == Some(0)));
+    assert!(found.iter().any(|row| row.site == "attn_result_2.0-2.3" && row.seed == Some(0) && row.layer == 3));
 
     // What a tool sees that guesses types: numbers in columns of numbers, nothing empty, no number among the texts.
     let table = rows(&folder.join("direction_patching.csv"));
@@ -59,50 +68,50 @@ fn every_value_of_the_suite_is_a_row_with_its_settings() {
 
 #[test]
 fn the_table_follows_its_siblings() {
-    let data = fitted();
-    let suite = ["direction-patching-suite", "--directions", "das_*,random*"];
+    let data = late();
+    let suite = ["direction-patching-suite", "--directions", "mean_diff_*,*layer04"];
     run_in(data.path(), &suite).success();
     let folder = data.path().join("demo");
-    let all = SuiteRow::read(&folder).unwrap();
-    // A fit that is replaced takes its values out of every table.
-    let again = ["fit-directions", "--methods", "das", "--layers", "1", "--epochs", "1", "--seed", "5", "--overwrite"];
-    run_in(data.path(), &again).success();
+    assert_eq!(SuiteRow::read(&folder).unwrap().len(), 3);
+    // A direction that is replaced takes its values out of every table.
+    run_in(data.path(), &["random-directions", "--direction-seed", "5", "--overwrite"]).success();
     let left = SuiteRow::read(&folder).unwrap();
-    assert_eq!(left.len(), all.len() - 1);
-    assert!(!left.iter().any(|row| row.method == "das" && row.layer == 1));
+    assert_eq!((left.len(), left.iter().any(|row| row.method == "random_direction")), (2, false));
     run_in(data.path(), &suite).success();
     let renewed = SuiteRow::read(&folder).unwrap();
-    let das = renewed.iter().find(|row| row.method == "das" && row.layer == 1).unwrap();
-    assert_eq!((renewed.len(), das.seed), (all.len(), Some(5)));
+    let random = renewed.iter().find(|row| row.method == "random_direction").unwrap();
+    assert_eq!((renewed.len(), random.seed), (3, Some(5)));
     // BOS is told, whose values take the others' place.
     run_in(data.path(), &[&suite[..], &["--bos", "never"]].concat()).success();
     assert!(SuiteRow::read(&folder).unwrap().iter().all(|row| row.bos == Some(false)));
-    // Shards are merged into the same table, byte for byte.
+}
+
+#[test]
+fn shards_are_merged_into_the_same_table() {
     let table = |data: &Path| std::fs::read(data.join("demo/direction_patching.csv")).unwrap();
-    let (whole, shards) = (fitted(), fitted());
-    let two = [&suite[..], &["--metrics", "logit_diff,sign_flip"]].concat();
-    run_in(whole.path(), &two).success();
+    let (whole, shards) = (late(), late());
+    let suite = ["direction-patching-suite", "--directions", "pca_*,*layer04", "--metrics", "logit_diff,sign_flip"];
+    run_in(whole.path(), &suite).success();
     for shard in ["0/2", "1/2"] {
-        run_in(shards.path(), &[&two[..], &["--shard", shard]].concat()).success();
+        run_in(shards.path(), &[&suite[..], &["--shard", shard]].concat()).success();
     }
     assert!(!shards.path().join("demo/direction_patching.csv").exists());
     run_in(shards.path(), &["merge"]).success();
     assert_eq!(table(shards.path()), table(whole.path()));
 }
 
-/// Two processes that add to one folder.
 #[test]
 fn two_processes_lose_no_row() {
-    let data = fitted();
+    let data = late();
     std::thread::scope(|scope| {
-        for directions in ["das_*", "random*"] {
+        for directions in ["pca_*,mean_diff_*", "*layer03,*layer04"] {
             let data = data.path();
             scope.spawn(move || run_in(data, &["direction-patching-suite", "--directions", directions]).success());
         }
     });
     let found = SuiteRow::read(&data.path().join("demo")).unwrap();
     let methods: BTreeSet<&str> = found.iter().map(|row| &*row.method).collect();
-    assert_eq!((found.len(), methods), (10, BTreeSet::from(["das", "random_direction"])));
+    assert_eq!((found.len(), methods), (6, BTreeSet::from(["mean_diff", "pca", "random_direction"])));
 }
 
 #[cfg(feature = "parquet")]
@@ -110,11 +119,11 @@ fn two_processes_lose_no_row() {
 fn all_values_are_exported_to_parquet() {
     use parquet::file::reader::{FileReader, SerializedFileReader};
     use parquet::record::RowAccessor;
-    let data = fitted();
+    let data = late();
     let path = data.path().join("values.parquet");
     let export = ["direction-patching-results", "--json", "--parquet", path.to_str().unwrap()];
     run_in(data.path(), &export).fails(1, &["direction_patching", "run first: actpatch direction-patching-suite"]);
-    run_in(data.path(), &["direction-patching-suite", "--directions", "random*"]).success();
+    run_in(data.path(), &["direction-patching-suite", "--directions", "*layer04"]).success();
     let json = run_in(data.path(), &export).success().json();
     assert!(json["written"].as_array().unwrap().contains(&path.to_str().unwrap().into()));
     let reader = SerializedFileReader::new(std::fs::File::open(&path).unwrap()).unwrap();
@@ -128,15 +137,15 @@ fn all_values_are_exported_to_parquet() {
     // A table that is lost, or of an earlier version, is made by the suite, which has nothing to compute.
     std::fs::remove_file(SuiteRow::path(&data.path().join("demo"))).unwrap();
     run_in(data.path(), &export).fails(1, &["direction_patching.csv: no such file", "direction-patching-suite"]);
-    let again = run_in(data.path(), &["direction-patching-suite", "--directions", "random*"]).success();
+    let again = run_in(data.path(), &["direction-patching-suite", "--directions", "*layer04"]).success();
     assert!(again.stderr.contains("exist already"), "{}", again.stderr);
     run_in(data.path(), &export).success();
 }
 
 #[test]
 fn no_cell_is_a_formula_if_it_is_asked_for() {
-    let data = fitted();
-    let line = ["neuroscope", "--text", "-1 = +x -y @z. 'a", "--directions", "das_*layer1", "--layers", "1", "--json"];
+    let data = late();
+    let line = ["neuroscope", "--text", "=1+2-x@y", "--directions", "pca_*layer3", "--layers", "1", "--json"];
     let read = |extra: &[&str]| run_in(data.path(), &[&line[..], extra].concat()).success();
     let cells = || -> Vec<String> {
         let tables =

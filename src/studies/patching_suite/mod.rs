@@ -18,7 +18,7 @@ use crate::datasets::treebank::Scaffold;
 use crate::engine::{self, Baselines, Engine, Flops, Layout, Metric, Scores};
 use crate::experiments::chunks;
 use crate::report::results::ResultFile;
-use crate::report::{CellKey, Manifest, RunRecord, SuiteName, SuiteSite, Table};
+use crate::report::{CellKey, Manifest, RunRecord, SuiteName, SuiteRow, SuiteSite, Table};
 use crate::session::{DeviceWork, Fault, Note, Observer, Progress, Session, distinct, wrong};
 use crate::sweep::{Recorder, SweepSettings, finite};
 use anyhow::{Context, Result};
@@ -303,6 +303,9 @@ impl Patching<'_> {
                 let file = folder.join(self.suite.table(self.session, metric).to_string());
                 self.manifest.wrote(&file, [format!("{direction} {set} {position}")]);
             }
+        }
+        if self.suite.sweep.shard.is_none() {
+            self.manifest.wrote(&SuiteRow::path(&folder), []);
         }
     }
 }
