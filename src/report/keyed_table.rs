@@ -80,8 +80,15 @@ impl KeyedRow {
         let keys = columns.keys.iter().zip(&self.keys).map(|(name, key)| ((*name).to_owned(), key.clone().into()));
         let numbers = columns.numbers.iter().zip(&self.numbers);
         let numbers = numbers.map(|(name, number)| ((*name).to_owned(), serde_json::json!(number)));
-        let settings = RowSettings::COLUMNS.iter().zip(self.settings.cells());
-        let settings = settings.map(|(name, cell)| ((*name).to_owned(), cell.clone().into()));
+        let setting = |(name, cell): (&&str, &String)| {
+            let value = match cell.parse::<u64>() {
+                Ok(seed) if *name == "seed" => seed.into(),
+                _ if cell.is_empty() => serde_json::Value::Null,
+                _ => cell.clone().into(),
+            };
+            ((*name).to_owned(), value)
+        };
+        let settings = RowSettings::COLUMNS.iter().zip(self.settings.cells()).map(setting);
         serde_json::Value::Object(keys.chain(numbers).chain(settings).collect())
     }
 }
@@ -239,6 +246,11 @@ mod tests {
         let ids: Vec<&str> = again.rows().iter().map(|row| &*row.settings.provenance).collect();
         assert_eq!(ids, ["3", "2"]);
         assert_eq!(again.under(&settings("bf16", "9")).count(), 1);
+        let json = [&again.rows()[0], &row("a", "b", None)].map(|row| row.as_json(COLUMNS));
+        assert_eq!(
+            (&json[0]["seed"], &json[0]["provenance"], &json[1]["seed"]),
+            (&0.into(), &"3".into(), &serde_json::Value::Null)
+        );
     }
 
     #[test]

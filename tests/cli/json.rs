@@ -21,7 +21,7 @@ const LINES: &[&str] = &[
     "merge",
     "status",
     "direction-patching-results",
-    "directions import $/demo/random_direction_layer01.npy --model demo --dry-run",
+    "directions import $/theirs_layer4.json --model demo",
     "directions list",
     "directions show mean_diff*",
     "directions compare *layer4 *layer04",
@@ -69,6 +69,7 @@ fn every_command_prints_its_outcome_as_one_document() {
     let data = tempfile::tempdir().unwrap();
     file(data.path(), "pairs.csv", "clean,corrupted,answer,wrong_answer\nI loved it,I hated it, great, bad\n");
     file(data.path(), "labelled.csv", "value,sentiment\n-5,Negative\n5,Positive\n");
+    file(data.path(), "theirs_layer4.json", &serde_json::json!(vec![1.0; 128]).to_string());
     let steps = "[[steps]]\ncommand = \"ablation\"\nnodes = \"z:1.0\"\n[[steps]]\ncommand = \"random-directions\"\n";
     file(data.path(), "circuit.toml", &format!("model = \"demo\"\n{steps}"));
     let mut seen = BTreeSet::new();
