@@ -64,7 +64,7 @@ pub fn patching_results(data_dir: &Path, models: &[String], csv_guard: bool) -> 
 ///
 /// # Errors
 /// A name that is no model's, a table that is not there or cannot be read, a file that cannot be written.
-pub fn write_parquet(data_dir: &Path, models: &[String], path: &Path) -> Result<()> {
+pub fn export_patching_values(data_dir: &Path, models: &[String], path: &Path) -> Result<()> {
     let mut rows = Vec::new();
     for model in distinct(models) {
         let folder = data_dir.join(folder_name(data_dir, &model)?);

@@ -54,8 +54,12 @@ pub(crate) fn write_tables(
             SuiteCsv::new(&path, cells).write(guard)?;
         }
     }
-    if !rows.is_empty() || SuiteRow::path(folder).exists() {
+    let path = SuiteRow::path(folder);
+    if !rows.is_empty() {
         SuiteRow::write(&rows, folder, guard)?;
+    } else if path.exists() {
+        // A table without rows would be a file without a header.
+        std::fs::remove_file(&path).with_context(|| path.display().to_string())?;
     }
     Ok(())
 }
@@ -146,5 +150,8 @@ mod tests {
         let rows = SuiteRow::read(folder.path()).unwrap();
         let told = rows.iter().map(|row| (&*row.method, row.layer, &*row.projection, row.seed, row.percent));
         assert_eq!(told.collect::<Vec<_>>(), [("das", 1, "para", None, Some(12.5))]);
+        let nothing = |state: &State| write_tables(folder.path(), &Configuration::new(), state, false, |_| true);
+        ledger.with_state(nothing).unwrap();
+        assert!(!SuiteRow::path(folder.path()).exists());
     }
 }

@@ -3,7 +3,7 @@
 use crate::cli::args::CsvArgs;
 use crate::cli::runner;
 use crate::session::{DEFAULT_MODEL, OfSetting, SessionOptions};
-use crate::studies::{patching_results, write_parquet};
+use crate::studies::{export_patching_values, patching_results};
 use anyhow::Result;
 use std::path::PathBuf;
 
@@ -38,7 +38,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     let mut results = patching_results(&args.data_dir, &args.models, args.csv.csv_guard)?;
     if let Some(path) = args.parquet {
-        write_parquet(&args.data_dir, &args.models, &path).of_setting("parquet")?;
+        export_patching_values(&args.data_dir, &args.models, &path).of_setting("parquet")?;
         results.written.push(path);
     }
     runner::show(&results, args.json)
