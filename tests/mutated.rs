@@ -248,6 +248,7 @@ fn ledgers() {
         place: Place { file: "x.csv".into(), at: ["das_layer01", "simple", "ADJ"].map(Into::into).into() },
         inputs: Arc::default(),
         texts: Arc::new([("simple".into(), "00".into())].into()),
+        settings: Default::default(),
         shard: None,
     };
     let mut ledger = Ledger::open(folder.path(), &configuration).unwrap();

@@ -76,6 +76,15 @@ pub struct CompatArgs {
     pub compat: Vec<Compat>,
 }
 
+/// How tables are written.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct CsvArgs {
+    /// Put an apostrophe in front of texts in CSV files that a spreadsheet would compute: those that begin with =, +, -,
+    /// @, a tab or a carriage return. Numbers stay as they are.
+    #[arg(long)]
+    pub csv_guard: bool,
+}
+
 /// Where results go and how they are computed.
 #[derive(Debug, Clone, clap::Args)]
 pub struct RunArgs {
@@ -109,11 +118,13 @@ pub struct RunArgs {
     /// Compute what already exists again, instead of skipping it.
     #[arg(long)]
     pub overwrite: bool,
+    #[command(flatten)]
+    pub csv: CsvArgs,
     /// Print what would be computed, its arithmetic and memory, and stop.
     #[arg(long)]
     pub dry_run: bool,
-    /// Print the results as JSON.
-    #[arg(long, conflicts_with = "dry_run")]
+    /// Print the results, or what would be computed, as one JSON document.
+    #[arg(long)]
     pub json: bool,
 }
 
@@ -146,6 +157,7 @@ impl Asked {
             memory: run.memory,
             seed: run.seed,
             overwrite: run.overwrite,
+            csv_guard: run.csv.csv_guard,
             arguments: arguments(),
             ..models.source.options()
         })

@@ -8,7 +8,7 @@ use crate::studies::{Outcome, Plan, Study};
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::io::{ErrorKind, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -36,27 +36,19 @@ pub fn tell(line: &str) {
 pub fn run<S: Study>(asked: Asked, study: S) -> Result<()> {
     study.validate()?;
     let options = asked.options()?;
-    let (mut all, mut failed) = (Vec::new(), Vec::new());
-    for model in asked.models() {
-        let session = Session::open(&model, options.clone())?;
+    let mut printer = Printer::new(asked.run.json);
+    let mut failed = Vec::new();
+    let mut run_on = |model: &String| -> Result<()> {
+        let session = Session::open(model, options.clone())?;
         if asked.run.dry_run {
-            show_plan(&study.plan(&session)?)?;
-            continue;
+            return printer.plan(&session.model().name, &study.plan(&session)?);
         }
         let outcome = study.run(&session, &mut Terminal::new()?)?;
         failed.extend(S::failed(&outcome));
-        match asked.run.json {
-            true => match serde_json::to_value(&outcome)? {
-                // Lists of several models are one list.
-                Value::Array(entries) => all.extend(entries),
-                value => all.push(value),
-            },
-            false => print(&outcome.to_string())?,
-        }
-    }
-    if asked.run.json {
-        print_json(&all)?;
-    }
+        printer.outcome(&outcome)
+    };
+    let result = asked.models().iter().try_for_each(&mut run_on);
+    printer.finish(result)?;
     end(&failed)
 }
 
@@ -68,11 +60,60 @@ pub fn end(failed: &[String]) -> Result<()> {
     }
 }
 
-/// Prints a plan, and on stderr what was noted on the way.
-pub fn show_plan(plan: &Plan) -> Result<()> {
-    let mut terminal = Terminal::new()?;
-    plan.notes.iter().for_each(|note| terminal.note(note));
-    print(&plan.text)
+/// Prints what comes of a command with several outcomes: texts as they come, or all of them as one list in JSON.
+pub struct Printer {
+    json: Option<Vec<Value>>,
+}
+
+impl Printer {
+    /// Prints texts, or JSON.
+    pub fn new(json: bool) -> Self {
+        Self { json: json.then(Vec::new) }
+    }
+
+    /// Shows what came of a study on a model; the entries of a list stand beside those of other models.
+    pub fn outcome(&mut self, outcome: &impl Outcome) -> Result<()> {
+        match &mut self.json {
+            None => print(&outcome.to_string()),
+            Some(all) => {
+                match serde_json::to_value(outcome)? {
+                    Value::Array(entries) => all.extend(entries),
+                    value => all.push(value),
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Shows a text, or what it says as a value.
+    pub fn show(&mut self, text: &str, value: Value) -> Result<()> {
+        match &mut self.json {
+            None => print(text),
+            Some(all) => {
+                all.push(value);
+                Ok(())
+            }
+        }
+    }
+
+    /// Shows what a study will compute on a model, and on stderr what was noted on the way.
+    pub fn plan(&mut self, model: &str, plan: &Plan) -> Result<()> {
+        let mut terminal = Terminal::new()?;
+        plan.notes.iter().for_each(|note| terminal.note(note));
+        let Plan { text, operations, memory_bytes, notes: _ } = plan;
+        // Null for what cannot be told beforehand.
+        let value = json!({ "model": model, "plan": text, "operations": operations, "memory_bytes": memory_bytes });
+        self.show(text, value)
+    }
+
+    /// Prints the list, if it is JSON: what there is of it also when the command has failed on the way.
+    pub fn finish(self, result: Result<()>) -> Result<()> {
+        match self.json {
+            Some(all) if result.is_ok() || !all.is_empty() => print_json(&all)?,
+            _ => {}
+        }
+        result
+    }
 }
 
 /// Prints what came of a call, as text or as JSON.

@@ -45,13 +45,26 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), ReportError> 
     crate::files::write_whole(path, bytes).map_err(|source| ReportError::Io { path: path.into(), source })
 }
 
-/// Writes rows as a CSV file, whole: structs under a header of their fields' names, lists of cells as they are.
+/// Writes rows as a CSV file, whole: structs under a header of their fields' names, lists of cells as they are; with
+/// `guard`, guarded against spreadsheets.
 ///
 /// # Errors
 /// [`ReportError::Io`].
-pub fn write_csv<R: serde::Serialize>(path: &Path, rows: impl IntoIterator<Item = R>) -> Result<(), ReportError> {
-    let bytes = crate::files::csv_bytes(rows).map_err(|source| ReportError::Io { path: path.into(), source })?;
+pub fn write_csv<R: serde::Serialize>(
+    path: &Path,
+    rows: impl IntoIterator<Item = R>,
+    guard: bool,
+) -> Result<(), ReportError> {
+    let bytes = crate::files::csv_bytes(rows, guard).map_err(|source| ReportError::Io { path: path.into(), source })?;
     write_whole(path, &bytes)
+}
+
+/// The bytes of a CSV file that was written here, as they are without a guard.
+///
+/// # Errors
+/// [`ReportError::Io`].
+pub(super) fn read_table(path: &Path) -> Result<Vec<u8>, ReportError> {
+    crate::files::read_table(path).map_err(|source| ReportError::Io { path: path.into(), source })
 }
 
 /// Reads the rows of a CSV file; `what` says what they are.
@@ -65,7 +78,6 @@ pub(crate) fn read_csv<R: serde::de::DeserializeOwned>(path: &Path, what: &str) 
         expected: what.into(),
         found: error.to_string(),
     };
-    let mut reader =
-        csv::Reader::from_path(path).map_err(|error| ReportError::Io { path: path.into(), source: error.into() })?;
-    reader.deserialize().collect::<Result<_, _>>().map_err(wrong)
+    let table = read_table(path)?;
+    csv::Reader::from_reader(&table[..]).deserialize().collect::<Result<_, _>>().map_err(wrong)
 }

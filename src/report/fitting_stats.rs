@@ -1,7 +1,7 @@
 //! `direction_fitting_stats.csv`: how well each fitted direction separates its own and other datasets.
 
 use super::ReportError;
-use super::error::write_csv;
+use super::error::{read_table, write_csv};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -89,7 +89,8 @@ impl FittingStats {
             expected: "the columns of a fitting statistics file".into(),
             found: error.to_string(),
         };
-        let mut reader = csv::Reader::from_path(&path).map_err(content)?;
+        let table = read_table(&path)?;
+        let mut reader = csv::Reader::from_reader(&table[..]);
         let header = reader.headers().map_err(content)?;
         let earlier = &Self::COLUMNS[..Self::COLUMNS.len() - 1];
         if !header.iter().eq(Self::COLUMNS) && !header.iter().eq(earlier.iter().copied()) {
@@ -127,12 +128,12 @@ impl FittingStats {
         &self.rows
     }
 
-    /// Writes the file.
+    /// Writes the file, its cells guarded against spreadsheets or not.
     ///
     /// # Errors
     /// [`ReportError::Io`].
-    pub fn write(&self) -> Result<(), ReportError> {
-        write_csv(&self.path, &self.rows)
+    pub fn write(&self, guard: bool) -> Result<(), ReportError> {
+        write_csv(&self.path, &self.rows, guard)
     }
 }
 
@@ -164,7 +165,7 @@ mod tests {
         stats.insert(row("kmeans", 20));
         stats.insert(row("pca", 21));
         stats.insert(row("kmeans", 26));
-        stats.write().unwrap();
+        stats.write(false).unwrap();
         let again = FittingStats::read(folder.path()).unwrap();
         assert_eq!(again.rows(), [row("kmeans", 26), row("pca", 21)]);
         let path = folder.path().join(FittingStats::FILE);

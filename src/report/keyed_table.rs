@@ -1,7 +1,7 @@
 //! Tables of results: a CSV file whose first columns say what a row is about, and whose other columns are numbers.
 
 use super::ReportError;
-use super::error::write_csv;
+use super::error::{read_table, write_csv};
 use std::path::{Path, PathBuf};
 
 /// The columns of a table.
@@ -80,8 +80,15 @@ impl KeyedRow {
         let keys = columns.keys.iter().zip(&self.keys).map(|(name, key)| ((*name).to_owned(), key.clone().into()));
         let numbers = columns.numbers.iter().zip(&self.numbers);
         let numbers = numbers.map(|(name, number)| ((*name).to_owned(), serde_json::json!(number)));
-        let settings = RowSettings::COLUMNS.iter().zip(self.settings.cells());
-        let settings = settings.map(|(name, cell)| ((*name).to_owned(), cell.clone().into()));
+        let setting = |(name, cell): (&&str, &String)| {
+            let value = match cell.parse::<u64>() {
+                Ok(seed) if *name == "seed" => seed.into(),
+                _ if cell.is_empty() => serde_json::Value::Null,
+                _ => cell.clone().into(),
+            };
+            ((*name).to_owned(), value)
+        };
+        let settings = RowSettings::COLUMNS.iter().zip(self.settings.cells()).map(setting);
         serde_json::Value::Object(keys.chain(numbers).chain(settings).collect())
     }
 }
@@ -110,8 +117,8 @@ impl KeyedTable {
             expected,
             found,
         };
-        let mut reader = csv::Reader::from_path(path)
-            .map_err(|error| ReportError::Io { path: path.into(), source: error.into() })?;
+        let bytes = read_table(path)?;
+        let mut reader = csv::Reader::from_reader(&bytes[..]);
         let wrong = |error: csv::Error| content("file".into(), "rows of equal length".into(), error.to_string());
         let header = reader.headers().map_err(wrong)?.iter().map(str::to_owned).collect::<Vec<_>>();
         let earlier: Vec<&str> = columns.all().collect();
@@ -173,17 +180,17 @@ impl KeyedTable {
         }
     }
 
-    /// Writes the file.
+    /// Writes the file, its cells guarded against spreadsheets or not.
     ///
     /// # Errors
     /// [`ReportError::Io`].
-    pub fn write(&self) -> Result<(), ReportError> {
+    pub fn write(&self, guard: bool) -> Result<(), ReportError> {
         let header = self.columns.all().chain(RowSettings::COLUMNS).map(str::to_owned).collect();
         let cells = |row: &KeyedRow| -> Vec<String> {
             let numbers = row.numbers.iter().map(|number| number.map_or(String::new(), |number| number.to_string()));
             row.keys.iter().cloned().chain(numbers).chain(row.settings.cells().into_iter().cloned()).collect()
         };
-        write_csv(&self.path, std::iter::once(header).chain(self.rows.iter().map(cells)))
+        write_csv(&self.path, std::iter::once(header).chain(self.rows.iter().map(cells)), guard)
     }
 }
 
@@ -204,7 +211,7 @@ mod tests {
         let mut table = KeyedTable::read(&path, COLUMNS).unwrap();
         table.insert(row("a", "b, c", Some(-0.1)));
         table.insert(row("a", "d", None));
-        table.write().unwrap();
+        table.write(false).unwrap();
         let mut again = KeyedTable::read(&path, COLUMNS).unwrap();
         assert_eq!(again, table);
         again.insert(row("a", "d", Some(7.0)));
@@ -233,12 +240,17 @@ mod tests {
         assert_eq!(table.rows().len(), 1, "what says nothing of its settings is replaced");
         table.insert(with(settings("bf16", "2")));
         table.insert(with(settings("f32", "3")));
-        table.write().unwrap();
+        table.write(false).unwrap();
         let again = KeyedTable::read(&path, COLUMNS).unwrap();
         assert_eq!(again, table);
         let ids: Vec<&str> = again.rows().iter().map(|row| &*row.settings.provenance).collect();
         assert_eq!(ids, ["3", "2"]);
         assert_eq!(again.under(&settings("bf16", "9")).count(), 1);
+        let json = [&again.rows()[0], &row("a", "b", None)].map(|row| row.as_json(COLUMNS));
+        assert_eq!(
+            (&json[0]["seed"], &json[0]["provenance"], &json[1]["seed"]),
+            (&0.into(), &"3".into(), &serde_json::Value::Null)
+        );
     }
 
     #[test]

@@ -15,8 +15,13 @@ pub mod results;
 mod steered_texts;
 mod suite_csv;
 mod suite_name;
+#[cfg(feature = "parquet")]
+mod suite_parquet;
+mod suite_rows;
 mod table;
 pub(crate) mod token_pages;
+#[cfg(not(feature = "parquet"))]
+mod without_parquet;
 
 pub use csv_file::CsvFile;
 pub(crate) use error::read_csv;
@@ -31,4 +36,5 @@ pub use result_map::{MapHead, ResultMap, write_array};
 pub use steered_texts::{SteeredText, SteeredTexts};
 pub use suite_csv::{CellKey, SuiteCsv};
 pub use suite_name::{SuiteName, SuiteSite};
+pub use suite_rows::{NOTHING, SuiteRow};
 pub use table::Table;

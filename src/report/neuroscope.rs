@@ -137,7 +137,7 @@ mod tests {
             text: "b a".into(),
             token_id: 7,
         };
-        let text = String::from_utf8(crate::files::csv_bytes([row]).unwrap()).unwrap();
+        let text = String::from_utf8(crate::files::csv_bytes([row], false).unwrap()).unwrap();
         assert_eq!(text.lines().next().unwrap(), SampleRow::COLUMNS.join(","));
     }
 }

@@ -2,7 +2,7 @@
 //! its first two components.
 
 use super::ReportError;
-use super::error::write_csv;
+use super::error::{read_table, write_csv};
 use crate::directions::DirectionName;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -59,7 +59,8 @@ impl Projections {
                 error.to_string(),
             )
         };
-        let mut reader = csv::Reader::from_path(&path).map_err(broken)?;
+        let table = read_table(&path)?;
+        let mut reader = csv::Reader::from_reader(&table[..]);
         let prompts: Vec<ProjectedPrompt> = reader.deserialize().collect::<Result<_, _>>().map_err(broken)?;
         let finite = |prompt: &ProjectedPrompt| prompt.component_1.is_finite() && prompt.component_2.is_finite();
         match prompts.iter().position(|prompt| !finite(prompt)) {
@@ -68,13 +69,13 @@ impl Projections {
         }
     }
 
-    /// Writes the file of a direction.
+    /// Writes the file of a direction, its cells guarded against spreadsheets or not.
     ///
     /// # Errors
     /// [`ReportError::Io`].
-    pub fn write(&self, folder: &Path, name: &DirectionName) -> Result<PathBuf, ReportError> {
+    pub fn write(&self, folder: &Path, name: &DirectionName, guard: bool) -> Result<PathBuf, ReportError> {
         let path = Self::path(folder, name);
-        write_csv(&path, &self.prompts)?;
+        write_csv(&path, &self.prompts, guard)?;
         Ok(path)
     }
 }
@@ -96,9 +97,14 @@ mod tests {
             component_1: -1.5,
             component_2: 1e-9,
         };
-        let written = Projections { prompts: vec![prompt.clone(), ProjectedPrompt { positive: false, ..prompt }] };
-        let path = written.write(folder.path(), &name).unwrap();
-        assert_eq!(Projections::read(folder.path(), &name).unwrap(), Some(written));
+        let formula = ProjectedPrompt { positive: false, word: "=1".into(), ..prompt.clone() };
+        let written = Projections { prompts: vec![prompt, formula] };
+        let path = Projections::path(folder.path(), &name);
+        for guard in [true, false] {
+            assert_eq!(written.write(folder.path(), &name, guard).unwrap(), path);
+            assert_eq!(std::fs::read_to_string(&path).unwrap().contains(",'=1,"), guard);
+            assert_eq!(Projections::read(folder.path(), &name).unwrap().as_ref(), Some(&written));
+        }
         let header = "set,position,word,positive,component_1,component_2\n";
         for (text, place) in [
             ("notes\nx\n", "line 2"),

@@ -186,17 +186,18 @@ impl ResultMap {
     }
 
     /// Writes `<stem>.npy` (f64, C order, of the map's shape) and `<stem>.csv` (a column per axis, then the unit's). A value
-    /// that is undefined is NaN in the array and an empty cell of the table.
+    /// that is undefined is NaN in the array and an empty cell of the table, whose cells are guarded against spreadsheets
+    /// or not.
     ///
     /// # Errors
     /// [`ReportError::Io`].
-    pub fn write(&self, folder: &Path, stem: &str) -> Result<(), ReportError> {
+    pub fn write(&self, folder: &Path, stem: &str, guard: bool) -> Result<(), ReportError> {
         let [npy, csv] = Self::paths(folder, stem);
         let header = self.axes.iter().chain([&self.unit]).cloned().collect::<Vec<_>>();
         let cell = |value: &f64| if value.is_nan() { String::new() } else { value.to_string() };
         let row = |(index, value): (usize, &f64)| self.labels(index).into_iter().chain([cell(value)]).collect();
         write_array(&npy, &self.shape, &self.values)?;
-        write_csv(&csv, std::iter::once(header).chain(self.values.iter().enumerate().map(row)))
+        write_csv(&csv, std::iter::once(header).chain(self.values.iter().enumerate().map(row)), guard)
     }
 }
 
@@ -230,7 +231,7 @@ mod tests {
         assert_eq!(map.place(4), [1, 0, 1]);
         assert_eq!(map.by_size()[..2], [5, 4]);
         let folder = tempfile::tempdir().unwrap();
-        map.write(folder.path(), "x").unwrap();
+        map.write(folder.path(), "x", false).unwrap();
         let [npy, csv] = ResultMap::paths(folder.path(), "x");
         assert_eq!(ResultMap::read(folder.path(), "x", map.head()).unwrap(), map);
         let other = MapHead { axes: vec!["layer".into()], ..map.head() };

@@ -1,7 +1,7 @@
 //! Tables of the suite, named as [`SuiteName`] says: one row per direction, one column per dataset and position under
 //! two header rows, values in percent.
 
-use super::error::write_csv;
+use super::error::{read_table, write_csv};
 use super::{ReportError, SuiteName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -37,10 +37,8 @@ impl SuiteCsv {
             expected: expected.into(),
             found,
         };
-        let mut reader = csv::ReaderBuilder::new()
-            .has_headers(false)
-            .from_path(path)
-            .map_err(|error| ReportError::Io { path: path.into(), source: error.into() })?;
+        let table = read_table(path)?;
+        let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(&table[..]);
         let records = reader
             .records()
             .collect::<Result<Vec<_>, _>>()
@@ -86,11 +84,11 @@ impl SuiteCsv {
         &self.cells
     }
 
-    /// Writes the file; cells that are not there stay empty.
+    /// Writes the file, its cells guarded against spreadsheets or not; cells that are not there stay empty.
     ///
     /// # Errors
     /// [`ReportError::Io`].
-    pub fn write(&self) -> Result<(), ReportError> {
+    pub fn write(&self, guard: bool) -> Result<(), ReportError> {
         let columns: BTreeSet<(&str, &str)> = self.cells.keys().map(|(_, s, p)| (s.as_str(), p.as_str())).collect();
         let directions: BTreeSet<&str> = self.cells.keys().map(|(d, _, _)| d.as_str()).collect();
         let mut rows = vec![
@@ -104,7 +102,7 @@ impl SuiteCsv {
             };
             rows.push(std::iter::once(direction.to_owned()).chain(columns.iter().map(value)).collect());
         }
-        write_csv(&self.path, rows)
+        write_csv(&self.path, rows, guard)
     }
 }
 
@@ -126,7 +124,7 @@ mod tests {
             (key("random_direction_layer02", "simple_test", "ADJ"), -0.5),
         ];
         let file = SuiteCsv::new(&path, cells.into());
-        file.write().unwrap();
+        file.write(false).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         let expected = "prompt,simple_test,simple_test\nposition,ADJ,ALL\n\
                         das_simple_train_ADJ_layer02,98.25,101\nrandom_direction_layer02,-0.5,\n";

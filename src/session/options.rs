@@ -55,6 +55,9 @@ pub struct SessionOptions {
     pub seed: u64,
     /// Compute what already exists again, instead of keeping it.
     pub overwrite: bool,
+    /// Texts of tables that a spreadsheet would compute (they begin with =, +, -, @, a tab or a carriage return) get an
+    /// apostrophe in front.
+    pub csv_guard: bool,
     /// How the program was called, for manifests.
     #[serde(skip)]
     pub arguments: Vec<String>,
@@ -80,6 +83,7 @@ impl Default for SessionOptions {
             memory: None,
             seed: 0,
             overwrite: false,
+            csv_guard: false,
             arguments: Vec::new(),
             downloads: Downloads::default(),
         }

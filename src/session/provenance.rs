@@ -6,7 +6,7 @@
 //! its provenance is the one that is asked for.
 
 use super::{Fault, Session, processing_names};
-use crate::files::{sha256, sha256_of_file, write_whole};
+use crate::files::{sha256, sha256_of_file, write_whole, written_otherwise};
 use crate::model::Source;
 use crate::sweep::Configuration;
 use crate::types::Matrix;
@@ -120,6 +120,9 @@ struct Record {
     /// What the study wants to know when it reads the result again.
     #[serde(default)]
     notes: Value,
+    /// Are its tables guarded against spreadsheets? It changes no value.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    csv_guard: bool,
 }
 
 /// The records of a table's rows.
@@ -229,9 +232,28 @@ impl Session {
             return Ok(Standing::Other(difference));
         }
         match hashes(files)? == record.files {
-            true => Ok(Standing::Kept(record.notes)),
+            true => {
+                self.warn_of_guard(output, files, record.csv_guard)?;
+                Ok(Standing::Kept(record.notes))
+            }
             false => Ok(Standing::Other("its files have changed since they were written".into())),
         }
+    }
+
+    /// Warns of tables that are kept with the guard against spreadsheets although it is not asked for, or without it although
+    /// it is.
+    fn warn_of_guard(&self, output: &str, files: &[PathBuf], guarded: bool) -> Result<()> {
+        if guarded == self.options.csv_guard {
+            return Ok(());
+        }
+        for table in files.iter().filter(|file| file.extension().is_some_and(|ending| ending == "csv")) {
+            if written_otherwise(table, guarded).with_context(|| table.display().to_string())? {
+                let with = if guarded { "with" } else { "without" };
+                tracing::warn!("{output} is kept as it was written, {with} csv_guard: overwrite writes it anew");
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Records what the result `output` in `files` was made of, and what its study wants to know when it reads it again.
@@ -240,7 +262,8 @@ impl Session {
     /// Those of the file system.
     pub fn record(&self, output: &str, provenance: &Provenance, files: &[PathBuf], notes: Value) -> Result<()> {
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        let record = Record { version, provenance: provenance.clone(), files: hashes(files)?, notes };
+        let (files, csv_guard) = (hashes(files)?, self.options.csv_guard);
+        let record = Record { version, provenance: provenance.clone(), files, notes, csv_guard };
         write_json(&self.record_path(output), &record)
     }
 

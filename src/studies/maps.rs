@@ -564,12 +564,13 @@ pub(crate) fn write_map(
     let folder = &session.folder();
     let Named { stem, map, figure, weights, directions, agreement } = named;
     // Results must never outlive the direction they were measured with.
-    forget(folder, &directions.iter().map(|(direction, _)| format!("{}.npy", direction.name)).collect())?;
+    let found = directions.iter().map(|(direction, _)| format!("{}.npy", direction.name)).collect();
+    forget(folder, &found, session.options().csv_guard)?;
     let mut files: Vec<PathBuf> = ResultMap::paths(folder, stem).into();
     for (direction, record) in directions {
         files.push(direction.write(folder, record)?);
     }
-    map.write(folder, stem)?;
+    map.write(folder, stem, session.options().csv_guard)?;
     if let Some((shape, values)) = weights {
         let path = folder.join(format!("{stem}_weights.npy"));
         write_array(&path, shape, values)?;

@@ -74,7 +74,7 @@ pub use head_cosines::HeadCosines;
 pub use heads::{HeadAt, HeadAtPosition, HeadChoice};
 pub use logit_attribution::LogitAttribution;
 pub use neuron_cosines::NeuronCosines;
-pub use patching_results::{PatchingResults, SuiteResults, patching_results};
+pub use patching_results::{PatchingResults, SuiteResults, export_patching_values, patching_results};
 pub use patching_suite::{Heads, PatchedLayers, PatchingSuite, Projection, Suite, SuiteCell};
 pub use path_patching::{PathMethod, PathPatching};
 pub use probing::Probing;

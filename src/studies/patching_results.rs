@@ -4,8 +4,8 @@ use super::{Plan, Study};
 use crate::directions::{DirectionName, list};
 use crate::model::Model;
 use crate::report::results::{self, BEST_LAYER, Best, BestLayers, Named, ResultFile, best_layers_table};
-use crate::report::{FittingStats, SuiteCsv};
-use crate::session::{Fault, Mend, Observer, OfSetting, Session, distinct};
+use crate::report::{FittingStats, SuiteCsv, SuiteRow};
+use crate::session::{Fault, Mend, Observer, OfSetting, Session, SessionOptions, distinct};
 use anyhow::Result;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::json;
@@ -27,7 +27,8 @@ impl Study for SuiteResults {
     }
 
     fn run(&self, session: &Session, _: &mut dyn Observer) -> Result<PatchingResults> {
-        patching_results(&session.options().data_dir, std::slice::from_ref(&session.model().name))
+        let SessionOptions { data_dir, csv_guard, .. } = session.options();
+        patching_results(data_dir, std::slice::from_ref(&session.model().name), *csv_guard)
     }
 }
 
@@ -43,18 +44,38 @@ pub struct PatchingResults {
 }
 
 /// Reads what the suite has measured of models, named as they were when they were patched. Figures of one model go to
-/// `data_dir/<model>/figures`, those of all together and the table of best layers to `data_dir/figures`.
+/// `data_dir/<model>/figures`, those of all together and the table of best layers, its cells guarded against spreadsheets
+/// or not, to `data_dir/figures`.
 ///
 /// # Errors
 /// A name that is no model's, a folder without results, a file that cannot be read or written.
-pub fn patching_results(data_dir: &Path, models: &[String]) -> Result<PatchingResults> {
+pub fn patching_results(data_dir: &Path, models: &[String], csv_guard: bool) -> Result<PatchingResults> {
     let models = distinct(models).iter().map(|name| Measured::read(data_dir, name)).collect::<Result<Vec<_>>>()?;
     let files = || models.iter().flat_map(|model| &model.files);
     Ok(PatchingResults {
-        written: draw(data_dir, &models)?,
+        written: draw(data_dir, &models, csv_guard)?,
         best_layers: files().map(|file| (file.path.clone(), file.best_layers())).collect(),
         not_measured: models.iter().flat_map(Measured::missing).collect(),
     })
+}
+
+/// Writes everything that the suite has measured of models to a Parquet file: the rows of their `direction_patching.csv`.
+/// It needs the feature `parquet`.
+///
+/// # Errors
+/// A name that is no model's, a table that is not there or cannot be read, a file that cannot be written.
+pub fn export_patching_values(data_dir: &Path, models: &[String], path: &Path) -> Result<()> {
+    let mut rows = Vec::new();
+    for model in distinct(models) {
+        let folder = data_dir.join(folder_name(data_dir, &model)?);
+        let table = SuiteRow::path(&folder);
+        if !table.is_file() {
+            let fault = Fault::new(format!("{}: no such file", table.display()));
+            return Err(fault.mended_by(Mend::Study("direction-patching-suite", Vec::new())).into());
+        }
+        rows.extend(SuiteRow::read(&folder)?);
+    }
+    Ok(SuiteRow::write_parquet(&rows, path)?)
 }
 
 impl fmt::Display for PatchingResults {
@@ -146,7 +167,7 @@ impl Measured {
 }
 
 /// Draws all figures and writes the table of best layers; returns the files.
-fn draw(data_dir: &Path, models: &[Measured]) -> Result<Vec<PathBuf>> {
+fn draw(data_dir: &Path, models: &[Measured], csv_guard: bool) -> Result<Vec<PathBuf>> {
     let files: Vec<ResultFile> = models.iter().flat_map(|model| model.files.iter().cloned()).collect();
     let shared = data_dir.join("figures");
     let mut figures: Vec<(PathBuf, Named)> = Vec::new();
@@ -156,7 +177,7 @@ fn draw(data_dir: &Path, models: &[Measured]) -> Result<Vec<PathBuf>> {
     }
     let together = results::layers(&files).into_iter().chain(results::simple(&files));
     figures.extend(together.map(|named| (shared.clone(), named)));
-    let mut written = vec![BestLayers::of(&files).write(&shared)?];
+    let mut written = vec![BestLayers::of(&files).write(&shared, csv_guard)?];
     for (folder, Named { stem, figure }) in figures {
         written.extend(figure.write(&folder, &stem)?);
     }

@@ -32,11 +32,12 @@ pub struct MergedModel {
 }
 
 /// Joins the ledgers of the data folders `from` into those of `data_dir`, model by model, and makes the tables of the
-/// suite; without any `from`, the shards that lie in `data_dir` itself. What is known already is not added again.
+/// suite, their cells guarded against spreadsheets or not; without any `from`, the shards that lie in `data_dir` itself.
+/// What is known already is not added again.
 ///
 /// # Errors
 /// Folders that cannot be read, or have nothing to join; ledgers that do not agree.
-pub fn merge_sweeps(from: &[PathBuf], data_dir: &Path) -> Result<SweepMerge> {
+pub fn merge_sweeps(from: &[PathBuf], data_dir: &Path, csv_guard: bool) -> Result<SweepMerge> {
     let itself = [data_dir.to_owned()];
     let from = if from.is_empty() { &itself } else { from };
     let sources = sources(from, data_dir)?;
@@ -46,7 +47,7 @@ pub fn merge_sweeps(from: &[PathBuf], data_dir: &Path) -> Result<SweepMerge> {
         return Err(Fault::new(format!("{names}: nothing to merge: no <model>/shards/*/{ledger}")).into());
     }
     let merge = |(model, ledgers): (String, Vec<PathBuf>)| {
-        merge_model(data_dir, &model, &ledgers).with_context(|| format!("merge {model}"))
+        merge_model(data_dir, &model, &ledgers, csv_guard).with_context(|| format!("merge {model}"))
     };
     Ok(SweepMerge { models: sources.into_iter().map(merge).collect::<Result<_>>()? })
 }
@@ -67,14 +68,14 @@ fn sources(from: &[PathBuf], data_dir: &Path) -> Result<BTreeMap<String, Vec<Pat
     Ok(sources)
 }
 
-fn merge_model(data_dir: &Path, model: &str, ledgers: &[PathBuf]) -> Result<MergedModel> {
+fn merge_model(data_dir: &Path, model: &str, ledgers: &[PathBuf], csv_guard: bool) -> Result<MergedModel> {
     let folder = data_dir.join(model);
     let joined = join(&folder, ledgers)?;
     let Some((configuration, _)) = Ledger::read(&folder)? else {
         return Err(Fault::new(format!("{}: no ledger", folder.display())).into());
     };
     Ledger::open(&folder, &configuration)?.with_state(|state| {
-        write_tables(&folder, state, |_| false)?;
+        write_tables(&folder, &configuration, state, csv_guard, |_| false)?;
         let missing = state.fresh(&folder).filter(|(_, outcome)| outcome.is_none());
         Ok(MergedModel {
             model: model.to_owned(),

@@ -115,7 +115,8 @@ impl<K: Clone> Swept<K> {
         self.ids.iter().zip(&self.shards).enumerate().map(move |(index, (&id, &shard))| {
             let named = outline.axes.iter().zip(outline.labels(index));
             let at = named.map(|(axis, label)| format!("{axis} {label}").into()).collect();
-            Cell { id, place: Place { file: file.clone(), at }, inputs: inputs.clone(), texts: Arc::default(), shard }
+            let (place, inputs) = (Place { file: file.clone(), at }, inputs.clone());
+            Cell { id, place, inputs, texts: Arc::default(), settings: Arc::default(), shard }
         })
     }
 

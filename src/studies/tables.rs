@@ -256,7 +256,7 @@ impl<S: TableStudy> Tabled<S> {
                 records.insert(provenance.clone());
                 self.table.insert(row);
             }
-            self.table.write()?;
+            self.table.write(session.options().csv_guard)?;
             session.record_rows(&self.stem, records, contents_of(&self.table)?)
         })
     }

@@ -14,7 +14,7 @@ use crate::files::{csv_bytes, sha256_of_file, write_whole};
 use crate::model::{HubSettings, Model};
 use crate::report::{Manifest, RunRecord, Table};
 use crate::session::{
-    DeviceWork, Fault, Mend, Note, Observer, Progress, Provenance, Session, Silent, Standing, note_kept,
+    DeviceWork, Fault, Mend, Note, Observer, Progress, Provenance, Session, SessionOptions, Silent, Standing, note_kept,
 };
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -201,13 +201,13 @@ impl Study for TreebankDataGen {
     type Outcome = TreebankDatasets;
 
     fn plan(&self, session: &Session) -> Result<Plan> {
-        let joined = self.join(&session.options().data_dir, true, &mut Silent)?;
+        let joined = self.join(session.options(), true, &mut Silent)?;
         let planned = self.planned(&joined, session)?;
         Ok(if planned.datasets.is_empty() { Plan::nothing(session) } else { Plan::of(planned.to_string()) })
     }
 
     fn run(&self, session: &Session, observer: &mut dyn Observer) -> Result<TreebankDatasets> {
-        let joined = self.join(&session.options().data_dir, false, observer)?;
+        let joined = self.join(session.options(), false, observer)?;
         self.generate(&joined, session, observer)
     }
 }
@@ -218,7 +218,7 @@ impl TreebankDataGen {
     ///
     /// # Errors
     /// Files that are missing or are not what they should be.
-    pub fn join(&self, data_dir: &Path, dry_run: bool, observer: &mut dyn Observer) -> Result<Joined> {
+    pub fn join(&self, options: &SessionOptions, dry_run: bool, observer: &mut dyn Observer) -> Result<Joined> {
         let files = self.provide(dry_run, observer)?;
         let treebank = Treebank::read(&files, self.repair)?;
         let hashed = |path: &Path| -> Result<_> {
@@ -226,9 +226,10 @@ impl TreebankDataGen {
             Ok((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), sha256))
         };
         let sources = files.paths().into_iter().map(hashed).collect::<Result<Vec<_>>>()?;
-        let losses = data_dir.join("treebank_losses.csv");
+        let losses = options.data_dir.join("treebank_losses.csv");
         if !dry_run {
-            write_whole(&losses, &losses_csv(&treebank)?).with_context(|| losses.display().to_string())?;
+            write_whole(&losses, &losses_csv(&treebank, options.csv_guard)?)
+                .with_context(|| losses.display().to_string())?;
         }
         Ok(Joined { treebank, sources, losses })
     }
@@ -349,10 +350,10 @@ impl Asked {
     }
 }
 
-fn losses_csv(treebank: &Treebank) -> std::io::Result<Vec<u8>> {
+fn losses_csv(treebank: &Treebank, guard: bool) -> std::io::Result<Vec<u8>> {
     let row = |(index, text, loss): &(u64, String, Loss)| [index.to_string(), loss.name().to_owned(), text.clone()];
     let header = ["sentence_index", "reason", "text"].map(str::to_owned);
-    csv_bytes(std::iter::once(header).chain(treebank.losses.iter().map(row)))
+    csv_bytes(std::iter::once(header).chain(treebank.losses.iter().map(row)), guard)
 }
 
 /// Keeps the sentences whose right answer, of the two given tokens, has the higher logit.
@@ -401,7 +402,8 @@ impl Making<'_> {
                 sentences: generated.sentences,
             };
             let text = dataset_text(&rows, asked.split, asked.scaffold, &source).into_bytes();
-            for (file, bytes) in asked.files.iter().zip([csv_bytes(table_of_pairs(&rows))?, text]) {
+            let table = csv_bytes(table_of_pairs(&rows), self.session.options().csv_guard)?;
+            for (file, bytes) in asked.files.iter().zip([table, text]) {
                 write_whole(file, &bytes).with_context(|| file.display().to_string())?;
                 manifest.wrote(file, []);
             }

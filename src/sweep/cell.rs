@@ -102,6 +102,9 @@ pub struct Cell {
     /// Its prompts: values of others under the same name are not shown beside it, in whatever table.
     #[serde(skip_serializing_if = "texts_are_none", default)]
     pub texts: Arc<Texts>,
+    /// Settings that its place does not tell, for tables with a column for each.
+    #[serde(skip_serializing_if = "no_settings", default)]
+    pub settings: Arc<Configuration>,
     /// The shard that computes it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub shard: Option<usize>,
@@ -109,6 +112,10 @@ pub struct Cell {
 
 fn texts_are_none(texts: &Arc<Texts>) -> bool {
     texts.is_empty()
+}
+
+fn no_settings(settings: &Configuration) -> bool {
+    settings.is_empty()
 }
 
 #[cfg(test)]

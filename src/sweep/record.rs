@@ -95,9 +95,17 @@ mod tests {
                 place: place.clone(),
                 inputs,
                 texts: Arc::new([("simple".into(), "cd".into())].into()),
+                settings: Arc::new([("seed".into(), "3".into())].into()),
                 shard: Some(3),
             }),
-            Record::Cell(Cell { id, place, inputs: Default::default(), texts: Arc::default(), shard: None }),
+            Record::Cell(Cell {
+                id,
+                place,
+                inputs: Default::default(),
+                texts: Arc::default(),
+                settings: Default::default(),
+                shard: None,
+            }),
             // The shortest text of this value has 17 digits: every bit must come back.
             Record::Done { id, value: serde_json::json!(0.1 + 0.2), seconds: 0.1 },
             Record::Failed { id, error: "undefined".into() },

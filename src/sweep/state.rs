@@ -1,7 +1,7 @@
 //! What the records of a ledger amount to.
 
 use super::record::Record;
-use super::{Cell, CellId, Inputs, Place, Texts};
+use super::{Cell, CellId, Configuration, Inputs, Place, Texts};
 use crate::files::sha256_of_file;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
@@ -61,6 +61,7 @@ pub struct State {
     names: HashSet<Arc<str>>,
     inputs: HashSet<Arc<Inputs>>,
     texts: HashSet<Arc<Texts>>,
+    settings: HashSet<Arc<Configuration>>,
     /// The prompts that were last wanted under every name.
     last: HashMap<Arc<str>, Arc<str>>,
 }
@@ -71,6 +72,7 @@ struct Wanted {
     id: CellId,
     inputs: Arc<Inputs>,
     texts: Arc<Texts>,
+    settings: Arc<Configuration>,
     shard: Option<usize>,
 }
 
@@ -90,28 +92,33 @@ impl State {
 
     /// Cells come in thousands and share their names: each name is kept once.
     fn want(&mut self, cell: Cell) {
-        let Cell { id, place, inputs, texts, shard } = cell;
+        let Cell { id, place, inputs, texts, settings, shard } = cell;
         let place = Place {
             file: kept_once(&mut self.names, place.file),
             at: place.at.into_iter().map(|name| kept_once(&mut self.names, name)).collect(),
         };
         let inputs = kept_once(&mut self.inputs, inputs);
         let texts = kept_once(&mut self.texts, texts);
+        let settings = kept_once(&mut self.settings, settings);
         self.last.extend(texts.iter().map(|(name, hash)| (name.clone(), hash.clone())));
-        self.cells.insert(place, Wanted { id, inputs, texts, shard });
+        self.cells.insert(place, Wanted { id, inputs, texts, settings, shard });
     }
 
     /// The cells in the order of their places, with what became of them.
     pub fn cells(&self) -> impl Iterator<Item = (Cell, Option<&Outcome>)> {
-        self.cells.iter().map(|(place, Wanted { id, inputs, texts, shard })| {
-            let (inputs, texts) = (inputs.clone(), texts.clone());
-            (Cell { id: *id, place: place.clone(), inputs, texts, shard: *shard }, self.outcomes.get(id))
+        self.cells.iter().map(|(place, Wanted { id, inputs, texts, settings, shard })| {
+            let (inputs, texts, settings) = (inputs.clone(), texts.clone(), settings.clone());
+            let cell = Cell { id: *id, place: place.clone(), inputs, texts, settings, shard: *shard };
+            (cell, self.outcomes.get(id))
         })
     }
 
     /// Is this very cell, with these inputs, wanted already, and of the prompts that were last wanted?
     pub(super) fn wants(&self, cell: &Cell) -> bool {
-        let same = |wanted: &Wanted| wanted.id == cell.id && wanted.inputs == cell.inputs && wanted.texts == cell.texts;
+        let same = |wanted: &Wanted| {
+            let of_values = wanted.id == cell.id && wanted.inputs == cell.inputs && wanted.texts == cell.texts;
+            of_values && wanted.settings == cell.settings
+        };
         self.cells.get(&cell.place).is_some_and(same) && self.is_of_the_last(cell)
     }
 

@@ -13,13 +13,8 @@ fn shared(dtype: &str) -> Configuration {
 fn cell(number: usize, setting: &str) -> Cell {
     let own = [("number".to_owned(), number.to_string()), ("setting".into(), setting.into())].into();
     let place = Place { file: "result.csv".into(), at: vec![format!("row{number:03}").into(), "column".into()] };
-    Cell {
-        id: CellId::of("test", &shared("f32"), &own),
-        place,
-        inputs: Arc::default(),
-        texts: Arc::default(),
-        shard: None,
-    }
+    let id = CellId::of("test", &shared("f32"), &own);
+    Cell { id, place, inputs: Arc::default(), texts: Arc::default(), settings: Arc::default(), shard: None }
 }
 
 fn done(value: f64) -> Outcome {

@@ -30,7 +30,6 @@ fn arguments_that_make_no_sense_are_refused_before_any_work() {
         (&["--seed=-1"], ["--seed", "-1"]),
         (&["--weight-processing", "fold"], ["--weight-processing", "fold_ln"]),
         (&["--device", "tpu"], ["--device", "cpu"]),
-        (&["--json", "--dry-run"], ["--json", "--dry-run"]),
     ] {
         refused(&[&["fit-directions"], extra].concat(), 2, &words);
     }

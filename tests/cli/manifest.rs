@@ -38,7 +38,7 @@ fn a_manifest_tells_how_results_came_about() {
 
     let name = "direction_patching_logit_diff_resid_plain.csv";
     let cells = ["mean_diff_simple_train_ADJ_layer02 simple_test ADJ", "das_simple_train_ADJ_layer01 simple_test ADJ"];
-    assert_eq!(found["written"], serde_json::json!({ name: cells }));
+    assert_eq!(found["written"], serde_json::json!({ name: cells, "direction_patching.csv": [] }));
     let fit = all.iter().find(|manifest| manifest["command"] == "fit-directions").unwrap();
     assert_eq!(fit["written"]["mean_diff_simple_train_ADJ_layer4.npy"], serde_json::json!([]));
 }

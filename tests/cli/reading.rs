@@ -300,8 +300,8 @@ fn labels_become_shares_and_accuracies() {
     let [label, summary] = [&label, &summary].map(|path| path.to_str().unwrap());
     let shares = |extra: &[&str]| finish(&mut actpatch(&[&["label-shares", "--labels", label], extra].concat()));
     let found = shares(&["--summary", summary, "--json"]).success().json();
-    let accuracy = |number: usize| found[number]["accuracy"].as_str().unwrap().parse::<f64>().unwrap();
-    assert_eq!((&found[0]["direction"], &found[0]["layer"]), (&"das_simple_train_ADJ_layer1".into(), &"1".into()));
+    let accuracy = |number: usize| found[number]["accuracy"].as_f64().unwrap();
+    assert_eq!((&found[0]["direction"], &found[0]["layer"]), (&"das_simple_train_ADJ_layer1".into(), &1.into()));
     assert_eq!(found.as_array().unwrap().len(), 3);
     // Fitted directions tell good from bad words at their ends, a random one does not.
     assert!(accuracy(0) > 0.5 && accuracy(1) > 0.8 && accuracy(2) < 0.5, "{found}");
@@ -322,7 +322,7 @@ fn labels_become_shares_and_accuracies() {
     .unwrap();
     let steered = steered.to_str().unwrap();
     let found = finish(&mut actpatch(&["label-shares", "--labels", steered, "--value", "coef", "--json"])).success();
-    assert_eq!(found.json(), serde_json::json!([{ "labels": "3" }]));
+    assert_eq!(found.json(), serde_json::json!([{ "labels": 3 }]));
 
     shares(&["--value", "loss"]).fails(1, &["labelled.csv: header: expected a column loss, found direction,layer"]);
     shares(&["--summary", label]).fails(1, &["labelled.csv", "expected a row of a neuroscope summary"]);

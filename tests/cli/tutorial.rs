@@ -83,13 +83,13 @@ fn every_command_of_the_tutorial_does_what_the_page_says() {
     heads.sort_by(|a, b| b.0.total_cmp(&a.0));
     // One head of layer 2 does nearly all of it.
     assert!(heads[0].0 > 90.0 && heads[0].1.starts_with("2,"), "{heads:?}");
-    let suite = read("direction_patching_logit_diff_resid_plain.csv");
-    assert!(suite.starts_with("prompt,reviews\nposition,ADJ\n"), "{suite}");
-    let percent = |direction: &str| {
-        value(&results.join("direction_patching_logit_diff_resid_plain.csv"), direction, "reviews", "ADJ")
+    let suite = actpatch::report::SuiteRow::read(&results).unwrap();
+    let percent = |method: &str| {
+        let at = |row: &&actpatch::report::SuiteRow| row.method == method && row.layer == 2;
+        suite.iter().find(at).and_then(|row| row.percent).unwrap()
     };
     assert!(page.contains("random directions recover\nnext to nothing"));
-    assert!(percent("das_reviews_ADJ_layer02") > 80.0 && percent("random_direction_layer02").abs() < 5.0, "{suite}");
+    assert!(percent("das") > 80.0 && percent("random_direction").abs() < 5.0, "{suite:?}");
     let texts = read("steering_das_reviews_ADJ_layer2.jsonl");
     let texts: Vec<serde_json::Value> = texts.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let coefficients: Vec<f64> = texts.iter().map(|text| text["coefficient"].as_f64().unwrap()).collect();

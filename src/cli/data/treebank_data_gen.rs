@@ -2,7 +2,7 @@
 
 use crate::cli::args::{Asked, CompatArgs, ModelArgs, RunArgs, listed};
 use crate::cli::choice::choice;
-use crate::cli::runner::{Terminal, print, print_json, show_plan};
+use crate::cli::runner::{Printer, Terminal, print, print_json};
 use crate::datasets::treebank::{Scaffold, Split};
 use crate::session::Session;
 use crate::studies::{Filter, Study, TreebankDataGen};
@@ -64,26 +64,26 @@ pub fn run(args: Args) -> Result<()> {
         sha256: args.sha256,
         offline: args.offline,
     };
-    let (options, mut terminal) = (asked.options()?, Terminal::new()?);
-    let joined = study.join(&options.data_dir, asked.run.dry_run, &mut terminal)?;
-    if !asked.run.json {
+    let (options, mut terminal, json) = (asked.options()?, Terminal::new()?, asked.run.json);
+    let joined = study.join(&options, asked.run.dry_run, &mut terminal)?;
+    if !json {
         print(&joined.to_string())?;
     }
-    let mut all = Vec::new();
+    let (mut printer, mut all) = (Printer::new(json), Vec::new());
     for model in asked.models() {
         let session = Session::open(&model, options.clone())?;
         if asked.run.dry_run {
-            show_plan(&study.plan(&session)?)?;
+            printer.plan(&session.model().name, &study.plan(&session)?)?;
             continue;
         }
         let made = study.generate(&joined, &session, &mut terminal)?;
-        match asked.run.json {
+        match json {
             true => all.push(made),
             false => print(&made.to_string())?,
         }
     }
-    if asked.run.json {
-        print_json(&joined.with_models(all))?;
+    match json && !asked.run.dry_run {
+        true => print_json(&joined.with_models(all)),
+        false => printer.finish(Ok(())),
     }
-    Ok(())
 }

@@ -1,8 +1,9 @@
 //! `direction-patching-results`.
 
+use crate::cli::args::CsvArgs;
 use crate::cli::runner;
-use crate::session::{DEFAULT_MODEL, SessionOptions};
-use crate::studies::patching_results;
+use crate::session::{DEFAULT_MODEL, OfSetting, SessionOptions};
+use crate::studies::{export_patching_values, patching_results};
 use anyhow::Result;
 use std::path::PathBuf;
 
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 #[command(after_help = "Examples:
   actpatch direction-patching-results --models demo
   actpatch direction-patching-results --models gpt2-small,pythia-160m,pythia-1.4b
+  actpatch direction-patching-results --models gpt2-small,pythia-160m --parquet values.parquet
 
 Figures (.svg, .png, .html) of one model go to DATA_DIR/<model>/figures, those of all together and
 direction_patching_results.csv to DATA_DIR/figures.")]
@@ -21,6 +23,12 @@ pub struct Args {
     /// Where results are: those of a model in DATA_DIR/<model>.
     #[arg(long, default_value_os_t = SessionOptions::default().data_dir)]
     data_dir: PathBuf,
+    /// Also write every value of all these models to this Parquet file, one a row: those of the files
+    /// DATA_DIR/<model>/direction_patching.csv.
+    #[arg(long, value_name = "FILE")]
+    parquet: Option<PathBuf>,
+    #[command(flatten)]
+    csv: CsvArgs,
     /// Print the tables as JSON.
     #[arg(long)]
     json: bool,
@@ -28,5 +36,10 @@ pub struct Args {
 
 /// Prints a table per result file of every model, and draws the figures.
 pub fn run(args: Args) -> Result<()> {
-    runner::show(&patching_results(&args.data_dir, &args.models)?, args.json)
+    let mut results = patching_results(&args.data_dir, &args.models, args.csv.csv_guard)?;
+    if let Some(path) = args.parquet {
+        export_patching_values(&args.data_dir, &args.models, &path).of_setting("parquet")?;
+        results.written.push(path);
+    }
+    runner::show(&results, args.json)
 }

@@ -1,5 +1,6 @@
 //! `merge`.
 
+use crate::cli::args::CsvArgs;
 use crate::cli::runner;
 use crate::session::SessionOptions;
 use crate::studies::merge_sweeps;
@@ -17,6 +18,8 @@ pub struct Args {
     /// Where the joined ledgers and the result files go.
     #[arg(long, default_value_os_t = SessionOptions::default().data_dir)]
     data_dir: PathBuf,
+    #[command(flatten)]
+    csv: CsvArgs,
     /// Print it as JSON, with every missing cell.
     #[arg(long)]
     json: bool,
@@ -24,5 +27,5 @@ pub struct Args {
 
 /// Joins ledgers, model by model, and makes the result files.
 pub fn run(args: Args) -> Result<()> {
-    runner::show(&merge_sweeps(&args.from, &args.data_dir)?, args.json)
+    runner::show(&merge_sweeps(&args.from, &args.data_dir, args.csv.csv_guard)?, args.json)
 }

@@ -1,5 +1,6 @@
 //! `label-shares`.
 
+use crate::cli::args::CsvArgs;
 use crate::cli::runner::{print, print_json};
 use crate::studies::LabelShares;
 use anyhow::Result;
@@ -31,6 +32,8 @@ pub struct Args {
     /// Equal parts of the range of the values.
     #[arg(long, default_value_t = LabelShares::default().parts, value_parser = clap::value_parser!(u16).range(1..=1000))]
     parts: u16,
+    #[command(flatten)]
+    csv: CsvArgs,
     /// Print the results as JSON.
     #[arg(long)]
     json: bool,
@@ -38,7 +41,7 @@ pub struct Args {
 
 /// Tells what labels say of values.
 pub fn run(args: Args) -> Result<()> {
-    let Args { labels, value, label, summary, parts, json } = args;
-    let shares = LabelShares { labels, value, label, summary, parts }.run()?;
+    let Args { labels, value, label, summary, parts, csv: CsvArgs { csv_guard }, json } = args;
+    let shares = LabelShares { labels, value, label, summary, parts, csv_guard }.run()?;
     if json { print_json(&shares) } else { print(&shares.to_string()) }
 }

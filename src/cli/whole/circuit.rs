@@ -2,11 +2,11 @@
 
 use crate::cli::args::arguments;
 use crate::cli::errors::Options;
-use crate::cli::runner::{Terminal, end, print, print_json, show_plan, tell};
+use crate::cli::runner::{Printer, Terminal, end, tell};
 use crate::session::{OfSetting, Session, SessionOptions, Spelling};
-use crate::studies::{Circuit, Step, session_options};
+use crate::studies::{Circuit, Report, Step, session_options};
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// Arguments of `circuit`.
@@ -27,8 +27,8 @@ pub struct Args {
     /// Print what every step would compute, its arithmetic and memory, and stop.
     #[arg(long)]
     dry_run: bool,
-    /// Print the results of every step as JSON.
-    #[arg(long, conflicts_with = "dry_run")]
+    /// Print the results of every step, or what it would compute, as one JSON document.
+    #[arg(long)]
     json: bool,
     /// Options for every step.
     #[arg(last = true)]
@@ -46,30 +46,35 @@ pub fn run(args: Args) -> Result<()> {
     let (options, further) = session_options(settings)?;
     let steps = circuit.steps(&model, &further)?;
     let session = Session::open(&model, SessionOptions { arguments: arguments(), ..options })?;
-    let mut failed = Vec::new();
-    for (number, step) in steps.iter().enumerate() {
+    let (mut printer, mut failed) = (Printer::new(json), Vec::new());
+    let mut run = |(number, step): (usize, &Step)| -> Result<()> {
         tell(&format!("step {}: {}", number + 1, line(step, &model, &args.options)));
         let place = || format!("{}: step {}", args.config.display(), number + 1);
-        let verdict = run_step(step, &session, dry_run, json).with_context(place)?;
+        let verdict = run_step(step, number + 1, &session, dry_run, &mut printer).with_context(place)?;
         failed.extend(verdict.map(|verdict| format!("{}: {verdict}", place())));
-    }
+        Ok(())
+    };
+    let result = steps.iter().enumerate().try_for_each(&mut run);
+    printer.finish(result)?;
     end(&failed)
 }
 
-/// Runs a step; returns what failed of that which it checks.
-fn run_step(step: &Step, session: &Session, dry_run: bool, json: bool) -> Result<Option<String>> {
+/// Runs a step by its number; returns what failed of that which it checks.
+fn run_step(
+    step: &Step,
+    number: usize,
+    session: &Session,
+    dry_run: bool,
+    printer: &mut Printer,
+) -> Result<Option<String>> {
     let session = step.session(session)?;
     if dry_run {
-        show_plan(&step.study().plan(&session)?)?;
+        printer.plan(&session.model().name, &step.study().plan(&session)?)?;
         return Ok(None);
     }
-    let report = step.study().run(&session, &mut Terminal::new()?)?;
-    match json {
-        // As the command prints it, which may be asked of several models.
-        true => print_json(&[report.json])?,
-        false => print(&report.text)?,
-    }
-    Ok(report.failed)
+    let Report { text, json, failed } = step.study().run(&session, &mut Terminal::new()?)?;
+    printer.show(&text, json!({ "step": number, "command": step.name, "results": json }))?;
+    Ok(failed)
 }
 
 /// Options behind `--` as settings: with a value behind `=` or next to it, or switched on; one that is given several
@@ -136,7 +141,6 @@ fn plain(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn read(options: &[&str]) -> Result<Value> {
         let options: Vec<String> = options.iter().map(|&option| option.into()).collect();

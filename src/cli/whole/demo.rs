@@ -1,7 +1,7 @@
 //! `demo`: the whole journey on the small model that is part of the program.
 
 use crate::cli::args::{Asked, CompatArgs, ModelArgs, RunArgs, SourceArgs};
-use crate::cli::runner::{self, Terminal};
+use crate::cli::runner::{self, Printer, Terminal};
 use crate::session::Session;
 use crate::studies::{Demo, Study};
 use anyhow::Result;
@@ -24,7 +24,9 @@ pub fn run(args: Args) -> Result<()> {
     let asked = Asked { models, compat: CompatArgs::default(), run: args.run };
     let session = Session::open(Demo::MODEL, asked.options()?)?;
     if asked.run.dry_run {
-        return runner::show_plan(&Demo {}.plan(&session)?);
+        let mut printer = Printer::new(asked.run.json);
+        printer.plan(Demo::MODEL, &Demo {}.plan(&session)?)?;
+        return printer.finish(Ok(()));
     }
     runner::show(&Demo {}.run(&session, &mut Terminal::new()?)?, asked.run.json)
 }

@@ -2,7 +2,7 @@
 
 use crate::cli::args::{Asked, CompatArgs, ModelArgs, RunArgs};
 use crate::cli::errors::Options;
-use crate::cli::runner::{self, Terminal};
+use crate::cli::runner::{Printer, Terminal, print};
 use crate::studies::Verify;
 use crate::studies::verify::Verdict;
 use anyhow::Result;
@@ -35,25 +35,26 @@ pub fn run(args: Args) -> Result<()> {
     let verify = Verify { golden: args.golden, experiments: args.experiments };
     let asked = Asked { models: args.models, compat: CompatArgs::default(), run: args.run };
     let options = asked.options()?;
+    let mut printer = Printer::new(asked.run.json);
     if asked.run.dry_run {
-        let plan = |model: &String| runner::show_plan(&verify.plan_of(model, options.revision.as_deref())?);
-        return asked.models().iter().try_for_each(plan);
+        let mut plan = |model: &String| printer.plan(model, &verify.plan_of(model, options.revision.as_deref())?);
+        let result = asked.models().iter().try_for_each(&mut plan);
+        return printer.finish(result);
     }
-    let (mut all, mut verdict) = (Vec::new(), Verdict::default());
-    for model in asked.models() {
-        let mut verification = verify.begin(&model, options.clone())?;
+    let mut verdict = Verdict::default();
+    let mut verify_one = |model: &String| -> Result<()> {
+        let mut verification = verify.begin(model, options.clone())?;
         let mut terminal = Terminal::new()?;
         while let Some(entry) = verification.next(&mut terminal)? {
             verdict.count(&entry);
-            match asked.run.json {
-                true => all.push(entry.as_json(&Options)),
-                false => runner::print(&entry.text(&Options))?,
-            }
+            printer.show(&entry.text(&Options), entry.as_json(&Options))?;
         }
-    }
-    match asked.run.json {
-        true => runner::print_json(&all)?,
-        false => runner::print(&verdict.to_string())?,
+        Ok(())
+    };
+    let result = asked.models().iter().try_for_each(&mut verify_one);
+    printer.finish(result)?;
+    if !asked.run.json {
+        print(&verdict.to_string())?;
     }
     Ok(verdict.check()?)
 }

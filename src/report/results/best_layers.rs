@@ -49,13 +49,13 @@ impl BestLayers {
         Self { rows: rows.collect() }
     }
 
-    /// Writes the table into a folder.
+    /// Writes the table into a folder, its cells guarded against spreadsheets or not.
     ///
     /// # Errors
     /// [`ReportError::Io`].
-    pub fn write(&self, folder: &Path) -> Result<PathBuf, ReportError> {
+    pub fn write(&self, folder: &Path, guard: bool) -> Result<PathBuf, ReportError> {
         let path = folder.join("direction_patching_results.csv");
-        write_csv(&path, &self.rows)?;
+        write_csv(&path, &self.rows, guard)?;
         Ok(path)
     }
 }

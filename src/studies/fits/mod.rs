@@ -208,7 +208,8 @@ impl Study for FitDirections {
             let mut started = session.manifest(Self::NAME, self)?;
             // Before the fits: results must never outlive the direction they were measured with.
             let refitted = sets.iter().flat_map(|(_, jobs)| jobs).filter(|job| job.standing == Standing::Absent);
-            forget(&session.folder(), &refitted.map(|job| format!("{}.npy", job.name)).collect())?;
+            let refitted = refitted.map(|job| format!("{}.npy", job.name)).collect();
+            forget(&session.folder(), &refitted, session.options().csv_guard)?;
             let work = FitModel { study: self, session, tests, sets, manifest: &mut started };
             directions.extend(session.compute(observer, work)?);
             manifest = Some(started.finish()?);

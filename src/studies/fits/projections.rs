@@ -53,7 +53,7 @@ pub(super) fn write(session: &Session, job: &Job, plane: &Projection, sets: &[Em
         };
         all.prompts.retain(|prompt| !sets.iter().any(|set| set.prompts.name == prompt.set));
         all.prompts.extend(projected.into_iter().flatten());
-        all.write(&folder, &job.name)?;
+        all.write(&folder, &job.name, session.options().csv_guard)?;
         Ok(())
     })
 }

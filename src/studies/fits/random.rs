@@ -71,7 +71,7 @@ impl Study for RandomDirections {
         if !wanted.is_empty() {
             let mut started = session.manifest(Self::NAME, self)?;
             let changing = wanted.iter().map(|&layer| format!("{}.npy", DirectionName::random(layer)));
-            forget(&session.folder(), &changing.collect())?;
+            forget(&session.folder(), &changing.collect(), session.options().csv_guard)?;
             for &layer in &wanted {
                 started.wrote(&write(session, layer, self.seed(session))?, []);
             }

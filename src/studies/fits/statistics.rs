@@ -134,7 +134,7 @@ pub(super) fn add(
             stats.retain(|row| !about(row, name) || again(row));
         }
         rows.into_iter().for_each(|row| stats.insert(row));
-        Ok(stats.write()?)
+        Ok(stats.write(session.options().csv_guard)?)
     })?;
     Ok(shares)
 }

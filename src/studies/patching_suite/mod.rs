@@ -2,8 +2,10 @@
 
 mod plan;
 mod target;
+mod variant;
 
 pub use target::{Heads, PatchedLayers};
+pub(super) use variant::Variant;
 
 use super::fields::{list, not_empty};
 use super::suite_tables::write_tables;
@@ -16,7 +18,7 @@ use crate::datasets::treebank::Scaffold;
 use crate::engine::{self, Baselines, Engine, Flops, Layout, Metric, Scores};
 use crate::experiments::chunks;
 use crate::report::results::ResultFile;
-use crate::report::{CellKey, Manifest, RunRecord, SuiteName, SuiteSite, Table};
+use crate::report::{CellKey, Manifest, RunRecord, SuiteName, SuiteRow, SuiteSite, Table};
 use crate::session::{DeviceWork, Fault, Note, Observer, Progress, Session, distinct, wrong};
 use crate::sweep::{Recorder, SweepSettings, finite};
 use anyhow::{Context, Result};
@@ -145,11 +147,9 @@ impl PatchingSuite {
     /// The name of the table that holds a metric's values.
     pub fn table(&self, session: &Session, metric: Metric) -> SuiteName {
         let site = self.heads.as_ref().map_or(SuiteSite::Residual, Heads::site);
-        let layers = if self.layers == PatchedLayers::All { "all_layers" } else { "" };
-        let compat = session.options().compat_ending();
-        let parts = [layers, self.projection.map_or("", Projection::name), compat.trim_start_matches('_')];
-        let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
-        SuiteName { metric, site, scaffold: self.scaffold, variant: parts.join("_") }
+        let compat = session.options().compat().iter().map(ToString::to_string).collect();
+        let variant = Variant { layers: self.layers, projection: self.projection, compat };
+        SuiteName { metric, site, scaffold: self.scaffold, variant: variant.to_string() }
     }
 
     /// What the suite's tables hold of its datasets: a table for every metric.
@@ -224,7 +224,8 @@ impl Study for PatchingSuite {
         // Also when the sweep was stopped: what is done can be looked at. A shard has no tables: they are made when it
         // is merged.
         if self.sweep.shard.is_none() {
-            recorder.with_state(|state| write_tables(&folder, state, |_| false))?;
+            let guard = session.options().csv_guard;
+            recorder.with_state(|state| write_tables(&folder, &configuration, state, guard, |_| false))?;
         }
         result?;
         let cells: Vec<_> = recorder.results(&folder, &self.sweep, own)?.into_iter().map(SuiteCell::from).collect();
@@ -302,6 +303,9 @@ impl Patching<'_> {
                 let file = folder.join(self.suite.table(self.session, metric).to_string());
                 self.manifest.wrote(&file, [format!("{direction} {set} {position}")]);
             }
+        }
+        if self.suite.sweep.shard.is_none() {
+            self.manifest.wrote(&SuiteRow::path(&folder), []);
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::target::Target;
 use super::{PatchingSuite, Projection};
 use crate::datasets::PairedPrompts;
-use crate::directions::{Direction, DirectionName, Method, projected};
+use crate::directions::{Direction, DirectionName, FitRecord, Method, projected};
 use crate::engine::{self, Metric, Mode, PatchPositions};
 use crate::files::sha256;
 use crate::report::CellKey;
@@ -12,6 +12,7 @@ use crate::session::{
     wrong,
 };
 use crate::studies::Study;
+use crate::studies::suite_tables::{BOS, SEED};
 use crate::sweep::{Cell, CellId, Configuration, Inputs, Known, Ledger, Place, Texts, deal};
 use crate::types::Matrix;
 use anyhow::Result;
@@ -44,6 +45,8 @@ struct Subspace {
     hash: String,
     /// The files they were read from.
     inputs: Arc<Inputs>,
+    /// What the tidy table says of their values beside what names say.
+    settings: Arc<Configuration>,
 }
 
 /// A file in the model's folder, and its hash.
@@ -68,7 +71,9 @@ impl Job {
         let at: Vec<Arc<str>> = [direction, set, position].map(|head| head.as_str().into()).into();
         let cell = |&(metric, id): &(Metric, CellId)| {
             let place = Place { file: suite.table(session, metric).to_string().into(), at: at.clone() };
-            Cell { id, place, inputs: self.subspace.inputs.clone(), texts: self.texts.clone(), shard }
+            let Subspace { inputs, settings, .. } = &*self.subspace;
+            let (inputs, texts, settings) = (inputs.clone(), self.texts.clone(), settings.clone());
+            Cell { id, place, inputs, texts, settings, shard }
         };
         self.metrics.iter().map(cell).collect()
     }
@@ -274,9 +279,25 @@ impl Jobs<'_> {
             _ => direction.unit_columns(),
         };
         let hash = hash_of_matrix(&columns);
-        let subspace = Arc::new(Subspace { columns: Arc::new(columns), hash, inputs: Arc::new(inputs) });
+        let subspace = Arc::new(Subspace {
+            columns: Arc::new(columns),
+            hash,
+            inputs: Arc::new(inputs),
+            settings: Arc::new(self.settings(name)?),
+        });
         self.subspaces.insert(key, subspace.clone());
         Ok(subspace)
+    }
+
+    /// Whether texts begin with BOS, and the seed of the fit, if it is known.
+    fn settings(&self, name: &DirectionName) -> Result<Configuration> {
+        let (folder, bos) = (self.session.folder(), self.session.model().tokenizer.bos().is_some());
+        let mut settings = Configuration::from([(BOS.to_owned(), bos.to_string())]);
+        if Direction::paths(&folder, name).1.exists() {
+            let FitRecord { seed, imported, .. } = FitRecord::read(&folder, name)?;
+            settings.extend(imported.is_none().then(|| (SEED.to_owned(), seed.to_string())));
+        }
+        Ok(settings)
     }
 
     /// A direction, and its file with the hash of its bytes.

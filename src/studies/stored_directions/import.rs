@@ -43,6 +43,8 @@ pub struct ImportDirections {
     pub data_dir: PathBuf,
     /// Replace directions of the same names, and forget their results, instead of keeping them.
     pub overwrite: bool,
+    /// Texts of tables that are written anew get an apostrophe in front where a spreadsheet would compute them.
+    pub csv_guard: bool,
     /// How the program was called, for the manifest.
     #[serde(skip)]
     pub arguments: Vec<String>,
@@ -58,6 +60,7 @@ impl Default for ImportDirections {
             weight_processing: vec![Rewrite::None],
             data_dir: SessionOptions::default().data_dir,
             overwrite: false,
+            csv_guard: false,
             arguments: Vec::new(),
         }
     }
@@ -107,7 +110,7 @@ impl ImportDirections {
             let mut started = start_manifest(&folder, "directions-import", configuration, arguments, None)?;
             // Results must never outlive the direction they were measured with.
             let replaced = wanted.iter().map(|(direction, _)| format!("{}.npy", direction.name));
-            forget(&folder, &replaced.collect())?;
+            forget(&folder, &replaced.collect(), self.csv_guard)?;
             for (direction, source) in &wanted {
                 let record = FitRecord {
                     model: self.model.clone(),

@@ -236,17 +236,17 @@ impl Cosines {
         Ok(Self { directions, cosines: all.iter().map(row).collect(), note })
     }
 
-    /// The table as CSV, with all digits.
+    /// The table as CSV, with all digits, its cells guarded against spreadsheets or not.
     ///
     /// # Errors
     /// Rows of different lengths.
-    pub fn csv(&self) -> Result<String> {
+    pub fn csv(&self, guard: bool) -> Result<String> {
         let header = ["direction".to_owned()].into_iter().chain(self.directions.iter().cloned()).collect::<Vec<_>>();
         let row = |(name, row): (&String, &Vec<f64>)| {
             [name.clone()].into_iter().chain(row.iter().map(f64::to_string)).collect()
         };
         let rows = self.directions.iter().zip(&self.cosines).map(row);
-        Ok(String::from_utf8(csv_bytes(std::iter::once(header).chain(rows))?)?)
+        Ok(String::from_utf8(csv_bytes(std::iter::once(header).chain(rows), guard)?)?)
     }
 }
 

@@ -8,7 +8,7 @@ use crate::session::{Fault, Mend, OfSetting, wrong};
 use crate::studies::fields::{optional_path, path};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize, Serializer};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -32,11 +32,14 @@ pub struct LabelShares {
     pub summary: Option<PathBuf>,
     /// Equal parts of the range of the values: 1 to 1000.
     pub parts: u16,
+    /// Texts of tables that a spreadsheet would compute get an apostrophe in front.
+    pub csv_guard: bool,
 }
 
 impl Default for LabelShares {
     fn default() -> Self {
-        Self { labels: PathBuf::new(), value: "value".into(), label: "sentiment".into(), summary: None, parts: 50 }
+        let (value, label) = ("value".into(), "sentiment".into());
+        Self { labels: PathBuf::new(), value, label, summary: None, parts: 50, csv_guard: false }
     }
 }
 
@@ -68,8 +71,15 @@ impl fmt::Display for LabelledShares {
 
 impl Serialize for LabelledShares {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // A direction's name may look like a number, and is none.
+        let value = |(column, cell): (&String, &String)| match cell.parse::<f64>() {
+            _ if cell.is_empty() => Value::Null,
+            Ok(number) if column != KEYS[0] && number.fract() == 0.0 => json!(number as i64),
+            Ok(number) if column != KEYS[0] && number.is_finite() => json!(number),
+            _ => cell.clone().into(),
+        };
         let object = |row: &Vec<String>| -> Map<String, Value> {
-            self.columns.iter().cloned().zip(row.iter().map(|cell| cell.clone().into())).collect()
+            self.columns.iter().zip(row).map(|(column, cell)| (column.clone(), value((column, cell)))).collect()
         };
         serializer.collect_seq(self.rows.iter().map(object))
     }
@@ -105,7 +115,7 @@ impl LabelShares {
         let stem = self.labels.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let folder = self.labels.parent().unwrap_or(Path::new(""));
         let parts: Vec<Vec<Part>> = groups.iter().map(|group| group.parts(self.parts.into())).collect();
-        write_csv(&folder.join(format!("{stem}_shares.csv")), self.share_rows(&groups, &parts))?;
+        write_csv(&folder.join(format!("{stem}_shares.csv")), self.share_rows(&groups, &parts), self.csv_guard)?;
         self.figure(&stem, &groups, &parts).write(folder, &format!("{stem}_shares"))?;
         let (heads, rows) = match &accuracies {
             Some(accuracies) => (&ACCURACY[..], groups.iter().zip(accuracies).map(accuracy_row).collect::<Vec<_>>()),
@@ -113,7 +123,11 @@ impl LabelShares {
         };
         let columns: Vec<String> = keys(&groups).iter().chain(heads).map(|name| (*name).to_owned()).collect();
         if accuracies.is_some() {
-            write_csv(&folder.join(format!("{stem}_accuracy.csv")), std::iter::once(&columns).chain(&rows))?;
+            write_csv(
+                &folder.join(format!("{stem}_accuracy.csv")),
+                std::iter::once(&columns).chain(&rows),
+                self.csv_guard,
+            )?;
         }
         Ok(LabelledShares { columns, rows })
     }

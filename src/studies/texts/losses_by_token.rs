@@ -32,6 +32,8 @@ pub(super) struct TokenFiles {
     pub folder: PathBuf,
     /// The beginning of their names.
     pub stem: String,
+    /// Are the tables guarded against spreadsheets?
+    pub guard: bool,
 }
 
 impl TokenFiles {
@@ -96,7 +98,7 @@ impl<'a> LossesByToken<'a> {
     /// # Errors
     /// A table that cannot be begun.
     pub fn new(model: &'a Model, conditions: &'a [MadeOf], files: TokenFiles) -> Result<Self> {
-        let mut table = CsvFile::create(&files.path(".csv"))?;
+        let mut table = CsvFile::create(&files.path(".csv"), files.guard)?;
         table.push((KEYS, ["document", "position", "token", "clean_loss", "change", "token_id"]))?;
         let top = (0..conditions.len()).map(|channel| Top::new(channel, files.texts, WINDOW, true)).collect();
         Ok(Self { model, conditions, files, table, top, shown: Vec::new() })
@@ -167,7 +169,7 @@ impl<'a> LossesByToken<'a> {
 
     fn write_top(&self) -> Result<PathBuf> {
         let tokenizer = &self.model.tokenizer;
-        let mut table = CsvFile::create(&self.files.path("_top.csv"))?;
+        let mut table = CsvFile::create(&self.files.path("_top.csv"), self.files.guard)?;
         table.push((KEYS, ["rank", "change", "document", "position", "token", "text", "token_id"]))?;
         for (((keys, _), _), top) in self.conditions.iter().zip(&self.top) {
             for (rank, found) in top.found().iter().enumerate() {

@@ -302,8 +302,8 @@ impl Study for Negation {
         let work = Pass { asked: &asked, manifest: &mut manifest };
         let (scores, rows) = asked.tables(&session.compute(observer, work)?);
         let paths = asked.paths(session);
-        write_csv(&paths[0], &rows)?;
-        write_csv(&paths[1], &scores)?;
+        write_csv(&paths[0], &rows, session.options().csv_guard)?;
+        write_csv(&paths[1], &scores, session.options().csv_guard)?;
         session.record(&asked.stem, &asked.provenance, &paths, Value::Null)?;
         paths.iter().for_each(|path| manifest.wrote(path, []));
         Ok(Negations { model, layers, scores, manifest: Some(manifest.finish()?) })

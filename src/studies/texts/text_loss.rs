@@ -178,6 +178,7 @@ impl TextLoss {
             texts: texts as usize,
             folder: session.folder(),
             stem: format!("{}_by_token_{texts}", self.stem(session, &corpus.name)),
+            guard: session.options().csv_guard,
         })
     }
 }

@@ -1,6 +1,7 @@
 //! `directions compare`.
 
 use super::StoredArgs;
+use crate::cli::args::CsvArgs;
 use crate::cli::runner::print;
 use crate::studies::Cosines;
 use anyhow::Result;
@@ -19,9 +20,11 @@ pub(super) struct Args {
     /// Print as CSV, with all digits.
     #[arg(long, conflicts_with = "json")]
     csv: bool,
+    #[command(flatten)]
+    guard: CsvArgs,
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
     let cosines = Cosines::of(&args.stored.read()?)?;
-    if args.csv { print(&cosines.csv()?) } else { args.stored.show(&cosines) }
+    if args.csv { print(&cosines.csv(args.guard.csv_guard)?) } else { args.stored.show(&cosines) }
 }

@@ -1,6 +1,6 @@
 //! `directions import`.
 
-use crate::cli::args::{arguments, listed};
+use crate::cli::args::{CsvArgs, arguments, listed};
 use crate::cli::choice::choice;
 use crate::cli::runner::{Terminal, print, print_json};
 use crate::session::Rewrite;
@@ -38,6 +38,8 @@ pub(super) struct Args {
     /// Replace directions of the same names, and forget their results, instead of skipping them.
     #[arg(long)]
     overwrite: bool,
+    #[command(flatten)]
+    csv: CsvArgs,
     /// Check the files and say what would be stored.
     #[arg(long)]
     dry_run: bool,
@@ -47,9 +49,18 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
-    let Args { from, model, directions, layer, weight_processing, data_dir, overwrite, dry_run, json } = args;
-    let arguments = arguments();
-    let import = ImportDirections { from, model, directions, layer, weight_processing, data_dir, overwrite, arguments };
+    let Args { from, model, directions, layer, weight_processing, data_dir, overwrite, csv, dry_run, json } = args;
+    let import = ImportDirections {
+        from,
+        model,
+        directions,
+        layer,
+        weight_processing,
+        data_dir,
+        overwrite,
+        csv_guard: csv.csv_guard,
+        arguments: arguments(),
+    };
     let mut terminal = Terminal::new()?;
     let imported = if dry_run { import.plan(&mut terminal)? } else { import.run(&mut terminal)? };
     if json { print_json(&imported) } else { print(&imported.to_string()) }

@@ -68,7 +68,8 @@ impl<'a> Files<'a> {
             let channels = asked.channels.list().iter().map(column);
             let places = ["document", "position", "token"].map(str::to_owned).into_iter();
             let header: Vec<String> = places.chain(channels).chain(["token_id".to_owned()]).collect();
-            files.values.insert(CsvFile::create(&files.path(&format!("{VALUES}.csv")))?).push(header)?;
+            let table = CsvFile::create(&files.path(&format!("{VALUES}.csv")), session.options().csv_guard)?;
+            files.values.insert(table).push(header)?;
         }
         Ok(files)
     }
@@ -140,7 +141,7 @@ impl<'a> Files<'a> {
 
     fn write_rows(&self, ending: &str, rows: &[impl serde::Serialize]) -> Result<PathBuf> {
         let path = self.path(ending);
-        write_csv(&path, rows)?;
+        write_csv(&path, rows, self.session.options().csv_guard)?;
         Ok(path)
     }
 

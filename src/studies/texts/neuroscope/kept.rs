@@ -3,6 +3,7 @@
 use super::files::{SAMPLES, SUMMARY, TEXTS, TOKEN_MEANS, TOP, VALUES, file};
 use super::pages::Pages;
 use super::{Asked, Neuroscope};
+use crate::files::unguarded;
 use crate::report::neuroscope::{ChannelSummary, SampleRow, TopRow};
 use crate::report::token_pages::{PAGE_TOKENS, ShownToken};
 use crate::report::{ReportError, read_csv};
@@ -102,8 +103,9 @@ impl Kept {
 fn read_shown(path: &Path, channels: usize) -> Result<Vec<ShownToken>> {
     let mut reader = csv::Reader::from_path(path).with_context(|| path.display().to_string())?;
     let mut shown = Vec::new();
-    for (number, record) in reader.records().take(PAGE_TOKENS).enumerate() {
-        let record = record.with_context(|| path.display().to_string())?;
+    let rows =
+        reader.records().take(PAGE_TOKENS).collect::<Result<_, _>>().with_context(|| path.display().to_string())?;
+    for (number, record) in unguarded(rows).into_iter().enumerate() {
         let token = || {
             let values = (0..channels).map(|channel| record.get(3 + channel)?.parse().ok());
             let (document, text) = (record.get(0)?.parse().ok()?, record.get(2)?.to_owned());

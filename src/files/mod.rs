@@ -1,6 +1,9 @@
-//! Files that appear whole or not at all, their hashes, and texts that users give.
+//! Files that appear whole or not at all, their hashes, tables, and texts that users give.
 
-use serde::Serialize;
+mod table;
+
+pub use table::{CsvRows, csv_bytes, read_table, unguarded, written_otherwise};
+
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -29,19 +32,6 @@ pub fn temporary_beside(path: &Path) -> io::Result<tempfile::NamedTempFile> {
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     builder.tempfile_in(folder)
-}
-
-/// Rows as CSV: structs under a header of their fields' names, lists of cells as they are.
-///
-/// # Errors
-/// A row of another length than the first one.
-pub fn csv_bytes<R: Serialize>(rows: impl IntoIterator<Item = R>) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let mut writer = csv::Writer::from_writer(&mut bytes);
-    rows.into_iter().try_for_each(|row| writer.serialize(row))?;
-    writer.flush()?;
-    drop(writer);
-    Ok(bytes)
 }
 
 /// What some editors put in front of a text in UTF-8.
@@ -176,20 +166,6 @@ mod tests {
         std::fs::create_dir_all(blocked.join("inside")).unwrap();
         assert!(write_whole(&blocked, b"three").is_err());
         assert_eq!(std::fs::read_dir(folder.path().join("deep")).unwrap().count(), 2, "no temporary file is left");
-    }
-
-    #[test]
-    fn rows_become_csv_with_quotes_where_they_are_needed() {
-        let text = |rows: &[&[&str]]| csv_bytes(rows).map(|bytes| String::from_utf8(bytes).unwrap());
-        assert_eq!(text(&[&["token", "n"], &[" \"a\",\n", "2"]]).unwrap(), "token,n\n\" \"\"a\"\",\n\",2\n");
-        assert!(text(&[&["token", "n"], &["b"]]).is_err());
-        #[derive(Serialize)]
-        struct Row {
-            token: &'static str,
-            mean: Option<f64>,
-        }
-        let rows = [Row { token: "a", mean: Some(0.5) }, Row { token: "b", mean: None }];
-        assert_eq!(csv_bytes(rows).unwrap(), b"token,mean\na,0.5\nb,\n");
     }
 
     #[test]
