@@ -174,10 +174,11 @@ pub fn select(patterns: &[String], names: &[DirectionName]) -> Result<Vec<Direct
     let mut selected = Vec::new();
     for pattern in patterns {
         let spelled = spelled(pattern);
-        let matcher = glob(spelled.strip_suffix(".npy").unwrap_or(&spelled));
+        let matcher = glob(&unpadded(spelled.strip_suffix(".npy").unwrap_or(&spelled)));
         let before = selected.len();
         let matches = |text: &str| matcher.as_ref().is_some_and(|regex| regex.is_match(text));
-        selected.extend(names.iter().filter(|name| matches(&name.to_string())).cloned());
+        let either = |name: &&DirectionName| matches(&name.to_string()) || matches(&unpadded(&name.to_string()));
+        selected.extend(names.iter().filter(either).cloned());
         if selected.len() == before {
             selected.extend(names.iter().filter(|name| matches(&family(name))).cloned());
         }
@@ -190,6 +191,15 @@ pub fn select(patterns: &[String], names: &[DirectionName]) -> Result<Vec<Direct
     selected.sort();
     selected.dedup();
     Ok(selected)
+}
+
+/// A name or pattern that ends with the number of its layer, without zeros in front of the number.
+fn unpadded(text: &str) -> String {
+    let rest = text.trim_end_matches(|letter: char| letter.is_ascii_digit());
+    match text[rest.len()..].parse::<usize>() {
+        Ok(layer) if rest.ends_with("layer") => format!("{rest}{layer}"),
+        _ => text.to_owned(),
+    }
 }
 
 /// A matcher of a pattern with `*` and `?`; `None` when the pattern is too long for one, so that it matches nothing.
@@ -305,6 +315,18 @@ mod tests {
         assert_eq!(count(&["das_simple_train_*"]).unwrap(), 2);
         assert_eq!(count(&["das*layer1.npy", "das_*"]).unwrap(), 3);
         assert_eq!(count(&["das_simple_train_ADJ_layer?"]).unwrap(), 1);
+        // A layer's number is the same however it is written.
+        let names =
+            ["das_simple_train_ADJ_layer1", "random_direction_layer01", "das_simple_train_ADJ_layer10"].map(parse);
+        for (patterns, expected) in [
+            (&["*layer1", "*_layer01", "*layer?"][..], &names[..2]),
+            (&["das*layer1", "das*layer001"], &names[..1]),
+            (&["random*layer1", "random*layer01.npy"], &names[1..2]),
+        ] {
+            for pattern in patterns {
+                assert_eq!(select(&[(*pattern).to_owned()], &names).unwrap(), expected, "{pattern}");
+            }
+        }
         let message = count(&["kmeans*"]).unwrap_err().to_string();
         assert!(message.contains("kmeans*") && message.contains("3 directions"), "{message}");
         // A dot is a dot, and a bracket never breaks the matcher.

@@ -158,7 +158,7 @@ fn draw(data_dir: &Path, models: &[Measured]) -> Result<Vec<PathBuf>> {
     figures.extend(together.map(|named| (shared.clone(), named)));
     let mut written = vec![BestLayers::of(&files).write(&shared)?];
     for (folder, Named { stem, figure }) in figures {
-        written.extend(figure.write(&folder, &stem)?);
+        written.extend(figure.write_beside_data(&folder, &stem)?);
     }
     Ok(written)
 }

@@ -1,0 +1,17 @@
+//! The target of this binary's name, fed by libFuzzer.
+
+#![no_main]
+
+#[path = "../tests/support/targets.rs"]
+mod targets;
+
+use std::cell::RefCell;
+
+thread_local! {
+    static READ: RefCell<Box<dyn FnMut(&[u8]) -> bool>> =
+        RefCell::new(targets::named(env!("CARGO_BIN_NAME")).read);
+}
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    READ.with_borrow_mut(|read| read(bytes));
+});
