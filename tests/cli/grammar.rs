@@ -162,6 +162,22 @@ fn directions_go_by_their_names_however_layers_are_written() {
 }
 
 #[test]
+fn what_runs_a_model_tells_the_memory_it_will_take() {
+    let data = fitted();
+    let others = ["self-check --layers 1", "negation --directions mean_diff*layer1", "reproduce", "demo"];
+    for line in COMMANDS.iter().chain(&others) {
+        // Cosines of weights, and draws, run nothing.
+        if line.starts_with("neuron-cosines") || line.starts_with("random-directions") {
+            continue;
+        }
+        let words: Vec<&str> = line.split_whitespace().chain(["--overwrite", "--dry-run"]).collect();
+        let told = run_in(data.path(), &words);
+        let told = if told.code == 2 { planned(data.path(), line, &[]) } else { told }.success().stdout;
+        assert!(told.contains("about ") && told.contains(" of memory"), "{line}: {told}");
+    }
+}
+
+#[test]
 fn a_circuit_answers_in_json_as_its_steps_do() {
     let data = tempfile::tempdir().unwrap();
     let file = data.path().join("two.toml");

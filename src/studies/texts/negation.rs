@@ -282,7 +282,8 @@ impl Study for Negation {
             return Ok(Plan::of(format!("{model}\n")).with(notes));
         }
         let (directions, texts) = (asked.directions.len(), asked.texts.len());
-        Ok(Plan::of(format!("{model}: {directions} directions, one pass over {texts} texts\n")).with(notes))
+        let text = format!("{model}: {directions} directions, one pass over {texts} texts\n");
+        Ok(Plan::of(text).running(session, []).with(notes))
     }
 
     fn run(&self, session: &Session, observer: &mut dyn Observer) -> Result<Negations> {
