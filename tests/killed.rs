@@ -41,7 +41,8 @@ macro_rules! commands {
             text_loss: "--corpus DATA/texts.txt --directions das_simple_train_ADJ_layer1 --methods zero --by-token 3",
             negation: "--directions das_*layer1,mean_diff*layer1",
             steering: "--directions das_simple_train_ADJ_layer1 --coefficients -4,4 --samples 2 --max-new-tokens 4",
-            circuit: "--config DATA/analysis.toml"
+            circuit: "--config DATA/analysis.toml",
+            merge: ""
         }
     };
 }
@@ -56,13 +57,14 @@ const OWN: [(&str, &str); 2] = [
     ),
 ];
 
-/// A fresh data folder with directions, some results and texts.
+/// A fresh data folder with directions, some results, a shard and texts.
 fn prepared() -> tempfile::TempDir {
     static PREPARED: OnceLock<BTreeMap<PathBuf, Vec<u8>>> = OnceLock::new();
     let files = PREPARED.get_or_init(|| {
         let data = tempfile::tempdir().unwrap();
         run_in(data.path(), &["fit-directions", "--methods", "mean_diff,pca,das", "--epochs", "2"]).success();
         run_in(data.path(), &["direction-patching-suite", "--directions", "pca*"]).success();
+        run_in(data.path(), &["activation-patching-maps", "--maps", "v", "--shard", "0/1"]).success();
         OWN.iter().for_each(|(name, text)| std::fs::write(data.path().join(name), text).unwrap());
         all_files(data.path())
     });
