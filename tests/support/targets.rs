@@ -165,7 +165,7 @@ pub fn gguf() -> Target {
 /// A target of files that hold directions.
 fn of_directions(name: &'static str, ending: &str) -> Target {
     of_files(name, &[], all_of("tests/fixtures/directions/files", ending), |path| {
-        let wanted = Wanted { patterns: &["*".to_owned()], layer: Some(1), d_model: 64, n_layers: 4 };
+        let wanted = Wanted { patterns: &["*".to_owned()], layer: Some(1), d_model: 128, n_layers: 4 };
         read_files(path, wanted).is_ok()
     })
 }
@@ -240,7 +240,7 @@ pub fn dataset_toml() -> Target {
 
 pub fn dataset_csv() -> Target {
     let csv = "clean,corrupted,answer,wrong_answer,class,position_VRB\nI loved it,I hated it, great, bad,positive,loved\n\
-               \"It \"\"was\"\" good\",\"It \"\"was\"\" dull\", great, bad,negative,was\n";
+               \"I hated it\",\"I loved it\", bad, great,negative,hated\n";
     of_datasets("mine.csv", &[csv])
 }
 
