@@ -317,11 +317,11 @@ mod tests {
         assert_eq!(count(&["das_simple_train_ADJ_layer?"]).unwrap(), 1);
         // A layer's number is the same however it is written.
         let names =
-            ["das_simple_train_ADJ_layer1", "random_direction_layer01", "das_simple_train_ADJ_layer10"].map(parse);
+            ["random_direction_layer01", "das_simple_train_ADJ_layer1", "das_simple_train_ADJ_layer10"].map(parse);
         for (patterns, expected) in [
             (&["*layer1", "*_layer01", "*layer?"][..], &names[..2]),
-            (&["das*layer1", "das*layer001"], &names[..1]),
-            (&["random*layer1", "random*layer01.npy"], &names[1..2]),
+            (&["das*layer1", "das*layer001"], &names[1..2]),
+            (&["random*layer1", "random*layer01.npy"], &names[..1]),
         ] {
             for pattern in patterns {
                 assert_eq!(select(&[(*pattern).to_owned()], &names).unwrap(), expected, "{pattern}");
