@@ -41,7 +41,7 @@ macro_rules! commands {
             text_loss: "--corpus DATA/texts.txt --directions das_simple_train_ADJ_layer1 --methods zero --by-token 3",
             negation: "--directions das_*layer1,mean_diff*layer1",
             steering: "--directions das_simple_train_ADJ_layer1 --coefficients -4,4 --samples 2 --max-new-tokens 4",
-            circuit: "--config DATA/analysis.toml",
+            circuit: "--config DATA/analysis.toml --",
             merge: ""
         }
     };

@@ -184,7 +184,7 @@ fn a_circuit_answers_in_json_as_its_steps_do() {
     let steps = "model = \"demo\"\n[[step]]\ncommand = \"faithfulness\"\nheads = [\"1.0\"]\n\
                  [[step]]\ncommand = \"logit-attribution\"\nmaps = [\"layers\"]\n";
     std::fs::write(&file, steps).unwrap();
-    let told = run_in(data.path(), &["circuit", "--config", file.to_str().unwrap(), "--json"]).success().json();
+    let told = run_in(data.path(), &["circuit", "--config", file.to_str().unwrap(), "--json", "--"]).success().json();
     let faithfulness = run_in(data.path(), &["faithfulness", "--heads", "1.0", "--json"]).success().json();
     let layers = run_in(data.path(), &["logit-attribution", "--maps", "layers", "--json"]).success().json();
     let text = told.to_string();
