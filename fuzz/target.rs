@@ -8,8 +8,7 @@ mod targets;
 use std::cell::RefCell;
 
 thread_local! {
-    static READ: RefCell<Box<dyn FnMut(&[u8]) -> bool>> =
-        RefCell::new(targets::named(env!("CARGO_BIN_NAME")).read);
+    static READ: RefCell<targets::Read> = RefCell::new(targets::named(env!("CARGO_BIN_NAME")).read);
 }
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {

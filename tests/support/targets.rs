@@ -16,12 +16,15 @@ use actpatch::sweep::{Cell, CellId, Configuration, Ledger, Outcome, Place, Shard
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// Reads any bytes, and says whether they were taken for what they should be.
+pub type Read = Box<dyn FnMut(&[u8]) -> bool>;
+
 /// One kind of input.
 pub struct Target {
     /// Input as it should be, to change.
     pub seeds: Vec<Vec<u8>>,
-    /// Reads any bytes, and says whether they were taken for what they should be; of the seeds at least one is.
-    pub read: Box<dyn FnMut(&[u8]) -> bool>,
+    /// What reads it; it takes at least one of the seeds.
+    pub read: Read,
 }
 
 /// Hands the names of all targets, which are those of the functions below, to a macro.
