@@ -52,8 +52,8 @@ const OWN: [(&str, &str); 2] = [
     ("texts.txt", "I loved it, and the plot was great.\nIt was awful, far too long, and I hated it.\n"),
     (
         "analysis.toml",
-        "model = \"demo\"\n[[step]]\ncommand = \"faithfulness\"\nheads = [\"1.0\", \"2.2\"]\n\
-         [[step]]\ncommand = \"logit-attribution\"\nmaps = [\"layers\"]\n",
+        "model = \"demo\"\n[[steps]]\ncommand = \"faithfulness\"\nheads = [\"1.0\", \"2.2\"]\n\
+         [[steps]]\ncommand = \"logit-attribution\"\nmaps = [\"layers\"]\n",
     ),
 ];
 

@@ -181,16 +181,17 @@ fn what_runs_a_model_tells_the_memory_it_will_take() {
 fn a_circuit_answers_in_json_as_its_steps_do() {
     let data = tempfile::tempdir().unwrap();
     let file = data.path().join("two.toml");
-    let steps = "model = \"demo\"\n[[step]]\ncommand = \"faithfulness\"\nheads = [\"1.0\"]\n\
-                 [[step]]\ncommand = \"logit-attribution\"\nmaps = [\"layers\"]\n";
+    let steps = "model = \"demo\"\n[[steps]]\ncommand = \"faithfulness\"\nheads = [\"1.0\"]\n\
+                 [[steps]]\ncommand = \"logit-attribution\"\nmaps = [\"layers\"]\n";
     std::fs::write(&file, steps).unwrap();
-    let told = run_in(data.path(), &["circuit", "--config", file.to_str().unwrap(), "--json", "--"]).success().json();
+    let circuit = run_in(data.path(), &["circuit", "--config", file.to_str().unwrap(), "--json", "--"]).success();
+    let told = serde_json::Deserializer::from_str(&circuit.stdout).into_iter::<serde_json::Value>();
+    let told: Vec<serde_json::Value> = told.map(Result::unwrap).collect();
     let faithfulness = run_in(data.path(), &["faithfulness", "--heads", "1.0", "--json"]).success().json();
     let layers = run_in(data.path(), &["logit-attribution", "--maps", "layers", "--json"]).success().json();
-    let text = told.to_string();
-    for outcome in [&faithfulness[0]["tables"], &layers[0]["maps"]] {
-        assert!(outcome.is_array() && text.contains(&outcome.to_string()), "{outcome} is not in {text}");
-    }
+    assert_eq!(told.len(), 2);
+    assert!(faithfulness[0]["tables"].is_array() && layers[0]["maps"].is_array());
+    assert_eq!((&told[0][0]["tables"], &told[1][0]["maps"]), (&faithfulness[0]["tables"], &layers[0]["maps"]));
 }
 
 #[test]
