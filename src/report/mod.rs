@@ -29,6 +29,6 @@ pub use page::{Section, write_page};
 pub use projections::{ProjectedPrompt, Projections};
 pub use result_map::{MapHead, ResultMap, write_array};
 pub use steered_texts::{SteeredText, SteeredTexts};
-pub use suite_csv::{CellKey, SuiteCsv, SuiteRow};
+pub use suite_csv::{CellKey, SuiteCsv};
 pub use suite_name::{SuiteName, SuiteSite};
 pub use table::Table;

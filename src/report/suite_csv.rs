@@ -3,8 +3,6 @@
 
 use super::error::write_csv;
 use super::{ReportError, SuiteName};
-use crate::directions::DirectionName;
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -107,65 +105,6 @@ impl SuiteCsv {
             rows.push(std::iter::once(direction.to_owned()).chain(columns.iter().map(value)).collect());
         }
         write_csv(&self.path, rows)
-    }
-}
-
-/// A value of the suite's tables with everything that it was measured under: a row of `direction_patching.csv`, which has
-/// all of them under one header row.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SuiteRow {
-    /// The direction's name.
-    pub direction: String,
-    /// The layer that it belongs to.
-    pub layer: usize,
-    /// The dataset.
-    pub dataset: String,
-    /// The position that was patched.
-    pub position: String,
-    /// What is measured.
-    pub metric: String,
-    /// What was patched, as file names say it: `resid`, `attn_result`, `attn_result_9.2-10.1`.
-    pub site: String,
-    /// Text around the Treebank's sentences.
-    pub scaffold: String,
-    /// What else sets its table apart, such as `all_layers`; mostly nothing.
-    pub variant: String,
-    /// Number format of the products.
-    pub dtype: String,
-    /// Rewrites of the weights.
-    pub weight_processing: String,
-    /// The value, in percent.
-    pub percent: f64,
-}
-
-impl SuiteRow {
-    /// Name of the file in a model's folder.
-    pub const FILE: &str = "direction_patching.csv";
-
-    /// The row of a cell of the table of this name; `configuration` is that of its ledger. None for a row that is not named
-    /// after a direction.
-    pub fn new(
-        name: &SuiteName,
-        key: &CellKey,
-        percent: f64,
-        configuration: &BTreeMap<String, String>,
-    ) -> Option<Self> {
-        let (direction, dataset, position) = key;
-        let direction: DirectionName = direction.parse().ok()?;
-        let of_all = |setting: &str| configuration.get(setting).cloned().unwrap_or_default();
-        Some(Self {
-            layer: direction.layer(),
-            direction: direction.to_string(),
-            dataset: dataset.clone(),
-            position: position.clone(),
-            metric: name.metric.name().to_owned(),
-            site: name.site.to_string(),
-            scaffold: name.scaffold.to_string(),
-            variant: name.variant.clone(),
-            dtype: of_all("dtype"),
-            weight_processing: of_all("weight_processing"),
-            percent,
-        })
     }
 }
 

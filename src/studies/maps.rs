@@ -467,11 +467,7 @@ pub(crate) fn plan<S: MapStudy>(study: &S, session: &Session) -> Result<Plan> {
             texts.push(study.planned(&session, &set.prompts, &wanted)?);
         }
     }
-    let plan = Plan::of(format!("{}\n{}\n", session.model().name, texts.join("\n"))).with(notes);
-    Ok(match texts.is_empty() {
-        true => plan,
-        false => plan.running(&session, sets.iter().filter(|set| !set.wanted().is_empty()).map(|set| &set.prompts)),
-    })
+    Ok(Plan::of(format!("{}\n{}\n", session.model().name, texts.join("\n"))).with(notes))
 }
 
 /// The making of maps on one model.

@@ -93,8 +93,7 @@ pub use treebank_data_gen::{Filter, Generated, Joined, TreebankDataGen, Treebank
 pub use twins::Twin;
 pub use verify::Verify;
 
-use crate::datasets::PairedPrompts;
-use crate::engine::{Flops, Layout};
+use crate::engine::Flops;
 use crate::session::{Note, Observer, Session};
 use anyhow::Result;
 use serde::Serialize;
@@ -164,17 +163,6 @@ impl Plan {
     /// The same with its arithmetic and memory.
     pub(crate) fn costing(self, flops: Flops, memory_bytes: Option<usize>) -> Self {
         Self { operations: Some(flops.0), memory_bytes, ..self }
-    }
-
-    /// The same with the memory that runs over sets of prompts are expected to take: the largest one whole, and a batch of
-    /// rows that pass.
-    pub(crate) fn running<'a>(self, session: &Session, sets: impl IntoIterator<Item = &'a PairedPrompts>) -> Self {
-        let whole = |set: &PairedPrompts| Layout::new(set.sequences.iter().map(|sequence| (0, sequence.len())));
-        let captured = sets.into_iter().map(|set| session.planned_values(&whole(set))).max().unwrap_or(0);
-        let passing = session.batch_tokens() * session.config().passing_values();
-        let memory = session.planned_memory(captured + passing);
-        let text = format!("{}about {} of memory\n", self.text, bytes(memory));
-        Self { text, memory_bytes: Some(memory), ..self }
     }
 
     /// The same with what was noted on the way.

@@ -86,8 +86,7 @@ impl Study for SelfCheck {
     fn plan(&self, session: &Session) -> Result<Plan> {
         let (prompts, layers) = self.subject(session)?;
         let (model, set) = (&session.model().name, &prompts.name);
-        let text = format!("{model}: every check on {set} at {} layers\n", layers.len());
-        Ok(Plan::of(text).running(session, [&prompts]))
+        Ok(Plan::of(format!("{model}: every check on {set} at {} layers\n", layers.len())))
     }
 
     fn run(&self, session: &Session, observer: &mut dyn Observer) -> Result<Checked> {

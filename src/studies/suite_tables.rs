@@ -1,7 +1,7 @@
 //! The tables of the suite, made of a ledger.
 
-use crate::report::{CellKey, SuiteCsv, SuiteName, SuiteRow, write_csv};
-use crate::sweep::{Cell, Configuration, Ledger, Outcome, State};
+use crate::report::{CellKey, SuiteCsv, SuiteName};
+use crate::sweep::{Cell, Ledger, Outcome, State};
 use anyhow::{Result, bail};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -15,17 +15,11 @@ fn tables_of(state: &State) -> BTreeMap<Arc<str>, BTreeMap<CellKey, f64>> {
     tables.map(|file| (file, BTreeMap::new())).collect()
 }
 
-/// Writes the tables of the ledger in `folder`, one for every kind of value and one of all, without the values of cells that
-/// are `hidden`.
+/// Writes the tables of the ledger in `folder`, without the values of cells that are `hidden`.
 ///
 /// # Errors
 /// A cell that is at no place of a table; those of the file system.
-pub(crate) fn write_tables(
-    folder: &Path,
-    configuration: &Configuration,
-    state: &State,
-    hidden: impl Fn(&Cell) -> bool,
-) -> Result<()> {
+pub(crate) fn write_tables(folder: &Path, state: &State, hidden: impl Fn(&Cell) -> bool) -> Result<()> {
     let mut files = tables_of(state);
     for (cell, outcome) in state.fresh(folder).filter(|(cell, _)| !hidden(cell)) {
         let Some(of_file) = files.get_mut(&cell.place.file) else { continue };
@@ -37,18 +31,11 @@ pub(crate) fn write_tables(
         // A metric that is undefined on a dataset has no value: its cell stays empty.
         of_file.extend(value.as_f64().map(|value| (key, value)));
     }
-    let mut all = Vec::new();
     for (file, cells) in files {
-        let name: SuiteName = file.parse()?;
-        all.extend(cells.iter().filter_map(|(key, value)| SuiteRow::new(&name, key, *value, configuration)));
         let path = folder.join(&*file);
         if !cells.is_empty() || path.exists() {
             SuiteCsv::new(&path, cells).write()?;
         }
-    }
-    let path = folder.join(SuiteRow::FILE);
-    if !all.is_empty() || path.exists() {
-        write_csv(&path, all)?;
     }
     Ok(())
 }
@@ -60,13 +47,13 @@ pub(crate) fn write_tables(
 pub(crate) fn forget(folder: &Path, changing: &BTreeSet<String>) -> Result<()> {
     let Some((configuration, _)) = Ledger::read(folder)? else { return Ok(()) };
     let depends = |cell: &Cell| cell.inputs.keys().any(|input| changing.contains(&**input));
-    Ledger::open(folder, &configuration)?.with_state(|state| write_tables(folder, &configuration, state, depends))
+    Ledger::open(folder, &configuration)?.with_state(|state| write_tables(folder, state, depends))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sweep::{CellId, Place};
+    use crate::sweep::{CellId, Configuration, Place};
 
     fn cell(file: &str, at: &[&str]) -> Cell {
         let own = [("file".to_owned(), file.to_owned())].into();
@@ -92,10 +79,10 @@ mod tests {
         ledger.want(cells.clone()).unwrap();
         let done = |cell: Cell| (cell.id, Outcome::Done { value: 12.5.into(), seconds: 0.0 });
         ledger.record(cells.clone().map(done)).unwrap();
-        ledger.with_state(|state| write_tables(folder.path(), &Configuration::new(), state, |_| false)).unwrap();
+        ledger.with_state(|state| write_tables(folder.path(), state, |_| false)).unwrap();
         let written = SuiteCsv::read(&folder.path().join(&*cells[0].place.file)).unwrap();
         assert_eq!(written.cells().values().copied().collect::<Vec<f64>>(), [12.5]);
         let files = std::fs::read_dir(folder.path()).unwrap();
-        assert_eq!(files.count(), 3, "the ledger, one table, and the table of all");
+        assert_eq!(files.count(), 2, "the ledger and one table");
     }
 }

@@ -74,7 +74,7 @@ fn merge_model(data_dir: &Path, model: &str, ledgers: &[PathBuf]) -> Result<Merg
         return Err(Fault::new(format!("{}: no ledger", folder.display())).into());
     };
     Ledger::open(&folder, &configuration)?.with_state(|state| {
-        write_tables(&folder, &configuration, state, |_| false)?;
+        write_tables(&folder, state, |_| false)?;
         let missing = state.fresh(&folder).filter(|(_, outcome)| outcome.is_none());
         Ok(MergedModel {
             model: model.to_owned(),

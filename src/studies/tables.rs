@@ -24,9 +24,6 @@ pub(crate) trait Subject: Send + Sync {
     /// Its name.
     fn name(&self) -> &str;
 
-    /// Its prompts, if all of them are run at once.
-    fn prompts(&self) -> Option<&PairedPrompts>;
-
     /// The hash of its contents.
     ///
     /// # Errors
@@ -45,10 +42,6 @@ impl Subject for PairedPrompts {
 
     fn name(&self) -> &str {
         &self.name
-    }
-
-    fn prompts(&self) -> Option<&PairedPrompts> {
-        Some(self)
     }
 
     fn fingerprint(&self) -> Result<String> {
@@ -318,17 +311,11 @@ fn tabled<S: TableStudy>(study: &S, session: &Session, observer: &mut dyn Observ
 pub(crate) fn plan<S: TableStudy>(study: &S, session: &Session) -> Result<Plan> {
     let mut notes = Notes::default();
     let mut texts = Vec::new();
-    let sets = tabled(study, session, &mut notes)?;
-    for tabled in &sets {
+    for tabled in tabled(study, session, &mut notes)? {
         let cases: Vec<Keyed<S::Case>> = tabled.cases().into_iter().map(|(case, _)| case).collect();
         texts.push(study.planned(session, &tabled.set, &cases)?);
     }
-    let plan = Plan::of(format!("{}\n{}\n", session.model().name, texts.join("\n"))).with(notes);
-    let wanted: Vec<_> = sets.iter().filter(|tabled| !tabled.wanted.is_empty()).collect();
-    Ok(match wanted.is_empty() {
-        true => plan,
-        false => plan.running(session, wanted.iter().filter_map(|tabled| tabled.set.prompts())),
-    })
+    Ok(Plan::of(format!("{}\n{}\n", session.model().name, texts.join("\n"))).with(notes))
 }
 
 /// Makes the rows that are not there.

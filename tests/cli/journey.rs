@@ -1,7 +1,6 @@
 //! What a first user does with the demo model, and what must be found on disk behind every step.
 
 use super::*;
-use actpatch::report::SuiteRow;
 use actpatch::report::{ProjectedPrompt, Projections};
 use std::process::Stdio;
 
@@ -148,20 +147,6 @@ fn the_suite_fills_one_file_per_metric_under_two_header_rows() {
     assert!(at("prob_diff", "das_simple_train_ADJ_layer02") > 80.0);
     // Behind the last block ADJ reaches no logit; 1e-9: the baselines are means of centred values.
     assert!(at("logit_diff", "random_direction_layer04").abs() < 1e-9);
-
-    // All values under one header row, each with its settings.
-    let path = data.path().join("demo").join(SuiteRow::FILE);
-    let all: Vec<SuiteRow> = csv::Reader::from_path(&path).unwrap().deserialize().collect::<Result<_, _>>().unwrap();
-    assert_eq!(all.len(), 4 * 9 * 2);
-    for row in &all {
-        let label = row.direction.rsplit_once("_layer").unwrap().0;
-        let label = format!("{label}_layer{:02}", row.layer);
-        let table = result_file(data.path(), &row.metric, "");
-        assert_eq!(row.percent, value(&table, &label, &row.dataset, &row.position), "{row:?}");
-        let settings =
-            (&*row.site, &*row.scaffold, &*row.variant, &*row.dtype, row.weight_processing.contains("fold_ln"));
-        assert_eq!(settings, ("resid", "plain", "", "f32", true));
-    }
 
     let results = run_in(data.path(), &["direction-patching-results"]).success();
     for metric in metrics {

@@ -224,7 +224,7 @@ impl Study for PatchingSuite {
         // Also when the sweep was stopped: what is done can be looked at. A shard has no tables: they are made when it
         // is merged.
         if self.sweep.shard.is_none() {
-            recorder.with_state(|state| write_tables(&folder, &configuration, state, |_| false))?;
+            recorder.with_state(|state| write_tables(&folder, state, |_| false))?;
         }
         result?;
         let cells: Vec<_> = recorder.results(&folder, &self.sweep, own)?.into_iter().map(SuiteCell::from).collect();

@@ -282,8 +282,7 @@ impl Study for Negation {
             return Ok(Plan::of(format!("{model}\n")).with(notes));
         }
         let (directions, texts) = (asked.directions.len(), asked.texts.len());
-        let text = format!("{model}: {directions} directions, one pass over {texts} texts\n");
-        Ok(Plan::of(text).running(session, []).with(notes))
+        Ok(Plan::of(format!("{model}: {directions} directions, one pass over {texts} texts\n")).with(notes))
     }
 
     fn run(&self, session: &Session, observer: &mut dyn Observer) -> Result<Negations> {

@@ -282,7 +282,7 @@ impl Study for Neuroscope {
             table.push([direction.clone(), layer.to_string()]);
         }
         let cost = format!("one pass over {tokens} tokens in {rows} rows, {flops}");
-        Ok(Plan::of(format!("{}\n{table}{cost}\n", model.name)).costing(flops, None).running(session, []).with(notes))
+        Ok(Plan::of(format!("{}\n{table}{cost}\n", model.name)).costing(flops, None).with(notes))
     }
 
     fn run(&self, session: &Session, observer: &mut dyn Observer) -> Result<Readings> {

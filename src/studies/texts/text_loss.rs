@@ -3,7 +3,6 @@
 use super::corpus::{Corpus, of_corpus};
 use super::losses_by_token::{LossesByToken, MadeOf, TokenFiles};
 use crate::backend::Backend;
-use crate::datasets::PairedPrompts;
 use crate::engine::{Engine, Flops, Layout};
 use crate::experiments::ablation::Replacement;
 use crate::experiments::text_loss::{
@@ -93,10 +92,6 @@ impl Subject for NamedCorpus {
 
     fn name(&self) -> &str {
         &self.name
-    }
-
-    fn prompts(&self) -> Option<&PairedPrompts> {
-        None
     }
 
     fn fingerprint(&self) -> Result<String> {
