@@ -1,5 +1,7 @@
 //! Figures read back: what a reader or a script would find in the SVG, the PNG and the HTML.
 
+mod support;
+
 use actpatch::report::figure::{
     Axis, Bars, Class, FONT_FAMILY, Facet, Figure, HeatMap, Histogram, Plot, Point, Scale, Series,
 };
@@ -226,6 +228,16 @@ fn what_cannot_be_drawn_is_refused() {
     let mut odd = facet("", "x", "y", Plot::Lines(vec![series("a", &[(0.0, 1.0)])]));
     odd.x.range = Some((1.0, f64::INFINITY));
     refused(vec![odd], &["range"]);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn what_cannot_be_drawn_beside_its_data_is_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let figure =
+        Figure::new("No number", vec![facet("", "x", "y", Plot::Lines(vec![series("das", &[(0.0, f64::NAN)])]))]);
+    let (paths, said) = support::warnings(|| figure.write_beside_data(folder.path(), "broken").unwrap());
+    assert!(paths.is_empty() && said.contains("broken is not drawn, its data are there") && said.contains("NaN"));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 

@@ -397,6 +397,26 @@ fn a_dataset_s_name_is_a_part_of_file_names() {
     assert_eq!(files(data.path()).len(), 1, "nothing but the dataset file");
 }
 
+/// Names of corpora, texts and models become names of files: they are checked where they come in.
+#[test]
+fn nothing_is_written_where_a_name_leads_out_of_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("a/b/data");
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/models/demo").display().to_string();
+    for name in ["../../../escaped", "/tmp/escaped", "..", "."] {
+        for command in [
+            &["text-loss", "--methods", "zero", "--text", "It was great."][..],
+            &["neuroscope", "--text", "It was great.", "--directions", "das_x_ADJ_layer1"],
+        ] {
+            run_in(&data, &[command, &["--name", name]].concat()).fails(1, &["--name", "letters", name]);
+        }
+        let named = format!("{name}={demo}");
+        run_in(&data, &["random-directions", "--models", &named]).fails(1, &["--models", &named]);
+    }
+    run_in(&data, &["fit-directions", "--scaffold", "../escaped"]).fails(2, &["--scaffold", "../escaped"]);
+    assert!(files(folder.path()).is_empty(), "nothing was written");
+}
+
 #[test]
 fn a_column_of_the_suite_has_values_of_one_text() {
     let data = tempfile::tempdir().unwrap();
@@ -526,6 +546,21 @@ fn rows_of_processes_that_run_at_once_are_all_there() {
     for head in heads {
         assert_eq!(table.lines().filter(|line| line.starts_with(&format!("{head},"))).count(), 3, "{table}");
     }
+}
+
+#[test]
+fn losses_of_processes_that_run_at_once_are_all_there() {
+    let data = tempfile::tempdir().unwrap();
+    fit(data.path(), &[]).success();
+    let corpus = data.path().join("corpus.txt");
+    std::fs::write(&corpus, "It was great, and I loved it.\nIt was terrible, and I hated it.\n").unwrap();
+    let layers = ["0", "1", "2", "3"];
+    let losses = ["text-loss", "--corpus", corpus.to_str().unwrap(), "--methods", "zero", "--layers"];
+    let commands: Vec<Vec<&str>> = layers.iter().map(|layer| [&losses[..], &[*layer]].concat()).collect();
+    at_once(data.path(), &commands);
+    let table = std::fs::read_to_string(data.path().join("demo/text_loss_corpus.csv")).unwrap();
+    let alone = |command: &Vec<&str>| run_in(data.path(), command).success().stderr.contains("exist already");
+    assert!(commands.iter().all(alone), "{table}");
 }
 
 #[test]

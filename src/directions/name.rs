@@ -185,10 +185,11 @@ impl Matched {
 /// [`DirectionError::NoMatch`] for a pattern that matches nothing.
 pub fn matched(pattern: &str, names: &[DirectionName]) -> Result<Matched, DirectionError> {
     let spelled = spelled(pattern);
-    let matcher = glob(spelled.strip_suffix(".npy").unwrap_or(&spelled));
+    let matcher = glob(&unpadded(spelled.strip_suffix(".npy").unwrap_or(&spelled)));
+    let matches = |text: &str| matcher.as_ref().is_some_and(|regex| regex.is_match(text));
     let that_match = |text: fn(&DirectionName) -> String| -> Vec<DirectionName> {
-        let Some(matcher) = &matcher else { return Vec::new() };
-        names.iter().filter(|name| matcher.is_match(&text(name))).cloned().collect()
+        let either = |name: &&DirectionName| matches(&text(name)) || matches(&unpadded(&text(name)));
+        names.iter().filter(either).cloned().collect()
     };
     let found = that_match(DirectionName::to_string);
     if !found.is_empty() {
@@ -215,6 +216,15 @@ pub fn select(patterns: &[String], names: &[DirectionName]) -> Result<Vec<Direct
     selected.sort();
     selected.dedup();
     Ok(selected)
+}
+
+/// A name or pattern that ends with the number of its layer, without zeros in front of the number.
+fn unpadded(text: &str) -> String {
+    let rest = text.trim_end_matches(|letter: char| letter.is_ascii_digit());
+    match text[rest.len()..].parse::<usize>() {
+        Ok(layer) if rest.ends_with("layer") => format!("{rest}{layer}"),
+        _ => text.to_owned(),
+    }
 }
 
 /// A matcher of a pattern with `*` and `?`; `None` when the pattern is too long for one, so that it matches nothing.
@@ -332,6 +342,18 @@ mod tests {
         assert_eq!(count(&["das_simple_train_*"]).unwrap(), 2);
         assert_eq!(count(&["das*layer1.npy", "das_*"]).unwrap(), 3);
         assert_eq!(count(&["das_simple_train_ADJ_layer?"]).unwrap(), 1);
+        // A layer's number is the same however it is written.
+        let names =
+            ["random_direction_layer01", "das_simple_train_ADJ_layer1", "das_simple_train_ADJ_layer10"].map(parse);
+        for (patterns, expected) in [
+            (&["*layer1", "*_layer01", "*layer?"][..], &names[..2]),
+            (&["das*layer1", "das*layer001"], &names[1..2]),
+            (&["random*layer1", "random*layer01.npy"], &names[..1]),
+        ] {
+            for pattern in patterns {
+                assert_eq!(select(&[(*pattern).to_owned()], &names).unwrap(), expected, "{pattern}");
+            }
+        }
         let message = count(&["kmeans*"]).unwrap_err().to_string();
         assert!(message.contains("kmeans*") && message.contains("3 directions"), "{message}");
         // A dot is a dot, and a bracket never breaks the matcher.

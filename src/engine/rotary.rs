@@ -38,7 +38,9 @@ fn turns(dims: usize, base: f32, scaling: &RotaryScaling) -> Turns {
             magnitude = own;
             let pair = |turns| pair_of_turns(dims, base, original_n_ctx, turns);
             let bounds = yarn_bounds(dims, (pair(fast_turns), pair(slow_turns)), whole_pairs);
-            plain.enumerate().map(|(pair, frequency)| yarn(pair, frequency, factor as f32, bounds)).collect()
+            // Of three dimensions the reference blends both pairs as the first one.
+            let blended = |pair: usize| pair.min((dims / 2).max(1) - 1);
+            plain.enumerate().map(|(pair, frequency)| yarn(blended(pair), frequency, factor as f32, bounds)).collect()
         }
         RotaryScaling::LongRope { short, long: longer, magnitude: own, .. } => {
             (long, magnitude) = (Some(divided(dims, base, longer)), *own);

@@ -5,9 +5,12 @@ mod table;
 pub use table::{CsvRows, csv_bytes, read_table, unguarded, written_otherwise};
 
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use tempfile::NamedTempFile;
 
 /// Writes `bytes` beside `path` and renames the result into place; makes the folder if need be.
 ///
@@ -20,18 +23,79 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// What the names of files begin with that are not whole yet.
+const UNFINISHED: &str = ".actpatch-";
+
 /// An empty file beside `path` that may be renamed to it, and is deleted otherwise; makes the folder if need be.
 ///
 /// # Errors
 /// Any of the file system.
-pub fn temporary_beside(path: &Path) -> io::Result<tempfile::NamedTempFile> {
+pub fn temporary_beside(path: &Path) -> io::Result<NamedTempFile> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;
+    static CLEARED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    let mut cleared = CLEARED.lock().unwrap_or_else(PoisonError::into_inner);
+    if cleared.insert(folder.to_owned()) {
+        remove_abandoned(folder, UNFINISHED);
+    }
+    drop(cleared);
+    held_file(folder, UNFINISHED, "")
+}
+
+/// A new file in `folder` that is deleted when it is dropped. The process holds a lock of it, which goes with the process
+/// however that ends: then it counts as abandoned.
+///
+/// # Errors
+/// Any of the file system.
+pub(crate) fn held_file(folder: &Path, prefix: &str, suffix: &str) -> io::Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     // Temporary files are private by default; results are as readable as the user's umask says.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(folder)
+    loop {
+        let file = builder.prefix(prefix).suffix(suffix).tempfile_in(folder)?;
+        // Where nothing can be locked, nothing is found abandoned either.
+        let locked = file.as_file().lock();
+        // Until it was locked, somebody who looked may have taken it for that of a dead process, and taken it away.
+        if locked.is_err() || file.path().exists() {
+            return Ok(file);
+        }
+    }
+}
+
+/// Removes what killed processes have left in a folder: files whose names begin so and which nobody holds.
+pub(crate) fn remove_abandoned(folder: &Path, prefix: &str) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix)) {
+        let path = entry.path();
+        // It may be renamed, or go with its process, at any moment.
+        let Ok(file) = File::open(&path) else { continue };
+        if file.try_lock_shared().is_ok() {
+            let _ = std::fs::remove_file(&path);
+        }
+    }
+}
+
+/// The same for all files of a folder of results that are not whole, in whatever folder below it.
+pub fn clear_unfinished(folder: &Path) {
+    remove_abandoned(folder, UNFINISHED);
+    let folders = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let folders = folders.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    folders.for_each(|entry| clear_unfinished(&entry.path()));
+}
+
+/// Refuses a link that leads to nothing where a file is about to be made: it would be made wherever the link says.
+///
+/// # Errors
+/// Such a link.
+pub(crate) fn refuse_dangling(path: &Path) -> io::Result<()> {
+    match std::fs::read_link(path) {
+        Ok(target) if !path.exists() => {
+            let target = target.display();
+            Err(io::Error::other(format!("expected a file, found a link to {target}, which does not exist")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What some editors put in front of a text in UTF-8.
@@ -166,6 +230,32 @@ mod tests {
         std::fs::create_dir_all(blocked.join("inside")).unwrap();
         assert!(write_whole(&blocked, b"three").is_err());
         assert_eq!(std::fs::read_dir(folder.path().join("deep")).unwrap().count(), 2, "no temporary file is left");
+    }
+
+    #[test]
+    fn what_killed_processes_left_is_cleared_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let deep = folder.path().join("provenance");
+        std::fs::create_dir(&deep).unwrap();
+        for path in [folder.path().join(".actpatch-1"), deep.join(".actpatch-2"), folder.path().join(".tmp3")] {
+            std::fs::write(path, "half").unwrap();
+        }
+        let held = held_file(folder.path(), UNFINISHED, "").unwrap();
+        clear_unfinished(folder.path());
+        let names = |folder: &Path| {
+            let entries = std::fs::read_dir(folder).unwrap();
+            let names: BTreeSet<String> =
+                entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+            names
+        };
+        let own = held.path().file_name().unwrap().to_string_lossy().into_owned();
+        assert_eq!(names(folder.path()), BTreeSet::from([own, ".tmp3".into(), "provenance".into()]));
+        assert_eq!(names(&deep), BTreeSet::new());
+        // Whoever writes into a folder clears it, too.
+        let elsewhere = tempfile::tempdir().unwrap();
+        std::fs::write(elsewhere.path().join(".actpatch-4"), "half").unwrap();
+        write_whole(&elsewhere.path().join("whole"), b"one").unwrap();
+        assert_eq!(names(elsewhere.path()), BTreeSet::from(["whole".to_owned()]));
     }
 
     #[test]

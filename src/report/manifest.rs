@@ -16,7 +16,7 @@ use crate::types::PairedPrompts;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The folder of the manifests, in the folder that they tell of.
 const FOLDER: &str = "manifests";
@@ -145,7 +145,7 @@ impl Manifest {
     /// # Errors
     /// [`ReportError::Io`].
     pub fn start(folder: &Path, start: RunStart<'_>) -> Result<Self, ReportError> {
-        let started = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        let started = timestamp(SystemTime::now());
         let time = started.replace(['-', ':'], "");
         let name = format!("{}-{time}-{:016x}.json", start.command, rand::random::<u64>());
         let record = RunRecord {
@@ -241,6 +241,15 @@ impl Manifest {
     }
 }
 
+/// A time in whole seconds, such as `2026-11-30T12:00:00Z`. Clocks that stand before 1970 or behind 9999 are wrong, and no
+/// reason to lose a run: the nearest of these years is written.
+fn timestamp(time: SystemTime) -> String {
+    /// Seconds from 1970 to the last of the year 9999.
+    const LAST: Duration = Duration::from_secs(253_402_300_799);
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default().min(LAST);
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
+}
+
 impl Drop for Manifest {
     /// A run that ends early leaves what it knows.
     fn drop(&mut self) {
@@ -249,5 +258,18 @@ impl Drop for Manifest {
         {
             tracing::warn!("the manifest of this run is incomplete: {error}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_wrong_is_no_reason_to_stop() {
+        let (day, ages) = (Duration::from_secs(86_400), Duration::from_secs(1 << 40));
+        assert_eq!(timestamp(UNIX_EPOCH + day), "1970-01-02T00:00:00Z");
+        assert_eq!(timestamp(UNIX_EPOCH - day), "1970-01-01T00:00:00Z");
+        assert_eq!(timestamp(UNIX_EPOCH + ages), "9999-12-31T23:59:59Z");
     }
 }

@@ -48,7 +48,7 @@ use crate::model::{HubSettings, LoadOptions, Model, ModelConfig, ModelError};
 use anyhow::{Context, Result};
 use device::Engines;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, Once, OnceLock};
 
 /// A model with everything that studies need of it. Clones share the model, its copy on the device, and the threads.
 #[derive(Clone)]
@@ -67,12 +67,14 @@ struct Loaded {
     engines: Mutex<Option<Arc<Engines>>>,
     /// What its weights are known by, once that was asked for.
     weights: OnceLock<String>,
+    /// Has what killed processes left among the results been cleared?
+    cleared: Once,
 }
 
 impl Loaded {
     fn new(name: &str, model: impl Into<Arc<Model>>) -> Arc<Self> {
         let (name, model) = (name.to_owned(), model.into());
-        Arc::new(Self { name, model, engines: Mutex::new(None), weights: OnceLock::new() })
+        Arc::new(Self { name, model, engines: Mutex::new(None), weights: OnceLock::new(), cleared: Once::new() })
     }
 }
 

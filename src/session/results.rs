@@ -1,9 +1,10 @@
 //! The folder of a model's results: it belongs to one model, and several processes may work in it.
 
 use super::{Fault, Mend, Session, processing_names};
-use crate::files::write_whole;
+use crate::files::{clear_unfinished, refuse_dangling, write_whole};
 use crate::model::{FileRecord, Provenance as Files, Source};
 use crate::report::{Manifest, ModelRecord, RunRecord, RunStart};
+use crate::sweep::clear_marks;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -32,12 +33,17 @@ impl Session {
         self.options.data_dir.join(KNOWN_HASHES)
     }
 
-    /// The folder of the model's results, which must not be another model's.
+    /// The folder of the model's results, which must not be another model's. What killed processes have left in it is
+    /// cleared.
     ///
     /// # Errors
     /// A folder that holds results of another model.
     pub fn results(&self) -> Result<PathBuf> {
         let folder = self.folder();
+        self.loaded.cleared.call_once(|| {
+            clear_unfinished(&folder);
+            clear_marks(&folder);
+        });
         if let Some(owner) = owner(&folder) {
             if owner.weights == self.weights()? {
                 return Ok(folder);
@@ -107,6 +113,7 @@ impl Session {
         let path = self.folder().join("provenance").join("lock");
         let lock = || -> std::io::Result<File> {
             std::fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+            refuse_dangling(&path)?;
             let file = File::options().create(true).truncate(false).write(true).open(&path)?;
             file.lock()?;
             Ok(file)

@@ -452,7 +452,7 @@ pub(crate) fn kept(
 pub(crate) fn redraw<'a, K: 'a>(session: &Session, maps: impl IntoIterator<Item = &'a Asked<K>>) -> Result<()> {
     for Named { stem, figure, .. } in maps.into_iter().filter_map(|asked| asked.kept.as_ref()) {
         if let Some(figure) = figure {
-            figure.write(&session.folder(), stem)?;
+            figure.write_beside_data(&session.folder(), stem)?;
         }
     }
     Ok(())
@@ -576,12 +576,13 @@ pub(crate) fn write_map(
         write_array(&path, shape, values)?;
         files.push(path);
     }
-    if let Some(figure) = figure {
-        figure.write(folder, stem)?.iter().for_each(|path| manifest.wrote(path, []));
-    }
     let notation = Notation { head: map.head(), agreement: *agreement, figure: figure.is_some() };
     session.record(stem, provenance, &files, serde_json::to_value(notation)?)?;
     files.iter().for_each(|path| manifest.wrote(path, []));
+    // Last: a figure that is lost is drawn again, and values are not computed again for its sake.
+    if let Some(figure) = figure {
+        figure.write_beside_data(folder, stem)?.iter().for_each(|path| manifest.wrote(path, []));
+    }
     Ok(())
 }
 

@@ -179,7 +179,7 @@ fn draw(data_dir: &Path, models: &[Measured], csv_guard: bool) -> Result<Vec<Pat
     figures.extend(together.map(|named| (shared.clone(), named)));
     let mut written = vec![BestLayers::of(&files).write(&shared, csv_guard)?];
     for (folder, Named { stem, figure }) in figures {
-        written.extend(figure.write(&folder, &stem)?);
+        written.extend(figure.write_beside_data(&folder, &stem)?);
     }
     Ok(written)
 }

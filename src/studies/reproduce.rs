@@ -322,7 +322,7 @@ impl<'a> Page<'a> {
         let folder = self.session.folder().join("figures");
         let mut drawn = Vec::new();
         for Named { stem, figure } in results::layers(files).into_iter().chain(results::cross_dataset(files)) {
-            drawn.extend(figure.write(&folder, &stem)?.into_iter().next());
+            drawn.extend(figure.write_beside_data(&folder, &stem)?.into_iter().next());
         }
         self.sections.push(Section { title: "By layer and dataset".into(), figures: drawn, ..Section::default() });
         Ok(())

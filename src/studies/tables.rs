@@ -301,7 +301,8 @@ impl<S: TableStudy> DeviceWork for Work<'_, S> {
             tabled.add(session, rows, &cases)?;
             manifest.wrote(tabled.table.path(), new);
             if let Some(figure) = tabled.figure(study, session) {
-                figure.write(&session.folder(), &tabled.stem)?.iter().for_each(|path| manifest.wrote(path, []));
+                let drawn = figure.write_beside_data(&session.folder(), &tabled.stem)?;
+                drawn.iter().for_each(|path| manifest.wrote(path, []));
             }
         }
         Ok(())
@@ -343,7 +344,7 @@ pub(crate) fn run<S: TableStudy>(study: &S, session: &Session, observer: &mut dy
     for tabled in sets.iter().filter(|tabled| tabled.wanted.is_empty()) {
         let lost = Figure::paths(&session.folder(), &tabled.stem).iter().any(|path| !path.is_file());
         if let (true, Some(figure)) = (lost, tabled.figure(study, session)) {
-            figure.write(&session.folder(), &tabled.stem)?;
+            figure.write_beside_data(&session.folder(), &tabled.stem)?;
         }
     }
     let tables = sets.into_iter().map(|tabled| RowsOf { rows: tabled.rows(), file: tabled.stem }).collect();

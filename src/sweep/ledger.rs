@@ -6,6 +6,7 @@
 
 use super::record::{FORMAT, Fault, Record, decode, encode};
 use super::{Cell, CellId, Configuration, Outcome, State, SweepError};
+use crate::files::refuse_dangling;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -43,7 +44,7 @@ impl Ledger {
     pub fn open(folder: &Path, configuration: &Configuration) -> Result<Self, SweepError> {
         let path = folder.join(Self::FILE);
         let io = |source| SweepError::Io { path: path.clone(), source };
-        std::fs::create_dir_all(folder).map_err(io)?;
+        std::fs::create_dir_all(folder).and_then(|()| refuse_dangling(&path)).map_err(io)?;
         let file = OpenOptions::new().read(true).append(true).create(true).open(&path).map_err(io)?;
         // The file's name must survive a power failure as well as what is in it.
         #[cfg(unix)]

@@ -28,6 +28,7 @@ pub use folders::{ledgers, models};
 pub use ledger::{Ledger, same_configuration};
 pub use merge::{Joined, join};
 pub use recorder::{Known, Recorder, SweepSettings, finite};
+pub(crate) use running::clear_marks;
 pub use running::{Process, Running, running};
 pub use shard::{Shard, deal};
 pub use state::{Counts, Outcome, State};

@@ -3,6 +3,7 @@
 //! Each keeps a file `running-*.json` that it holds a lock of: the lock goes with the process, however it ends.
 
 use super::{Shard, SweepError};
+use crate::files::{held_file, remove_abandoned};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, TryLockError};
 use std::io::{Seek, Write};
@@ -35,19 +36,9 @@ impl Running {
     /// # Errors
     /// [`SweepError::Io`].
     pub fn start(folder: &Path, shard: Option<Shard>) -> Result<Self, SweepError> {
-        let io = |source| SweepError::Io { path: folder.into(), source };
-        let mut builder = tempfile::Builder::new();
-        // As readable as the ledger is.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let builder = builder.prefix(PREFIX).suffix(SUFFIX);
-        let mut file = builder.tempfile_in(folder).map_err(io)?;
-        file.as_file().lock().map_err(io)?;
-        // Until it was locked, somebody who looked may have taken it for that of a dead process, and taken it away.
-        while !file.path().exists() {
-            file = builder.tempfile_in(folder).map_err(io)?;
-            file.as_file().lock().map_err(io)?;
-        }
+        remove_abandoned(folder, PREFIX);
+        let file =
+            held_file(folder, PREFIX, SUFFIX).map_err(|source| SweepError::Io { path: folder.into(), source })?;
         Ok(Self { file, shard: shard.map(|shard| shard.to_string()) })
     }
 
@@ -60,6 +51,11 @@ impl Running {
             .map_err(std::io::Error::from)
             .and_then(|text| file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(&text)));
     }
+}
+
+/// Takes away the marks of processes that were killed.
+pub(crate) fn clear_marks(folder: &Path) {
+    remove_abandoned(folder, PREFIX);
 }
 
 /// The processes at work in a folder. The marks of those that were killed are taken away.

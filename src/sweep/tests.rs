@@ -238,3 +238,29 @@ fn marks_of_processes_go_with_them() {
     assert_eq!(running(folder.path()).unwrap(), []);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
+
+#[cfg(unix)]
+#[test]
+fn a_ledger_that_is_a_link_to_nothing_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, target) = (folder.path().join(Ledger::FILE), folder.path().join("elsewhere"));
+    std::os::unix::fs::symlink(&target, &path).unwrap();
+    let message = Ledger::open(folder.path(), &shared("f32")).unwrap_err().to_string();
+    assert!(message.contains("ledger.jsonl: expected a file, found a link to ") && message.contains("elsewhere"));
+    assert!(!target.exists(), "nothing was made where the link leads");
+    // One that leads to a ledger is used: it may have been moved to a larger disk.
+    let moved = folder.path().join("moved");
+    std::fs::create_dir(&moved).unwrap();
+    drop(ledger(&moved, 1));
+    std::fs::rename(moved.join(Ledger::FILE), &target).unwrap();
+    assert_eq!(Ledger::open(folder.path(), &shared("f32")).unwrap().state().cells().count(), 2);
+}
+
+#[test]
+fn the_next_process_takes_the_marks_of_killed_ones_away() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("running-abc.json"), "{}").unwrap();
+    let mark = Running::start(folder.path(), None).unwrap();
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    drop(mark);
+}

@@ -114,6 +114,21 @@ fn attention_of_the_largest_heads_is_drawn() {
 }
 
 #[test]
+fn attention_is_there_when_its_figure_cannot_be_written() {
+    let data = tempfile::tempdir().unwrap();
+    let arguments = ["attention", "--heads", "2.3", "--maps", "mean"];
+    let stem = data.path().join("demo/attention_mean_simple_plain_2.3");
+    let path = |ending: &str| PathBuf::from(format!("{}.{ending}", stem.display()));
+    std::fs::create_dir_all(path("svg").join("in the way")).unwrap();
+    run_in(data.path(), &arguments).fails(1, &["attention_mean_simple_plain_2.3.svg"]);
+    assert!(path("npy").is_file() && path("csv").is_file());
+    std::fs::remove_dir_all(path("svg")).unwrap();
+    let again = run_in(data.path(), &arguments).success();
+    assert!(again.stderr.contains("exist already"), "{}", again.stderr);
+    assert!(path("svg").is_file());
+}
+
+#[test]
 fn attention_that_is_not_there_is_named() {
     let data = tempfile::tempdir().unwrap();
     let run = |extra: &[&str]| run_in(data.path(), &[&["attention"], extra].concat());

@@ -8,6 +8,7 @@ mod bench;
 mod compat;
 mod datasets;
 mod directions;
+mod grammar;
 mod journey;
 mod json;
 mod manifest;

@@ -624,3 +624,19 @@ fn places_and_means_that_texts_do_not_have_are_named() {
     run_in(data.path(), &["text-loss", "--corpus", &empty]).fails(1, &["empty.txt: expected a text, found none"]);
     run(&["--by-token", "0"]).fails(2, &["--by-token"]);
 }
+
+#[test]
+fn cells_hold_tokens_as_they_are_also_those_that_a_spreadsheet_would_compute() {
+    let data = fitted();
+    let text = "=1+1 @SUM(A1) -2 +3";
+    let read = ["neuroscope", "--directions", "das_*layer1", "--every-token", "--min-count", "1", "--text", text];
+    run_in(data.path(), &read).success();
+    let tokenizer = actpatch::model::Model::load("demo", &Default::default()).unwrap().tokenizer;
+    let rows = table(&data.path().join("demo/neuroscope_text_values.csv"));
+    let column = |name: &str| rows[0].iter().position(|head| head == name).unwrap();
+    let (token, id) = (column("token"), column("token_id"));
+    for row in &rows[1..] {
+        assert_eq!(tokenizer.decode(&[row[id].parse().unwrap()]).unwrap(), row[token], "{row:?}");
+    }
+    assert!(rows[1..].iter().any(|row| row[token].starts_with('=')), "{rows:?}");
+}

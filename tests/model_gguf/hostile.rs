@@ -1,41 +1,11 @@
 //! Files that are cut, that lie, or that ask for what is not computed: one error each, naming the key or the tensor and the byte.
 
 use crate::fixture;
+use crate::memory;
 use crate::support::load;
 use crate::writer::{F32, Gguf, LIST, TEXT, U64, text, texts};
 use actpatch::model::WeightProcessing;
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-/// Remembers the largest piece of memory that was asked for, and the most there ever was of all of them.
-struct Watched;
-
-static LARGEST: AtomicUsize = AtomicUsize::new(0);
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static MOST_LIVE: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: all is left to the system's allocator.
-unsafe impl GlobalAlloc for Watched {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LARGEST.fetch_max(layout.size(), Ordering::Relaxed);
-        let live = LIVE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        MOST_LIVE.fetch_max(live, Ordering::Relaxed);
-        // SAFETY: the caller's promises are those that the system's allocator asks for.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as above.
-        unsafe { System.dealloc(place, layout) }
-    }
-}
-
-#[global_allocator]
-static MEMORY: Watched = Watched;
 
 /// More than any of the fixtures needs at once, and less than what a lying count asks for.
 const MOST_MEMORY: usize = 64 << 20;
@@ -46,7 +16,7 @@ const MOST_MEMORY_TOGETHER: usize = 256 << 20;
 /// Checks that nothing so far has asked for more.
 #[track_caller]
 fn check_memory() {
-    let [largest, most] = [&LARGEST, &MOST_LIVE].map(|count| count.load(Ordering::Relaxed));
+    let (largest, most) = (memory::largest(), memory::most_live());
     assert!(largest <= MOST_MEMORY, "{largest} bytes were asked for at once");
     assert!(most <= MOST_MEMORY_TOGETHER, "{most} bytes were in use together");
 }
@@ -325,60 +295,4 @@ fn a_file_that_ends_anywhere_is_refused() {
             );
         }
     }
-}
-
-/// One change of a file: a few bytes, mostly of what stands before the values; a piece left out, repeated or moved; a number
-/// replaced by one at the edge of what it can be.
-fn change(bytes: &mut Vec<u8>, described: usize, random: &mut ChaCha8Rng) {
-    let length = if random.random_bool(0.9) { described } else { bytes.len() };
-    let at = random.random_range(0..length.min(bytes.len()));
-    match random.random_range(0..5) {
-        0 => bytes[at] = random.random(),
-        1 => bytes[at] ^= 1 << random.random_range(0..8),
-        2 => {
-            let edges = [0, 1, u64::MAX, 1 << 60, 1 << 31, 0xFFFF_FFFF, i64::MAX as u64, bytes.len() as u64];
-            let number = edges[random.random_range(0..edges.len())].to_le_bytes();
-            let size: usize = if random.random_bool(0.5) { 4 } else { 8 };
-            let size = size.min(bytes.len() - at);
-            bytes[at..at + size].copy_from_slice(&number[..size]);
-        }
-        3 => drop(bytes.drain(at..(at + random.random_range(1..64)).min(bytes.len()))),
-        _ => {
-            let piece = bytes[at..(at + random.random_range(1..64)).min(bytes.len())].to_vec();
-            bytes.splice(at..at, piece);
-        }
-    }
-}
-
-#[test]
-fn changed_files_end_in_an_error_or_in_a_model_and_ask_for_little_memory() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut random = ChaCha8Rng::seed_from_u64(0);
-    let (mut loaded, mut refused) = (0, 0);
-    for name in ["llama", "gpt2", "gptneox-parallel", "type-q4_0", "tokens-llama", "tokens-smollm"] {
-        let whole = std::fs::read(fixture(name)).unwrap();
-        let described = whole.len() - Gguf::read(&fixture(name)).tensors.iter().map(|t| t.bytes.len()).sum::<usize>();
-        for _ in 0..500 {
-            let mut bytes = whole.clone();
-            (0..random.random_range(1..4)).for_each(|_| change(&mut bytes, described, &mut random));
-            let path = folder.path().join("changed.gguf");
-            let _ = std::fs::remove_file(&path);
-            std::fs::write(&path, &bytes).unwrap();
-            match load(&path, WeightProcessing::processed()) {
-                Err(_) => refused += 1,
-                Ok(model) => {
-                    loaded += 1;
-                    let _ = model.tokenizer.encode("The film was great.");
-                    for layer in 0..model.config.n_layers {
-                        model.layer(layer).unwrap();
-                    }
-                    model.unembed_columns(&[0]).unwrap();
-                }
-            }
-        }
-    }
-    println!("{loaded} changed files loaded, {refused} were refused");
-    assert!(loaded > 100 && refused > 1000, "{loaded} loaded, {refused} refused");
-    println!("{} bytes were in use together", MOST_LIVE.load(Ordering::Relaxed));
-    check_memory();
 }

@@ -3,6 +3,8 @@
 //! tests/reference/make_gguf_fixtures.py wrote them. ACTPATCH_GGUF names a folder of other files, as compare_gguf.py beside it
 //! makes one.
 
+#[path = "../support/memory.rs"]
+mod memory;
 #[path = "../support/mod.rs"]
 mod support;
 

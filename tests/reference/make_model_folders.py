@@ -37,7 +37,7 @@ LETTER_TEXTS = ["ab cad", "abab  dad", "bad <s> cab", "a<|endoftext|>b", "dad [P
 # The seeds of the committed folders: together they have nearly every choice below.
 KEPT = [
     5, 8, 34, 41, 47, 62, 63, 65, 73, 79, 94, 103, 118, 119, 124, 125, 132, 135, 138, 154, 171, 174, 177, 184, 190, 192, 193,
-    199, 205, 207,
+    199, 205, 207, 5143,
 ]  # fmt: skip
 
 
@@ -403,6 +403,16 @@ def precision(fields):
     return torch.float32 if fields.get("reorder_and_upcast_attn") else torch.float64
 
 
+def broadcasts(config):
+    """Are there more or fewer divisors than rotated pairs, so that torch spreads the one over the others?"""
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") != "longrope":
+        return False
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    pairs = -(-int(width * rope.get("partial_rotary_factor", 1.0)) // 2)
+    return len(rope["short_factor"]) != pairs
+
+
 def reference(folder, fields):
     """The model that transformers makes of the folder, and the tensors it misses."""
     model, info = AutoModelForCausalLM.from_pretrained(
@@ -468,6 +478,8 @@ def write(seed, out):
     config_path.write_text(json.dumps(changed, indent=1))
     if spoiled == "quantised":
         refuse("quantised")
+    if "refused" not in expected and broadcasts(config):
+        refuse("divisors for another number of pairs")
     if "refused" not in expected:
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         try:

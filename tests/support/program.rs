@@ -13,6 +13,7 @@ pub fn actpatch(arguments: &[&str]) -> Command {
 }
 
 /// What a run left behind.
+#[derive(Debug)]
 pub struct Finished {
     pub code: i32,
     pub stdout: String,

@@ -90,9 +90,9 @@ impl Settings<'_> {
             let expected = "1 (in this family the library rotates whole heads)";
             return if dims == self.d_head { self.whole_head() } else { Err(self.file.wrong(name, expected, found)) };
         }
-        // An odd number is rounded up, but not by `yarn`; one beyond the head may be too large to round.
+        // An odd number is rounded up, but not by `yarn`, apart from 3; one beyond the head may be too large to round.
         let within = (1..=self.d_head).contains(&dims) && dims.next_multiple_of(2) <= self.d_head;
-        if !within || (kind == "yarn" && !dims.is_multiple_of(2)) {
+        if !within || (kind == "yarn" && !dims.is_multiple_of(2) && dims != 3) {
             let expected =
                 format!("a share of d_head = {} that is an even number of dimensions from 2 to {0}", self.d_head);
             return Err(self.file.wrong(name, expected, format!("{share}, which is {dims} dimensions")));

@@ -219,6 +219,20 @@ impl Figure {
         Ok(paths)
     }
 
+    /// The same for a figure of data that are on disk already: one that cannot be drawn costs a warning, and no data.
+    ///
+    /// # Errors
+    /// [`ReportError::Io`].
+    pub fn write_beside_data(&self, folder: &Path, stem: &str) -> Result<Vec<PathBuf>, ReportError> {
+        self.write(folder, stem).or_else(|error| match error {
+            ReportError::Figure { .. } => {
+                tracing::warn!("{stem} is not drawn, its data are there: {error}");
+                Ok(Vec::new())
+            }
+            other => Err(other),
+        })
+    }
+
     /// The figure as SVG text.
     ///
     /// # Errors

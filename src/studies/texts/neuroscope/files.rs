@@ -136,7 +136,7 @@ impl<'a> Files<'a> {
     }
 
     fn write_figure(&self, name: &str, figure: &Figure) -> Result<Vec<PathBuf>> {
-        Ok(figure.write(&self.folder, &format!("{}_{name}", self.asked.stem))?)
+        Ok(figure.write_beside_data(&self.folder, &format!("{}_{name}", self.asked.stem))?)
     }
 
     fn write_rows(&self, ending: &str, rows: &[impl serde::Serialize]) -> Result<PathBuf> {

@@ -86,13 +86,13 @@ impl Kept {
         for table in tables {
             if table == file(&folder, stem, &format!("{TOKEN_MEANS}.csv")) {
                 let rows = read_csv(&table, "a row of tokens' means")?;
-                pages.extremes(&rows).write(&folder, &format!("{stem}_{TOKEN_MEANS}"))?;
+                pages.extremes(&rows).write_beside_data(&folder, &format!("{stem}_{TOKEN_MEANS}"))?;
                 continue;
             }
             let shown = read_shown(&table, pages.channels.len())?;
             pages.texts(&shown).write(&file(&folder, stem, TEXTS))?;
             if let Some(figure) = pages.heat_map(&shown) {
-                figure.write(&folder, &format!("{stem}_{VALUES}"))?;
+                figure.write_beside_data(&folder, &format!("{stem}_{VALUES}"))?;
             }
         }
         Ok(())
