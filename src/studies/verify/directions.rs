@@ -199,7 +199,8 @@ impl Experiment for FitLosses {
             let losses = FitRecord::read(&setup.session()?.folder(), &file.parse()?)?.loss_curve;
             for (name, epoch) in wanted {
                 let loss = losses.get(epoch);
-                let loss = loss.ok_or_else(|| anyhow!("values.{name}: the fit has the losses of {} epochs", losses.len()));
+                let loss =
+                    loss.ok_or_else(|| anyhow!("values.{name}: the fit has the losses of {} epochs", losses.len()));
                 numbers.insert(name.clone(), *loss?);
             }
         }
