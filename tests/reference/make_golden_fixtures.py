@@ -132,6 +132,16 @@ def cells(entries, runs, adjectives, directions):
             yield entries.entry(title, "directional_patching", 0.001, values, **settings)
 
 
+def das_cells(entries, runs, adjectives, fitted):
+    for name in NAMES[1:]:
+        values = {
+            f"das {layer}": runs[name].metric("logit_diff", runs[name].along(layer, direction, adjectives[name]))
+            for layer, (_, direction) in fitted.items()
+        }
+        settings = dict(train_set="simple_train", eval_set=name, metric="logit_diff")
+        yield entries.entry(f"{name}: along DAS directions (percent)", "directional_patching", 0.01, values, **settings)
+
+
 def maps(entries, test):
     heads, layers = entries.heads(), range(entries.lens.cfg.n_layers)
     dataset = dict(dataset="simple_test")
@@ -172,12 +182,15 @@ def main():
     train = runs["simple_train"]
     embeddings = [train.embeddings(layer, adjectives["simple_train"]) for layer in range(lens.cfg.n_layers + 1)]
     directions = {layer: fits(x, train.positive.numpy()) for layer, x in enumerate(embeddings)}
+    fitted = {layer: train.das(layer, adjectives["simple_train"]) for layer in (0, 2)}
     tested = {name: runs[name] for name in NAMES[1:]}
     made = [
         *entries.baselines(tested),
         *cells(entries, runs, adjectives, directions),
         *maps(entries, runs["simple_test"]),
         *texts(entries, runs, directions),
+        *entries.das("simple_train", fitted, {"cosine": 0.00001, "loss": 0.0001}),
+        *das_cells(entries, runs, adjectives, fitted),
     ]
     head = "# Made by tests/reference/make_golden_fixtures.py. Tolerances: our f32 against its f64.\n"
     OUT.write_text(head + 'model = "demo"\n\n' + "\n".join(made))

@@ -27,9 +27,7 @@ BOS, END = 1, 2
 # Where they are fitted and patched; the cosines of three of them need the directions themselves in the file.
 LAYERS = (0, 7, 12, 14, 19, 26)
 COSINES = (7, 14, 19)
-# DAS, and the epochs whose loss is told.
 DAS_LAYERS = (14, 19)
-DAS_EPOCHS = (0, 1, 7, 31, 63)
 DAS_TOLERANCES = {"cosine": 0.00001, "loss": 0.0001, "cell": 0.02}
 TRAIN = "simple_train"
 # All that this tokenizer gives prompts of one length whose positions are the same.
@@ -117,13 +115,9 @@ def cells(entries, runs, places, directions, along, tolerance):
 
 
 def das(entries, runs, places):
-    """DAS by PyTorch with whole matrix exponentials, from the starts that our seed gives."""
     fitted = {layer: runs[TRAIN].das(layer, places[TRAIN]["ADJ"]) for layer in DAS_LAYERS}
+    yield from entries.das(TRAIN, fitted, DAS_TOLERANCES)
     directions = {layer: {"das": direction} for layer, (_, direction) in fitted.items()}
-    yield from entries.cosines("PyTorch's", TRAIN, directions, DAS_TOLERANCES["cosine"])
-    values = {f"das {layer} {epoch}": losses[epoch].item() for layer, (losses, _) in fitted.items() for epoch in DAS_EPOCHS}
-    name = "DAS: losses of epochs (0: the clean run, 1: the corrupted one)"
-    yield entries.entry(name, "fit_losses", DAS_TOLERANCES["loss"], values, train_set=TRAIN)
     yield from cells(entries, runs, places, directions, "DAS directions", DAS_TOLERANCES["cell"])
 
 
