@@ -7,6 +7,7 @@ use crate::directions::{
     Direction, DirectionName, FitRecord, Matched, Method, family, list, matched, random_subspace, select, spelled,
 };
 use crate::model::Source;
+use crate::report::results;
 use crate::types::Matrix;
 use anyhow::{Context, Result};
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,8 +19,10 @@ pub type ByLayer = BTreeMap<usize, Arc<Matrix>>;
 
 /// Where directions are, for the names of results: nothing for all layers of a model.
 pub fn at_layers<T>(columns: &BTreeMap<usize, T>, n_layers: usize) -> String {
-    let layers: Vec<String> = columns.keys().map(usize::to_string).collect();
-    if layers.len() == n_layers + 1 { String::new() } else { format!(" at layers {}", layers.join(" ")) }
+    if columns.len() == n_layers + 1 {
+        return String::new();
+    }
+    format!(" at layers {}", results::ranges(columns.keys().copied()).join(" "))
 }
 
 /// The hashes of directions by layer.

@@ -110,6 +110,11 @@ const LOST: &str = "above_chance_lost_percent";
 /// The key of the rows that tell of all prompts.
 const ALL_PROMPTS: &str = "all";
 
+/// Does a row tell of all prompts, not of one class?
+pub(super) fn of_all_prompts(row: &KeyedRow) -> bool {
+    row.keys.last().is_some_and(|prompts| prompts == ALL_PROMPTS)
+}
+
 /// A condition before it meets the prompts.
 #[derive(Clone)]
 pub(crate) struct Case {
@@ -419,8 +424,8 @@ impl TableStudy for Ablation {
     fn figure(&self, title: String, rows: &[&KeyedRow]) -> Figure {
         let change = Self::COLUMNS.numbers.iter().position(|name| *name == CHANGE);
         let defined = |row: &&KeyedRow| change.and_then(|number| row.numbers.get(number)).is_some_and(Option::is_some);
-        let of_all = |row: &&KeyedRow| row.keys.last().is_some_and(|prompts| prompts == ALL_PROMPTS);
-        let (all, classes): (Vec<&KeyedRow>, Vec<&KeyedRow>) = rows.iter().copied().partition(of_all);
+        let (all, classes): (Vec<&KeyedRow>, Vec<&KeyedRow>) =
+            rows.iter().copied().partition(|row| of_all_prompts(row));
         // Where the classes cancel, each of them is shown.
         let cancelled = !all.iter().any(defined);
         let shown = if cancelled { classes } else { all };

@@ -1,6 +1,7 @@
 //! What is asked of a new model, in one run: directions by every method, what they cause, the heads that matter, the
 //! direction taken away at commas, and one page of it all.
 
+use super::ablation::of_all_prompts;
 use super::demo::best_layers;
 use super::{Ablation, ActivationPatchingMaps, Attention, FitDirections, PatchingSuite, Plan, Study};
 use crate::datasets::treebank::Scaffold;
@@ -267,7 +268,9 @@ impl Study for Reproduce {
             page.manifests.extend(made.manifest);
         }
         if let Some(commas) = self.commas(&available, &fitted) {
-            let made = commas.run(session, observer)?;
+            let mut made = commas.run(session, observer)?;
+            // Those of either class are in the table's file.
+            made.tables.iter_mut().for_each(|table| table.rows.retain(of_all_prompts));
             page.commas(&made.to_string(), made.tables.iter().map(|table| table.file.as_str()));
             page.manifests.extend(made.manifest);
         }

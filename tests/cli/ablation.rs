@@ -88,7 +88,7 @@ fn directions_and_their_random_companions_are_ablated() {
     // One direction everywhere, some layers, and the part of nodes along it.
     let some = ["--directions", "das_simple_train_ADJ_layer1", "--layers", "1..2", "--json"];
     let some = run_in(data.path(), &[&["ablation"], &some[..]].concat()).success().json();
-    assert_eq!(rows(&some)[0]["ablated"], "das_simple_train_ADJ_layer1 at layers 1 2");
+    assert_eq!(rows(&some)[0]["ablated"], "das_simple_train_ADJ_layer1 at layers 1..2");
     let nodes = ["--directions", "das2d_simple_train_ADJ", "--nodes", "z:1.0,resid_post:2", "--json"];
     let nodes = run_in(data.path(), &[&["ablation"], &nodes[..]].concat()).success().json();
     assert_eq!(rows(&nodes)[0]["ablated"], "das2d_simple_train_ADJ in z:1.0 resid_post:2");

@@ -512,7 +512,7 @@ fn commas_are_ablated_and_losses_told_token_by_token() {
     let found = run(&[&some[..], &["--json"]].concat()).success().json();
     let rows = found[0]["tables"][0]["rows"].as_array().unwrap();
     assert_eq!(rows.len(), 4);
-    let own = ["residual at layers 1 2 3 4", "mean_over_places", "COMMA"];
+    let own = ["residual at layers 1..4", "mean_over_places", "COMMA"];
     let numbers = |row: &Value| ["tokens", "reached", "clean_loss", "change"].map(|name| row[name].as_f64().unwrap());
     let folder = data.path().join("demo");
     let by_token = table(&folder.join("text_loss_reviews_by_token_2.csv"));

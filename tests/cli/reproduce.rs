@@ -19,13 +19,16 @@ fn everything_is_made_once_and_stands_on_one_page() {
         "simple_product ALL",
         "random_direction ",
         "## Heads, layers and positions on simple\n",
-        "mean_diff_simple_train_ADJ at layers 1 2",
+        "mean_diff_simple_train_ADJ at layers 1..2",
         "COMMA",
         "](<figures/direction_patching_logit_diff_",
         "](<activation_patching_logit_diff_simple_plain_z.svg>)",
     ] {
         assert!(text.contains(words), "{words:?} is not on\n{text}");
     }
+    // Either class is in the table's file alone.
+    let classes = |line: &&str| line.contains(" COMMA ") && !line.contains(" all ");
+    assert_eq!(text.lines().find(classes), None);
     let links = text.lines().filter_map(|line| line.split_once("](<")?.1.strip_suffix(">)"));
     let links: Vec<&str> = links.collect();
     assert!(links.len() > 10 && links.iter().all(|link| data.path().join("demo").join(link).is_file()), "{links:?}");

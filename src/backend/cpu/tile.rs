@@ -3,7 +3,8 @@
 //! A panel holds `k` rows of 32 consecutive values, so every step reads two (AVX-512) or four (AVX2) full vectors of
 //! `B` and broadcasts one value of `A` per row: 12 x 32 accumulators fill 24 of the 32 AVX-512 registers, 6 x 16 fill
 //! 12 of the 16 AVX2 registers. Each output is one chain of multiply-adds over `k` in order, whatever the tiling, so
-//! results do not depend on how the work is split among threads.
+//! results do not depend on how the work is split among threads. What is added to comes last: a residual may be so large
+//! (25,000 at a Llama's first token) that a chain which began with it would be rounded to its size at every step.
 
 use super::simd::Isa;
 
@@ -20,12 +21,12 @@ pub fn row_tiles(isa: Isa, rows: usize) -> impl Iterator<Item = (usize, usize)> 
     (0..tiles).map(move |tile| (tile * rows / tiles, (tile + 1) * rows / tiles - tile * rows / tiles))
 }
 
-/// Where the accumulators start.
+/// What a product is added to.
 #[derive(Clone, Copy)]
 pub struct Start {
-    /// Begin with the values in `C` instead of zero.
+    /// The values in `C`, which are overwritten otherwise.
     pub load: bool,
-    /// Then add these `PANEL` values to every row, unless null.
+    /// These `PANEL` values in every row, unless null.
     pub bias: *const f32,
 }
 
@@ -48,7 +49,7 @@ pub struct Tile {
     pub c: *mut f32,
     /// Row distance of `C`.
     pub ldc: usize,
-    /// Where the sums start.
+    /// What is added.
     pub start: Start,
 }
 
@@ -74,39 +75,40 @@ pub unsafe fn multiply(isa: Isa, tile: &Tile) {
 /// The fallback for every other processor: the `gemm` crate, which has kernels of its own for them. The last bits depend on the
 /// number of rows here.
 unsafe fn multiply_portable(tile: &Tile) {
-    for i in 0..tile.m {
-        for j in 0..tile.n {
-            // SAFETY: `c` and `bias` are valid for these indices by the caller's promise.
-            unsafe {
-                let c = tile.c.add(i * tile.ldc + j);
-                let bias = if tile.start.bias.is_null() { 0.0 } else { *tile.start.bias.add(j) };
-                *c = bias + if tile.start.load { *c } else { 0.0 };
-            }
-        }
-    }
-    // SAFETY: as above, for all three matrices; `C` is exclusively ours.
+    let mut sums = [0.0f32; TILE_ROWS * PANEL];
+    // SAFETY: the caller's promises for `A` and the panel; the sums have room for the largest tile.
     unsafe {
         gemm::gemm(
             tile.m,
             tile.n,
             tile.k,
-            tile.c,
+            sums.as_mut_ptr(),
             1,
-            tile.ldc as isize,
-            true,
+            PANEL as isize,
+            false,
             tile.a,
             1,
             tile.lda as isize,
             tile.panel,
             1,
             PANEL as isize,
-            1.0f32,
+            0.0f32,
             1.0f32,
             false,
             false,
             false,
             gemm::Parallelism::None,
         );
+    }
+    for i in 0..tile.m {
+        for j in 0..tile.n {
+            // SAFETY: `c` and `bias` are valid for these indices by the caller's promise.
+            unsafe {
+                let c = tile.c.add(i * tile.ldc + j);
+                let bias = if tile.start.bias.is_null() { 0.0 } else { *tile.start.bias.add(j) };
+                *c = sums[i * PANEL + j] + bias + if tile.start.load { *c } else { 0.0 };
+            }
+        }
     }
 }
 
@@ -150,12 +152,6 @@ mod x86 {
         // SAFETY: masked loads and stores touch only the `n` columns that exist; the panel and the bias always have 32.
         unsafe {
             let mut sums = [[_mm512_setzero_ps(); 2]; M];
-            if tile.start.load {
-                for (i, sum) in sums.iter_mut().enumerate() {
-                    sum[0] = _mm512_maskz_loadu_ps(low, tile.c.add(i * tile.ldc));
-                    sum[1] = _mm512_maskz_loadu_ps(high, tile.c.wrapping_add(i * tile.ldc + 16));
-                }
-            }
             if !tile.start.bias.is_null() {
                 let bias = [_mm512_loadu_ps(tile.start.bias), _mm512_loadu_ps(tile.start.bias.add(16))];
                 for sum in &mut sums {
@@ -174,9 +170,14 @@ mod x86 {
                     sum[1] = _mm512_fmadd_ps(a, b[1], sum[1]);
                 }
             }
-            for (i, sum) in sums.iter().enumerate() {
-                _mm512_mask_storeu_ps(tile.c.add(i * tile.ldc), low, sum[0]);
-                _mm512_mask_storeu_ps(tile.c.wrapping_add(i * tile.ldc + 16), high, sum[1]);
+            for (i, sum) in sums.iter_mut().enumerate() {
+                let c = [tile.c.add(i * tile.ldc), tile.c.wrapping_add(i * tile.ldc + 16)];
+                if tile.start.load {
+                    sum[0] = _mm512_add_ps(sum[0], _mm512_maskz_loadu_ps(low, c[0]));
+                    sum[1] = _mm512_add_ps(sum[1], _mm512_maskz_loadu_ps(high, c[1]));
+                }
+                _mm512_mask_storeu_ps(c[0], low, sum[0]);
+                _mm512_mask_storeu_ps(c[1], high, sum[1]);
             }
         }
     }
@@ -216,20 +217,7 @@ mod x86 {
     unsafe fn rows_avx2<const M: usize>(tile: &Tile) {
         // SAFETY: 16 columns of the panel and the bias always exist; `C` goes through an edge buffer unless full.
         unsafe {
-            let mut edge = [[0.0f32; 16]; M];
-            let full = tile.n == 16;
-            if tile.start.load && !full {
-                for (i, row) in edge.iter_mut().enumerate() {
-                    std::ptr::copy_nonoverlapping(tile.c.add(i * tile.ldc), row.as_mut_ptr(), tile.n);
-                }
-            }
             let mut sums = [[_mm256_setzero_ps(); 2]; M];
-            if tile.start.load {
-                for (i, sum) in sums.iter_mut().enumerate() {
-                    let c = if full { tile.c.add(i * tile.ldc).cast_const() } else { edge[i].as_ptr() };
-                    *sum = [_mm256_loadu_ps(c), _mm256_loadu_ps(c.add(8))];
-                }
-            }
             if !tile.start.bias.is_null() {
                 let bias = [_mm256_loadu_ps(tile.start.bias), _mm256_loadu_ps(tile.start.bias.add(8))];
                 for sum in &mut sums {
@@ -259,12 +247,22 @@ mod x86 {
             for _ in 0..tile.k % STEPS_AVX2 {
                 steps(1);
             }
-            for (i, sum) in sums.iter().enumerate() {
-                let c = if full { tile.c.add(i * tile.ldc) } else { edge[i].as_mut_ptr() };
+            let full = tile.n == 16;
+            for (i, sum) in sums.iter_mut().enumerate() {
+                let mut edge = [0.0f32; 16];
+                let whole = tile.c.add(i * tile.ldc);
+                let c = if full { whole } else { edge.as_mut_ptr() };
+                if tile.start.load {
+                    if !full {
+                        std::ptr::copy_nonoverlapping(whole.cast_const(), c, tile.n);
+                    }
+                    *sum =
+                        [_mm256_add_ps(sum[0], _mm256_loadu_ps(c)), _mm256_add_ps(sum[1], _mm256_loadu_ps(c.add(8)))];
+                }
                 _mm256_storeu_ps(c, sum[0]);
                 _mm256_storeu_ps(c.add(8), sum[1]);
                 if !full {
-                    std::ptr::copy_nonoverlapping(c.cast_const(), tile.c.add(i * tile.ldc), tile.n);
+                    std::ptr::copy_nonoverlapping(c.cast_const(), whole, tile.n);
                 }
             }
         }
@@ -285,6 +283,34 @@ pub(crate) mod tests {
                         check(isa, m, n, k, load, with_bias);
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_product_is_added_to_does_not_round_its_terms() {
+        let k = 1000;
+        let (a, panel) = (random(k, 1), random(k * PANEL, 2));
+        for isa in isas() {
+            let mut c = [25_000.0f32; PANEL];
+            let start = Start { load: true, bias: std::ptr::null() };
+            let tile = Tile {
+                m: 1,
+                n: PANEL,
+                k,
+                a: a.as_ptr(),
+                lda: k,
+                panel: panel.as_ptr(),
+                c: c.as_mut_ptr(),
+                ldc: PANEL,
+                start,
+            };
+            // SAFETY: all arrays have the stated shapes.
+            unsafe { multiply(isa, &tile) };
+            for (j, found) in c.iter().enumerate() {
+                let sum: f64 = (0..k).map(|p| f64::from(a[p]) * f64::from(panel[p * PANEL + j])).sum();
+                // Half a unit in the last place of 25,000 is 0.001.
+                assert!((f64::from(*found) - 25_000.0 - sum).abs() < 0.0011, "{isa:?}: {found}, {sum}");
             }
         }
     }

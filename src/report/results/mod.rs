@@ -181,7 +181,11 @@ impl ResultFile {
             absent.remove(&Vec::new());
             let (fit, file) = (fit.as_ref().map_or(String::new(), |fit| format!(" of {fit}")), self.path.display());
             let line = |(layers, places): (&Vec<usize>, &Vec<String>)| {
-                format!("{file}: {method}{fit}: layers {} on {}", ranges(layers), places.join(", "))
+                format!(
+                    "{file}: {method}{fit}: layers {} on {}",
+                    ranges(layers.iter().copied()).join(", "),
+                    places.join(", ")
+                )
             };
             lines.extend(absent.iter().map(line));
         }
@@ -195,10 +199,10 @@ impl ResultFile {
     }
 }
 
-/// Ascending numbers as `0..3, 7`.
-fn ranges(numbers: &[usize]) -> String {
+/// Ascending numbers as `0..3` and `7`.
+pub(crate) fn ranges(numbers: impl IntoIterator<Item = usize>) -> Vec<String> {
     let mut runs: Vec<(usize, usize)> = Vec::new();
-    for &number in numbers {
+    for number in numbers {
         match runs.last_mut() {
             Some((_, last)) if *last + 1 == number => *last = number,
             _ => runs.push((number, number)),
@@ -207,7 +211,7 @@ fn ranges(numbers: &[usize]) -> String {
     let text = |(first, last): &(usize, usize)| {
         if first == last { first.to_string() } else { format!("{first}..{last}") }
     };
-    runs.iter().map(text).collect::<Vec<_>>().join(", ")
+    runs.iter().map(text).collect()
 }
 
 /// Models of one architecture go into one figure: `pythia-1.4b` and `pythia-160m` are `pythia`.
@@ -230,7 +234,7 @@ mod tests {
 
     #[test]
     fn layers_are_listed_and_spread() {
-        assert_eq!(ranges(&[0, 1, 2, 5, 7, 8]), "0..2, 5, 7..8");
+        assert_eq!(ranges([0, 1, 2, 5, 7, 8]), ["0..2", "5", "7..8"]);
         assert_eq!(spread(&(0..=12).collect(), 4), [0, 4, 8, 12]);
         assert_eq!(spread(&[3, 9].into(), 6), [3, 9]);
     }
