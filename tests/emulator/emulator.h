@@ -5,8 +5,7 @@
 // and in random order, deliver asynchronous copies only when they are waited for (NaN until then), fill dynamic shared
 // memory with NaN, check alignment, and work under AddressSanitizer and ThreadSanitizer.
 //
-// What this does not show: real memory ordering between blocks, bank conflicts, timing, the tensor cores' order of
-// summation, approximate functions.
+// What this does not show: real memory ordering between blocks, bank conflicts, timing, approximate functions.
 #pragma once
 
 #include <sys/mman.h>
@@ -64,6 +63,8 @@ enum Order { FORWARD = 0, REVERSE = 1, RANDOM = 2 };
 struct Settings {
     int order = FORWARD;
     uint32_t seed = 1;
+    /// Tensor cores sum as an H100's do.
+    bool hopper_sums = false;
 };
 
 inline Settings& settings() {

@@ -35,6 +35,26 @@ inline float f16_value(uint16_t bits) {
     return bits & 0x8000 ? -size : size;
 }
 
+/// The exponent of a value; far below all others for zero.
+inline int exponent(float value) { return value == 0.0f ? -10000 : std::ilogb(value); }
+
+/// `sum` and the products of a row and a column as an H100 adds them: each cut two bits below the last place of the
+/// largest, the total rounded towards zero (arXiv 2512.07004).
+template <int DEPTH>
+inline float hopper_sum(float sum, const float* row, const float* column) {
+    int largest = std::max(exponent(sum), -133);
+    for (int k = 0; k < DEPTH; k++) {
+        if (!std::isfinite(row[k] * column[k])) return sum + row[k] * column[k];
+        largest = std::max(largest, exponent(row[k]) + exponent(column[k]));
+    }
+    if (!std::isfinite(sum)) return sum;
+    double units = std::ldexp(1.0, 23 + 2 - largest), total = std::trunc(double(sum) * units);
+    for (int k = 0; k < DEPTH; k++) total += std::trunc(double(row[k]) * double(column[k]) * units);
+    total /= units;
+    float nearest = float(total);
+    return std::fabs(double(nearest)) > std::fabs(total) ? std::nextafter(nearest, 0.0f) : nearest;
+}
+
 /// What a lane brings to a product: fragments of a and b, and its sums.
 struct Fragments {
     uint32_t a[4], b[2];
@@ -66,6 +86,10 @@ inline void multiply(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b
             Fragments& f = *reinterpret_cast<Fragments*>(slots[lane]);
             for (int i = 0; i < 4; i++) {
                 const float *row = left[lane / 4 + 8 * (i / 2)], *column = right[lane % 4 * 2 + i % 2];
+                if (settings().hopper_sums) {
+                    f.sum[i] = hopper_sum<DEPTH>(f.sum[i], row, column);
+                    continue;
+                }
                 float product = 0.0f;
                 for (int k = 0; k < DEPTH; k++) product += row[k] * column[k];
                 f.sum[i] += product;

@@ -216,6 +216,9 @@ fn body(tokens: &mut Tokens<'_>, names: Names) -> Result<Kernel, ReadError> {
         }
         let guard = if tokens.takes("@") { Some((tokens.takes("!"), tokens.take()?)) } else { None };
         let name = tokens.take()?;
+        if name.starts_with('.') {
+            return Err(tokens.error(line, format!("unknown directive `{name}`")));
+        }
         let operands = operands(tokens)?;
         if name == "bra" || name == "bra.uni" {
             let [Operand::Word(target)] = operands[..] else {

@@ -137,12 +137,14 @@ impl Decoder {
         }
         // The two halves that make 64 bits are sources like others.
         let (name, flat) = match (name, operands) {
-            ("mov.b64", [Operand::Word(to), Operand::Group(parts)]) => ("mov.b64.pair", [&[*to], &parts[..]].concat()),
-            _ => (name, words(operands)?),
+            ("mov.b64", [Operand::Word(to), Operand::Group(parts)]) => {
+                ("mov.b64.pair", Ok([&[*to], &parts[..]].concat()))
+            }
+            _ => (name, words(operands)),
         };
         let forms = [arithmetic::form, logic::form, convert::form];
         let form = forms.iter().find_map(|form| form(name)).ok_or_else(|| format!("unknown instruction `{name}`"))?;
-        let Form { to, from, run } = form;
+        let (Form { to, from, run }, flat) = (form, flat?);
         if flat.len() != 1 + from.len() {
             return Err(format!("{} operands expected, found {}", 1 + from.len(), flat.len()));
         }

@@ -51,7 +51,7 @@ pub fn decode(decoder: &mut Decoder, name: &str, operands: &[Operand<'_>]) -> Re
         "ldmatrix.sync.aligned.m8n8.x4.shared.b16" | "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16" => {
             let [to, at] = operands else { return Err("two operands expected".into()) };
             return Ok(Some(Operation::Matrices(Matrices {
-                to: group(decoder, to, "b32")?,
+                to: group(decoder, to, "u32")?,
                 at: decoder.address(at, 4)?,
                 transposed: name.contains(".trans"),
             })));
@@ -62,8 +62,8 @@ pub fn decode(decoder: &mut Decoder, name: &str, operands: &[Operand<'_>]) -> Re
     Ok(Some(Operation::Multiply(Box::new(Multiply {
         numbers,
         to: group(decoder, to, "f32")?,
-        a: group(decoder, a, "b32")?,
-        b: group(decoder, b, "b32")?,
+        a: group(decoder, a, "u32")?,
+        b: group(decoder, b, "u32")?,
         c: group(decoder, c, "f32")?,
     }))))
 }
@@ -71,7 +71,6 @@ pub fn decode(decoder: &mut Decoder, name: &str, operands: &[Operand<'_>]) -> Re
 fn group<const N: usize>(decoder: &Decoder, operand: &Operand<'_>, kind: &str) -> Result<[Register; N], String> {
     let Operand::Group(words) = operand else { return Err("registers in braces expected".into()) };
     let kind = Type::named(kind).ok_or("no type")?;
-    // A fragment of bits in a register declared as a float is a product of the wrong numbers.
     let registers: Result<Vec<_>, _> = words.iter().map(|word| decoder.register(word, kind, false)).collect();
     registers?.try_into().map_err(|found: Vec<_>| format!("{N} registers expected, found {}", found.len()))
 }
@@ -174,6 +173,13 @@ fn hopper(factors: &Factors, exponents: &Exponents, row: usize, column: usize, o
     const LOWEST: i32 = -133;
     const PLACES: i32 = 23 + 2;
     let (left, right) = (&factors.left[row], &factors.right[column]);
+    let odd = left.iter().zip(right).take(factors.depth).find(|(a, b)| !(*a * *b).is_finite());
+    if let Some((a, b)) = odd {
+        return old + a * b;
+    }
+    if !old.is_finite() {
+        return old;
+    }
     let mut largest = exponent(old).max(LOWEST);
     for (a, b) in exponents.left[row].iter().zip(&exponents.right[column]).take(factors.depth) {
         largest = largest.max(a + b);
