@@ -96,6 +96,7 @@ struct Settings {
             {"EMULATOR_DEVICES", DEVICES},       {"EMULATOR_CAPABILITY", CAPABILITY},
             {"EMULATOR_MEMORY", MEMORY},         {"EMULATOR_REFUSE_PTX", REFUSE_PTX},
             {"EMULATOR_DRIVER", VERSION},        {"EMULATOR_LAUNCHES_LEFT", LAUNCHES_LEFT},
+            {"EMULATOR_SUMS", SUMS},
         };
         for (auto [name, setting] : names) {
             if (const char* text = getenv(name)) all[setting] = atol(text);
@@ -386,7 +387,6 @@ void emulator_set(int setting, long value) {
     values[setting] = value;
     emulator::settings().order = int(values[ORDER]);
     emulator::settings().seed = uint32_t(values[SEED]);
-    emulator::settings().hopper_sums = values[SUMS] != 0;
 }
 
 void emulator_interpreter(const Interpreter* functions) { interpreter = functions; }
@@ -645,6 +645,7 @@ int cuLaunchKernel(Handle handle, unsigned grid_x, unsigned grid_y, unsigned gri
         if (function->ptx) return interpret(*function, {grid_x, grid_y, grid_z}, {x, y, z}, shared, copies);
         std::vector<void*> pointers;
         for (auto& copy : copies) pointers.push_back(copy.data());
+        emulator::settings().hopper_sums = values[SUMS] != 0;
         kernel->run({grid_x, grid_y, grid_z}, {x, y, z}, shared, pointers.data());
         check_guards(kernel->name);
         return int(SUCCESS);

@@ -186,11 +186,12 @@ fn hopper(factors: &Factors, exponents: &Exponents, row: usize, column: usize, o
     }
     // What is cut is a whole number of these.
     let (unit, units) = (power(largest - PLACES), power(PLACES - largest));
-    let mut sum = (f64::from(old) * units).trunc();
+    // At most 17 numbers below 2^27.
+    let mut sum = (f64::from(old) * units) as i64;
     for (a, b) in left.iter().zip(right).take(factors.depth) {
-        sum += (f64::from(*a) * f64::from(*b) * units).trunc();
+        sum += (f64::from(*a) * f64::from(*b) * units) as i64;
     }
-    towards_zero(sum * unit)
+    towards_zero(sum as f64 * unit)
 }
 
 fn towards_zero(value: f64) -> f32 {

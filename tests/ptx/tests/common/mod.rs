@@ -37,14 +37,14 @@ pub struct Options {
 pub const USUAL: Options = Options { threads: 32, order: Order::Forward, sums: Sums::Nearest, fused: true };
 
 /// Values that start, as a driver's arrays do, on 256 bytes.
-struct Array {
+pub struct Array {
     words: Vec<AtomicU32>,
     start: usize,
     len: usize,
 }
 
 impl Array {
-    fn new(values: &[u32]) -> Self {
+    pub fn new(values: &[u32]) -> Self {
         const ALIGNMENT: usize = 256;
         let words: Vec<AtomicU32> = (0..values.len() + ALIGNMENT / 4).map(|_| AtomicU32::new(0)).collect();
         let address = words.as_ptr() as usize;
@@ -53,11 +53,11 @@ impl Array {
         Self { words, start, len: values.len() }
     }
 
-    fn region(&self) -> Region {
+    pub fn region(&self) -> Region {
         Region { start: self.words[self.start..].as_ptr() as u64, bytes: 4 * self.len as u64 }
     }
 
-    fn values(&self) -> Vec<u32> {
+    pub fn values(&self) -> Vec<u32> {
         self.words[self.start..][..self.len].iter().map(|word| word.load(Ordering::Relaxed)).collect()
     }
 }
