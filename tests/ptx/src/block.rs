@@ -38,7 +38,13 @@ enum Next {
 }
 
 impl<'a> Block<'a> {
-    pub fn new(kernel: &'a Kernel, launch: &'a Launch<'a>, index: [u32; 3], shared: &'a mut Shared, counts: &'a mut Counts) -> Self {
+    pub fn new(
+        kernel: &'a Kernel,
+        launch: &'a Launch<'a>,
+        index: [u32; 3],
+        shared: &'a mut Shared,
+        counts: &'a mut Counts,
+    ) -> Self {
         Self { kernel, launch, index, shared, counts }
     }
 
@@ -58,7 +64,9 @@ impl<'a> Block<'a> {
                 return self.check_end(&warps);
             }
             if let Some(i) = (1..stops.len()).find(|&i| stops[i] != stops[0]) {
-                let at = [stops[0], stops[i]].iter().find_map(|stop| if let Stop::Barrier(at) = stop { Some(*at) } else { None });
+                let at = [stops[0], stops[i]]
+                    .iter()
+                    .find_map(|stop| if let Stop::Barrier(at) = stop { Some(*at) } else { None });
                 let other = stops.iter().position(|stop| *stop != stops[i]).unwrap_or(0);
                 let what = |stop| match stop {
                     Stop::End => "has ended".to_owned(),
@@ -89,15 +97,14 @@ impl<'a> Block<'a> {
         let warp = |number: usize| {
             let thread = |lane| number * WARP + lane;
             let lanes = (0..WARP).filter(|&lane| thread(lane) < threads).fold(0, |mask, lane| mask | 1 << lane);
-            let mut special = [[0; WARP]; SPECIAL.len()];
-            for lane in 0..WARP {
+            let place = |lane| {
                 let thread = thread(lane);
-                let place = [thread % x, thread / x % y, thread / x / y].map(|n| n as u64);
-                let sizes = [self.launch.block, self.index, self.launch.grid].map(|n| n.map(u64::from));
-                for (i, value) in [place, sizes[0], sizes[1], sizes[2]].into_iter().flatten().enumerate() {
-                    special[i][lane] = value;
-                }
-            }
+                [thread % x, thread / x % y, thread / x / y].map(|n| n as u32)
+            };
+            // In the order of `SPECIAL`.
+            let value = |i: usize, lane| [place(lane), self.launch.block, self.index, self.launch.grid][i / 3][i % 3];
+            let special: [Lanes; SPECIAL.len()] =
+                std::array::from_fn(|i| std::array::from_fn(|lane| u64::from(value(i, lane))));
             Warp::new(self.kernel, number, lanes, &special)
         };
         (0..threads.div_ceil(WARP)).map(warp).collect()
@@ -212,8 +219,8 @@ impl<'a> Block<'a> {
         active: Mask,
     ) -> Result<(), String> {
         let mut from = [warp.get(compute.from[0], active)?; 4];
-        for i in 1..compute.n_from {
-            from[i] = warp.get(compute.from[i], active)?;
+        for (from, register) in from.iter_mut().zip(compute.from).take(compute.n_from).skip(1) {
+            *from = warp.get(register, active)?;
         }
         if compute.divides && lanes_of(active).any(|lane| from[1][lane] == 0) {
             return Err("a division by zero".into());
@@ -315,7 +322,10 @@ impl<'a> Block<'a> {
         for lane in lanes_of(active) {
             let inside = inside[lane];
             if inside > copy.bytes as u64 || inside % 4 != 0 {
-                return Err(format!("lane {lane}: a copy of {} bytes, {inside} of them from global memory", copy.bytes));
+                return Err(format!(
+                    "lane {lane}: a copy of {} bytes, {inside} of them from global memory",
+                    copy.bytes
+                ));
             }
             if inside > 0 {
                 let found = self.launch.global.words(from[lane], inside as usize, &mut warp.region);

@@ -123,7 +123,8 @@ extern "C" fn shared_bytes(kernel: *const Kernel) -> usize {
 extern "C" fn launch(kernel: *const Kernel, request: *const Request) -> bool {
     // SAFETY: kernels live as long as the program; the driver's request and what it points to live during the call.
     let (kernel, request) = unsafe { (&*kernel, &*request) };
-    let slice = |from: *const u8, len| if len == 0 { &[][..] } else { unsafe { std::slice::from_raw_parts(from, len) } };
+    let slice =
+        |from: *const u8, len| if len == 0 { &[][..] } else { unsafe { std::slice::from_raw_parts(from, len) } };
     // SAFETY: the driver's list of its arrays, in the order of their addresses.
     let global = unsafe { Global::new(std::slice::from_raw_parts(request.regions, request.n_regions)) };
     let launch = Launch {

@@ -100,9 +100,10 @@ impl Warp {
         }
         match lanes_of(active).find(|&lane| found[lane] % bytes as u64 != 0) {
             None => Ok(found),
-            Some(lane) => {
-                Err(format!("lane {lane}: address {:#x} does not start on the {bytes} bytes of the access", found[lane]))
-            }
+            Some(lane) => Err(format!(
+                "lane {lane}: address {:#x} does not start on the {bytes} bytes of the access",
+                found[lane]
+            )),
         }
     }
 

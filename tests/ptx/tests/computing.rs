@@ -35,7 +35,12 @@ fn single(instruction: &str, values: [f32; 3]) -> f32 {
 
 fn double(instruction: &str, values: [f64; 2]) -> f64 {
     let [a, b] = values.map(f64::to_bits);
-    f64::from_bits(result(&format!("{instruction};"), "%fd9", [a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32], true))
+    f64::from_bits(result(
+        &format!("{instruction};"),
+        "%fd9",
+        [a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32],
+        true,
+    ))
 }
 
 const MINUS: u32 = -7i32 as u32;
@@ -95,7 +100,11 @@ fn long_integers() {
         ("selp.b64 %rd9, %rd10, %rd11, 0", 1, 2, 2),
     ] {
         let input = [a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32];
-        assert_eq!(result(&format!("{instruction};"), "%rd9", input, true), expected, "{instruction} of {a:#x}, {b:#x}");
+        assert_eq!(
+            result(&format!("{instruction};"), "%rd9", input, true),
+            expected,
+            "{instruction} of {a:#x}, {b:#x}"
+        );
     }
     assert_eq!(result("cvt.u32.u64 %r9, %rd10;", "%r9", [5, 1, 0, 0], true), 5);
 }
@@ -133,12 +142,19 @@ fn floats() {
         ("sqrt.rn.f64 %fd9, %fd2", [2.0, 0.0], std::f64::consts::SQRT_2),
         ("min.f64 %fd9, %fd2, %fd3", [1.5, f64::NAN], 1.5),
         ("mov.f64 %fd9, 0dC000000000000000", [0.0; 2], -2.0),
-        ("fma.rn.f64 %fd9, %fd2, %fd2, %fd3", [1.0 + f64::EPSILON, -1.0], 2.0 * f64::EPSILON + f64::EPSILON * f64::EPSILON),
+        (
+            "fma.rn.f64 %fd9, %fd2, %fd2, %fd3",
+            [1.0 + f64::EPSILON, -1.0],
+            2.0 * f64::EPSILON + f64::EPSILON * f64::EPSILON,
+        ),
         ("selp.f64 %fd9, %fd2, %fd3, 0", [1.0, 2.0], 2.0),
     ] {
         assert_eq!(double(instruction, values), expected, "{instruction} of {values:?}");
     }
-    assert_eq!(result("cvt.f64.f32 %fd9, %f2;", "%fd9", [0.1f32.to_bits(), 0, 0, 0], true), f64::from(0.1f32).to_bits());
+    assert_eq!(
+        result("cvt.f64.f32 %fd9, %f2;", "%fd9", [0.1f32.to_bits(), 0, 0, 0], true),
+        f64::from(0.1f32).to_bits()
+    );
     let tenth = 0.1f64.to_bits();
     let bits = result("cvt.rn.f32.f64 %f9, %fd2;", "%f9", [tenth as u32, (tenth >> 32) as u32, 0, 0], true);
     assert_eq!(bits, u64::from(0.1f32.to_bits()));

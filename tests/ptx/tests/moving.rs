@@ -81,7 +81,8 @@ fn asynchronous_copies_arrive_when_they_are_waited_for() {
         cp.async.wait_group 1; ld.shared.f32 %f1, [%r3+4]; st.global.f32 [%rd3], %f1;
         cp.async.wait_group 0; ld.shared.f32 %f2, [%r7]; st.global.f32 [%rd3+128], %f2;";
     let odd = |lane: usize, word: usize| if lane % 2 == 1 { input[word] } else { 0 };
-    let expected: Vec<u32> = (0..32).map(|lane| odd(lane, 4 * lane + 1)).chain((0..32).map(|lane| odd(lane, lane))).collect();
+    let expected: Vec<u32> =
+        (0..32).map(|lane| odd(lane, 4 * lane + 1)).chain((0..32).map(|lane| odd(lane, lane))).collect();
     assert_eq!(run(body, &input, 64).unwrap(), expected);
 }
 
@@ -105,7 +106,8 @@ fn matrices_are_loaded_as_the_manual_says() {
         for lane in 0..32 {
             for matrix in 0..4 {
                 let (row, pair) = (lane / 4, lane % 4 * 2);
-                let two = [0, 1].map(|e| if transposed { half(matrix, pair + e, row) } else { half(matrix, row, pair + e) });
+                let two =
+                    [0, 1].map(|e| if transposed { half(matrix, pair + e, row) } else { half(matrix, row, pair + e) });
                 assert_eq!(found[lane * 4 + matrix], two[0] | two[1] << 16, "lane {lane}, matrix {matrix}, {name}");
             }
         }
@@ -124,7 +126,11 @@ fn products_multiply_what_the_manual_says() {
         low | high << 16
     };
     type Pack = fn([f32; 2]) -> u32;
-    for (name, depth, pack) in [("8.row.col.f32.tf32.tf32", 8, tf32 as Pack), ("16.row.col.f32.bf16.bf16", 16, bf16), ("16.row.col.f32.f16.f16", 16, f16)] {
+    for (name, depth, pack) in [
+        ("8.row.col.f32.tf32.tf32", 8, tf32 as Pack),
+        ("16.row.col.f32.bf16.bf16", 16, bf16),
+        ("16.row.col.f32.f16.f16", 16, f16),
+    ] {
         let per_word = depth / 8;
         let mut input = Vec::new();
         for lane in 0..32 {

@@ -34,8 +34,14 @@ fn texts_that_cannot_be_read() {
         ("ld.param.u64 %rd1, [in+4];", "bytes 4 to 12 of a parameter of 8"),
         ("ld.param.u64 %rd1, [other];", "no parameter `other`"),
         ("cp.async.cg.shared.global [%r1],[%rd1],8,%r1;", "copies of [16] bytes expected"),
-        ("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%f1,%f2,%f3,%f4},{%r1,%r2,%r3,%r4},{%r5},{%f1,%f2,%f3,%f4};", "2 registers expected, found 1"),
-        ("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%f1,%f2,%f3,%f4},{%f1,%f2,%f3,%f4},{%r5,%r6},{%f1,%f2,%f3,%f4};", "`%f1` has another type"),
+        (
+            "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%f1,%f2,%f3,%f4},{%r1,%r2,%r3,%r4},{%r5},{%f1,%f2,%f3,%f4};",
+            "2 registers expected, found 1",
+        ),
+        (
+            "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%f1,%f2,%f3,%f4},{%f1,%f2,%f3,%f4},{%r5,%r6},{%f1,%f2,%f3,%f4};",
+            "`%f1` has another type",
+        ),
         ("bra NOWHERE;", "no label `NOWHERE`"),
         ("bar.sync 16;", "the number of a barrier expected"),
         ("add.s32 %r1, %r2, %r3", "`,` or `;` expected"),
@@ -57,7 +63,10 @@ fn texts_that_cannot_be_read() {
 #[test]
 fn registers_that_were_never_written() {
     refused("add.s32 %r2, %r1, %r9;", "a register that lane 0 never wrote");
-    refused("setp.lt.u32 %p1, %r1, 40;\n@%p1 mov.u32 %r2, 1;\nst.global.u32 [%rd3], %r2;", "a register that lane 8 never wrote");
+    refused(
+        "setp.lt.u32 %p1, %r1, 40;\n@%p1 mov.u32 %r2, 1;\nst.global.u32 [%rd3], %r2;",
+        "a register that lane 8 never wrote",
+    );
 }
 
 #[test]
@@ -67,9 +76,15 @@ fn addresses_outside_of_arrays() {
     refused("mov.u32 %r2, 0;\nst.global.u32 [%rd3+4], %r2;", "lane 31: global address");
     refused("ld.global.f32 %f1, [%rd4+1];", "lane 0: address");
     refused("ld.global.v4.f32 {%f1, %f2, %f3, %f4}, [%rd4];", "does not start on the 16 bytes of the access");
-    refused("mov.f32 %f1, 0f00000000;\nmov.u32 %r2, 9216;\nst.shared.f32 [%r2], %f1;", "shared address 0x2400, there are 9216 bytes");
+    refused(
+        "mov.f32 %f1, 0f00000000;\nmov.u32 %r2, 9216;\nst.shared.f32 [%r2], %f1;",
+        "shared address 0x2400, there are 9216 bytes",
+    );
     refused("mov.u32 %r2, 0;\ncp.async.ca.shared.global [%r2],[%rd4],16,%r2;", "does not start on the 16 bytes");
-    refused("shl.b32 %r2, %r1, 4;\nmov.u32 %r3, 16;\ncvt.u64.u32 %rd5, %r2;\nadd.s64 %rd5, %rd5, %rd2;\ncp.async.cg.shared.global [%r2],[%rd5],16,%r3;", "lane 16: global address");
+    refused(
+        "shl.b32 %r2, %r1, 4;\nmov.u32 %r3, 16;\ncvt.u64.u32 %rd5, %r2;\nadd.s64 %rd5, %rd5, %rd2;\ncp.async.cg.shared.global [%r2],[%rd5],16,%r3;",
+        "lane 16: global address",
+    );
 }
 
 #[test]
@@ -81,22 +96,47 @@ fn shared_memory_that_was_never_written() {
 fn races_between_barriers() {
     let own = "shl.b32 %r2, %r1, 2; mov.b32 %f1, %r1;\nst.shared.f32 [%r2], %f1;\n";
     // A lane of the same warp, the other warp, everyone at once, and what another still reads.
-    refused(&format!("{own}sub.s32 %r3, 124, %r2;\nld.shared.f32 %f2, [%r3];"), "race: thread 31 wrote shared address 0x7c");
-    refused(&format!("{own}bar.sync 0;\nmov.u32 %r4, 8;\nst.shared.f32 [%r4], %f1;"), "race: thread 0 wrote shared address 0x8 since the last barrier, too");
-    refused(&format!("{own}bar.sync 0;\nsub.s32 %r3, 252, %r2;\nld.shared.f32 %f2, [%r3];\nst.shared.f32 [%r2+128], %f1;"), "race: another thread has read shared address");
-    refused(&format!("{own}ldmatrix.sync.aligned.m8n8.x4.shared.b16 {{%r5,%r6,%r7,%r8}},[0];").replace("[0]", "[tile]"), "race: thread 0 wrote");
+    refused(
+        &format!("{own}sub.s32 %r3, 124, %r2;\nld.shared.f32 %f2, [%r3];"),
+        "race: thread 31 wrote shared address 0x7c",
+    );
+    refused(
+        &format!("{own}bar.sync 0;\nmov.u32 %r4, 8;\nst.shared.f32 [%r4], %f1;"),
+        "race: thread 0 wrote shared address 0x8 since the last barrier, too",
+    );
+    refused(
+        &format!("{own}bar.sync 0;\nsub.s32 %r3, 252, %r2;\nld.shared.f32 %f2, [%r3];\nst.shared.f32 [%r2+128], %f1;"),
+        "race: another thread has read shared address",
+    );
+    refused(
+        &format!("{own}ldmatrix.sync.aligned.m8n8.x4.shared.b16 {{%r5,%r6,%r7,%r8}},[0];").replace("[0]", "[tile]"),
+        "race: thread 0 wrote",
+    );
 }
 
 #[test]
 fn copies_that_nobody_waited_for() {
-    let copy = "shl.b32 %r2, %r1, 2; mov.u32 %r3, 4;\ncp.async.ca.shared.global [%r2],[%rd4],4,%r3;\ncp.async.commit_group;\n";
+    let copy =
+        "shl.b32 %r2, %r1, 2; mov.u32 %r3, 4;\ncp.async.ca.shared.global [%r2],[%rd4],4,%r3;\ncp.async.commit_group;\n";
     refused(&format!("{copy}ld.shared.f32 %f1, [%r2];"), "is read before its asynchronous copy was waited for");
-    refused(&format!("{copy}cp.async.wait_group 1;\nld.shared.f32 %f1, [%r2];"), "is read before its asynchronous copy was waited for");
-    refused(&format!("{copy}mov.f32 %f1, 0f00000000;\nst.shared.f32 [%r2], %f1;"), "is written while an asynchronous copy goes there");
-    refused(&format!("{copy}cp.async.wait_group 0;\nsub.s32 %r5, 124, %r2;\nld.shared.f32 %f1, [%r5];"), "race: thread 31");
+    refused(
+        &format!("{copy}cp.async.wait_group 1;\nld.shared.f32 %f1, [%r2];"),
+        "is read before its asynchronous copy was waited for",
+    );
+    refused(
+        &format!("{copy}mov.f32 %f1, 0f00000000;\nst.shared.f32 [%r2], %f1;"),
+        "is written while an asynchronous copy goes there",
+    );
+    refused(
+        &format!("{copy}cp.async.wait_group 0;\nsub.s32 %r5, 124, %r2;\nld.shared.f32 %f1, [%r5];"),
+        "race: thread 31",
+    );
     let message = run(copy, &[1; 32], 32).unwrap_err();
     assert!(message.contains("ended with asynchronous copies"), "{message}");
-    refused("mov.u32 %r2, 20;\nmov.u32 %r3, 32;\ncp.async.cg.shared.global [%r3],[%rd2],16,%r2;", "a copy of 16 bytes, 20 of them from global memory");
+    refused(
+        "mov.u32 %r2, 20;\nmov.u32 %r3, 32;\ncp.async.cg.shared.global [%r3],[%rd2],16,%r2;",
+        "a copy of 16 bytes, 20 of them from global memory",
+    );
 }
 
 #[test]
@@ -109,7 +149,10 @@ fn what_all_lanes_must_do_together() {
     };
     check("bar.sync 0;", "all lanes must come here together, the lanes 0x7 do not");
     check("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%r5,%r6,%r7,%r8},[tile];", "all lanes must come here together");
-    check("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%f1,%f1,%f1,%f1},{%r2,%r2,%r2,%r2},{%r2,%r2},{%f1,%f1,%f1,%f1};", "all lanes must come here together");
+    check(
+        "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%f1,%f1,%f1,%f1},{%r2,%r2,%r2,%r2},{%r2,%r2},{%f1,%f1,%f1,%f1};",
+        "all lanes must come here together",
+    );
     check("shfl.sync.bfly.b32 %r5|%p2, %r2, %r3, %r3, %r4;", "a shuffle among the lanes 0xffffffff");
     let ended = part.replace("bra END", "ret") + "bar.sync 0;";
     assert!(run(&ended, &[1; 32], 32).unwrap_err().contains("all lanes must come here together"));
@@ -122,7 +165,10 @@ fn barriers_that_a_warp_does_not_reach() {
         "setp.lt.u32 %p1, %r1, 32; @%p1 bra END;\nbar.sync 0;\nbra DONE;\nEND:\nbar.sync 0;\nDONE:",
     ] {
         let message = run_with(body, Options { threads: 64, ..USUAL }, &[1], 1).unwrap_err();
-        assert!(message.contains("a barrier that not all threads reach") && message.contains("`bar.sync 0;`"), "{message}");
+        assert!(
+            message.contains("a barrier that not all threads reach") && message.contains("`bar.sync 0;`"),
+            "{message}"
+        );
     }
 }
 

@@ -113,7 +113,7 @@ fn load(decoder: &mut Decoder, name: &str, to: &Operand<'_>, from: &Operand<'_>)
                 return Err(format!("bytes {offset} to {end} of a parameter of {bytes}"));
             }
             let offset = parameter.offset + *offset as usize;
-            if offset % (kind.bytes * count) != 0 {
+            if !offset.is_multiple_of(kind.bytes * count) {
                 return Err("a parameter that does not start on its size".into());
             }
             return Ok(Operation::Parameter(Parameter { kind, to, offset }));
