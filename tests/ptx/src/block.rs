@@ -218,16 +218,20 @@ impl<'a> Block<'a> {
         run: fn(&[&Lanes; 4], &mut Lanes),
         active: Mask,
     ) -> Result<(), String> {
-        let mut from = [warp.get(compute.from[0], active)?; 4];
-        for (from, register) in from.iter_mut().zip(compute.from).take(compute.n_from).skip(1) {
-            *from = warp.get(register, active)?;
+        let sources = compute.from.map(|register| warp.peek(register));
+        let from = sources.map(|(lanes, _)| lanes);
+        let mut known = sources[..compute.n_from].iter().fold(active, |known, source| known & source.1);
+        if compute.chooses {
+            let [(_, first), (_, second), (choices, chosen), _] = sources;
+            let choice = choices.iter().enumerate().fold(0, |mask, (lane, choice)| mask | (*choice as Mask) << lane);
+            known = active & chosen & (choice & first | !choice & second);
         }
-        if compute.divides && lanes_of(active).any(|lane| from[1][lane] == 0) {
+        if compute.divides && lanes_of(known).any(|lane| from[1][lane] == 0) {
             return Err("a division by zero".into());
         }
         let mut to = [0; WARP];
         run(&from, &mut to);
-        warp.set(compute.to, &to, active);
+        warp.set_known(compute.to, &to, active, known);
         Ok(())
     }
 

@@ -1,8 +1,8 @@
 //! Runs the committed PTX on the processor, for tests: the text is read as the driver would, each instruction is decoded
 //! or refused by line and name, and a launch runs block by block, warps in a chosen order, with checks that no GPU makes.
 //!
-//! What is checked: types of registers, address spaces, bounds and alignment of every access, registers and shared
-//! memory read before they are written, races between barriers, asynchronous copies that are read or overwritten before
+//! What is checked: types of registers, address spaces, bounds and alignment of every access, values of registers and
+//! shared memory that were never written, races between barriers, asynchronous copies that are read or overwritten before
 //! they were waited for, barriers and warp-wide instructions that not all lanes reach, divisions by zero, the bytes of
 //! parameters.
 //!

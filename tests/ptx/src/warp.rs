@@ -36,8 +36,9 @@ pub struct Warp {
     /// Of global memory, the region that was used last.
     pub region: usize,
     registers: Vec<Lanes>,
-    /// Lanes that were written, per register; constants are always.
-    written: Vec<Mask>,
+    /// Lanes with a value, per register; constants have them all. What is computed without one has none either: compilers
+    /// compute ahead what they then do not choose.
+    known: Vec<Mask>,
 }
 
 impl Warp {
@@ -46,9 +47,9 @@ impl Warp {
         let mut registers = vec![[0; WARP]; kernel.n_registers];
         registers[..special.len()].copy_from_slice(special);
         registers.extend(kernel.constants.iter().map(|&value| [value; WARP]));
-        let mut written = vec![0; registers.len()];
-        written[..special.len()].fill(Mask::MAX);
-        written[kernel.n_registers..].fill(Mask::MAX);
+        let mut known = vec![0; registers.len()];
+        known[..special.len()].fill(Mask::MAX);
+        known[kernel.n_registers..].fill(Mask::MAX);
         Self {
             number,
             all: lanes,
@@ -58,30 +59,40 @@ impl Warp {
             closed: [0; WARP],
             region: 0,
             registers,
-            written,
+            known,
         }
     }
 
-    /// A register's lanes.
+    /// A register's lanes, and which of them have a value.
+    pub fn peek(&self, register: Register) -> (&Lanes, Mask) {
+        (&self.registers[usize::from(register)], self.known[usize::from(register)])
+    }
+
+    /// A register's lanes, for a use that shows.
     ///
     /// # Errors
-    /// When an active lane of it was never written.
+    /// When an active lane of it was never written, or computed from what never was.
     pub fn get(&self, register: Register, active: Mask) -> Result<&Lanes, String> {
-        let unwritten = active & !self.written[usize::from(register)];
-        match unwritten {
-            0 => Ok(&self.registers[usize::from(register)]),
-            _ => Err(format!("a register that lane {} never wrote", unwritten.trailing_zeros())),
+        let (lanes, known) = self.peek(register);
+        match active & !known {
+            0 => Ok(lanes),
+            unknown => Err(format!("a value that lane {} made of a register it never wrote", unknown.trailing_zeros())),
         }
     }
 
     pub fn set(&mut self, register: Register, value: &Lanes, active: Mask) {
+        self.set_known(register, value, active, active);
+    }
+
+    /// Sets the active lanes, of which some are without a value.
+    pub fn set_known(&mut self, register: Register, value: &Lanes, active: Mask, known: Mask) {
         let (to, i) = (&mut self.registers[usize::from(register)], usize::from(register));
         if active == Mask::MAX {
             *to = *value;
         } else {
             lanes_of(active).for_each(|lane| to[lane] = value[lane]);
         }
-        self.written[i] |= active;
+        self.known[i] = self.known[i] & !active | known;
     }
 
     /// The lanes, of the active ones, whose predicate is `true`.

@@ -62,11 +62,16 @@ fn texts_that_cannot_be_read() {
 
 #[test]
 fn registers_that_were_never_written() {
-    refused("add.s32 %r2, %r1, %r9;", "a register that lane 0 never wrote");
-    refused(
-        "setp.lt.u32 %p1, %r1, 40;\n@%p1 mov.u32 %r2, 1;\nst.global.u32 [%rd3], %r2;",
-        "a register that lane 8 never wrote",
-    );
+    let never = |lane: usize| format!("a value that lane {lane} made of a register it never wrote");
+    refused("st.global.u32 [%rd3], %r9;", &never(0));
+    refused("add.s32 %r2, %r1, %r9;\nst.global.u32 [%rd3], %r2;", &never(0));
+    refused("AGAIN:\nsetp.lt.s32 %p1, %r9, 1;\n@%p1 bra AGAIN;", &never(0));
+    let some = "setp.lt.u32 %p1, %r1, 40;\n@%p1 mov.u32 %r2, 1;\n";
+    refused(&format!("{some}st.global.u32 [%rd3], %r2;"), &never(8));
+    refused(&format!("{some}selp.b32 %r3, %r1, %r2, %p1;\nst.global.u32 [%rd3], %r3;"), &never(8));
+    // What is not chosen does not matter.
+    let chosen = format!("{some}add.s32 %r2, %r2, 1;\nselp.b32 %r3, %r2, %r1, %p1;\nst.global.u32 [%rd3], %r3;");
+    run_with(&chosen, Options { threads: 64, ..USUAL }, &[1], 64).unwrap();
 }
 
 #[test]

@@ -65,6 +65,8 @@ pub struct Compute {
     pub n_from: usize,
     /// The second source must not be zero.
     pub divides: bool,
+    /// The first source or the second, as the third says.
+    pub chooses: bool,
     pub run: fn(&[&Lanes; 4], &mut Lanes),
 }
 
@@ -158,7 +160,8 @@ impl Decoder {
         sources[from.len()..].fill(first);
         let to = self.register(flat[0], Type::named(to).ok_or("no type")?, false)?;
         let divides = matches!(name.split('.').next(), Some("div" | "rem")) && !name.contains(".f");
-        let compute = Compute { to, from: sources, n_from: from.len(), divides, run };
+        let chooses = name.starts_with("selp.");
+        let compute = Compute { to, from: sources, n_from: from.len(), divides, chooses, run };
         Ok(match arithmetic::rounded_twice(name) {
             Some(twice) => Operation::MultiplyAdd(compute, twice),
             None => Operation::Compute(compute),
