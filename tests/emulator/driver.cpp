@@ -603,6 +603,7 @@ int cuModuleGetFunction(Handle* function, Handle module, const char* name) {
     auto found = kernels().find(name);
     if (found == kernels().end() || !loaded->names.count(name)) return NOT_FOUND;
     const void* ptx = loaded->ptx ? interpreter->entry(loaded->ptx, name) : nullptr;
+    if (loaded->ptx && !ptx) return NOT_FOUND;
     if (ptx && !same_parameters(ptx, found->second)) {
         fprintf(stderr, "emulator: %s has other parameters in the PTX than in its source\n", name);
         return INVALID_PTX;

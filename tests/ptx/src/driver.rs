@@ -1,6 +1,7 @@
 //! What the stand-in driver (tests/emulator/driver.cpp) calls: a table of C functions, handed to it by the test program.
 
 use crate::{Counts, Global, Kernel, Launch, Module, Order, Region, Sums};
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char};
@@ -84,15 +85,18 @@ fn fail(message: String) {
 extern "C" fn load(text: *const c_char) -> *const Module {
     // SAFETY: the driver hands over what the program gave it, a text that ends with a zero.
     let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
-    let text = EDIT.with_borrow(|edit| edit.as_ref().map_or_else(|| text.to_string(), |edit| edit(&text)));
+    let text = EDIT.with_borrow(|edit| match edit {
+        Some(edit) => Cow::Owned(edit(&text)),
+        None => text,
+    });
     let mut modules = MODULES.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(module) = modules.get(&text) {
+    if let Some(module) = modules.get(&*text) {
         return *module;
     }
     match Module::read(&text) {
         Ok(module) => {
             let module: &'static Module = Box::leak(Box::new(module));
-            modules.insert(text, module);
+            modules.insert(text.into_owned(), module);
             module
         }
         Err(error) => {

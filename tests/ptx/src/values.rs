@@ -55,11 +55,13 @@ impl Type {
         Some(Self { kind, bytes, signed: name.starts_with('s') })
     }
 
-    /// Can an operand of this type be a register of that one? `wider`: loads and conversions take larger ones, too.
+    /// Can an operand of this type be a register of that one? `wider`: loads and conversions of whole numbers take larger
+    /// ones, too.
     pub fn fits(self, register: Self, wider: bool) -> bool {
         let kind = self.kind == register.kind || self.kind == Kind::Bits || register.kind == Kind::Bits;
         let predicates = (self.kind == Kind::Predicate) == (register.kind == Kind::Predicate);
-        kind && predicates && (self.bytes == register.bytes || wider && self.bytes < register.bytes)
+        let wider = wider && self.bytes < register.bytes && ![self.kind, register.kind].contains(&Kind::Float);
+        kind && predicates && (self.bytes == register.bytes || wider)
     }
 }
 

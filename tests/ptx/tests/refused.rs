@@ -28,6 +28,8 @@ fn texts_that_cannot_be_read() {
         ("add.s32 %r1, %r2, %rd1;", "`%rd1` has another type"),
         ("add.f32 %f1, %f2, 1;", "`1` is no value of the instruction's type"),
         ("add.s32 %r1, %r2, 4294967296;", "`4294967296` is no value"),
+        ("cvt.rna.tf32.f32 %r1, %rd1;", "`%rd1` has another type"),
+        ("ld.global.f32 %fd1, [%rd1];", "`%fd1` has another type"),
         ("mov.u32 %f1, %r1;", "`%f1` has another type"),
         ("ld.global.f32 %f1, [%r1];", "`%r1` has another type"),
         ("ld.shared.f32 %f1, [%rd1];", "`%rd1` has another type"),
