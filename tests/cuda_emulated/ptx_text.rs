@@ -1,7 +1,7 @@
 //! The committed PTX itself, run by the interpreter of tests/ptx in place of the kernels' sources: the same comparisons
 //! with the CPU, and bit for bit with the sources where both round alike.
 
-use crate::emulator::{Emulator, Setting, random};
+use crate::emulator::{Emulator, Setting};
 use crate::ops::*;
 use crate::{engine, ops};
 use actpatch::backend::{Backend, Dtype, NormKind};
