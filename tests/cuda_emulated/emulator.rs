@@ -27,8 +27,14 @@ pub enum Setting {
     Version = 7,
     /// Launches until the last GPU stops working; negative: it never does.
     LaunchesLeft = 8,
+    /// 1: what is loaded from now on runs as PTX.
+    Interpret = 9,
+    /// Of tensor cores: 0 to nearest, 1 as an H100.
+    Sums = 10,
+    /// 1: PTX's fused products and sums are rounded once, 0: twice, as where the sources are compiled here.
+    Fused = 11,
     /// 1: freed memory stays the driver's pool's until that is trimmed.
-    KeepsFreed = 9,
+    KeepsFreed = 12,
 }
 
 /// What the driver counts per thread, as tests/emulator/driver.cpp numbers it.
@@ -62,7 +68,14 @@ impl Emulator {
                 return Some(Self(None));
             }
             // SAFETY: the library's initialisers do nothing but fill its own tables.
-            built().map(|path| Self(Some(unsafe { Library::new(path) }.expect("the emulated driver loads"))))
+            let library = built().map(|path| unsafe { Library::new(path) }.expect("the emulated driver loads"))?;
+            // SAFETY: the function has this type in tests/emulator/driver.cpp, and the table is there for good.
+            unsafe {
+                let interpreter: Symbol<'_, unsafe extern "C" fn(&'static ptx::Interpreter)> =
+                    library.get(b"emulator_interpreter").unwrap();
+                interpreter(&ptx::INTERPRETER);
+            }
+            Some(Self(Some(library)))
         });
         if loaded.is_none() {
             println!("skipped: no C++ compiler (g++, or the one that CXX names) to build the emulated driver");

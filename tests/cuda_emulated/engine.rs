@@ -256,26 +256,26 @@ fn check<C: Computation>(name: &str) {
 }
 
 #[test]
-fn whole_passes_equal_those_of_the_cpu() {
+pub fn whole_passes_equal_those_of_the_cpu() {
     check::<Whole>("whole pass");
 }
 
 #[test]
-fn resumed_and_patched_passes_and_gradients_equal_those_of_the_cpu() {
+pub fn resumed_and_patched_passes_and_gradients_equal_those_of_the_cpu() {
     check::<Resumed>("resumed pass");
 }
 
 #[test]
-fn das_fits_equal_those_of_the_cpu() {
+pub fn das_fits_equal_those_of_the_cpu() {
     check::<Fitted>("DAS fit");
 }
 
 #[test]
-fn attributions_and_attention_equal_those_of_the_cpu() {
+pub fn attributions_and_attention_equal_those_of_the_cpu() {
     check::<AttributedTo>("attribution");
 }
 
 #[test]
-fn growing_texts_equal_those_of_the_cpu() {
+pub fn growing_texts_equal_those_of_the_cpu() {
     check::<Continued>("texts");
 }

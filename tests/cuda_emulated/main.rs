@@ -7,6 +7,8 @@ mod driver;
 mod emulator;
 mod engine;
 mod ops;
+mod ptx_planted;
+mod ptx_text;
 mod repeated;
 #[path = "../support/mod.rs"]
 mod support;

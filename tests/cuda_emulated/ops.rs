@@ -6,14 +6,14 @@ use actpatch::backend::*;
 use actpatch::types::{Activation, Matrix};
 
 /// An operation, run on any backend.
-trait Case {
+pub trait Case {
     /// Runs it and returns all it has written.
     fn run<B: Backend>(&self, backend: &B) -> Result<Vec<Vec<f32>>>;
 }
 
 /// Runs a case on the CPU and, in every thread order, on the emulated GPU. Differences are measured against the largest
 /// value of an output; `tolerance` covers sums in another order.
-fn check(what: &str, case: &impl Case, tolerance: f32) {
+pub fn check(what: &str, case: &impl Case, tolerance: f32) {
     let Some(emulator) = Emulator::start() else { return };
     let expected = case.run(&CpuBackend::new(Dtype::F32).unwrap()).unwrap();
     for order in ORDERS {
@@ -23,7 +23,7 @@ fn check(what: &str, case: &impl Case, tolerance: f32) {
     }
 }
 
-fn compare(what: &str, found: &[Vec<f32>], expected: &[Vec<f32>], tolerance: f32) {
+pub fn compare(what: &str, found: &[Vec<f32>], expected: &[Vec<f32>], tolerance: f32) {
     assert_eq!(found.len(), expected.len());
     for (output, (found, expected)) in found.iter().zip(expected).enumerate() {
         assert_eq!(found.len(), expected.len(), "{what}: length of output {output}");
@@ -35,14 +35,14 @@ fn compare(what: &str, found: &[Vec<f32>], expected: &[Vec<f32>], tolerance: f32
     }
 }
 
-const ACTIVATIONS: [Activation; 4] = [Activation::Gelu, Activation::GeluTanh, Activation::Relu, Activation::Silu];
+pub const ACTIVATIONS: [Activation; 4] = [Activation::Gelu, Activation::GeluTanh, Activation::Relu, Activation::Silu];
 
-struct NormCase {
-    rows: usize,
-    width: usize,
-    kind: NormKind,
-    gain: bool,
-    bias: bool,
+pub struct NormCase {
+    pub rows: usize,
+    pub width: usize,
+    pub kind: NormKind,
+    pub gain: bool,
+    pub bias: bool,
 }
 
 impl Case for NormCase {
@@ -62,7 +62,7 @@ impl Case for NormCase {
 }
 
 #[test]
-fn norms() {
+pub fn norms() {
     for width in [1, 7, 33, 64, 130, 257, 516] {
         for kind in [NormKind::Layer, NormKind::Rms] {
             for (gain, bias) in [(false, false), (true, false), (true, true)] {
@@ -74,12 +74,12 @@ fn norms() {
     }
 }
 
-struct ProductCase {
-    rows: usize,
-    inputs: usize,
-    outputs: usize,
+pub struct ProductCase {
+    pub rows: usize,
+    pub inputs: usize,
+    pub outputs: usize,
     /// What goes in is rounded to this format, so that f32 products are those of the format.
-    dtype: Dtype,
+    pub dtype: Dtype,
 }
 
 impl ProductCase {
@@ -123,11 +123,11 @@ impl Case for ProductCase {
 
 /// Tails in every direction; rows of x on and off 16 bytes; outputs that fill their memory to the last value (56 x 64); more
 /// than one large tile forward (next to last) and backward (last).
-const PRODUCTS: [(usize, usize, usize); 8] =
+pub const PRODUCTS: [(usize, usize, usize); 8] =
     [(1, 5, 3), (2, 1, 1), (7, 48, 33), (26, 64, 192), (56, 64, 64), (65, 70, 66), (130, 36, 136), (129, 131, 37)];
 
 #[test]
-fn f32_products() {
+pub fn f32_products() {
     for (rows, inputs, outputs) in PRODUCTS {
         let case = ProductCase { rows, inputs, outputs, dtype: Dtype::F32 };
         // 1e-6 of the largest value: three TF32 products keep 22 bits of every factor. One product alone is off by
@@ -191,7 +191,7 @@ fn deep_products_are_as_precise_as_f32() {
 }
 
 #[test]
-fn products_of_other_formats_are_those_of_rounded_factors() {
+pub fn products_of_other_formats_are_those_of_rounded_factors() {
     let Some(emulator) = Emulator::start() else { return };
     let mut orders = ORDERS.into_iter().cycle();
     for dtype in [Dtype::Tf32, Dtype::Bf16, Dtype::F16] {
@@ -207,7 +207,7 @@ fn products_of_other_formats_are_those_of_rounded_factors() {
 }
 
 #[test]
-fn products_round_what_goes_in_and_f16_overflows() {
+pub fn products_round_what_goes_in_and_f16_overflows() {
     let Some(emulator) = Emulator::start() else { return };
     let product = |dtype, x: f32| -> f32 {
         let backend = emulator.backend(dtype);
@@ -228,11 +228,11 @@ fn products_round_what_goes_in_and_f16_overflows() {
     assert_eq!(product(Dtype::Bf16, 65536.0), 65536.0);
 }
 
-struct RotaryCase {
+pub struct RotaryCase {
     /// Of a head; its columns start at as many.
-    width: usize,
-    half: usize,
-    inverse: bool,
+    pub width: usize,
+    pub half: usize,
+    pub inverse: bool,
 }
 
 impl Case for RotaryCase {
@@ -249,7 +249,7 @@ impl Case for RotaryCase {
 }
 
 #[test]
-fn rotations() {
+pub fn rotations() {
     for (width, half, inverse) in [(10, 1, false), (10, 4, true), (11, 5, false), (10, 5, true), (12, 4, false)] {
         // 1e-6: two products and a sum.
         check(&format!("rotary of {half} pairs"), &RotaryCase { width, half, inverse }, 1e-6);
@@ -257,14 +257,14 @@ fn rotations() {
 }
 
 /// (prefix, keys, queries) per row.
-type Lengths = &'static [(usize, usize, usize)];
+pub type Lengths = &'static [(usize, usize, usize)];
 
-struct AttentionCase {
-    count: usize,
-    kv_count: usize,
-    width: usize,
-    window: Option<usize>,
-    lengths: Lengths,
+pub struct AttentionCase {
+    pub count: usize,
+    pub kv_count: usize,
+    pub width: usize,
+    pub window: Option<usize>,
+    pub lengths: Lengths,
 }
 
 impl AttentionCase {
@@ -318,7 +318,7 @@ impl Case for AttentionCase {
 }
 
 /// Short and long rows, captured prefixes, fewer queries than keys.
-const LENGTHS: [Lengths; 6] = [
+pub const LENGTHS: [Lengths; 6] = [
     &[(0, 1, 1)],
     &[(0, 19, 19), (0, 5, 5)],
     &[(6, 13, 13), (1, 4, 1), (0, 40, 40)],
@@ -329,7 +329,7 @@ const LENGTHS: [Lengths; 6] = [
 ];
 
 /// (heads, key-value heads, width, window).
-const HEADS: [(usize, usize, usize, Option<usize>); 6] = [
+pub const HEADS: [(usize, usize, usize, Option<usize>); 6] = [
     (1, 1, 3, None),
     (2, 2, 12, Some(5)),
     (1, 1, 128, Some(1)),
@@ -339,7 +339,7 @@ const HEADS: [(usize, usize, usize, Option<usize>); 6] = [
 ];
 
 #[test]
-fn attention_of_all_shapes() {
+pub fn attention_of_all_shapes() {
     for (count, kv_count, width, window) in HEADS {
         for lengths in LENGTHS {
             let case = AttentionCase { count, kv_count, width, window, lengths };
@@ -385,7 +385,7 @@ fn attention_over_many_keys_is_as_precise_as_f32() {
 }
 
 #[test]
-fn attention_in_other_formats_is_close() {
+pub fn attention_in_other_formats_is_close() {
     let Some(emulator) = Emulator::start() else { return };
     for (dtype, (count, kv_count, width, window)) in
         [Dtype::Tf32, Dtype::Bf16, Dtype::F16].into_iter().zip(HEADS.into_iter().skip(3))
@@ -401,14 +401,14 @@ fn attention_in_other_formats_is_close() {
 }
 
 #[test]
-fn heads_that_are_too_wide_are_an_error() {
+pub fn heads_that_are_too_wide_are_an_error() {
     let Some(emulator) = Emulator::start() else { return };
     let case = AttentionCase { count: 1, kv_count: 1, width: 129, window: None, lengths: LENGTHS[0] };
     let message = case.run(&emulator.backend(Dtype::F32)).unwrap_err().to_string();
     assert!(message.contains("129") && message.contains("128"), "{message}");
 }
 
-struct ActivationCase(Activation);
+pub struct ActivationCase(pub Activation);
 
 impl Case for ActivationCase {
     fn run<B: Backend>(&self, backend: &B) -> Result<Vec<Vec<f32>>> {
@@ -430,7 +430,7 @@ impl Case for ActivationCase {
 }
 
 #[test]
-fn activations_and_gates() {
+pub fn activations_and_gates() {
     for activation in ACTIVATIONS {
         // 1e-6: each side's exp and erf are within a few units of the last place.
         check(&format!("{activation:?}"), &ActivationCase(activation), 1e-6);
@@ -438,10 +438,10 @@ fn activations_and_gates() {
 }
 
 /// Copies, gathers, scatters and patches of a matrix with 40 columns.
-struct RowsCase {
+pub struct RowsCase {
     /// Columns patched, of 40.
-    width: usize,
-    k: usize,
+    pub width: usize,
+    pub k: usize,
 }
 
 impl Case for RowsCase {
@@ -482,16 +482,16 @@ impl Case for RowsCase {
 }
 
 #[test]
-fn rows_and_patches() {
+pub fn rows_and_patches() {
     for (width, k) in [(1, 1), (13, 3), (40, 1), (33, 33), (20, 2)] {
         // 1e-5: a swap along up to 33 directions that are neither orthogonal nor of unit length.
         check(&format!("patches of {width} columns, {k} directions"), &RowsCase { width, k }, 1e-5);
     }
 }
 
-struct SwapGradientCase {
-    width: usize,
-    k: usize,
+pub struct SwapGradientCase {
+    pub width: usize,
+    pub k: usize,
 }
 
 impl Case for SwapGradientCase {
@@ -510,17 +510,17 @@ impl Case for SwapGradientCase {
 }
 
 #[test]
-fn the_gradient_of_a_swap() {
+pub fn the_gradient_of_a_swap() {
     for (width, k) in [(1, 1), (40, 1), (129, 3), (64, 7)] {
         // 1e-5: dot products of up to 129 terms.
         check(&format!("gradient of {k} directions of {width}"), &SwapGradientCase { width, k }, 1e-5);
     }
 }
 
-struct LogitsCase {
-    rows: usize,
-    n: usize,
-    width: usize,
+pub struct LogitsCase {
+    pub rows: usize,
+    pub n: usize,
+    pub width: usize,
 }
 
 impl Case for LogitsCase {
@@ -540,7 +540,7 @@ impl Case for LogitsCase {
 }
 
 #[test]
-fn logits_and_log_sums() {
+pub fn logits_and_log_sums() {
     for (rows, n, width) in [(1, 1, 1), (5, 3, 37), (4, 10, 300), (9, 2, 64)] {
         // 1e-6 of the largest value, which is 400 for the log-sums.
         check(&format!("{n} answers of {rows} rows"), &LogitsCase { rows, n, width }, 1e-6);
@@ -548,12 +548,12 @@ fn logits_and_log_sums() {
 }
 
 /// Training of a rotation: Lanczos, series, adjoint, and two steps of Adam.
-struct RotationCase {
-    d: usize,
-    k: usize,
-    degree: usize,
+pub struct RotationCase {
+    pub d: usize,
+    pub k: usize,
+    pub degree: usize,
     /// Of the gradient: 1 stays below the norm that is clipped.
-    size: f32,
+    pub size: f32,
 }
 
 impl Case for RotationCase {
@@ -601,11 +601,11 @@ impl Case for RotationCase {
 }
 
 /// One and several tiles, with tails; one dimension; ranks on and off the number that is staged; k above one.
-const ROTATIONS: [(usize, usize, usize, f32); 6] =
+pub const ROTATIONS: [(usize, usize, usize, f32); 6] =
     [(1, 1, 1, 1.0), (2, 2, 1, 1.0), (37, 1, 3, 1e-2), (64, 3, 5, 1.0), (129, 2, 8, 30.0), (200, 1, 17, 1.0)];
 
 #[test]
-fn rotations_in_training() {
+pub fn rotations_in_training() {
     for (d, k, degree, size) in ROTATIONS {
         let case = RotationCase { d, k, degree, size };
         // 2e-5: up to 17 products, each with sums of 200 terms; the step divides by a root that rounding reaches.
@@ -614,7 +614,7 @@ fn rotations_in_training() {
 }
 
 /// A gradient that is not finite: the norm says so, and nothing moves.
-struct BadGradientCase;
+pub struct BadGradientCase;
 
 impl Case for BadGradientCase {
     fn run<B: Backend>(&self, backend: &B) -> Result<Vec<Vec<f32>>> {
@@ -651,13 +651,13 @@ impl Case for BadGradientCase {
 }
 
 #[test]
-fn a_gradient_that_is_not_finite_moves_nothing() {
+pub fn a_gradient_that_is_not_finite_moves_nothing() {
     check("gradient that is not finite", &BadGradientCase, 0.0);
 }
 
 /// One small shape of every kernel with a barrier, for the slow ThreadSanitizer run of tests/emulator/sanitize.sh.
 #[test]
-fn small_shapes_of_kernels_with_barriers() {
+pub fn small_shapes_of_kernels_with_barriers() {
     let norm = NormCase { rows: 1, width: 33, kind: NormKind::Layer, gain: true, bias: true };
     check("small norm", &norm, 1e-5);
     let product = ProductCase { rows: 17, inputs: 40, outputs: 20, dtype: Dtype::F32 };

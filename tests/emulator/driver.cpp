@@ -2,6 +2,9 @@
 // memory, streams run at once and in order, a launch runs the emulated kernel of that name if the loaded PTX has it. A
 // stream under capture runs nothing: its calls become the nodes of a graph, which runs them when it is launched.
 //
+// With `INTERPRET` set, modules are read and launches run by the PTX interpreter of tests/ptx, which the test program
+// hands over (`emulator_interpreter`): then it is the loaded text that runs, and not the kernels' sources.
+//
 // `emulator_set` makes it a driver of the past, a small GPU, several, or none. Settings and counters are those of the
 // calling thread; a thread starts with the settings in the environment (`EMULATOR_DEVICES`, ...), for whole programs.
 #include "activation.cuh"
@@ -76,6 +79,9 @@ enum Setting {
     FAIL_LAUNCH,    // 1: every launch fails
     VERSION,        // newest CUDA the driver knows
     LAUNCHES_LEFT,  // launches of this thread until the last GPU stops working; negative: it never does
+    INTERPRET,      // 1: modules loaded from now on run as PTX
+    SUMS,           // of a tensor core: 0 to nearest, 1 as an H100
+    FUSED,          // 1: PTX's fma is rounded once, 0: twice, as the sources compiled here
     KEEPS_FREED,    // 1: freed memory stays the pool's until it is trimmed, as where another library wants it so
     SETTINGS
 };
@@ -84,13 +90,14 @@ enum Setting {
 enum Counter { ALLOCATIONS, LAUNCHES, GRAPH_LAUNCHES, SYNCHRONISATIONS, PAGEABLE_COPIES, BYTES_IN_USE, COUNTERS };
 
 struct Settings {
-    long all[SETTINGS] = {0, 1, 1, 80, 1l << 33, 0, 0, 12020, -1, 0};
+    long all[SETTINGS] = {0, 1, 1, 80, 1l << 33, 0, 0, 12020, -1, 0, 1, 1, 0};
 
     Settings() {
         const std::pair<const char*, int> names[] = {
             {"EMULATOR_DEVICES", DEVICES},       {"EMULATOR_CAPABILITY", CAPABILITY},
             {"EMULATOR_MEMORY", MEMORY},         {"EMULATOR_REFUSE_PTX", REFUSE_PTX},
             {"EMULATOR_DRIVER", VERSION},        {"EMULATOR_LAUNCHES_LEFT", LAUNCHES_LEFT},
+            {"EMULATOR_SUMS", SUMS},
         };
         for (auto [name, setting] : names) {
             if (const char* text = getenv(name)) all[setting] = atol(text);
@@ -102,6 +109,36 @@ struct Settings {
 
 thread_local Settings values;
 thread_local long counters[COUNTERS];
+
+/// An array's first address and its bytes.
+struct Region {
+    Address start;
+    uint64_t bytes;
+};
+
+/// As tests/ptx/src/driver.rs declares it.
+struct Request {
+    unsigned grid[3], block[3];
+    size_t dynamic_shared;
+    const char* parameters;
+    size_t parameter_bytes;
+    const Region* regions;
+    size_t n_regions;
+    int order;
+    unsigned seed;
+    int sums;
+    bool fused;
+};
+
+/// The functions of the PTX interpreter, as tests/ptx/src/driver.rs describes them.
+struct Interpreter {
+    const void* (*load)(const char* text);
+    const void* (*entry)(const void* module, const char* name);
+    bool (*parameter)(const void* kernel, size_t number, size_t (*offset_and_bytes)[2]);
+    size_t (*shared_bytes)(const void* kernel);
+    bool (*launch)(const void* kernel, const Request* request);
+};
+const Interpreter* interpreter = nullptr;
 
 constexpr int SHARED_LIMIT = 166912;
 constexpr int SHARED_DEFAULT = 48 << 10;
@@ -203,6 +240,8 @@ Context contexts[MOST_DEVICES] = {{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}};
 /// A kernel of a loaded module.
 struct Function {
     const Kernel* kernel;
+    /// The interpreter's, or null.
+    const void* ptx;
     int device;
     int shared_limit = SHARED_DEFAULT;
 };
@@ -210,6 +249,8 @@ struct Function {
 /// The entry points that a PTX names, and those that were asked for.
 struct Module {
     int device;
+    /// The interpreter's, or null.
+    const void* ptx;
     std::set<std::string> names;
     std::map<std::string, Function> functions;
 };
@@ -305,6 +346,43 @@ bool is_pinned(const void* start, size_t bytes) {
     return reinterpret_cast<Address>(start) + bytes <= next->first + next->second;
 }
 
+/// Do the text and the kernel's source agree on the parameters?
+bool same_parameters(const void* ptx, const Kernel& kernel) {
+    size_t place[2], number = 0;
+    for (; interpreter->parameter(ptx, number, &place); number++) {
+        if (number == kernel.parameters.size() || place[1] != kernel.parameters[number]) return false;
+    }
+    return number == kernel.parameters.size();
+}
+
+/// All parameters, each where the text has it.
+std::vector<char> packed(const void* ptx, const std::vector<std::vector<char>>& parameters) {
+    std::vector<char> bytes;
+    size_t place[2];
+    for (size_t i = 0; interpreter->parameter(ptx, i, &place); i++) {
+        bytes.resize(place[0] + place[1]);
+        memcpy(&bytes[place[0]], parameters[i].data(), place[1]);
+    }
+    return bytes;
+}
+
+/// Runs the loaded text.
+int interpret(const Function& function, dim3 grid, dim3 size, size_t shared,
+              const std::vector<std::vector<char>>& parameters) {
+    std::vector<Region> regions;
+    {
+        std::lock_guard<std::mutex> guard(lock);
+        for (auto [start, allocation] : allocations) {
+            if (allocation.device == function.device) regions.push_back({start, allocation.bytes});
+        }
+    }
+    std::vector<char> bytes = packed(function.ptx, parameters);
+    Request request = {{grid.x, grid.y, grid.z}, {size.x, size.y, size.z}, shared, bytes.data(), bytes.size(),
+                       regions.data(), regions.size(), int(values[ORDER]), unsigned(values[SEED]),
+                       int(values[SUMS]), values[FUSED] != 0};
+    return interpreter->launch(function.ptx, &request) ? SUCCESS : LAUNCH_FAILED;
+}
+
 /// A copy between host and device. Pageable memory may be gone when a graph is launched.
 int copy(void* to, const void* from, const void* host, size_t bytes, Handle stream) {
     if (!is_pinned(host, bytes)) {
@@ -364,6 +442,8 @@ void emulator_set(int setting, long value) {
     emulator::settings().order = int(values[ORDER]);
     emulator::settings().seed = uint32_t(values[SEED]);
 }
+
+void emulator_interpreter(const Interpreter* functions) { interpreter = functions; }
 
 /// How often this thread has done something so far.
 long emulator_count(int counter) { return counters[counter]; }
@@ -576,7 +656,9 @@ int cuMemsetD8Async(Address to, unsigned char value, size_t bytes, Handle stream
 int cuModuleLoadData(Handle* module, const void* image) {
     if (values[REFUSE_PTX]) return UNSUPPORTED_PTX_VERSION;
     std::string text(static_cast<const char*>(image));
-    auto* loaded = new Module{current_device(), {}, {}};
+    const void* ptx = nullptr;
+    if (values[INTERPRET] && !(ptx = interpreter->load(static_cast<const char*>(image)))) return INVALID_PTX;
+    auto* loaded = new Module{current_device(), ptx, {}, {}};
     const std::string word = ".entry ";
     for (size_t at = 0; (at = text.find(word, at)) != text.npos;) {
         at += word.size();
@@ -594,7 +676,13 @@ int cuModuleGetFunction(Handle* function, Handle module, const char* name) {
     auto* loaded = static_cast<Module*>(module);
     auto found = kernels().find(name);
     if (found == kernels().end() || !loaded->names.count(name)) return NOT_FOUND;
-    *function = &loaded->functions.try_emplace(name, Function{&found->second, loaded->device}).first->second;
+    const void* ptx = loaded->ptx ? interpreter->entry(loaded->ptx, name) : nullptr;
+    if (loaded->ptx && !ptx) return NOT_FOUND;
+    if (ptx && !same_parameters(ptx, found->second)) {
+        fprintf(stderr, "emulator: %s has other parameters in the PTX than in its source\n", name);
+        return INVALID_PTX;
+    }
+    *function = &loaded->functions.try_emplace(name, Function{&found->second, ptx, loaded->device}).first->second;
     return SUCCESS;
 }
 int cuFuncSetAttribute(Handle function, int attribute, int value) {
@@ -618,7 +706,8 @@ int cuLaunchKernel(Handle handle, unsigned grid_x, unsigned grid_y, unsigned gri
     if (function->device != current_device()) return INVALID_CONTEXT;
     if (!grid_x || !grid_y || !grid_z || !x || !y || !z) return INVALID_VALUE;
     if (grid_y > GRID_LIMIT || grid_z > GRID_LIMIT || x * y * z > BLOCK_LIMIT) return INVALID_VALUE;
-    if (int(shared) > function->shared_limit) return INVALID_VALUE;
+    size_t shared_of_text = function->ptx ? interpreter->shared_bytes(function->ptx) : 0;
+    if (shared + shared_of_text > size_t(function->shared_limit)) return INVALID_VALUE;
     // A graph is launched when the caller's parameters are long gone.
     std::vector<std::vector<char>> copies;
     for (size_t i = 0; i < kernel->parameters.size(); i++) {
@@ -628,11 +717,13 @@ int cuLaunchKernel(Handle handle, unsigned grid_x, unsigned grid_y, unsigned gri
     if (!static_cast<Stream*>(stream)->capturing) counters[LAUNCHES]++;
     return submit(stream, [=]() mutable {
         if (values[LAUNCHES_LEFT] > 0 && current_device() == values[DEVICES] - 1) values[LAUNCHES_LEFT]--;
+        if (function->ptx) return interpret(*function, {grid_x, grid_y, grid_z}, {x, y, z}, shared, copies);
         std::vector<void*> pointers;
         for (auto& copy : copies) pointers.push_back(copy.data());
+        emulator::settings().hopper_sums = values[SUMS] != 0;
         kernel->run({grid_x, grid_y, grid_z}, {x, y, z}, shared, pointers.data());
         check_guards(kernel->name);
-        return SUCCESS;
+        return int(SUCCESS);
     });
 }
 }

@@ -63,6 +63,8 @@ enum Order { FORWARD = 0, REVERSE = 1, RANDOM = 2 };
 struct Settings {
     int order = FORWARD;
     uint32_t seed = 1;
+    /// Tensor cores sum as an H100's do.
+    bool hopper_sums = true;
 };
 
 inline Settings& settings() {

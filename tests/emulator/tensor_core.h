@@ -112,10 +112,17 @@ inline void multiply(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b
             Fragments& f = *reinterpret_cast<Fragments*>(slots[lane]);
             for (int i = 0; i < 4; i++) {
                 int row = lane / 4 + 8 * (i / 2), column = lane % 4 * 2 + i % 2;
-                if (rows[row].finite && columns[column].finite && std::isfinite(f.sum[i])) {
+                if (!settings().hopper_sums) {
+                    float product = 0.0f;
+                    for (int k = 0; k < DEPTH; k++) product += left[row][k] * right[column][k];
+                    f.sum[i] += product;
+                } else if (rows[row].finite && columns[column].finite && std::isfinite(f.sum[i])) {
                     f.sum[i] = tensor_core_sum(f.sum[i], rows[row], columns[column]);
                 } else {
-                    for (int k = 0; k < DEPTH; k++) f.sum[i] += left[row][k] * right[column][k];
+                    // An infinity or NaN, which stays.
+                    float odd = 0.0f;
+                    for (int k = 0; k < DEPTH && std::isfinite(odd); k++) odd = left[row][k] * right[column][k];
+                    if (!std::isfinite(odd)) f.sum[i] += odd;
                 }
             }
         }
