@@ -71,12 +71,6 @@ pub fn counted() -> HashMap<String, Counts> {
     COUNTS.take()
 }
 
-/// A loaded kernel, by name.
-pub fn kernel(name: &str) -> Option<&'static Kernel> {
-    let modules = MODULES.lock().unwrap_or_else(PoisonError::into_inner);
-    modules.values().find_map(|module| module.kernel(name))
-}
-
 fn fail(message: String) {
     eprintln!("ptx: {message}");
     FAULT.set(Some(message));

@@ -21,7 +21,7 @@ mod values;
 mod warp;
 
 pub use counts::{Counts, Tally};
-pub use driver::{INTERPRETER, Interpreter, counted, edit, kernel, last_fault};
+pub use driver::{INTERPRETER, Interpreter, counted, edit, last_fault};
 pub use global::{Global, Region};
 pub use instructions::tensor::Sums;
 pub use module::{Kernel, Module};
@@ -63,7 +63,7 @@ pub struct Launch<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     pub kernel: String,
-    /// Of the PTX text, counted from 1.
+    /// Of the PTX text, counted from 1; 0 for a launch that does not fit the kernel.
     pub line: usize,
     pub instruction: String,
     pub block: [u32; 3],
@@ -74,6 +74,9 @@ pub struct Fault {
 impl Display for Fault {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         let Self { kernel, line, instruction, block: [x, y, z], warp, message } = self;
+        if *line == 0 {
+            return write!(f, "{kernel}: {message}");
+        }
         write!(f, "{kernel}, line {line}: `{instruction}`, block ({x}, {y}, {z}), warp {warp}: {message}")
     }
 }

@@ -182,7 +182,6 @@ fn barriers_that_a_warp_does_not_reach() {
 #[test]
 fn launches_that_do_not_fit_the_text() {
     refused("mov.u32 %r2, 0;\ndiv.u32 %r3, %r1, %r2;", "a division by zero");
-    let most = text("").replace("{\n.reg .pred", ".maxntid 32, 1, 1\n{\n.reg .pred");
-    let module = Module::read(&most).unwrap();
-    assert_eq!(module.kernels[0].most_threads, Some(32));
+    let message = run_with("", Options { threads: 1024 + 32, ..USUAL }, &[1], 1).unwrap_err();
+    assert!(message.contains("1056 threads in a block, the text allows 1024"), "{message}");
 }

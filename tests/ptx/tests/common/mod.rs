@@ -10,7 +10,7 @@ pub fn text(body: &str) -> String {
     format!(
         ".version 7.0\n.target sm_80\n.address_size 64\n\
          .extern .shared .align 16 .b8 dynamic[];\n\
-         .visible .entry test(.param .u64 out, .param .u64 in)\n{{\n\
+         .visible .entry test(.param .u64 out, .param .u64 in) .maxntid 1024, 1, 1\n{{\n\
          .reg .pred %p<20>; .reg .f32 %f<40>; .reg .b32 %r<40>; .reg .b64 %rd<20>; .reg .f64 %fd<20>;\n\
          .shared .align 16 .b8 tile[8192];\n\
          ld.param.u64 %rd1, [out]; cvta.to.global.u64 %rd1, %rd1;\n\
