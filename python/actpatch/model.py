@@ -52,7 +52,7 @@ class Config:
 class Written:
     """A text that a model has written."""
 
-    #: The prompt.
+    #: The prompt, without BOS.
     prompt: str
     #: What was written behind it.
     text: str
@@ -448,7 +448,8 @@ class Model:
             self.options["seed"] if seed is None else seed,
             self._listener(progress),
         )
-        asked = [self._core.decode(part) for part in np.split(flat, np.cumsum(lengths)[:-1])]
+        parts = np.split(flat, np.cumsum(lengths)[:-1])
+        asked = [self._core.decode(part[1:] if part[0] == self.bos_token_id else part) for part in parts]
         return [
             Written(asked[number // samples], self._core.decode(tokens), tokens, log_probabilities, ended)
             for number, (tokens, log_probabilities, ended) in enumerate(texts)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .errors import FileError, SettingError
 
 if TYPE_CHECKING:
-    import pandas
+    import pandas as _pandas
 
 __all__ = ["Direction", "Directions", "Plan", "Result"]
 
@@ -80,7 +80,7 @@ class Result:
             raise SettingError(f"values of {self.study}: expected one map, found {there}")
         return next(iter(maps.values()))
 
-    def to_pandas(self) -> "pandas.DataFrame":
+    def to_pandas(self) -> "_pandas.DataFrame":
         """A long table: a row per value of the maps, per cell of a suite, or per entry of what the outcome has most of."""
         try:
             import pandas as pd
