@@ -64,11 +64,18 @@ pub(crate) fn suggestion(nearest: Option<&str>) -> String {
 
 /// The name most like `found`, if any is alike enough for a slip of the hand.
 pub(crate) fn nearest(found: &str, names: &[&'static str]) -> Option<&'static str> {
+    nearest_of(found, names.iter().copied()).into_iter().next()
+}
+
+/// The three names most like `found`, the most alike first, of those that are alike enough.
+pub(crate) fn nearest_of<'a>(found: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     /// From here on the command line's parser suggests names too.
     const ALIKE: f64 = 0.7;
     let found = found.to_lowercase();
-    let alike = names.iter().map(|name| (strsim::jaro(&found, name), *name)).filter(|(share, _)| *share > ALIKE);
-    alike.max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, name)| name)
+    let alike = names.into_iter().map(|name| (strsim::jaro(&found, name), name));
+    let mut alike: Vec<_> = alike.filter(|(share, _)| *share > ALIKE).collect();
+    alike.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+    alike.into_iter().rev().take(3).map(|(_, name)| name).collect()
 }
 
 /// The first paragraph of a documentation's lines, on one line.

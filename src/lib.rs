@@ -33,6 +33,7 @@
 //! | load a model, choose a device, find prompts and stored directions | [`session::Session`], [`session::SessionOptions`] |
 //! | fit, patch, ablate, steer, read texts; see what it will cost; stop it and go on | [`studies`], [`studies::Study`], [`session::Observer`] |
 //! | run a study that is named in a file | [`studies::AnyStudy`], [`studies::Circuit`] |
+//! | run any token sequences, with values on the host patched in; take gradients; write texts | [`session::Session::forward`], [`session::Edit`], [`session::Session::gradients`], [`session::Session::write`] |
 //! | read what an error is about | [`session::Fault`] |
 //! | read result files | [`report`] |
 //! | capture and patch activations by hook name, with your own loops | [`engine::Engine`], [`engine::Site`], [`engine::Intervention`] |

@@ -84,12 +84,7 @@ impl<B: Backend> Engine<B> {
         let mut parts = Vec::new();
         let mut first = 0;
         while first < sequences.len() {
-            let mut end = first;
-            let mut tokens = 0;
-            while end < sequences.len() && (end == first || tokens + sequences[end].len() <= self.max_tokens()) {
-                tokens += sequences[end].len();
-                end += 1;
-            }
+            let (end, tokens) = self.batch_from(sequences, first);
             let prefix = prefix.get(first..end).unwrap_or(&[]);
             match self.pass_over(&sequences[first..end], capture, &edits(first..end), prefix, output) {
                 Ok(part) => {
@@ -101,6 +96,17 @@ impl<B: Backend> Engine<B> {
             }
         }
         self.join(parts)
+    }
+
+    /// The end of the batch that begins with sequence `first`, and its tokens: at most [`Engine::max_tokens`], or one
+    /// sequence.
+    pub(crate) fn batch_from(&self, sequences: &[Vec<u32>], first: usize) -> (usize, usize) {
+        let (mut end, mut tokens) = (first, 0);
+        while end < sequences.len() && (end == first || tokens + sequences[end].len() <= self.max_tokens()) {
+            tokens += sequences[end].len();
+            end += 1;
+        }
+        (end, tokens)
     }
 
     /// Runs `sequences` from their tokens with interventions, in one batch.

@@ -98,7 +98,7 @@ pub(super) struct Compiled<'a, B: Backend> {
 
 impl Part {
     /// The columns of this part at `site`.
-    pub(super) fn columns(self, site: Site, config: &ModelConfig) -> Result<Columns, EngineError> {
+    pub(crate) fn columns(self, site: Site, config: &ModelConfig) -> Result<Columns, EngineError> {
         let width = site.width(config);
         let mismatch = |what: &str, expected: String, found: usize| EngineError::Mismatch {
             what: format!("{what} at {site}"),
@@ -123,7 +123,7 @@ impl Part {
     }
 
     /// How many values an operation changes together: a head's result and its inputs are as wide as the residual stream.
-    pub(super) fn width(self, site: Site, config: &ModelConfig) -> Result<usize, EngineError> {
+    pub(crate) fn width(self, site: Site, config: &ModelConfig) -> Result<usize, EngineError> {
         let width = self.columns(site, config)?.width;
         Ok(if site.stored() == site { width } else { config.d_model })
     }

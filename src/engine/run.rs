@@ -34,6 +34,12 @@ pub struct Run<B: Backend> {
 }
 
 impl<B: Backend> Run<B> {
+    /// A run of which no more is known than one site's values, laid out as captured ones are: a source for patches.
+    pub(crate) fn given(layout: Layout, site: Site, values: B::Tensor, n_layers: usize) -> Self {
+        let sites = HashMap::from([(site.canonical(n_layers), values)]);
+        Self { layout, sites, prefix: None, logits: None, n_layers }
+    }
+
     /// Which tokens the pass computed.
     pub fn layout(&self) -> &Layout {
         &self.layout
@@ -42,6 +48,11 @@ impl<B: Backend> Run<B> {
     /// The logits, if the pass was asked for any.
     pub fn logits(&self) -> Option<&Logits> {
         self.logits.as_ref()
+    }
+
+    /// The same, taken out of the run.
+    pub(crate) fn take_logits(&mut self) -> Option<Logits> {
+        self.logits.take()
     }
 
     /// A captured activation on the device: one row per computed token (per row of the batch for

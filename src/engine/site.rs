@@ -147,7 +147,7 @@ impl Site {
     }
 
     /// The site whose captured values stand for this one's, if it is never stored itself.
-    pub(super) fn stored(self) -> Self {
+    pub(crate) fn stored(self) -> Self {
         match self {
             Site::Result(layer) => Site::Z(layer),
             Site::QInput(layer) | Site::KInput(layer) | Site::VInput(layer) => Site::ResidPre(layer),
@@ -160,6 +160,13 @@ impl Site {
     pub(crate) fn behind_keys(self) -> bool {
         use Site::*;
         !matches!(self, Embed | PosEmbed | ResidPre(_) | KInput(_) | VInput(_) | K(_) | V(_))
+    }
+
+    /// Every site that a pass over this model can be asked for, in the order of the pass.
+    pub fn all(config: &ModelConfig) -> Vec<Site> {
+        let blocks = (0..config.n_layers).flat_map(|layer| BLOCK_SITES.iter().map(move |(_, make)| make(layer)));
+        let all = [Site::Embed, Site::PosEmbed].into_iter().chain(blocks).chain([Site::FinalNormalized]);
+        all.filter(|site| site.check(config).is_ok()).collect()
     }
 
     /// Does this model have the site?

@@ -13,8 +13,12 @@
 //! # Ok::<(), anyhow::Error>(())
 //! ```
 
+mod activations;
+mod continuations;
 mod device;
+mod edits;
 mod fault;
+mod gradients;
 pub(crate) mod lists;
 mod observer;
 mod options;
@@ -26,8 +30,12 @@ mod stored;
 
 pub use crate::directions::family;
 pub use crate::sweep::Stopped;
+pub use activations::{Activations, Forward, Wanted};
+pub use continuations::Continue;
 pub use device::Device;
+pub use edits::{Change, Edit};
 pub use fault::{Fault, Fields, Mend, OfSetting, Spelling, text_of};
+pub use gradients::{Backward, Gradients};
 pub use observer::{Note, Observer, Progress, Silent, note_kept};
 pub use options::{DEFAULT_MODEL, Rewrite, SessionOptions, processing_names, processing_of};
 pub use places::text_places;
