@@ -18,19 +18,18 @@ const MODELS: [&str; 4] = ["gpt2-tiny", "neox-parallel", "llama-tiny", "qwen3-ti
 const ABSOLUTE: f32 = 1e-4;
 
 struct Fixture {
-    name: &'static str,
     session: Session,
     tensors: support::Tensors,
     cases: Value,
 }
 
-fn open(name: &'static str, batch_tokens: u32) -> Fixture {
+fn open(name: &str, batch_tokens: u32) -> Fixture {
     let folder = support::fixture(&format!("../engine/{name}"));
     let options = SessionOptions { batch_tokens, ..SessionOptions::default() };
     let session = Session::open(folder.to_str().unwrap(), options).unwrap();
     let tensors = support::read_tensors(&folder.join("processed.safetensors"));
     let cases: Value = serde_json::from_str(&std::fs::read_to_string(folder.join("cases.json")).unwrap()).unwrap();
-    Fixture { name, session, tensors, cases }
+    Fixture { session, tensors, cases }
 }
 
 impl Fixture {
@@ -184,20 +183,15 @@ fn edits_with_values_from_the_host_are_the_patches_of_transformer_lens() {
         assert!(cases.len() > 5, "{model}");
         for case in cases {
             let list = case["interventions"].as_array().unwrap();
-            let made: Vec<_> = list
-                .iter()
-                .map(|item| {
-                    let positions = item["position"].as_u64().map_or(0..LENGTH, |p| p as usize..p as usize + 1);
-                    let places: Vec<_> =
-                        (0..ROWS).flat_map(|row| positions.clone().map(move |position| (row, position))).collect();
-                    (values(&fixture, &sources, item, &places), places)
-                })
-                .collect();
-            let edit = |(item, (values, places)): (&Value, &(Vec<f32>, Vec<(usize, usize)>))| {
+            let part = |item: &Value| {
+                let positions = item["position"].as_u64().map_or(0..LENGTH, |p| p as usize..p as usize + 1);
+                let places: Vec<_> =
+                    (0..ROWS).flat_map(|row| positions.clone().map(move |position| (row, position))).collect();
                 let (site, part) = place(&fixture, item);
-                (site, part, values.clone(), places.clone(), item["op"].as_str().unwrap().to_owned())
+                let values = values(&fixture, &sources, item, &places);
+                (site, part, values, places, item["op"].as_str().unwrap().to_owned())
             };
-            let parts: Vec<_> = list.iter().zip(&made).map(edit).collect();
+            let parts: Vec<_> = list.iter().map(part).collect();
             // The result of all heads is patched head by head: one edit says one head's values.
             if parts.iter().any(|(site, part, ..)| matches!((site, part), (Site::Result(_), Part::All))) {
                 continue;

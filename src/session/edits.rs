@@ -188,7 +188,7 @@ pub(super) struct Uploaded<B: Backend> {
 
 enum UploadedValues<B: Backend> {
     Rows(B::Tensor),
-    Pattern(Run<B>),
+    Pattern(Box<Run<B>>),
     Zero,
 }
 
@@ -215,7 +215,7 @@ impl<B: Backend> Uploaded<B> {
             Site::Pattern(_) => {
                 let (run, sources) = pattern(engine, edit, sequences, range)?;
                 let patches = chosen.iter().zip(sources).map(|(&number, source)| patch(number, source)).collect();
-                (patches, UploadedValues::Pattern(run))
+                (patches, UploadedValues::Pattern(Box::new(run)))
             }
             _ => {
                 let (rows, sources) = edit.rows(config, &chosen)?;
