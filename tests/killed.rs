@@ -106,7 +106,8 @@ impl Line {
         let words = self.words(data);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let stdout = run_in(data, &words).success().stdout.replace(&data.display().to_string(), "DATA");
-        Left { stdout, ..Left::of(data) }
+        // Merging tells what it has joined, and joins nothing twice.
+        Left { stdout: if self.name == "merge" { String::new() } else { stdout }, ..Left::of(data) }
     }
 }
 
