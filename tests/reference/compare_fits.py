@@ -60,7 +60,7 @@ def main():
         shown = [f"{value:.1%}" for value in accuracy] + [f"+{value:.2f} %" for value in above]
         smaller = words[runs[1].labels_ == np.bincount(runs[1].labels_).argmin()]
         print(layer, *shown, *(f"{value:.3f}" for value in cosines), *smaller)
-        theirs = fits(x, positive)
+        theirs = fits(x, positive) | {"svd": np.linalg.svd(x, full_matrices=False)[2][0]}
         for method in ("mean_diff", "pca", "svd", "logistic_regression"):
             largest[method] = max(largest.get(method, 0), 1 - abs(read(results, method, layer) @ theirs[method]))
     print("largest 1 - |cosine|:", {method: f"{value:.1e}" for method, value in largest.items()})

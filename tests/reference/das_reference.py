@@ -24,35 +24,25 @@ def das_fits(lens, prompts, answers, seed, tensors):
     index = []
     cases = [(rank, position, 1e-3) for rank in (1, 2) for position in (POSITION, ALL)]
     for rank, position, rate in cases + [(1, POSITION, 1e-2), (2, ALL, 1e-2)]:
-
-        def loss(columns):
-            metric, _ = patched_metric(lens, prompts, corrupted, answers, LAYER, position, columns)
-            return (metric - clean_difference) / (corrupted_difference - clean_difference)
-
-        losses, columns = descend(start, rank, rate, loss)
+        free = torch.nn.Parameter(start.clone())
+        optimizer = torch.optim.Adam([free], lr=rate)
+        losses = []
+        for _ in range(EPOCHS):
+            metric, _ = patched_metric(lens, prompts, corrupted, answers, LAYER, position, rotation(free, rank))
+            loss = (metric - clean_difference) / (corrupted_difference - clean_difference)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_([free], 1.0)
+            optimizer.step()
+            losses.append(loss.detach())
         name = f"das.P{position}.K{rank}.lr{rate:g}"
-        tensors |= {f"{name}.loss": losses, f"{name}.rotation": columns}
+        tensors |= {f"{name}.loss": torch.stack(losses), f"{name}.rotation": rotation(free.detach(), rank)}
         index.append({
             "name": name, "site": site_name(LAYER, lens.cfg.n_layers), "position": position, "rank": rank,
             "learning_rate": rate, "epochs": EPOCHS,
         })  # fmt: skip
         print(f"  {name}: loss {losses[0]:.4f} to {losses[-1]:.4f}")
     return index
-
-
-def descend(start, rank, rate, loss):
-    """The loss of R before each step from T = `start`, (EPOCHS,), and the last R."""
-    free = torch.nn.Parameter(start.clone())
-    optimizer = torch.optim.Adam([free], lr=rate)
-    losses = []
-    for _ in range(EPOCHS):
-        found = loss(rotation(free, rank))
-        optimizer.zero_grad()
-        found.backward()
-        torch.nn.utils.clip_grad_norm_([free], 1.0)
-        optimizer.step()
-        losses.append(found.detach())
-    return torch.stack(losses), rotation(free.detach(), rank)
 
 
 def haar(width, seed):

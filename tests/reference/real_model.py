@@ -1,4 +1,4 @@
-"""A Llama model from a folder as a TransformerLens model in f64, and runs of such a model: what the golden numbers are made of.
+"""A Llama model from a folder as a TransformerLens model in f64, and runs of it: what make_real_model_golden.py measures.
 
 transformers computes norms, rotary tables and softmax in f32 even where weights are f64, TransformerLens rounds rotary tables
 to f32. Both is undone here, so that the libraries can be compared to the last digits before either is believed.
@@ -14,8 +14,6 @@ from transformer_lens.pretrained.weight_conversions import convert_llama_weights
 from transformers import AutoModelForCausalLM
 from transformers.models.llama import modeling_llama
 
-from das_reference import descend
-from das_start import rotation_start
 from make_attribution_fixtures import attribution_patching
 from tiny_models import llama_settings
 
@@ -86,16 +84,13 @@ class Runs:
     """Clean and corrupted runs of a dataset, whose rows are positive and negative in turn; a row's corrupted prompt is
     the next row."""
 
-    # Ends of the names of the activations that are kept.
-    KEPT = ("hook_resid_pre", "hook_resid_post", "hook_z")
-
     def __init__(self, lens, tokens, answers):
         self.lens, self.tokens, self.layers = lens, torch.tensor(tokens), lens.cfg.n_layers
         pairs = torch.tensor(answers)
         rows = len(tokens)
         self.answers = torch.stack([pairs if row % 2 == 0 else pairs.flip(1) for row in range(rows)])
         self.positive = torch.arange(rows) % 2 == 0
-        kept = lambda name: name.endswith(self.KEPT)
+        kept = lambda name: name.endswith(("hook_resid_pre", "hook_resid_post", "hook_z"))
         resid, self.clean = lens.run_with_cache(self.tokens, names_filter=kept, stop_at_layer=self.layers)
         self.corrupted = {name: values.roll(-1, 0) for name, values in self.clean.items()}
         self.clean_scores = self.scores(resid)
@@ -103,9 +98,6 @@ class Runs:
 
     def site(self, layer):
         return f"blocks.{layer - 1}.hook_resid_post" if layer == self.layers else f"blocks.{layer}.hook_resid_pre"
-
-    def embeddings(self, layer, position):
-        return self.clean[self.site(layer)][:, position].numpy()
 
     def scores(self, resid):
         """Of every prompt: logit difference, difference of probabilities, log probability of the right answers."""
@@ -135,7 +127,7 @@ class Runs:
 
     def along(self, layer, direction, position, noising=False):
         """Scores with the part along a unit direction taken from the other run, at one position or at all (None)."""
-        unit = torch.as_tensor(direction)
+        unit = torch.tensor(direction)
         at = slice(None) if position is None else slice(position, position + 1)
 
         def change(activation, other):
@@ -144,17 +136,6 @@ class Runs:
             return activation
 
         return self.patched(layer, self.site(layer), change, noising)
-
-    def das(self, layer, position):
-        """The loss of DAS before each of its steps from seed 0, and the direction that it ends with."""
-        low, high = (scores["logit"].mean() for scores in (self.corrupted_scores, self.clean_scores))
-
-        def loss(columns):
-            return (self.along(layer, columns[:, 0], position)["logit"].mean() - high) / (low - high)
-
-        with torch.enable_grad():
-            losses, columns = descend(rotation_start(self.lens.cfg.d_model, 0), 1, 1e-3, loss)
-        return losses, columns[:, 0].numpy()
 
     def head(self, layer, head):
         def change(activation, other):
@@ -235,7 +216,6 @@ def fits(x, positive):
     found = {
         "mean_diff": x[positive].mean(0) - x[~positive].mean(0),
         "pca": PCA(1, svd_solver="full").fit(x).components_[0],
-        "svd": np.linalg.svd(x, full_matrices=False)[2][0],
         "logistic_regression": exact.fit(x, positive.astype(int)).coef_[0],
     }
     if abs(kmeans.inertia_ - best) < 1e-9 * best:

@@ -100,24 +100,6 @@ fn fit(
     Ok(fits.run(setup.session()?, observer)?.directions)
 }
 
-/// Fits one direction; its name.
-///
-/// # Errors
-/// Those of the study, and a fit that the method has not at this layer.
-fn fit_one(
-    setup: &Setup,
-    train_set: &str,
-    method: Method,
-    layer: usize,
-    observer: &mut dyn Observer,
-) -> Result<String> {
-    let mut fitted = fit(setup, train_set, vec![method], Some(&[layer]), observer)?;
-    match fitted.pop() {
-        Some(Fitted { name, skipped: None, .. }) if fitted.is_empty() => Ok(name),
-        _ => bail!("train_set: expected one direction of {method} at layer {layer} of {train_set}"),
-    }
-}
-
 /// Fits what an entry calls `<method>_<dataset>_<POSITION>` (at every layer) or `<method>_<dataset>_<POSITION>_layer6`.
 ///
 /// # Errors
@@ -162,47 +144,15 @@ impl Experiment for FittedCosines {
         for (name, theirs) in self.directions {
             let (method, layer) = wanted(&name)?;
             let layer = layer.with_context(|| format!("directions: expected a layer in {name:?}"))?;
-            let file = fit_one(setup, &self.train_set, method, layer, observer)?;
-            let ours = setup.session()?.unit_direction("directions", &file)?;
+            let fitted = fit(setup, &self.train_set, vec![method], Some(&[layer]), observer)?;
+            let [Fitted { name: file, .. }] = &fitted[..] else {
+                bail!("directions.{name}: expected one direction, found {}", fitted.len());
+            };
+            let ours = setup.session()?.unit_direction("directions", file)?;
             if ours.len() != theirs.len() {
                 bail!("directions.{name}: expected {} values, found {}", ours.len(), theirs.len());
             }
             numbers.insert(name, cosine(&ours, &theirs).abs());
-        }
-        Ok(numbers)
-    }
-}
-
-/// Losses of fits before each epoch's steps; numbers are a method, a layer and an epoch from 0, such as `das 6 0`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct FitLosses {
-    train_set: String,
-}
-
-impl Experiment for FitLosses {
-    const NAME: &'static str = "fit_losses";
-
-    fn numbers(self, golden: &Golden, setup: &Setup, observer: &mut dyn Observer) -> Result<Numbers> {
-        let mut fits = BTreeMap::new();
-        for name in golden.values.keys() {
-            let (fit, epoch) = name.rsplit_once(' ').unwrap_or_default();
-            let (Some((method, layer)), Ok(epoch)) = (fit.split_once(' '), epoch.parse::<usize>()) else {
-                bail!("values.{name}: expected a method, a layer and an epoch, such as `das 6 0`");
-            };
-            let layer = layer.parse().with_context(|| format!("values.{name}: expected a layer, found {layer:?}"))?;
-            fits.entry((method.parse::<Method>()?, layer)).or_insert_with(Vec::new).push((name, epoch));
-        }
-        let mut numbers = Numbers::new();
-        for ((method, layer), wanted) in fits {
-            let file = fit_one(setup, &self.train_set, method, layer, observer)?;
-            let losses = FitRecord::read(&setup.session()?.folder(), &file.parse()?)?.loss_curve;
-            for (name, epoch) in wanted {
-                let loss = losses.get(epoch);
-                let loss =
-                    loss.ok_or_else(|| anyhow!("values.{name}: the fit has the losses of {} epochs", losses.len()));
-                numbers.insert(name.clone(), *loss?);
-            }
         }
         Ok(numbers)
     }

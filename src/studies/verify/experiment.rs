@@ -1,7 +1,7 @@
 //! What experiments have in common: settings from a golden file, a place to run in, and numbers by name.
 
 use super::Ran;
-use super::directions::{DirectionCosines, DirectionalPatching, FitLosses, FittedCosines};
+use super::directions::{DirectionCosines, DirectionalPatching, FittedCosines};
 use super::maps::{ActivationPatching, AttributionPatching, LogitAttribution, PathPatching};
 use super::runs::{Ablation, Baselines};
 use super::texts::{GreedyTexts, Steering, TextLoss};
@@ -37,7 +37,7 @@ pub(super) trait Experiment: DeserializeOwned {
 type Run = fn(&Golden, &Setup, &mut dyn Observer) -> Result<Numbers>;
 
 /// Every kind that there is.
-const EXPERIMENTS: [(&str, Run); 15] = [
+const EXPERIMENTS: [(&str, Run); 14] = [
     of_kind::<TokenIds>(),
     of_kind::<NextTokenLogits>(),
     of_kind::<GreedyTexts>(),
@@ -49,7 +49,6 @@ const EXPERIMENTS: [(&str, Run); 15] = [
     of_kind::<AttributionPatching>(),
     of_kind::<PathPatching>(),
     of_kind::<FittedCosines>(),
-    of_kind::<FitLosses>(),
     of_kind::<DirectionCosines>(),
     of_kind::<Steering>(),
     of_kind::<TextLoss>(),
