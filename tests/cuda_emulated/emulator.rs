@@ -143,7 +143,18 @@ fn built() -> Option<PathBuf> {
     Command::new(&compiler).arg("--version").output().ok()?;
     let scratch = library.with_extension(format!("{}.so", std::process::id()));
     let output = Command::new(compiler)
-        .args(["-std=c++17", "-O2", "-g1", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-shared", "-fPIC"])
+        // Products and sums are rounded apart on every processor: what the PTX is compared with bit for bit.
+        .args([
+            "-std=c++17",
+            "-O2",
+            "-ffp-contract=off",
+            "-g1",
+            "-Wall",
+            "-Wextra",
+            "-Wno-unknown-pragmas",
+            "-shared",
+            "-fPIC",
+        ])
         .args(std::env::var("EMULATOR_FLAGS").unwrap_or_default().split_whitespace())
         .args(["-Wl,-soname,libcuda.so", "-I"])
         .arg(&emulator)
