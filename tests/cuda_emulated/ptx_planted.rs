@@ -91,9 +91,9 @@ fn plants() -> Vec<Plant> {
             Refused("`%rd1` has another type"),
         ),
         plant(
-            "matmul_f32",
+            "matmul_tf32",
             ["", r"(cvt.rna.tf32.f32) (%r\d+), %f\d+", "$1 $2, %rd1"],
-            F32,
+            Product(Dtype::Tf32),
             Refused("`%rd1` has another type"),
         ),
         plant("matmul_f32", ["", mma, "$1,{%f1,$3,$4,$5},{$6,$7}"], F32, Refused("`%f1` has another type")),

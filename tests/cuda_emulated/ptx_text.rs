@@ -4,6 +4,7 @@
 use crate::emulator::{Emulator, Setting};
 use crate::ops::*;
 use crate::{engine, ops};
+use actpatch::backend::cuda::Tile;
 use actpatch::backend::{Backend, Dtype, NormKind};
 
 /// From now on this thread's GPU runs PTX.
@@ -48,20 +49,20 @@ on_ptx! {
 
 /// What the sources give and what the PTX gives, under one rounding of sums. Products and the sums that take them are
 /// rounded apart, as the sources' are here; the tensor cores' own sums are of the kind asked for.
-fn both(case: &impl Case, dtype: Dtype, sums: i64) -> Option<[Vec<Vec<u32>>; 2]> {
+fn both(case: &impl Case, (dtype, tile): (Dtype, Tile), sums: i64) -> Option<[Vec<Vec<u32>>; 2]> {
     let emulator = Emulator::alone()?;
     emulator.set(Setting::Sums, sums);
     emulator.set(Setting::Fused, 0);
     let found = [0, 1].map(|interpret| {
         emulator.set(Setting::Interpret, interpret);
-        let outputs = case.run(&emulator.backend(dtype)).unwrap();
+        let outputs = case.run(&emulator.backend(dtype).with_tile(tile)).unwrap();
         outputs.into_iter().map(|output| output.into_iter().map(f32::to_bits).collect()).collect()
     });
     Some(found)
 }
 
-fn same(what: &str, case: &impl Case, dtype: Dtype, sums: i64) {
-    let Some([sources, text]) = both(case, dtype, sums) else { return };
+fn same(what: &str, case: &impl Case, products: (Dtype, Tile), sums: i64) {
+    let Some([sources, text]) = both(case, products, sums) else { return };
     for (output, (sources, text)) in sources.iter().zip(&text).enumerate() {
         let differs = sources.iter().zip(text).position(|(a, b)| a != b);
         let values = differs.map(|i| (i, f32::from_bits(sources[i]), f32::from_bits(text[i])));
@@ -90,7 +91,8 @@ fn products_have_the_bits_of_the_sources() {
         for sums in [0, 1] {
             for (rows, inputs, outputs) in PRODUCTS {
                 let product = PlainProduct(ProductCase { rows, inputs, outputs, dtype });
-                same(&format!("{rows} x {inputs} x {outputs} in {dtype}, sums {sums}"), &product, dtype, sums);
+                let tile = if rows < Tile::Large as usize { Tile::Small } else { Tile::Large };
+                same(&format!("{rows} x {inputs} x {outputs} in {dtype}, sums {sums}"), &product, (dtype, tile), sums);
             }
         }
     }
@@ -100,16 +102,16 @@ fn products_have_the_bits_of_the_sources() {
 fn what_needs_no_exponential_has_the_bits_of_the_sources() {
     for (kind, width) in [(NormKind::Layer, 130), (NormKind::Rms, 33), (NormKind::Layer, 64)] {
         let case = NormCase { rows: 5, width, kind, gain: true, bias: true };
-        same(&format!("{kind:?} norm of {width}"), &case, Dtype::F32, 0);
+        same(&format!("{kind:?} norm of {width}"), &case, (Dtype::F32, Tile::Small), 0);
     }
     for (width, half, inverse) in [(10, 4, true), (12, 4, false)] {
-        same("rotary", &RotaryCase { width, half, inverse }, Dtype::F32, 0);
+        same("rotary", &RotaryCase { width, half, inverse }, (Dtype::F32, Tile::Small), 0);
     }
     for (width, k) in [(1, 1), (13, 3), (40, 1), (20, 2)] {
-        same("patches", &RowsCase { width, k }, Dtype::F32, 0);
-        same("gradient of a swap", &SwapGradientCase { width, k }, Dtype::F32, 0);
+        same("patches", &RowsCase { width, k }, (Dtype::F32, Tile::Small), 0);
+        same("gradient of a swap", &SwapGradientCase { width, k }, (Dtype::F32, Tile::Small), 0);
     }
     for (d, k, degree, size) in ROTATIONS {
-        same("rotation", &RotationCase { d, k, degree, size }, Dtype::F32, 0);
+        same("rotation", &RotationCase { d, k, degree, size }, (Dtype::F32, Tile::Small), 0);
     }
 }

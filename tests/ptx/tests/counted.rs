@@ -19,7 +19,8 @@ struct Product {
     threads: u32,
     /// Tensor-core products that one product of 8 depths is made of, halved for 16 depths.
     per_eight: f64,
-    /// Instructions of all warps: a change of the kernels may not raise them unseen.
+    /// Instructions of all warps: a change of the kernels may not raise them unseen. They are PTX's: a GPU takes seven for
+    /// `cvt.rna.tf32`.
     most: u64,
 }
 
@@ -31,10 +32,10 @@ const PRODUCTS: [Product; 16] = {
         Product { name, tile: 128, threads: 256, per_eight, most }
     }
     [
-        small("matmul_f32", 3.0, 46_560),
-        large("matmul_f32_large", 3.0, 38_768),
-        small("matmul_f32_backward", 3.0, 46_560),
-        large("matmul_f32_backward_large", 3.0, 38_896),
+        small("matmul_f32", 3.0, 51_488),
+        large("matmul_f32_large", 3.0, 42_880),
+        small("matmul_f32_backward", 3.0, 50_656),
+        large("matmul_f32_backward_large", 3.0, 42_480),
         small("matmul_tf32", 1.0, 38_768),
         large("matmul_tf32_large", 1.0, 31_832),
         small("matmul_tf32_backward", 1.0, 38_880),
@@ -110,6 +111,7 @@ fn launched(module: &Module, product: &Product) -> Counts {
 fn products_take_the_tensor_cores_they_need_and_meet_no_bank_twice() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kernels/ptx/matmul.sm_80.ptx");
     let module = Module::read(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let mut more = Vec::new();
     for product in &PRODUCTS {
         let counts = launched(&module, product);
         let kernel = module.kernel(product.name).unwrap();
@@ -118,7 +120,9 @@ fn products_take_the_tensor_cores_they_need_and_meet_no_bank_twice() {
         let expected = (ROWS / 16 * COLUMNS / 8 * DEPTH / 8) as f64 * product.per_eight;
         assert_eq!(multiplied as f64, expected, "{}: tensor-core products", product.name);
         let instructions: u64 = names.values().sum();
-        assert!(instructions <= product.most, "{}: {instructions} instructions, {} before", product.name, product.most);
+        if instructions > product.most {
+            more.push(format!("{}: {instructions} instructions, {} before", product.name, product.most));
+        }
         let conflicts = counts.conflicts(kernel);
         for pair in conflicts.chunks(2) {
             // Two neighbouring words by two instructions are one access of 8 bytes behind ptxas, without a conflict.
@@ -128,4 +132,5 @@ fn products_take_the_tensor_cores_they_need_and_meet_no_bank_twice() {
         }
         assert!(conflicts.len() <= 4, "{}: {conflicts:?}", product.name);
     }
+    assert!(more.is_empty(), "{}", more.join("\n"));
 }
