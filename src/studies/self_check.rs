@@ -1,11 +1,11 @@
 //! Identities that must hold before a number can be trusted, checked on a model.
 
 use super::fields::{list, not_empty};
-use super::{Plan, Study};
+use super::{Plan, Study, bytes};
 use crate::backend::{Backend, Dtype};
 use crate::datasets::PairedPrompts;
 use crate::datasets::treebank::Scaffold;
-use crate::engine::{Engine, PairedRun, PatchPositions, Site};
+use crate::engine::{Engine, Layout, PairedRun, PatchPositions, Site};
 use crate::experiments::comparison::{Measured, compare, measure};
 use crate::experiments::self_check::{Check, self_check};
 use crate::report::Table;
@@ -86,7 +86,11 @@ impl Study for SelfCheck {
     fn plan(&self, session: &Session) -> Result<Plan> {
         let (prompts, layers) = self.subject(session)?;
         let (model, set) = (&session.model().name, &prompts.name);
-        Ok(Plan::of(format!("{model}: every check on {set} at {} layers\n", layers.len())))
+        let whole = Layout::new(prompts.sequences.iter().map(|sequence| (0, sequence.len())));
+        let memory = session.planned_memory(session.planned_values(&whole));
+        let text =
+            format!("{model}: every check on {set} at {} layers, about {} of memory\n", layers.len(), bytes(memory));
+        Ok(Plan { memory_bytes: Some(memory), ..Plan::of(text) })
     }
 
     fn run(&self, session: &Session, observer: &mut dyn Observer) -> Result<Checked> {

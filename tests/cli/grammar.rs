@@ -72,7 +72,7 @@ fn layers_are_numbers_and_ranges_also_from_the_end() {
     }
     let whole = |layers: &str| planned(data.path(), lines[0], &[&format!("--layers={layers}")]).success().stdout;
     assert_eq!(whole("all"), whole("0.."));
-    planned(data.path(), lines[0], &["--layers", "5"]).fails(1, &["--layers", "0 to 4", "found 5"]);
+    planned(data.path(), lines[0], &["--layers", "5"]).fails(1, &["--layers", "5 is outside 0 to 4"]);
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn positions_are_names_and_numbers_also_from_the_end() {
         let ablation = ["ablation", "--nodes", "z:1.0", "--eval-sets", "simple_test", "--json"];
         let rows = run_in(data.path(), &[&ablation[..], &[&format!("--positions={position}")]].concat()).success();
         let rows = rows.json()[0]["tables"][0]["rows"].clone();
-        let rows = rows.as_array().unwrap().iter().map(|row| row["logit_diff_ablated"].clone());
+        let rows = rows.as_array().unwrap().iter().map(|row| row["logit_diff"].clone());
         rows.collect::<Vec<_>>()
     };
     assert_eq!(rows("6"), rows("ADJ"));
@@ -185,13 +185,15 @@ fn a_circuit_answers_in_json_as_its_steps_do() {
                  [[steps]]\ncommand = \"logit-attribution\"\nmaps = [\"layers\"]\n";
     std::fs::write(&file, steps).unwrap();
     let circuit = run_in(data.path(), &["circuit", "--config", file.to_str().unwrap(), "--json", "--"]).success();
-    let told = serde_json::Deserializer::from_str(&circuit.stdout).into_iter::<serde_json::Value>();
-    let told: Vec<serde_json::Value> = told.map(Result::unwrap).collect();
+    let told = circuit.json();
     let faithfulness = run_in(data.path(), &["faithfulness", "--heads", "1.0", "--json"]).success().json();
     let layers = run_in(data.path(), &["logit-attribution", "--maps", "layers", "--json"]).success().json();
-    assert_eq!(told.len(), 2);
+    assert_eq!(told.as_array().unwrap().len(), 2);
     assert!(faithfulness[0]["tables"].is_array() && layers[0]["maps"].is_array());
-    assert_eq!((&told[0][0]["tables"], &told[1][0]["maps"]), (&faithfulness[0]["tables"], &layers[0]["maps"]));
+    assert_eq!(
+        (&told[0]["results"]["tables"], &told[1]["results"]["maps"]),
+        (&faithfulness[0]["tables"], &layers[0]["maps"])
+    );
 }
 
 #[test]

@@ -185,7 +185,13 @@ fn lost_figures_are_drawn_again_from_what_is_kept() {
     let runs = manifests(data.path()).len();
     let lacking = all_files(data.path());
     let plan = run_in(data.path(), &[&read[..], &["--dry-run"]].concat()).success();
-    assert!(plan.stderr.contains("exist already") && plan.stdout == "demo\n", "{}{}", plan.stderr, plan.stdout);
+    assert!(
+        plan.stderr.contains("exist already")
+            && plan.stdout == "demo: everything is there, nothing is to be computed\n",
+        "{}{}",
+        plan.stderr,
+        plan.stdout
+    );
     assert!(lacking == all_files(data.path()), "a plan draws nothing");
     let kept = run_in(data.path(), &read).success();
     assert_eq!((&kept.stdout, manifests(data.path()).len()), (&first.stdout, runs));
@@ -233,7 +239,13 @@ fn negations_of_other_texts_and_directions_are_computed_again() {
     assert!(first.stdout.starts_with("demo, layers 1 to 2\ndirection"), "{}", first.stdout);
     keeps(data.path(), &read, &first.stdout);
     let plan = run_in(data.path(), &[&read[..], &["--dry-run"]].concat()).success();
-    assert!(plan.stderr.contains("exist already") && plan.stdout == "demo\n", "{}{}", plan.stderr, plan.stdout);
+    assert!(
+        plan.stderr.contains("exist already")
+            && plan.stdout == "demo: everything is there, nothing is to be computed\n",
+        "{}{}",
+        plan.stderr,
+        plan.stdout
+    );
     let json = run_in(data.path(), &[&read[..], &["--json"]].concat()).success().json();
     let (_, expected) = fresh(&[&read[..], &["--json"]].concat());
     assert_eq!(

@@ -14,8 +14,8 @@ fn fit_and_patch(data: &Path, extra: &[&str]) -> BTreeMap<PathBuf, Vec<u8>> {
 fn threads_change_no_byte() {
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (one, two) = (fit_and_patch(one.path(), &["--threads", "1"]), fit_and_patch(two.path(), &["--threads", "2"]));
-    // Directions with their records, statistics, two tables; whose folder it is, and its lock.
-    assert_eq!(one.len(), 3 * 2 + 1 + 2 + 2);
+    // Directions with their records, statistics, two tables and that of all values; whose folder it is, and its lock.
+    assert_eq!(one.len(), 3 * 2 + 1 + 3 + 2);
     for (path, bytes) in &one {
         assert!(two[path] == *bytes, "{} differs between one and two threads", path.display());
     }

@@ -22,7 +22,7 @@ fn rows(path: &Path) -> Vec<Vec<String>> {
 fn every_value_of_the_suite_is_a_row_with_its_settings() {
     let data = late();
     let run = |extra: &[&str]| run_in(data.path(), &[&["direction-patching-suite"], extra].concat()).success();
-    let directions = "*layer3,*layer4,*layer04";
+    let directions = "*layer3,*layer4,random*layer04";
     run(&["--directions", directions, "--metrics", "logit_diff,logit_flip", "--positions", "auto,ALL"]);
     run(&["--directions", "pca_*layer4", "--layers", "all", "--compat", "unpatched-runs"]);
     run(&["--directions", "pca_*layer3", "--heads", "2.0,2.3"]);
@@ -69,7 +69,7 @@ fn every_value_of_the_suite_is_a_row_with_its_settings() {
 #[test]
 fn the_table_follows_its_siblings() {
     let data = late();
-    let suite = ["direction-patching-suite", "--directions", "mean_diff_*,*layer04"];
+    let suite = ["direction-patching-suite", "--directions", "mean_diff_*,random*layer04"];
     run_in(data.path(), &suite).success();
     let folder = data.path().join("demo");
     assert_eq!(SuiteRow::read(&folder).unwrap().len(), 3);
@@ -90,7 +90,8 @@ fn the_table_follows_its_siblings() {
 fn shards_are_merged_into_the_same_table() {
     let table = |data: &Path| std::fs::read(data.join("demo/direction_patching.csv")).unwrap();
     let (whole, shards) = (late(), late());
-    let suite = ["direction-patching-suite", "--directions", "pca_*,*layer04", "--metrics", "logit_diff,sign_flip"];
+    let suite =
+        ["direction-patching-suite", "--directions", "pca_*,random*layer04", "--metrics", "logit_diff,sign_flip"];
     run_in(whole.path(), &suite).success();
     for shard in ["0/2", "1/2"] {
         run_in(shards.path(), &[&suite[..], &["--shard", shard]].concat()).success();
@@ -104,7 +105,7 @@ fn shards_are_merged_into_the_same_table() {
 fn two_processes_lose_no_row() {
     let data = late();
     std::thread::scope(|scope| {
-        for directions in ["pca_*,mean_diff_*", "*layer03,*layer04"] {
+        for directions in ["pca_*,mean_diff_*", "random*layer03,random*layer04"] {
             let data = data.path();
             scope.spawn(move || run_in(data, &["direction-patching-suite", "--directions", directions]).success());
         }
@@ -123,7 +124,7 @@ fn all_values_are_exported_to_parquet() {
     let path = data.path().join("values.parquet");
     let export = ["direction-patching-results", "--json", "--parquet", path.to_str().unwrap()];
     run_in(data.path(), &export).fails(1, &["direction_patching", "run first: actpatch direction-patching-suite"]);
-    run_in(data.path(), &["direction-patching-suite", "--directions", "*layer04"]).success();
+    run_in(data.path(), &["direction-patching-suite", "--directions", "random*layer04"]).success();
     let json = run_in(data.path(), &export).success().json();
     assert!(json["written"].as_array().unwrap().contains(&path.to_str().unwrap().into()));
     let reader = SerializedFileReader::new(std::fs::File::open(&path).unwrap()).unwrap();
@@ -137,7 +138,7 @@ fn all_values_are_exported_to_parquet() {
     // A table that is lost, or of an earlier version, is made by the suite, which has nothing to compute.
     std::fs::remove_file(SuiteRow::path(&data.path().join("demo"))).unwrap();
     run_in(data.path(), &export).fails(1, &["direction_patching.csv: no such file", "direction-patching-suite"]);
-    let again = run_in(data.path(), &["direction-patching-suite", "--directions", "*layer04"]).success();
+    let again = run_in(data.path(), &["direction-patching-suite", "--directions", "random*layer04"]).success();
     assert!(again.stderr.contains("exist already"), "{}", again.stderr);
     run_in(data.path(), &export).success();
 }
