@@ -113,9 +113,9 @@ fn plants() -> Vec<Plant> {
             Launch("before its asynchronous copy was waited for"),
         ),
         plant(
-            "matmul_f32",
+            "matmul_tf32",
             ["mma", r"ld.shared.f32 \t%f(\d+), \[%r(\d+)\+\d+\]", "ld.shared.f32 \t%f$1, [%r$2+4]"],
-            F32,
+            Product(Dtype::Tf32),
             Launch("is read and was never written"),
         ),
         plant("matmul_f32", ["", r"param_5\+8\]", "param_5+12]"], F32, Values),
@@ -167,7 +167,7 @@ fn planted(plant: &Plant) -> [String; 2] {
     let behind = start + Regex::new(plant.behind).unwrap().find(&text[start..end]).expect(plant.behind).end();
     let changed = Regex::new(plant.from).unwrap().replace(&text[behind..end], plant.to);
     let changed = [&text[..behind], &changed, &text[end..]].concat();
-    assert_ne!(changed, text, "{}: no `{}`", plant.kernel, plant.from);
+    assert!(changed != text, "{}: no `{}`", plant.kernel, plant.from);
     [text, changed]
 }
 
