@@ -96,7 +96,7 @@ def test_settings_that_there_are_not(demo: actpatch.Model) -> None:
     with pytest.raises(SettingError, match="expected text, numbers or lists"):
         demo.study("fit-directions", layers=object())
     with pytest.raises(SettingError, match="there is no such setting"):
-        actpatch.Model("demo", devices="cpu")
+        actpatch.Model("demo", colour="cpu")
     with pytest.raises(SettingError, match="device"):
         actpatch.Model("demo", device="tpu")
     with pytest.raises(DatasetError, match="no_such_set"):
