@@ -8,7 +8,7 @@
 mod program;
 
 use actpatch::sweep::{Ledger, Outcome};
-use program::{all_files, files, run_in};
+use program::{all_files, files, folder_of, run_in};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
@@ -68,13 +68,7 @@ fn prepared() -> tempfile::TempDir {
         OWN.iter().for_each(|(name, text)| std::fs::write(data.path().join(name), text).unwrap());
         all_files(data.path())
     });
-    let copy = tempfile::tempdir().unwrap();
-    for (path, bytes) in files {
-        let path = copy.path().join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, bytes).unwrap();
-    }
-    copy
+    folder_of(files)
 }
 
 /// A command as it is run in a data folder.

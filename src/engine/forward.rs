@@ -186,7 +186,7 @@ impl<B: Backend> Engine<B> {
         keep: &[usize],
         output: Output<'_, B>,
     ) -> Result<Run<B>, EngineError> {
-        let layout = Layout::new(sequences.iter().map(|s| (0, s.len())));
+        let layout = Layout::whole(sequences);
         let prefix = PrefixOf { prefix: None, offsets: Vec::new() };
         let mut pass = Pass::new(self, layout, prefix, interventions, (0, capture), &output)?;
         pass.keep_prefix(keep)?;

@@ -22,6 +22,11 @@ impl Layout {
         layout
     }
 
+    /// All tokens of whole sequences.
+    pub fn whole<'s>(sequences: impl IntoIterator<Item = &'s Vec<u32>>) -> Self {
+        Self::new(sequences.into_iter().map(|sequence| (0, sequence.len())))
+    }
+
     /// Number of rows.
     pub fn n_rows(&self) -> usize {
         self.lens.len()

@@ -38,7 +38,7 @@ impl Gradients {
     /// Arithmetic on a dataset: the run that both values come from, and a forward and a backward pass per gradient.
     pub fn flops(self, config: &ModelConfig, prompts: &PairedPrompts) -> Flops {
         let answers = prompts.answers.iter().flatten().count().max(1).min(config.d_vocab);
-        let whole = Layout::new(prompts.sequences.iter().map(|sequence| (0, sequence.len())));
+        let whole = Layout::whole(&prompts.sequences);
         let rows = (0..prompts.clean.len()).map(|prompt| gradient_row(prompts, prompt, Mode::Denoising));
         let rows = Layout::new(rows.map(|(sequence, start)| (start, prompts.sequences[sequence].len())));
         let once = Flops::forward(config, &rows, 0, answers) + Flops::backward(config, &rows, 0, answers);

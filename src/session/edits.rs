@@ -260,7 +260,7 @@ fn pattern<B: Backend>(
     range: &Range<usize>,
 ) -> Result<(Run<B>, Vec<usize>), EngineError> {
     let (config, heads) = (engine.config(), edit.heads(engine.config()));
-    let layout = Layout::new(sequences[range.clone()].iter().map(|sequence| (0, sequence.len())));
+    let layout = Layout::whole(&sequences[range.clone()]);
     let mut values = vec![0.0; layout.pattern_len(config.n_heads)];
     let mut sources = Vec::new();
     let mut given = edit.change.values();

@@ -93,7 +93,7 @@ impl Differentiating<'_> {
         range: Range<usize>,
     ) -> Result<Gradients, EngineError> {
         let (config, sequences) = (engine.config(), &self.0.sequences[range.clone()]);
-        let layout = Layout::new(sequences.iter().map(|sequence| (0, sequence.len())));
+        let layout = Layout::whole(sequences);
         let column = |token: u32| columns.tokens().iter().position(|other| *other == token).unwrap_or_default();
         let pairs =
             |pairs: &Vec<AnswerPair>| pairs.iter().map(|&(right, wrong)| (column(right), column(wrong))).collect();

@@ -306,7 +306,7 @@ pub(crate) fn in_order(
 
 /// The arithmetic of one pass over some prompts.
 pub(crate) fn pass<'a>(config: &ModelConfig, sequences: impl IntoIterator<Item = &'a Vec<u32>>) -> Flops {
-    let layout = Layout::new(sequences.into_iter().map(|sequence| (0, sequence.len())));
+    let layout = Layout::whole(sequences);
     Flops::forward(config, &layout, 0, 1)
 }
 
@@ -469,7 +469,7 @@ pub(crate) fn plan<S: MapStudy>(study: &S, session: &Session) -> Result<Plan> {
             let (text, flops) = study.planned(&session, &set.prompts, &wanted)?;
             texts.push(text);
             total = total + flops;
-            kept = kept.max(session.planned_values(&Layout::new(set.prompts.sequences.iter().map(|s| (0, s.len())))));
+            kept = kept.max(session.planned_values(&Layout::whole(&set.prompts.sequences)));
         }
     }
     Ok(match texts.is_empty() {

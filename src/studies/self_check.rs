@@ -86,7 +86,7 @@ impl Study for SelfCheck {
     fn plan(&self, session: &Session) -> Result<Plan> {
         let (prompts, layers) = self.subject(session)?;
         let (model, set) = (&session.model().name, &prompts.name);
-        let whole = Layout::new(prompts.sequences.iter().map(|sequence| (0, sequence.len())));
+        let whole = Layout::whole(&prompts.sequences);
         let memory = session.planned_memory(session.planned_values(&whole));
         let text =
             format!("{model}: every check on {set} at {} layers, about {} of memory\n", layers.len(), bytes(memory));

@@ -52,7 +52,7 @@ impl Subject for PairedPrompts {
     }
 
     fn kept(&self, session: &Session) -> usize {
-        session.planned_values(&Layout::new(self.sequences.iter().map(|sequence| (0, sequence.len()))))
+        session.planned_values(&Layout::whole(&self.sequences))
     }
 
     fn note(&self, manifest: &mut Manifest) -> Result<()> {

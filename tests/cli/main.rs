@@ -56,13 +56,7 @@ pub fn fitted() -> tempfile::TempDir {
         run_in(folder.path(), &["fit-directions", "--methods", METHODS]).success();
         all_files(folder.path())
     });
-    let copy = tempfile::tempdir().unwrap();
-    for (path, bytes) in files {
-        let path = copy.path().join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, bytes).unwrap();
-    }
-    copy
+    folder_of(files)
 }
 
 /// The result file of a metric in the demo model's folder.

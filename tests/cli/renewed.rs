@@ -173,6 +173,19 @@ fn readings_along_a_direction_of_other_values_are_computed_again() {
     keeps(data.path(), &excluding, &fresh(&excluding).1.stdout);
 }
 
+/// Everything that is asked for is there.
+#[track_caller]
+fn plans_nothing(data: &Path, arguments: &[&str]) {
+    let plan = run_in(data, &[arguments, &["--dry-run"]].concat()).success();
+    assert!(
+        plan.stderr.contains("exist already")
+            && plan.stdout == "demo: everything is there, nothing is to be computed\n",
+        "{}{}",
+        plan.stderr,
+        plan.stdout
+    );
+}
+
 #[test]
 fn lost_figures_are_drawn_again_from_what_is_kept() {
     let read = ["neuroscope", "--text", GOOD, "--directions", "mean_*layer1", "--min-count", "1"];
@@ -184,14 +197,7 @@ fn lost_figures_are_drawn_again_from_what_is_kept() {
     }
     let runs = manifests(data.path()).len();
     let lacking = all_files(data.path());
-    let plan = run_in(data.path(), &[&read[..], &["--dry-run"]].concat()).success();
-    assert!(
-        plan.stderr.contains("exist already")
-            && plan.stdout == "demo: everything is there, nothing is to be computed\n",
-        "{}{}",
-        plan.stderr,
-        plan.stdout
-    );
+    plans_nothing(data.path(), &read);
     assert!(lacking == all_files(data.path()), "a plan draws nothing");
     let kept = run_in(data.path(), &read).success();
     assert_eq!((&kept.stdout, manifests(data.path()).len()), (&first.stdout, runs));
@@ -238,14 +244,7 @@ fn negations_of_other_texts_and_directions_are_computed_again() {
     let (data, first) = fresh(&read);
     assert!(first.stdout.starts_with("demo, layers 1 to 2\ndirection"), "{}", first.stdout);
     keeps(data.path(), &read, &first.stdout);
-    let plan = run_in(data.path(), &[&read[..], &["--dry-run"]].concat()).success();
-    assert!(
-        plan.stderr.contains("exist already")
-            && plan.stdout == "demo: everything is there, nothing is to be computed\n",
-        "{}{}",
-        plan.stderr,
-        plan.stdout
-    );
+    plans_nothing(data.path(), &read);
     let json = run_in(data.path(), &[&read[..], &["--json"]].concat()).success().json();
     let (_, expected) = fresh(&[&read[..], &["--json"]].concat());
     assert_eq!(

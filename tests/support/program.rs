@@ -38,6 +38,17 @@ pub fn finish(command: &mut Command) -> Finished {
     finished
 }
 
+/// A folder of its own with these files.
+pub fn folder_of(files: &BTreeMap<PathBuf, Vec<u8>>) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (path, bytes) in files {
+        let path = folder.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+    folder
+}
+
 impl Finished {
     /// The run itself, when it succeeded.
     #[track_caller]

@@ -186,7 +186,7 @@ impl Study for FitDirections {
             return Ok(Plan::nothing(session).with(notes));
         }
         for (prompts, jobs) in sets {
-            let whole = Layout::new(prompts.sequences.iter().map(|s| (0, s.len())));
+            let whole = Layout::whole(&prompts.sequences);
             total = total + Flops::forward(session.config(), &whole, 0, 10);
             activations = activations.max(session.planned_values(&whole));
             for job in jobs.iter().filter(|job| job.standing != Standing::Kept) {

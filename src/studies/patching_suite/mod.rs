@@ -192,7 +192,7 @@ impl Study for PatchingSuite {
             return Ok(Plan::nothing(session).with(notes));
         }
         for (prompts, jobs) in work.iter().filter(|(_, jobs)| !jobs.is_empty()) {
-            let whole = Layout::new(prompts.sequences.iter().map(|s| (0, s.len())));
+            let whole = Layout::whole(&prompts.sequences);
             total = total + Flops::forward(config, &whole, 0, 10);
             activations = activations.max(session.planned_values(&whole));
             for job in jobs {
