@@ -11,7 +11,7 @@ export PATH="$scratch/venv/bin:$PATH" PIP_DISABLE_PIP_VERSION_CHECK=1
 pip install --quiet '.[notebook]' pytest mypy nbclient ipykernel matplotlib
 
 mypy
-stubtest actpatch --ignore-missing-stub
+stubtest actpatch --ignore-missing-stub --mypy-config-file pyproject.toml
 export ACTPATCH_BIN=${ACTPATCH_BIN:-$PWD/target/release/actpatch}
 [ -x "$ACTPATCH_BIN" ] || unset ACTPATCH_BIN
 pytest --quiet

@@ -223,4 +223,20 @@ mod tests {
             assert_eq!(serde_json::to_value(&device).unwrap(), name);
         }
     }
+
+    #[cfg(not(feature = "cuda"))]
+    #[test]
+    fn without_the_cuda_feature_the_processor_computes_and_gpus_are_an_error() {
+        let model = Arc::new(Model::load("demo", &Default::default()).unwrap());
+        let engines = |device: &str| {
+            Engines::new(&model, &SessionOptions { device: device.parse().unwrap(), ..SessionOptions::default() })
+        };
+        assert!(engines("auto").is_ok());
+        for device in ["cuda", "cuda:1", "cuda:all"] {
+            let message = engines(device).err().unwrap().to_string();
+            for part in [device, "without the feature `cuda`", "default features", "driver 470", "8.0"] {
+                assert!(message.contains(part), "{device}: {message}");
+            }
+        }
+    }
 }

@@ -199,19 +199,6 @@ fn any_path_will_do() {
     }
 }
 
-/// CI runs this with `--no-default-features`.
-#[cfg(not(feature = "cuda"))]
-#[test]
-fn a_program_without_the_cuda_feature_computes_on_the_processor_and_says_what_a_gpu_needs() {
-    let data = tempfile::tempdir().unwrap();
-    let fit = ["fit-directions", "--methods", "kmeans", "--layers", "1", "--device"];
-    run_in(data.path(), &[&fit[..], &["auto"]].concat()).success();
-    for device in ["cuda", "cuda:1", "cuda:all"] {
-        run_in(data.path(), &[&fit[..], &[device, "--overwrite"]].concat())
-            .fails(1, &["without the feature `cuda`", "default features", "driver 470", "8.0"]);
-    }
-}
-
 #[test]
 fn quiet_commands_print_results_and_warnings_alone() {
     let data = tempfile::tempdir().unwrap();
