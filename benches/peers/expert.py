@@ -13,16 +13,19 @@ class Expert:
         self.dtype = torch.bfloat16 if settings == "bf16" else torch.float32
         self.config, weights = processed(folder)
         weights = {name: weight.to(work.device, self.dtype) for name, weight in weights.items()}
-        self.work, self.heads, self.n_layers = work, self.config["n_heads"], self.config["n_layers"]
+        self.work, self.n_layers = work, self.config["n_layers"]
+        self.d_head = weights["blocks.0.attn.W_Q"].shape[-1]
         flat = lambda w: w.permute(0, 2, 1).reshape(-1, w.shape[1])  # (heads, d_model, d_head) -> (out, in)
         self.blocks = []
         for layer in range(self.n_layers):
             w = lambda name, layer=layer: weights[f"blocks.{layer}.{name}"]
             key_value = torch.cat([flat(w("attn.W_K")), flat(w("attn.W_V"))])
+            gate = f"blocks.{layer}.mlp.W_gate"
             self.blocks.append({
                 "q": (flat(w("attn.W_Q")).contiguous(), w("attn.b_Q").flatten()),
                 "kv": (key_value, torch.cat([w("attn.b_K").flatten(), w("attn.b_V").flatten()])),
                 "o": (w("attn.W_O").reshape(-1, self.config["d_model"]).T.contiguous(), w("attn.b_O")),
+                "gate": weights[gate].T.contiguous() if gate in weights else None,
                 "in": (w("mlp.W_in").T.contiguous(), w("mlp.b_in")),
                 "out": (w("mlp.W_out").T.contiguous(), w("mlp.b_out")),
             })  # fmt: skip
@@ -35,6 +38,8 @@ class Expert:
         self.capture()
 
     def norm(self, x):
+        if self.config["rms"]:
+            return F.rms_norm(x, x.shape[-1:], eps=self.config["eps"])
         return F.layer_norm(x, x.shape[-1:], eps=self.config["eps"])
 
     def rotate(self, x, first):
@@ -43,7 +48,7 @@ class Expert:
         if not width:
             return x
         position = torch.arange(first, first + x.shape[2], device=x.device)
-        angle = position[:, None] / 10_000 ** (torch.arange(width // 2, device=x.device) * 2 / width)
+        angle = position[:, None] / self.config["rotary_base"] ** (torch.arange(width // 2, device=x.device) * 2 / width)
         cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
         a, b, rest = x[..., : width // 2], x[..., width // 2 : width], x[..., width:]
         return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], -1)
@@ -51,7 +56,7 @@ class Expert:
     def block(self, layer, x, first, prefix, only_last):
         """One block for positions `first ..`; returns the residual and the keys and values."""
         weights, (batch, count, _) = self.blocks[layer], x.shape
-        split = lambda y: y.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        split = lambda y: y.unflatten(-1, (-1, self.d_head)).transpose(1, 2)
         normed = self.norm(x)
         key, value = (split(part) for part in F.linear(normed, *weights["kv"]).chunk(2, -1))
         key = self.rotate(key, first)
@@ -64,11 +69,16 @@ class Expert:
         else:
             mask = torch.ones(count, first + count, dtype=torch.bool, device=x.device).tril(first)
         query = self.rotate(split(F.linear(normed, *weights["q"])), first + count - x.shape[1])
-        z = F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
+        grouped = key.shape[1] != query.shape[1]
+        z = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=grouped).transpose(1, 2).flatten(2)
         attention = F.linear(z, *weights["o"])
         middle = x if self.config["parallel"] else x + attention
-        hidden = F.linear(self.norm(middle), *weights["in"])
-        hidden = F.gelu(hidden, approximate="tanh" if self.config["act_fn"] == "gelu_new" else "none")
+        normed = self.norm(middle)
+        hidden = F.linear(normed, *weights["in"])
+        if weights["gate"] is not None:
+            hidden = F.silu(F.linear(normed, weights["gate"])) * hidden
+        else:
+            hidden = F.gelu(hidden, approximate="tanh" if self.config["act_fn"] == "gelu_new" else "none")
         return x + attention + F.linear(hidden, *weights["out"]), own
 
     def embed(self):

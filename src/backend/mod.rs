@@ -15,7 +15,7 @@ pub use rotation::{AdamState, AdamStep, ChebyshevSeries, LowRank, packed_row, pa
 
 pub use crate::types::NormKind;
 
-use crate::choice::choices;
+use crate::choice::{UnknownName, choices};
 use crate::types::{Activation, Matrix};
 
 /// What can go wrong on a device.
@@ -28,6 +28,14 @@ pub enum BackendError {
         dtype: &'static str,
         /// What is missing.
         reason: String,
+    },
+    /// The processor's instructions are limited to something unknown.
+    #[error("{variable}: {unknown}")]
+    Instructions {
+        /// The environment variable.
+        variable: &'static str,
+        /// What it holds.
+        unknown: UnknownName,
     },
     /// There is no CUDA driver on this machine.
     #[error("no CUDA driver: the library libcuda.so was not found. A GPU needs NVIDIA's driver")]

@@ -41,7 +41,7 @@ pub fn run<S: Study>(asked: Asked, study: S) -> Result<()> {
     let mut run_on = |model: &String| -> Result<()> {
         let session = Session::open(model, options.clone())?;
         if asked.run.dry_run {
-            return printer.plan(&session.model().name, &study.plan(&session)?);
+            return printer.plan(&session.model().name, &study.plan(&session)?.timed(&session));
         }
         let outcome = study.run(&session, &mut Terminal::new()?)?;
         failed.extend(S::failed(&outcome));
@@ -100,10 +100,23 @@ impl Printer {
     pub fn plan(&mut self, model: &str, plan: &Plan) -> Result<()> {
         let mut terminal = Terminal::new()?;
         plan.notes.iter().for_each(|note| terminal.note(note));
-        let Plan { text, operations, memory_bytes, notes: _ } = plan;
+        let Plan { text, operations, memory_bytes, least_seconds, notes: _ } = plan;
         // Null for what cannot be told beforehand.
-        let value = json!({ "model": model, "plan": text, "operations": operations, "memory_bytes": memory_bytes });
-        self.show(text, value)
+        let value = json!({
+            "model": model,
+            "plan": text,
+            "operations": operations,
+            "memory_bytes": memory_bytes,
+            "least_seconds": least_seconds,
+        });
+        self.show(text, value)?;
+        if let Some((seconds, operations)) = least_seconds.zip(*operations) {
+            let milliseconds = if seconds < 10.0 { (1e3 * seconds).ceil() } else { 1e3 * seconds.round() };
+            let time = humantime::format_duration(Duration::from_millis(milliseconds as u64));
+            let peak = operations as f64 / seconds / 1e9;
+            tell(&format!("at least {time} at the processor's peak of {peak:.0} GFLOP/s"));
+        }
+        Ok(())
     }
 
     /// Prints the list, if it is JSON: what there is of it also when the command has failed on the way.

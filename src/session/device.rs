@@ -156,12 +156,22 @@ fn gpus(numbers: &[usize], options: &SessionOptions) -> Result<Vec<CudaBackend>>
     Ok(numbers.iter().map(|&number| CudaBackend::new(number, options.dtype)).collect::<Result<_, _>>()?)
 }
 
+/// Is there a GPU, usable or not?
+#[cfg(feature = "cuda")]
+fn has_gpu() -> bool {
+    !matches!(device_count(), Ok(0) | Err(BackendError::NoDriver))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn has_gpu() -> bool {
+    false
+}
+
 /// The first GPU, if it can be used; one that is there and cannot is worth a warning.
 #[cfg(feature = "cuda")]
 fn usable_gpu(options: &SessionOptions) -> Option<CudaBackend> {
-    match device_count() {
-        Ok(0) | Err(BackendError::NoDriver) => return None,
-        _ => {}
+    if !has_gpu() {
+        return None;
     }
     match CudaBackend::new(0, options.dtype) {
         Ok(backend) => Some(backend),
@@ -193,6 +203,15 @@ impl Session {
         }
         let _progress = Progress::new(observer, format!("loading {}", self.model().name), 0);
         Ok(engines.insert(Arc::new(Engines::new(&self.loaded.model, &self.options)?)).clone())
+    }
+
+    /// Floating-point operations per second that the processor does at most in the session's threads and number format,
+    /// measured now; none where a GPU computes.
+    pub fn processor_peak(&self) -> Option<f64> {
+        let device = &self.options.device;
+        let here = *device == Device::Cpu || *device == Device::Auto && !has_gpu();
+        let measured = || self.in_pool(|| Ok(CpuBackend::new(self.options.dtype)?.peak()));
+        here.then(measured)?.ok().flatten()
     }
 
     /// Runs `work` in the session's threads.

@@ -149,6 +149,9 @@ pub struct Plan {
     /// Expected memory in bytes, where it can be told.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<usize>,
+    /// What [`Plan::timed`] has found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub least_seconds: Option<f64>,
     /// What there is already, and what may be wrong.
     #[serde(skip)]
     pub notes: Vec<Note>,
@@ -176,6 +179,15 @@ impl Plan {
     /// The same with its arithmetic and memory.
     pub(crate) fn costing(self, flops: Flops, memory_bytes: Option<usize>) -> Self {
         Self { operations: Some(flops.0), memory_bytes, ..self }
+    }
+
+    /// The same with the seconds that its arithmetic takes at the processor's peak, which is measured now; loading, and all
+    /// that falls short of the peak, comes on top. Nothing is told of GPUs.
+    #[must_use]
+    pub fn timed(self, session: &Session) -> Self {
+        let wanted = self.operations.filter(|operations| *operations > 0);
+        let least_seconds = wanted.and_then(|operations| Some(operations as f64 / session.processor_peak()?));
+        Self { least_seconds, ..self }
     }
 
     /// The same with what was noted on the way.

@@ -235,3 +235,19 @@ fn messages_name_only_options_that_the_command_has() {
     let demo = run_in(data.path(), &["demo"]);
     assert!(!demo.stderr.contains("--models") && demo.stderr.contains("; use another --data-dir"), "{}", demo.stderr);
 }
+
+#[test]
+fn the_processors_instructions_can_be_limited() {
+    let limited = |limit: &str| {
+        let data = tempfile::tempdir().unwrap();
+        let mut command = actpatch(&[&FIT[..], &["--device", "cpu"]].concat());
+        let finished = finish(command.arg("--data-dir").arg(data.path()).env("ACTPATCH_ISA", limit));
+        (finished, manifests(data.path()))
+    };
+    let (finished, found) = limited("portable");
+    finished.success();
+    assert!(found[0]["device"].as_str().unwrap().contains("portable"), "{found:?}");
+    let (finished, found) = limited("sse9");
+    finished.fails(1, &["ACTPATCH_ISA", "sse9", "portable", "avx2", "avx512-bf16", "amx"]);
+    assert!(found.is_empty());
+}

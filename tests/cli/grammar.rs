@@ -130,6 +130,9 @@ fn heads_are_spelled_alike_wherever_heads_are_asked_for() {
         planned(data.path(), "head-cosines --nodes", &[node]).success();
         planned(data.path(), "faithfulness --heads", &[node]).success();
     }
+    for line in ["ablation --nodes", "path-patching --receivers"] {
+        planned(data.path(), line, &["1.2@END"]).fails(2, &["no position behind a node", "@END"]);
+    }
     for heads in ["all", "top:2"] {
         planned(data.path(), "attention --heads", &[heads]).success();
     }

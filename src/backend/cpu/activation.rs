@@ -52,16 +52,21 @@ fn derivative<const FMA: bool>(activation: Activation, x: f32) -> f32 {
     }
 }
 
-/// Calls `$apply` with a constant activation, so that each loop is compiled for one function alone.
+/// Runs a loop with a constant activation, so that it is compiled for one function alone. No closure: one that is not inlined
+/// is compiled without the instructions of the function around it, and calls a library for every multiply-add.
 macro_rules! per_activation {
-    ($activation:expr, $apply:expr) => {
+    ($activation:expr, |$a:ident| $loop:expr) => {
         match $activation {
-            Activation::Gelu => $apply(Activation::Gelu),
-            Activation::GeluTanh => $apply(Activation::GeluTanh),
-            Activation::Relu => $apply(Activation::Relu),
-            Activation::Silu => $apply(Activation::Silu),
+            Activation::Gelu => per_activation!(@ Gelu, $a, $loop),
+            Activation::GeluTanh => per_activation!(@ GeluTanh, $a, $loop),
+            Activation::Relu => per_activation!(@ Relu, $a, $loop),
+            Activation::Silu => per_activation!(@ Silu, $a, $loop),
         }
     };
+    (@ $name:ident, $a:ident, $loop:expr) => {{
+        let $a = Activation::$name;
+        $loop
+    }};
 }
 
 #[inline(always)]

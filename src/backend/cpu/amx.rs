@@ -6,6 +6,7 @@
 
 use super::matmul::Product;
 use super::pool::Pool;
+use super::simd::{Limit, has_bf16};
 use super::tile::PANEL;
 use rayon::prelude::*;
 use std::arch::{asm, x86_64::*};
@@ -30,7 +31,7 @@ pub fn takes(inputs: usize) -> bool {
 /// Does the processor have the unit, and may this process use it?
 pub fn available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
-    *AVAILABLE.get_or_init(|| super::simd::has_bf16() && has_unit() && permitted())
+    *AVAILABLE.get_or_init(|| Limit::Amx.allows() && has_bf16() && has_unit() && permitted())
 }
 
 /// CPUID, leaf 7: EDX bit 22 is AMX-BF16, bit 24 AMX-TILE.

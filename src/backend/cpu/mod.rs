@@ -22,6 +22,7 @@ mod values;
 pub use matmul::PackedWeight;
 pub use pool::{CpuTensor, Pool};
 pub use simd::Isa;
+use simd::Limit;
 
 use super::{
     AdamState, AdamStep, AttentionRow, Backend, BackendError, Bases, ChebyshevSeries, Columns, Dtype, Epilogue, Heads,
@@ -54,11 +55,13 @@ pub struct CpuBackend {
 }
 
 impl CpuBackend {
-    /// A backend for the best instructions of this processor.
+    /// A backend for the best instructions of this processor that the environment variable `ACTPATCH_ISA` allows.
     ///
     /// # Errors
-    /// [`BackendError::Dtype`] for the formats that only GPUs multiply.
+    /// [`BackendError::Dtype`] for the formats that only GPUs multiply, [`BackendError::Instructions`] for a value of the
+    /// variable that means nothing.
     pub fn new(dtype: Dtype) -> Result<Self> {
+        Limit::asked().map_err(|unknown| BackendError::Instructions { variable: Limit::VARIABLE, unknown })?;
         if matches!(dtype, Dtype::Tf32 | Dtype::F16) {
             let reason = "only a GPU multiplies in this format".into();
             return Err(BackendError::Dtype { dtype: dtype.name(), reason });

@@ -1,5 +1,8 @@
 //! Which instructions the processor has, and element functions that the compiler can vectorise for each of them.
 
+use crate::choice::{UnknownName, choices};
+use std::sync::OnceLock;
+
 /// The widest instruction set a CPU operation is compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Isa {
@@ -11,19 +14,56 @@ pub enum Isa {
     Avx512,
 }
 
+choices! {
+    /// The most that the processor's products may use, each with all that stand before it.
+    pub(super) enum Limit {
+        /// Whatever the target guarantees.
+        Portable = "portable",
+        /// AVX2 with fused multiply-add.
+        Avx2 = "avx2",
+        /// AVX-512 (F, BW, DQ, VL).
+        Avx512 = "avx512",
+        /// Products of bfloat16 pairs.
+        Avx512Bf16 = "avx512-bf16",
+        /// The matrix unit.
+        Amx = "amx",
+    }
+}
+
+impl Limit {
+    /// The environment variable that sets it.
+    pub const VARIABLE: &str = "ACTPATCH_ISA";
+
+    /// What the environment says; everything without a word.
+    ///
+    /// # Errors
+    /// A value that names no limit, with those that there are.
+    pub fn asked() -> Result<Self, UnknownName> {
+        static ASKED: OnceLock<Result<Limit, UnknownName>> = OnceLock::new();
+        let read = || std::env::var_os(Self::VARIABLE).map_or(Ok(Limit::Amx), |text| text.to_string_lossy().parse());
+        ASKED.get_or_init(read).clone()
+    }
+
+    /// May these instructions be used?
+    pub fn allows(self) -> bool {
+        Self::asked().is_ok_and(|limit| self <= limit)
+    }
+}
+
 impl Isa {
-    /// The best one this processor runs.
+    /// The best one that this processor runs, and that `ACTPATCH_ISA` allows.
     pub fn detect() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
-            if is_x86_feature_detected!("avx512f")
+            if Limit::Avx512.allows()
+                && is_x86_feature_detected!("avx512f")
                 && is_x86_feature_detected!("avx512bw")
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512vl")
             {
                 return Isa::Avx512;
             }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            if Limit::Avx2.allows() && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
                 return Isa::Avx2;
             }
         }
@@ -44,7 +84,7 @@ impl Isa {
 pub fn has_bf16() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
-        Isa::detect() == Isa::Avx512 && is_x86_feature_detected!("avx512bf16")
+        Limit::Avx512Bf16.allows() && Isa::detect() == Isa::Avx512 && is_x86_feature_detected!("avx512bf16")
     }
     #[cfg(not(target_arch = "x86_64"))]
     {

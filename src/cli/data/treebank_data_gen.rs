@@ -73,7 +73,7 @@ pub fn run(args: Args) -> Result<()> {
     for model in asked.models() {
         let session = Session::open(&model, options.clone())?;
         if asked.run.dry_run {
-            printer.plan(&session.model().name, &study.plan(&session)?)?;
+            printer.plan(&session.model().name, &study.plan(&session)?.timed(&session))?;
             continue;
         }
         let made = study.generate(&joined, &session, &mut terminal)?;

@@ -69,7 +69,7 @@ fn run_step(
 ) -> Result<Option<String>> {
     let session = step.session(session)?;
     if dry_run {
-        printer.plan(&session.model().name, &step.study().plan(&session)?)?;
+        printer.plan(&session.model().name, &step.study().plan(&session)?.timed(&session))?;
         return Ok(None);
     }
     let Report { text, json, failed } = step.study().run(&session, &mut Terminal::new()?)?;

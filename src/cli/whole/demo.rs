@@ -25,7 +25,7 @@ pub fn run(args: Args) -> Result<()> {
     let session = Session::open(Demo::MODEL, asked.options()?)?;
     if asked.run.dry_run {
         let mut printer = Printer::new(asked.run.json);
-        printer.plan(Demo::MODEL, &Demo {}.plan(&session)?)?;
+        printer.plan(Demo::MODEL, &Demo {}.plan(&session)?.timed(&session))?;
         return printer.finish(Ok(()));
     }
     runner::show(&Demo {}.run(&session, &mut Terminal::new()?)?, asked.run.json)

@@ -53,6 +53,9 @@ impl FromStr for NodePattern {
     fn from_str(text: &str) -> Result<Self, Malformed> {
         let bad = |reason: String| Malformed::from(format!("node {text:?}: {reason}"));
         let component = |name: &str| name.parse::<Component>().map_err(|unknown| bad(unknown.to_string()));
+        if let Some((_, position)) = text.split_once('@') {
+            return Err(bad(format!("expected no position behind a node here, found \"@{position}\"")));
+        }
         // A head alone, 9.2, is what it writes.
         let is_head = text.split_once('.').is_some_and(|(layer, _)| layer.bytes().all(|byte| byte.is_ascii_digit()));
         let Some((name, place)) = text.split_once(':').or(is_head.then_some((Component::Z.name(), text))) else {
