@@ -4,6 +4,7 @@
 //! tiles that lie behind each other. Stable Rust has no intrinsics for the unit, so the innermost loop is assembly.
 //! Every output is one chain over the inputs in order, whatever the rows and threads around it.
 
+use super::bf16::{Pairs, Scratch};
 use super::matmul::Product;
 use super::pool::Pool;
 use super::simd::{Limit, has_bf16};
@@ -79,7 +80,7 @@ static SHAPES: Shapes = Shapes {
 struct Sums([f32; ROWS * PANEL]);
 
 /// The product of [`super::bf16::linear`], for a depth that [`takes`] takes.
-pub fn linear(job: &Product<'_>, pool: &Pool, x: &[f32], packed: &[u32]) {
+pub fn linear(job: &Product<'_>, pool: &Pool, x: &[f32], weight: &Pairs<'_>) {
     debug_assert!(takes(job.depth));
     let pairs = job.depth / 2;
     let mut rounded = pool.take(job.rows.next_multiple_of(ROWS) * pairs);
@@ -94,8 +95,10 @@ pub fn linear(job: &Product<'_>, pool: &Pool, x: &[f32], packed: &[u32]) {
     let per_task = fair.min(CACHED / (4 * pairs * PANEL)).max(1);
     (0..n_panels.div_ceil(per_task)).into_par_iter().for_each(|task| {
         let panels = task * per_task..((task + 1) * per_task).min(n_panels);
+        let mut scratch = Scratch::new(pool);
+        let values = weight.of(job.isa, panels.clone(), pairs, &mut scratch);
         // SAFETY: tasks own disjoint panels of `y`; shapes are those of `job`; `takes` has asked for the unit.
-        unsafe { multiply(job, rounded, packed, panels) };
+        unsafe { multiply(job, rounded, values, panels) };
     });
 }
 
@@ -121,8 +124,8 @@ fn round_block(rows: &[f32], depth: usize, block: &mut [u32]) {
 /// Every row against some panels.
 ///
 /// # Safety
-/// The processor and the process have the unit; `y` is the caller's alone at these panels; `x` and `packed` are as long as
-/// `job` says.
+/// The processor and the process have the unit; `y` is the caller's alone at these panels, whose values are `packed`; `x` is as
+/// long as `job` says.
 #[target_feature(enable = "avx512f")]
 unsafe fn multiply(job: &Product<'_>, x: &[u32], packed: &[u32], panels: Range<usize>) {
     let pairs = job.depth / 2;
@@ -132,8 +135,7 @@ unsafe fn multiply(job: &Product<'_>, x: &[u32], packed: &[u32], panels: Range<u
     for (block, rows) in x.chunks_exact(ROWS * pairs).enumerate() {
         let row = block * ROWS;
         let m = ROWS.min(job.rows - row);
-        for panel in panels.clone() {
-            let values = &packed[panel * pairs * PANEL..(panel + 1) * pairs * PANEL];
+        for (panel, values) in panels.clone().zip(packed.chunks_exact(pairs * PANEL)) {
             let n = PANEL.min(job.columns - panel * PANEL);
             // SAFETY: both slices hold `pairs / 16` steps; the rest by the caller's promise.
             unsafe {

@@ -1,20 +1,24 @@
-//! bfloat16 products: weights and activations rounded, sums in f32.
+//! bfloat16 products: both factors rounded, sums in f32, forward and backward.
 //!
-//! The same panels as in f32, but two consecutive inputs share one 32-bit lane: `vdpbf16ps` multiplies and adds a pair
-//! per lane, and a matrix unit ([`super::amx`]) tiles of them. A processor without that instruction unpacks a task's panels to f32 and multiplies those: the same rounded
-//! factors and half the memory, at the speed of f32. The backward product does so everywhere, and its gradients are
-//! rounded only through the weights.
+//! The same panels as in f32, but two consecutive inputs share one 32-bit lane: `vdpbf16ps` multiplies and adds a pair per lane,
+//! and a matrix unit ([`super::amx`]) tiles of them. For the backward product a task transposes its panels into pairs of outputs.
+//! A processor without that instruction unpacks a task's panels to f32 and multiplies those: the same rounded factors and half
+//! the memory, at the speed of f32.
 
 #[cfg(target_arch = "x86_64")]
 use super::amx;
-use super::matmul::{Product, panels_per_task};
-use super::pool::Pool;
-use super::simd::{Isa, has_bf16};
+use super::matmul::{PackedWeight, Product, panels_per_task};
+use super::pool::{CpuTensor, Pool};
+use super::simd::{Isa, has_bf16, multiversion};
 use super::tile::{PANEL, row_tiles};
 use super::values::Values;
 use crate::types::Matrix;
 use half::bf16;
 use rayon::prelude::*;
+use std::ops::Range;
+
+/// Values per parallel task of rounding.
+const CHUNK: usize = 16_384;
 
 fn pair(low: f32, high: f32) -> u32 {
     u32::from(bf16::from_f32(low).to_bits()) | u32::from(bf16::from_f32(high).to_bits()) << 16
@@ -37,21 +41,90 @@ pub fn pack(weight: &Matrix) -> Values {
     values
 }
 
-/// The panel of `Wᵀ` that holds inputs `32 * panel ..`, in f32.
-pub fn transpose_panel(packed: &[u32], inputs: usize, panel: usize, out: &mut [f32]) {
-    let pairs = inputs.div_ceil(2);
-    let first = panel * PANEL;
-    let count = PANEL.min(inputs - first);
-    out.fill(0.0);
-    for (source, block) in packed.chunks_exact(pairs * PANEL).zip(out.chunks_exact_mut(PANEL * PANEL)) {
-        for i in 0..count {
-            let row = &source[(first + i) / 2 * PANEL..][..PANEL];
-            for (j, &lanes) in row.iter().enumerate() {
-                let bits = if (first + i).is_multiple_of(2) { lanes << 16 } else { lanes & 0xffff_0000 };
-                block[j * PANEL + i] = f32::from_bits(bits);
+#[inline(always)]
+fn unpack_body<const FMA: bool>(pairs: &[u32], values: &mut [f32]) {
+    for (lanes, out) in pairs.chunks_exact(PANEL).zip(values.chunks_exact_mut(2 * PANEL)) {
+        let (low, high) = out.split_at_mut(PANEL);
+        for ((low, high), &lanes) in low.iter_mut().zip(high).zip(lanes) {
+            (*low, *high) = (f32::from_bits(lanes << 16), f32::from_bits(lanes & 0xffff_0000));
+        }
+    }
+}
+
+multiversion! {
+    /// Rows of pairs as twice as many rows of values.
+    pub fn unpack(pairs: &[u32], values: &mut [f32]) unpack_body
+}
+
+#[inline(always)]
+fn repack_body<const FMA: bool>(values: &[f32], pairs: &mut [u32]) {
+    for (rows, out) in values.chunks_exact(2 * PANEL).zip(pairs.chunks_exact_mut(PANEL)) {
+        let (low, high) = rows.split_at(PANEL);
+        for ((low, high), lanes) in low.iter().zip(high).zip(out) {
+            *lanes = low.to_bits() >> 16 | high.to_bits() & 0xffff_0000;
+        }
+    }
+}
+
+multiversion! {
+    /// Two rows each of values that bfloat16 holds as one row of pairs.
+    pub fn repack(values: &[f32], pairs: &mut [u32]) repack_body
+}
+
+/// Values rounded to what bfloat16 holds.
+pub fn rounded(pool: &Pool, values: &[f32]) -> CpuTensor {
+    let mut rounded = pool.take(values.len());
+    rounded.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK)).for_each(|(out, values)| {
+        out.iter_mut().zip(values).for_each(|(out, &value)| *out = bf16::from_f32(value).to_f32());
+    });
+    rounded
+}
+
+/// The panels of pairs that a product multiplies by.
+pub enum Pairs<'a> {
+    /// Those of a packed weight.
+    Packed(&'a [u32]),
+    /// Those of its transpose, made task by task.
+    Transposed(&'a PackedWeight),
+}
+
+impl Pairs<'_> {
+    /// Some panels of `pairs` rows of 32 each, behind one another.
+    pub fn of<'s>(&'s self, isa: Isa, panels: Range<usize>, pairs: usize, scratch: &'s mut Scratch) -> &'s [u32] {
+        let len = pairs * PANEL;
+        match self {
+            Pairs::Packed(packed) => &packed[panels.start * len..panels.end * len],
+            Pairs::Transposed(weight) => {
+                let made = scratch.of(panels.len() * len);
+                for (panel, out) in panels.zip(made.chunks_exact_mut(len)) {
+                    weight.transpose_pairs(isa, panel, out);
+                }
+                made
             }
         }
     }
+}
+
+/// Room for transposed panels, taken when it is needed.
+pub struct Scratch<'a> {
+    pool: &'a Pool,
+    taken: Option<CpuTensor>,
+}
+
+impl<'a> Scratch<'a> {
+    /// Room in arrays of this pool.
+    pub fn new(pool: &'a Pool) -> Self {
+        Self { pool, taken: None }
+    }
+
+    fn of(&mut self, len: usize) -> &mut [u32] {
+        bytemuck::cast_slice_mut(self.taken.insert(self.pool.take(len)))
+    }
+}
+
+/// Does the processor multiply pairs?
+pub fn multiplies_pairs(isa: Isa) -> bool {
+    isa == Isa::Avx512 && has_bf16()
 }
 
 /// Is there a matrix unit that multiplies bfloat16?
@@ -67,41 +140,31 @@ pub fn has_unit(isa: Isa) -> bool {
     }
 }
 
-/// The product of [`super::matmul::linear`] on packed pairs.
-pub fn linear(job: &Product<'_>, pool: &Pool, x: &[f32], packed: &[u32]) {
+/// The product of [`super::matmul::linear`] or its backward twin on pairs, where the processor [`multiplies_pairs`].
+pub fn linear(job: &Product<'_>, pool: &Pool, x: &[f32], pairs: &Pairs<'_>) {
     match job.isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 if amx::takes(job.depth) => amx::linear(job, pool, x, packed),
-        Isa::Avx512 if has_bf16() => paired(job, pool, x, packed),
-        _ => unpacked(job, pool, x, packed),
+        _ if amx::takes(job.depth) => amx::linear(job, pool, x, pairs),
+        _ => paired(job, pool, x, pairs),
     }
 }
 
-/// With f32 instructions.
-fn unpacked(job: &Product<'_>, pool: &Pool, x: &[f32], packed: &[u32]) {
-    let mut rounded = pool.take(x.len());
-    rounded.par_chunks_mut(job.depth).zip(x.par_chunks(job.depth)).for_each(|(out, row)| {
-        out.iter_mut().zip(row).for_each(|(out, &value)| *out = bf16::from_f32(value).to_f32());
-    });
+/// The product on packed pairs with f32 instructions.
+pub fn unpacked(job: &Product<'_>, pool: &Pool, x: &[f32], packed: &[u32]) {
+    let rounded = rounded(pool, x);
     let rows = 2 * job.depth.div_ceil(2);
     let n_panels = job.columns.div_ceil(PANEL);
     let per_task = panels_per_task(n_panels);
     (0..n_panels.div_ceil(per_task)).into_par_iter().for_each(|task| {
         let panels = task * per_task..((task + 1) * per_task).min(n_panels);
         let mut scratch = pool.take(panels.len() * rows * PANEL);
-        let pairs = packed[panels.start * rows / 2 * PANEL..panels.end * rows / 2 * PANEL].chunks_exact(PANEL);
-        for (lanes, out) in pairs.zip(scratch.chunks_exact_mut(2 * PANEL)) {
-            let (low, high) = out.split_at_mut(PANEL);
-            for ((low, high), &lanes) in low.iter_mut().zip(high).zip(lanes) {
-                (*low, *high) = (f32::from_bits(lanes << 16), f32::from_bits(lanes & 0xffff_0000));
-            }
-        }
+        unpack(job.isa, &packed[panels.start * rows / 2 * PANEL..panels.end * rows / 2 * PANEL], &mut scratch);
         job.run(&rounded, panels.clone(), |panel| &scratch[(panel - panels.start) * rows * PANEL..][..rows * PANEL]);
     });
 }
 
 /// With `vdpbf16ps`.
-fn paired(job: &Product<'_>, pool: &Pool, x: &[f32], packed: &[u32]) {
+fn paired(job: &Product<'_>, pool: &Pool, x: &[f32], weight: &Pairs<'_>) {
     let pairs = job.depth.div_ceil(2);
     let mut rounded = pool.take(job.rows * pairs);
     let rounded: &mut [u32] = bytemuck::cast_slice_mut(&mut rounded);
@@ -114,13 +177,16 @@ fn paired(job: &Product<'_>, pool: &Pool, x: &[f32], packed: &[u32]) {
     let n_panels = job.columns.div_ceil(PANEL);
     let per_task = (n_panels / (4 * rayon::current_num_threads())).clamp(1, 16);
     (0..n_panels.div_ceil(per_task)).into_par_iter().for_each(|task| {
+        let panels = task * per_task..((task + 1) * per_task).min(n_panels);
+        let mut scratch = Scratch::new(pool);
+        let values = weight.of(job.isa, panels.clone(), pairs, &mut scratch);
         for (row, m) in row_tiles(job.isa, job.rows) {
-            for panel in task * per_task..((task + 1) * per_task).min(n_panels) {
+            for (panel, values) in panels.clone().zip(values.chunks_exact(pairs * PANEL)) {
                 let n = PANEL.min(job.columns - panel * PANEL);
                 // SAFETY: tasks own disjoint panels of `y`; shapes are those of `job`; `linear` comes here only where
                 // the processor has the instruction.
                 unsafe {
-                    multiply(job, &rounded[row * pairs..], &packed[panel * pairs * PANEL..], row, m, panel, n);
+                    multiply(job, &rounded[row * pairs..], values, row, m, panel, n);
                     job.finish(row, m, panel * PANEL, n);
                 }
             }
@@ -227,7 +293,7 @@ mod tests {
                 }
                 for p in 0..inputs {
                     let sum: f64 =
-                        (0..outputs).map(|j| dy[i * outputs + j] as f64 * round(w.data[p * outputs + j])).sum();
+                        (0..outputs).map(|j| round(dy[i * outputs + j]) * round(w.data[p * outputs + j])).sum();
                     assert!((dx[i * inputs + p] as f64 - sum).abs() < 1e-5, "backward {rows}x{inputs}x{outputs}");
                 }
             }

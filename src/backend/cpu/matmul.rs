@@ -2,18 +2,21 @@
 //!
 //! `W` (in, out) is cut into panels of 32 output columns; a panel holds `in` rows of 32 values. A task owns a group of
 //! panels that fits the second-level cache and walks over all rows of `x`, so the weights are read once per batch.
-//! The backward product needs panels along the other axis: a task transposes its 32 columns of `Wᵀ` into scratch
-//! (block by block, about 5 % of the product's time) instead of a second copy of every weight in memory.
+//! The backward product needs panels along the other axis: a task transposes what it needs next of its panels of `Wᵀ` into
+//! scratch, which stays in the second-level cache, instead of a second copy of every weight in memory.
 
 use super::activation::activate_slice;
+use super::bf16::Pairs;
 use super::pool::{CpuTensor, Pool};
 use super::simd::Isa;
 use super::tile::{PANEL, Start, Tile, multiply, row_tiles};
+use super::transpose::{BLOCK, transpose};
 use super::values::Values;
 use super::{SharedPointer, bf16};
 use crate::backend::{Dtype, Epilogue};
 use crate::types::{Activation, Matrix};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Depth of one pass over a panel: deep enough that loading and storing `y` hardly counts, while a task's four panels of
 /// 32 columns stay in the second-level cache (512 KB of them where AVX-512 is, 192 KB elsewhere).
@@ -107,7 +110,13 @@ pub fn linear(
                 job.run(x, panels, |panel| &values[panel * weight.inputs * PANEL..(panel + 1) * weight.inputs * PANEL]);
             });
         }
-        Panels::Bf16(pairs) => bf16::linear(&job, pool, x, bytemuck::cast_slice::<f32, u32>(pairs)),
+        Panels::Bf16(pairs) => {
+            let packed = bytemuck::cast_slice::<f32, u32>(pairs);
+            match bf16::multiplies_pairs(isa) {
+                true => bf16::linear(&job, pool, x, &Pairs::Packed(packed)),
+                false => bf16::unpacked(&job, pool, x, packed),
+            }
+        }
     }
 }
 
@@ -128,38 +137,49 @@ pub(super) struct Product<'a> {
 
 impl Product<'_> {
     /// Runs one task: every row against `panels`.
-    pub(super) fn run<'p>(&self, x: &[f32], panels: std::ops::Range<usize>, panel_of: impl Fn(usize) -> &'p [f32]) {
+    pub(super) fn run<'p>(&self, x: &[f32], panels: Range<usize>, panel_of: impl Fn(usize) -> &'p [f32]) {
+        for depths in self.passes() {
+            let part = |panel| &panel_of(panel)[depths.start * PANEL..depths.end * PANEL];
+            self.pass(x, panels.clone(), depths.clone(), part);
+        }
+    }
+
+    /// The depths of one pass each, which begin at whole blocks.
+    fn passes(&self) -> impl Iterator<Item = Range<usize>> {
         // A single row reads every weight once: cutting the depth would only break the stream.
         let step = if self.rows == 1 { self.depth } else { depth_of_pass(self.isa) };
-        for depth in (0..self.depth).step_by(step) {
-            let k = step.min(self.depth - depth);
-            for (row, m) in row_tiles(self.isa, self.rows) {
-                for panel in panels.clone() {
-                    let n = PANEL.min(self.columns - panel * PANEL);
-                    let first = depth == 0;
-                    let bias = match self.bias {
-                        Some(bias) if first => bias[panel * PANEL..].as_ptr(),
-                        _ => std::ptr::null(),
+        let depth = self.depth;
+        (0..depth).step_by(step).map(move |first| first..(first + step).min(depth))
+    }
+
+    /// One pass of a task: every row against the part of `panels` at these depths.
+    fn pass<'p>(&self, x: &[f32], panels: Range<usize>, depths: Range<usize>, part_of: impl Fn(usize) -> &'p [f32]) {
+        let first = depths.start == 0;
+        for (row, m) in row_tiles(self.isa, self.rows) {
+            for panel in panels.clone() {
+                let n = PANEL.min(self.columns - panel * PANEL);
+                let bias = match self.bias {
+                    Some(bias) if first => bias[panel * PANEL..].as_ptr(),
+                    _ => std::ptr::null(),
+                };
+                let values = &part_of(panel)[..depths.len() * PANEL];
+                // SAFETY: `y` holds `rows * columns` values and tasks own disjoint panels of it; `x` holds `rows * depth`
+                // values; `values` holds a row of 32 for every depth; `bias` is padded to whole panels.
+                unsafe {
+                    let tile = Tile {
+                        m,
+                        n,
+                        k: depths.len(),
+                        a: x.as_ptr().add(row * self.depth + depths.start),
+                        lda: self.depth,
+                        panel: values.as_ptr(),
+                        c: self.y.get().add(row * self.columns + panel * PANEL),
+                        ldc: self.columns,
+                        start: Start { load: self.load || !first, bias },
                     };
-                    let values = &panel_of(panel)[depth * PANEL..(depth + k) * PANEL];
-                    // SAFETY: `y` holds `rows * columns` values and tasks own disjoint panels of it; `x` holds
-                    // `rows * depth` values; `values` holds `k` rows of 32; `bias` is padded to whole panels.
-                    unsafe {
-                        let tile = Tile {
-                            m,
-                            n,
-                            k,
-                            a: x.as_ptr().add(row * self.depth + depth),
-                            lda: self.depth,
-                            panel: values.as_ptr(),
-                            c: self.y.get().add(row * self.columns + panel * PANEL),
-                            ldc: self.columns,
-                            start: Start { load: self.load || !first, bias },
-                        };
-                        multiply(self.isa, &tile);
-                        if depth + k == self.depth {
-                            self.finish(row, m, panel * PANEL, n);
-                        }
+                    multiply(self.isa, &tile);
+                    if depths.end == self.depth {
+                        self.finish(row, m, panel * PANEL, n);
                     }
                 }
             }
@@ -201,34 +221,64 @@ pub fn linear_backward(isa: Isa, pool: &Pool, dy: &[f32], weight: &PackedWeight,
         before: None,
         y: SharedPointer(dx.as_mut_ptr()),
     };
+    let is_bf16 = matches!(weight.panels, Panels::Bf16(_));
+    if is_bf16 && bf16::multiplies_pairs(isa) {
+        return bf16::linear(&job, pool, dy, &Pairs::Transposed(weight));
+    }
+    let rounded = is_bf16.then(|| bf16::rounded(pool, dy));
+    let dy = rounded.as_deref().unwrap_or(dy);
     let n_panels = weight.inputs.div_ceil(PANEL);
-    (0..n_panels).into_par_iter().for_each(|panel| {
-        let mut scratch = pool.take(weight.outputs.next_multiple_of(PANEL) * PANEL);
-        match &weight.panels {
-            Panels::F32(values) => transpose_panel(values, weight.inputs, panel, &mut scratch),
-            Panels::Bf16(pairs) => {
-                bf16::transpose_panel(bytemuck::cast_slice::<f32, u32>(pairs), weight.inputs, panel, &mut scratch);
+    let per_task = panels_per_task(n_panels);
+    (0..n_panels.div_ceil(per_task)).into_par_iter().for_each(|task| {
+        let panels = task * per_task..((task + 1) * per_task).min(n_panels);
+        let values = |depths: &Range<usize>| depths.len().next_multiple_of(PANEL) * PANEL;
+        // The first pass is the longest.
+        let mut scratch = pool.take(panels.len() * job.passes().next().as_ref().map_or(0, values));
+        for depths in job.passes() {
+            let part = values(&depths);
+            for (panel, out) in panels.clone().zip(scratch.chunks_exact_mut(part)) {
+                weight.transpose(isa, panel, depths.start, out);
             }
+            job.pass(dy, panels.clone(), depths, |panel| &scratch[(panel - panels.start) * part..][..part]);
         }
-        job.run(dy, panel..panel + 1, |_| &scratch);
     });
 }
 
-/// Writes inputs `32 * panel ..` of every output as a panel of `Wᵀ`: row `n` holds 32 consecutive inputs.
-fn transpose_panel(values: &[f32], inputs: usize, panel: usize, out: &mut [f32]) {
-    let first = panel * PANEL;
-    let count = PANEL.min(inputs - first);
-    for (source, block) in values.chunks_exact(inputs * PANEL).zip(out.chunks_exact_mut(PANEL * PANEL)) {
-        let source = &source[first * PANEL..(first + count) * PANEL];
-        for (i, row) in source.chunks_exact(PANEL).enumerate() {
-            for (j, &value) in row.iter().enumerate() {
-                block[j * PANEL + i] = value;
-            }
+impl PackedWeight {
+    /// Writes inputs `32 * panel ..` of outputs `first ..` as a part of a panel of `Wᵀ`: row `n` holds 32 consecutive inputs of
+    /// output `first + n`, zeros behind the last input. `first` begins a block.
+    fn transpose(&self, isa: Isa, panel: usize, first: usize, out: &mut [f32]) {
+        let inputs = panel * PANEL..((panel + 1) * PANEL).min(self.inputs);
+        let mut padded = [0.0; BLOCK];
+        for (index, block) in out.chunks_exact_mut(BLOCK).enumerate() {
+            let rows = match &self.panels {
+                Panels::F32(values) => {
+                    let at = (first / PANEL + index) * self.inputs;
+                    let rows = &values[(at + inputs.start) * PANEL..(at + inputs.end) * PANEL];
+                    if rows.len() == BLOCK {
+                        rows
+                    } else {
+                        padded[..rows.len()].copy_from_slice(rows);
+                        &padded
+                    }
+                }
+                Panels::Bf16(pairs) => {
+                    let at = (first / PANEL + index) * self.inputs.div_ceil(2);
+                    let pairs = &pairs[(at + inputs.start / 2) * PANEL..(at + inputs.end.div_ceil(2)) * PANEL];
+                    bf16::unpack(isa, bytemuck::cast_slice(pairs), &mut padded);
+                    &padded
+                }
+            };
+            transpose(isa, rows, block);
         }
-        for i in count..PANEL {
-            for j in 0..PANEL {
-                block[j * PANEL + i] = 0.0;
-            }
+    }
+
+    /// A whole panel of `Wᵀ` as pairs of outputs.
+    pub(super) fn transpose_pairs(&self, isa: Isa, panel: usize, out: &mut [u32]) {
+        let mut block = [0.0; BLOCK];
+        for (index, out) in out.chunks_mut(BLOCK / 2).enumerate() {
+            self.transpose(isa, panel, index * PANEL, &mut block);
+            bf16::repack(isa, &block, out);
         }
     }
 }

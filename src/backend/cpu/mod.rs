@@ -16,6 +16,7 @@ mod rotation;
 mod rows;
 mod simd;
 mod tile;
+mod transpose;
 mod triangle;
 mod values;
 
