@@ -120,8 +120,11 @@ fn of_model(folder: &str, file: &'static str, mut seeds: Vec<Vec<u8>>) -> Target
 /// A model that loads, of one file of weights and a tokenizer.
 const WHOLE: &str = "tests/fixtures/folders/062-llama";
 
-/// One that loads, of two files of weights and a bare vocabulary.
-const IN_PARTS: &str = "tests/fixtures/folders/041-qwen3";
+/// One that loads, of two files of weights.
+const IN_PARTS: &str = "tests/fixtures/folders/132-gpt2";
+
+/// One that loads, of a bare vocabulary (whose family's pattern is compiled once, not with every change).
+const BARE_VOCABULARY: &str = "tests/fixtures/folders/138-gpt2";
 
 /// The files of this name of all model folders.
 fn of_all_folders(name: &str) -> Vec<Vec<u8>> {
@@ -152,11 +155,11 @@ pub fn tokenizer_config() -> Target {
 }
 
 pub fn vocabulary() -> Target {
-    of_model(IN_PARTS, "vocab.json", Vec::new())
+    of_model(BARE_VOCABULARY, "vocab.json", Vec::new())
 }
 
 pub fn merges() -> Target {
-    of_model(IN_PARTS, "merges.txt", Vec::new())
+    of_model(BARE_VOCABULARY, "merges.txt", Vec::new())
 }
 
 pub fn gguf() -> Target {
