@@ -247,7 +247,6 @@ fn the_processors_instructions_can_be_limited() {
     let (finished, found) = limited("portable");
     finished.success();
     assert!(found[0]["device"].as_str().unwrap().contains("portable"), "{found:?}");
-    let (finished, found) = limited("sse9");
+    let (finished, _) = limited("sse9");
     finished.fails(1, &["ACTPATCH_ISA", "sse9", "portable", "avx2", "avx512-bf16", "amx"]);
-    assert!(found.is_empty());
 }
