@@ -11,12 +11,16 @@ use std::sync::LazyLock;
 /// A number and a unit of time, as commands print them.
 static TIME: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\b\d+(\.\d+)? (ms|s|min|h)\b").unwrap());
 
+/// What a plan says of this machine.
+static LEAST: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"(?m)^at least .* GFLOP/s$").unwrap());
+
 /// Columns are as wide as what stands in them.
 static WIDTH: LazyLock<Regex> = LazyLock::new(|| Regex::new(r" {2,}|-{4,}").unwrap());
 
 /// What a command printed, without the folder it ran in and without times.
 pub fn text(bytes: &[u8], folder: &Path) -> String {
     let text = std::str::from_utf8(bytes).unwrap().replace(&folder.display().to_string(), "FOLDER");
+    let text = LEAST.replace_all(&text, "at least TIME at the processor's peak").into_owned();
     if text.starts_with(['{', '['])
         && let Ok(value) = serde_json::from_str(&text)
     {
@@ -35,7 +39,7 @@ fn scrubbed(value: Value) -> Value {
         Value::Object(fields) => {
             let is_manifest = fields.contains_key("wall_seconds");
             let drop = |name: &str| match name {
-                "seconds" | "seconds_left" => true,
+                "seconds" | "seconds_left" | "least_seconds" => true,
                 "arguments" | "commit" | "device" | "started" | "threads" | "wall_seconds" => is_manifest,
                 _ => false,
             };
