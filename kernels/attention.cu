@@ -118,10 +118,11 @@ __device__ __forceinline__ void attend(const float* q, const KeyValues& kv, cons
         if (log_sum_exp && at.active(query) && lane_index() % 4 == 0) {
             log_sum_exp[query_index(at.row, heads, query, at.head)] = largest[half] + logf(total[half]);
         }
+        float share = 1.0f / total[half];  // Once: a division is dozens of instructions.
 #pragma unroll
         for (int n = 0; n < WIDTH / 8; n++) {
-            sums[n][2 * half] /= total[half];
-            sums[n][2 * half + 1] /= total[half];
+            sums[n][2 * half] *= share;
+            sums[n][2 * half + 1] *= share;
         }
     }
     write_rows<WIDTH>(sums, width, [&](int i) {

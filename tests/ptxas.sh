@@ -14,19 +14,20 @@ if [ ! -x "$nvcc" ] || [ ! -x "$ptxas" ]; then
     exit 0
 fi
 
-# Registers per thread: large tiles of products have 256 threads, and in f32 the sums of a stage beside those of all;
-# attention has 128 (two blocks and more to a multiprocessor), of which the gradient of keys and values holds two sums.
-matmul_f32_budget=232
-matmul_budget=168
+# Registers per thread: large tiles of products have 256 threads a multiprocessor, in f32 one block with the sums of a
+# stage beside those of all, else two blocks; small ones have three blocks and four; attention has 128 (two blocks and more to a multiprocessor), of which the gradient of keys and values holds two sums.
+large_budget=255
+small_f32_budget=168
+small_budget=128
 attention_budget=168
 attention_keys_budget=240
 element_budget=64
 
 budget_of() {
     case $1 in
-        matmul_f32*_large) echo $matmul_f32_budget ;;
-        matmul_*_large) echo $matmul_budget ;;
-        matmul_*) echo 128 ;;
+        matmul_*_large) echo $large_budget ;;
+        matmul_f32*) echo $small_f32_budget ;;
+        matmul_*) echo $small_budget ;;
         attention_backward_keys*) echo $attention_keys_budget ;;
         *attention* | apply_pattern) echo $attention_budget ;;
         *) echo $element_budget ;;

@@ -7,10 +7,11 @@ use crate::types::Matrix;
 use cudarc::driver::DeviceRepr;
 use half::{bf16, f16};
 
-/// Depth of one stage, as in the kernels.
-const DEPTH: usize = 32;
+/// How deep a stage is, and how many there are, as in the kernels.
+const STAGE_BYTES: usize = 64;
+const STAGES: usize = 4;
 
-/// Asynchronous copies move 16 bytes: rows of weights are padded to them.
+/// Asynchronous copies move 16 bytes: rows are padded to them.
 const CHUNK_BYTES: usize = 16;
 
 /// A weight on the device, `(in, stride)` with zeros behind the last output, and its bias.
@@ -19,7 +20,7 @@ pub struct CudaWeight {
     inputs: usize,
     outputs: usize,
     stride: usize,
-    /// Pairs of 16-bit numbers in the bits of floats when the products are in bfloat16 or f16.
+    /// Rounded to the products' format; pairs of 16-bit numbers in the bits of floats.
     values: CudaTensor,
     bias: CudaTensor,
 }
@@ -32,7 +33,7 @@ struct ProductShape {
     depth: u32,
     columns: u32,
     stride: u32,
-    x_aligned: i32,
+    x_stride: u32,
     accumulate: i32,
     activation: i32,
 }
@@ -49,15 +50,17 @@ pub enum Tile {
     Large = 128,
 }
 
-/// Bytes of shared memory of a block: two stages, or the sums that take their place at the end.
-fn shared_bytes(dtype: Dtype, backward: bool, tile: Tile) -> usize {
-    let (side, bytes, padding) = match dtype {
-        Dtype::F32 | Dtype::Tf32 => (tile as usize, 4, 4),
-        Dtype::Bf16 | Dtype::F16 => (tile as usize, 2, 8),
-    };
-    let x = side * (DEPTH + padding) * size_of::<f32>();
-    let w = if backward { side * (DEPTH + padding) } else { DEPTH * (side + 8) } * bytes;
-    (2 * (x + w)).max(side * (side + 8) * size_of::<f32>())
+/// Bytes of shared memory of a block. A stage takes the same in every format: W lies by depths forwards, by columns
+/// backwards.
+fn shared_bytes(backward: bool, tile: Tile) -> usize {
+    let side = tile as usize;
+    let x = side * (STAGE_BYTES + CHUNK_BYTES);
+    STAGES * (x + if backward { x } else { STAGE_BYTES * (side + 8) })
+}
+
+/// Length of a row in memory that starts on 16 bytes, as do those around it.
+fn padded(len: usize, dtype: Dtype) -> usize {
+    len.next_multiple_of(CHUNK_BYTES / dtype.weight_bytes())
 }
 
 fn kernel(dtype: Dtype, backward: bool, tile: Tile) -> Kernel {
@@ -81,6 +84,20 @@ fn kernel(dtype: Dtype, backward: bool, tile: Tile) -> Kernel {
     }
 }
 
+fn pack_kernel(dtype: Dtype) -> Kernel {
+    match dtype {
+        Dtype::F32 => Kernel::PackF32,
+        Dtype::Tf32 => Kernel::PackTf32,
+        Dtype::Bf16 => Kernel::PackBf16,
+        Dtype::F16 => Kernel::PackF16,
+    }
+}
+
+/// To nearest, ties away from zero, as `cvt.rna.tf32`.
+fn to_tf32(value: f32) -> f32 {
+    if value.is_finite() { f32::from_bits((value.to_bits() + 0x1000) & !0x1fff) } else { value }
+}
+
 /// The rows of `weight` padded to `stride`, pairs of 16-bit numbers in one float when `dtype` says so.
 fn packed(weight: &Matrix, stride: usize, dtype: Dtype) -> Vec<f32> {
     let pairs = |row: &[f32], bits: fn(f32) -> u16| -> Vec<f32> {
@@ -92,7 +109,8 @@ fn packed(weight: &Matrix, stride: usize, dtype: Dtype) -> Vec<f32> {
     for source in weight.data.chunks_exact(weight.cols.max(1)) {
         row[..weight.cols].copy_from_slice(source);
         match dtype {
-            Dtype::F32 | Dtype::Tf32 => values.extend_from_slice(&row),
+            Dtype::F32 => values.extend_from_slice(&row),
+            Dtype::Tf32 => values.extend(row.iter().copied().map(to_tf32)),
             Dtype::Bf16 => values.extend(pairs(&row, |value| bf16::from_f32(value).to_bits())),
             Dtype::F16 => values.extend(pairs(&row, |value| f16::from_f32(value).to_bits())),
         }
@@ -105,7 +123,7 @@ impl CudaBackend {
     pub(super) fn allow_shared_of_products(&self) -> Result<()> {
         for backward in [false, true] {
             for tile in [Tile::Small, Tile::Large] {
-                let bytes = shared_bytes(self.dtype, backward, tile);
+                let bytes = shared_bytes(backward, tile);
                 if bytes <= self.device.shared_limit() {
                     self.device.allow_shared(kernel(self.dtype, backward, tile), bytes)?;
                 }
@@ -116,7 +134,7 @@ impl CudaBackend {
 
     pub(super) fn pack_weight(&self, weight: &Matrix, bias: &[f32]) -> Result<CudaWeight> {
         assert_eq!(weight.cols, bias.len(), "a bias has one value per output");
-        let stride = weight.cols.next_multiple_of(CHUNK_BYTES / self.dtype.weight_bytes());
+        let stride = padded(weight.cols, self.dtype);
         let values = self.upload_values(&packed(weight, stride, self.dtype))?;
         Ok(CudaWeight { inputs: weight.rows, outputs: weight.cols, stride, values, bias: self.upload_values(bias)? })
     }
@@ -134,8 +152,24 @@ impl CudaBackend {
         }
         let side = Tile::Large as usize;
         let fills = rows.div_ceil(side) * columns.div_ceil(side) >= self.device.multiprocessors();
-        let fits = shared_bytes(self.dtype, backward, Tile::Large) <= self.device.shared_limit();
+        let fits = shared_bytes(backward, Tile::Large) <= self.device.shared_limit();
         if fills && fits { Tile::Large } else { Tile::Small }
+    }
+
+    /// x as the products read it, `(rows, padded depth)`: rounded to their format; none where it is so already.
+    fn pack_x(&self, x: &CudaTensor, depth: usize) -> Result<Option<CudaTensor>> {
+        let stride = padded(depth, self.dtype);
+        if self.dtype == Dtype::F32 && stride == depth {
+            return Ok(None);
+        }
+        let rows = x.len() / depth.max(1);
+        let packed = self.device.take(rows * stride * self.dtype.weight_bytes() / size_of::<f32>())?;
+        // SAFETY: a block packs one row of x into one of `packed`, which is as long as said.
+        unsafe {
+            let (x, to, depth, stride) = (x.address(), packed.address(), count(depth)?, count(stride)?);
+            self.device.launch(pack_kernel(self.dtype), Grid::line(rows), &[&x, &to, &depth, &stride])
+        }?;
+        Ok(Some(packed))
     }
 
     fn multiply(
@@ -160,21 +194,23 @@ impl CudaBackend {
         assert!(before.as_ref().is_none_or(|before| before.len() == y.len()), "values before an activation");
         let tile = self.tile(backward, rows, columns);
         let side = tile as usize;
-        let shared = shared_bytes(self.dtype, backward, tile);
+        let shared = shared_bytes(backward, tile);
         let grid = Grid { x: rows.div_ceil(side), y: columns.div_ceil(side), shared };
         let shape = ProductShape {
             rows: count(rows)?,
             depth: count(depth)?,
             columns: count(columns)?,
             stride: count(weight.stride)?,
-            x_aligned: i32::from(depth.is_multiple_of(CHUNK_BYTES / size_of::<f32>())),
+            x_stride: count(padded(depth, self.dtype))?,
             accumulate,
             activation,
         };
         let bias = if backward { 0 } else { weight.bias.address() };
+        let packed = self.pack_x(x, depth)?;
         // SAFETY: the parameters of the products; shapes were checked above, and what lies outside is not touched.
         unsafe {
-            let (x, values, y) = (x.address(), weight.values.address(), y.address());
+            let x = packed.as_ref().unwrap_or(x).address();
+            let (values, y) = (weight.values.address(), y.address());
             let before = address(before.as_deref());
             self.device.launch(kernel(self.dtype, backward, tile), grid, &[&x, &values, &bias, &y, &before, &shape])
         }
@@ -208,17 +244,20 @@ mod tests {
         // 1.0 is 0x3f80, 2.0 is 0x4000, 3.0 is 0x4040 in bfloat16.
         assert_eq!(bits[..4], [0x4000_3f80, 0x0000_4040, 0, 0]);
         assert_eq!(bits.len(), 8);
+        let weight = Matrix::new(1, 2, vec![1.0 + 3.0 / 4096.0, f32::INFINITY]);
+        assert_eq!(packed(&weight, 4, Dtype::Tf32), [1.0 + 1.0 / 1024.0, f32::INFINITY, 0.0, 0.0]);
+        let weight = Matrix::new(2, 3, vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
         // 1.0 is 0x3c00 and 2.0 is 0x4000 in f16.
         assert_eq!(packed(&weight, 8, Dtype::F16)[0].to_bits(), 0x4000_3c00);
     }
 
     #[test]
     fn small_tiles_fit_what_every_gpu_has() {
-        for dtype in Dtype::ALL {
-            for backward in [false, true] {
-                assert!(shared_bytes(dtype, backward, Tile::Small) <= 48 << 10, "the limit without asking");
-                assert!(shared_bytes(dtype, backward, Tile::Large) <= 99 << 10, "compute capability 8.6");
-            }
+        for backward in [false, true] {
+            assert!(shared_bytes(backward, Tile::Small) <= 48 << 10, "the limit without asking");
+            assert!(shared_bytes(backward, Tile::Large) <= 99 << 10, "compute capability 8.6");
+            // A multiprocessor of compute capability 8.0 has 164 KiB, of which a block takes one more.
+            assert!(2 * (shared_bytes(backward, Tile::Large) + (1 << 10)) <= 164 << 10, "two blocks");
         }
     }
 }

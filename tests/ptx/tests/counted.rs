@@ -8,10 +8,11 @@ use ptx::*;
 use std::path::Path;
 
 const ROWS: usize = 128;
-const DEPTH: usize = 64;
+/// A round of all stages in 16 bits, two in f32.
+const DEPTH: usize = 128;
 const COLUMNS: usize = 128;
 
-/// A kernel of matmul.cu, and what it takes for 128 x 64 times 64 x 128.
+/// A kernel of matmul.cu, and what it takes for 128 x 128 times 128 x 128.
 struct Product {
     name: &'static str,
     /// Of rows and columns.
@@ -29,7 +30,9 @@ const PRODUCTS: [Product; 16] = {
         Product { name, tile: 64, threads: 128, per_eight, most }
     }
     const fn large(name: &'static str, per_eight: f64, most: u64) -> Product {
-        Product { name, tile: 128, threads: 256, per_eight, most }
+        // f32 has smaller tiles of a warp.
+        let threads = if per_eight == 3.0 { 256 } else { 128 };
+        Product { name, tile: 128, threads, per_eight, most }
     }
     [
         small("matmul_f32", 3.0, 51_488),
@@ -56,7 +59,7 @@ fn value(i: usize, seed: usize) -> f32 {
     ((i * 7 + i / 11 + seed) % 7) as f32 - 3.0
 }
 
-/// Runs a product of 128 x 64 times 64 x 128, whose values are checked.
+/// Runs a product of 128 x 128 times 128 x 128, whose values are checked.
 fn launched(module: &Module, product: &Product) -> Counts {
     let kernel = module.kernel(product.name).unwrap();
     let backward = product.name.contains("backward");
@@ -64,24 +67,24 @@ fn launched(module: &Module, product: &Product) -> Counts {
     let (w_rows, w_columns) = if backward { (COLUMNS, DEPTH) } else { (DEPTH, COLUMNS) };
     let x: Vec<f32> = (0..ROWS * DEPTH).map(|i| value(i, 0)).collect();
     let w: Vec<f32> = (0..w_rows * w_columns).map(|i| value(i, 3)).collect();
-    let pairs = |bits: fn(f32) -> u16| -> Vec<u32> {
-        w.chunks(2).map(|pair| u32::from(bits(pair[0])) | u32::from(bits(pair[1])) << 16).collect()
+    let pairs = |values: &[f32], bits: fn(f32) -> u16| -> Vec<u32> {
+        values.chunks(2).map(|pair| u32::from(bits(pair[0])) | u32::from(bits(pair[1])) << 16).collect()
     };
-    let stored = match () {
-        () if product.name.contains("bf16") => pairs(|v| bf16::from_f32(v).to_bits()),
-        () if product.name.contains("_f16") => pairs(|v| f16::from_f32(v).to_bits()),
-        () => w.iter().map(|v| v.to_bits()).collect(),
+    let stored = |values: &[f32]| match () {
+        () if product.name.contains("bf16") => pairs(values, |v| bf16::from_f32(v).to_bits()),
+        () if product.name.contains("_f16") => pairs(values, |v| f16::from_f32(v).to_bits()),
+        () => values.iter().map(|v| v.to_bits()).collect(),
     };
     let arrays = [
-        Array::new(&x.iter().map(|v| v.to_bits()).collect::<Vec<_>>()),
-        Array::new(&stored),
+        Array::new(&stored(&x)),
+        Array::new(&stored(&w)),
         Array::new(&[1.0f32.to_bits(); COLUMNS]),
         Array::new(&vec![0; ROWS * COLUMNS]),
     ];
     let mut parameters: Vec<u8> = arrays.iter().flat_map(|array| array.region().start.to_le_bytes()).collect();
     parameters.extend(0u64.to_le_bytes());
     let no_activation = -1i32;
-    let shape = [ROWS as i32, DEPTH as i32, COLUMNS as i32, w_columns as i32, 1, 0, no_activation];
+    let shape = [ROWS as i32, DEPTH as i32, COLUMNS as i32, w_columns as i32, DEPTH as i32, 0, no_activation];
     parameters.extend(shape.iter().flat_map(|v| v.to_le_bytes()));
     let mut regions: Vec<Region> = arrays.iter().map(Array::region).collect();
     regions.sort_by_key(|region| region.start);
