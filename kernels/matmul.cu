@@ -5,9 +5,9 @@
 // operands are stored as they are multiplied, in rows that start on 16 bytes: W was packed on the host, x by `pack`
 // (f32 with such rows is taken as it is). So a thread's copies are the same in every stage but for the depth: their
 // places are computed once, a round of the ring is written out, and its loop computes hardly anything but products.
-// Rows and columns beyond the matrices are copied from the last one, depths beyond them are zeros; what comes of the
-// former is not written. Fragments come from shared memory by ldmatrix or 16 bytes at a time, in rows padded so that no
-// bank is met twice. The sums go back through shared memory to the epilogue.
+// Rows and columns beyond the matrices are copied from the last one, and what comes of them is not written; depths
+// beyond them are zeros. Fragments come from shared memory by ldmatrix where the layout allows it, in rows padded so that
+// neither ldmatrix nor plain reads meet a bank twice. The sums go back through shared memory to the epilogue.
 //
 // A warp multiplies 64 x 64 values where the tile is large: fewer reads of shared memory to a product than with less.
 // f32 has 64 x 32, for its sums are held twice: f32 products keep f32 accuracy by the split of Ootomo and Yokota (2022,
@@ -260,7 +260,7 @@ __device__ __forceinline__ void multiply(const typename T::Stored* x, const type
     for (int i = 0; i < xs.COUNT; i++) xs.offsets[i] = min(xs.row(i), last_row) * x_row + xs.chunk() * CHUNK;
 
     Copies<T::W_ROWS, T::W_ROW_BYTES, T::W_PITCH, T::THREADS> ws;
-    ws.from = bytes(weight) + (T::BACKWARD ? size_t(first_column) * w_row : size_t(first_column) * T::SIZE);
+    ws.from = bytes(weight) + size_t(first_column) * (T::BACKWARD ? w_row : T::SIZE);
     ws.left = product.depth - (T::BACKWARD ? ws.chunk() * CHUNK / T::SIZE : ws.row(0));
 #pragma unroll
     for (int i = 0; i < ws.COUNT; i++) {

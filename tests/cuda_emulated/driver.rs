@@ -1,9 +1,11 @@
 //! What the driver can answer: every refusal is an error that says what is missing, and memory is taken once.
 
-use crate::emulator::{Emulator, Setting, random};
+use crate::emulator::{Counter, Emulator, Setting, random};
 use actpatch::backend::cuda::device_count;
 use actpatch::backend::{Backend, BackendError, CudaBackend, Dtype, Epilogue};
 use actpatch::types::Matrix;
+use cudarc::driver::CudaContext;
+use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 
 fn error(index: usize) -> BackendError {
     CudaBackend::new(index, Dtype::F32).expect_err("must not open")
@@ -79,6 +81,46 @@ fn a_gpu_that_is_lost_says_so_from_then_on() {
     lost(backend.tensor(100_000).map(drop));
 }
 
+/// As on hardware: launches are only asked for, and what went wrong is known to who waits.
+#[test]
+fn a_gpu_that_is_lost_unseen_says_so_where_the_host_waits() {
+    let Some(emulator) = Emulator::alone() else { return };
+    let backend = emulator.backend(Dtype::F32);
+    let (x, mut y) = (backend.upload(&[1.0; 4]).unwrap(), backend.upload(&[1.0; 4]).unwrap());
+    emulator.set(Setting::Late, 1);
+    emulator.set(Setting::LaunchesLeft, 1);
+    for _ in 0..3 {
+        backend.add(&x, &mut y).unwrap();
+    }
+    let lost = |result: Result<(), BackendError>| {
+        let error = result.expect_err("the GPU is lost");
+        assert!(matches!(error, BackendError::Lost { .. }), "{error:?}");
+    };
+    lost(backend.download(&y).map(drop));
+    lost(backend.add(&x, &mut y));
+}
+
+/// A captured stream may not wait for what happened before: the backend's arrays must have no events of their own.
+#[test]
+fn a_capture_that_waits_for_what_was_before_it_is_refused() {
+    let Some(_emulator) = Emulator::alone() else { return };
+    for (tracked, refused) in [(true, true), (false, false)] {
+        let context = CudaContext::new(0).unwrap();
+        if !tracked {
+            // SAFETY: nothing has been allocated, and one stream does everything.
+            unsafe { context.disable_event_tracking() };
+        }
+        let stream = context.new_stream().unwrap();
+        let from = stream.clone_htod(&[1.0f32; 64]).unwrap();
+        let mut to = stream.alloc_zeros::<f32>(64).unwrap();
+        stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).unwrap();
+        let copied = stream.memcpy_dtod(&from, &mut to);
+        let isolated = context.check_err().is_err() || copied.is_err();
+        stream.end_capture(CUgraphInstantiate_flags(0)).unwrap();
+        assert_eq!(isolated, refused, "event tracking: {tracked}");
+    }
+}
+
 #[test]
 fn several_gpus_have_memory_of_their_own() {
     let Some(emulator) = Emulator::alone() else { return };
@@ -129,4 +171,21 @@ fn a_backend_that_goes_waits_for_its_kernels() {
     let backend = emulator.backend(Dtype::F32);
     let (x, mut y) = (backend.upload(&[1.0; 4]).unwrap(), backend.upload(&[1.0; 4]).unwrap());
     backend.add(&x, &mut y).unwrap();
+    drop((x, y));
+    assert_eq!(emulator.counts([Counter::Synchronisations], || drop(backend)), [1], "once");
+}
+
+/// As a model's weights are: more than the staging memory holds, from where the last ones ended.
+#[test]
+fn uploads_of_any_size_go_through_page_locked_memory() {
+    let Some(emulator) = Emulator::alone() else { return };
+    let backend = emulator.backend(Dtype::F32);
+    let small = backend.upload(&[2.0; 1000]).unwrap();
+    let values: Vec<f32> = (0..40 << 20).map(|i| i as f32).collect();
+    let mut large = None;
+    let counters = [Counter::PageableCopies, Counter::Synchronisations];
+    let counts = emulator.counts(counters, || large = Some(backend.upload(&values).unwrap()));
+    assert_eq!(counts, [0, 2], "40 Mi values behind the first 16 Mi: two waits for room");
+    assert_eq!(backend.download(&small).unwrap(), [2.0; 1000]);
+    assert!(backend.download(&large.unwrap()).unwrap() == values);
 }

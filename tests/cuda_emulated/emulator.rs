@@ -35,6 +35,8 @@ pub enum Setting {
     Fused = 11,
     /// 1: freed memory stays the driver's pool's until that is trimmed.
     KeepsFreed = 12,
+    /// 1: that a GPU has stopped working shows when the host waits for it.
+    Late = 13,
 }
 
 /// What the driver counts per thread, as tests/emulator/driver.cpp numbers it.

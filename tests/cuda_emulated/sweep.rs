@@ -136,10 +136,15 @@ fn a_gpu_that_is_lost_keeps_what_was_finished() {
     let (expected, all) = patched(&engine);
     let expected = expected.unwrap();
     let [launches] = emulator.counts([Counter::Launches], || drop(patched(&engine).0.unwrap()));
-    emulator.set(Setting::LaunchesLeft, launches / 2);
-    let (result, finished) = patched(&engine);
-    let error = result.expect_err("the GPU is lost on the way");
-    assert!(matches!(error, EngineError::Backend(BackendError::Lost { .. })), "{error}");
-    assert!(!finished.is_empty() && finished.len() < expected.len(), "{} cells", finished.len());
-    assert_eq!(finished, all[..finished.len()]);
+    // Known at once, and only where the host waits: then the launches in between do nothing.
+    for late in [0, 1] {
+        emulator.set(Setting::Late, late);
+        emulator.set(Setting::LaunchesLeft, launches / 2);
+        let (result, finished) = patched(&engine);
+        let error = result.expect_err("the GPU is lost on the way");
+        assert!(matches!(error, EngineError::Backend(BackendError::Lost { .. })), "{error}");
+        assert!(!finished.is_empty() && finished.len() < expected.len(), "{} cells", finished.len());
+        assert_eq!(finished, all[..finished.len()]);
+        emulator.set(Setting::LaunchesLeft, -1);
+    }
 }

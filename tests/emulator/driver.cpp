@@ -66,6 +66,7 @@ enum Result {
     LAUNCH_OUT_OF_RESOURCES = 701,
     LAUNCH_FAILED = 719,
     STREAM_CAPTURE_UNSUPPORTED = 900,
+    STREAM_CAPTURE_ISOLATION = 905,
 };
 
 /// What `emulator_set` changes.
@@ -83,6 +84,7 @@ enum Setting {
     SUMS,           // of a tensor core: 0 to nearest, 1 as an H100
     FUSED,          // 1: PTX's fma is rounded once, 0: twice, as the sources compiled here
     KEEPS_FREED,    // 1: freed memory stays the pool's until it is trimmed, as where another library wants it so
+    LATE,           // 1: that a GPU has stopped working shows when it is waited for, and from then on
     SETTINGS
 };
 
@@ -90,7 +92,7 @@ enum Setting {
 enum Counter { ALLOCATIONS, LAUNCHES, GRAPH_LAUNCHES, SYNCHRONISATIONS, PAGEABLE_COPIES, BYTES_IN_USE, COUNTERS };
 
 struct Settings {
-    long all[SETTINGS] = {0, 1, 1, 80, 1l << 33, 0, 0, 12020, -1, 0, 1, 1, 0};
+    long all[SETTINGS] = {0, 1, 1, 80, 1l << 33, 0, 0, 12020, -1, 0, 1, 1, 0, 0};
 
     Settings() {
         const std::pair<const char*, int> names[] = {
@@ -266,6 +268,14 @@ struct Stream {
     Graph* capturing = nullptr;
 };
 
+/// What is being captured on a stream; the default stream, null, is never captured.
+const Graph* capture_of(Handle stream) { return stream ? static_cast<Stream*>(stream)->capturing : nullptr; }
+
+struct Event {
+    /// Within which it was recorded.
+    const Graph* capture = nullptr;
+};
+
 struct Allocation {
     size_t bytes;
     int device;
@@ -293,7 +303,16 @@ thread_local int capturing_streams = 0;
 int current_device() { return current_context ? current_context->device : -1; }
 
 /// Has the calling thread's GPU stopped working? Then nothing works on it any more.
-bool lost() { return values[LAUNCHES_LEFT] == 0 && current_device() == values[DEVICES] - 1; }
+bool stopped() { return values[LAUNCHES_LEFT] == 0 && current_device() == values[DEVICES] - 1; }
+
+/// Has the thread been told so?
+thread_local bool told = false;
+
+/// Does a call say so? Those that only ask for something may not know it yet.
+bool lost() { return stopped() && (told || !values[LATE]); }
+
+/// A call that waits for the GPU knows.
+bool lost_by_now() { return told = stopped(); }
 
 /// Does it now, or when the graph that is being captured is launched.
 int submit(Handle stream, std::function<int()> call) {
@@ -301,7 +320,7 @@ int submit(Handle stream, std::function<int()> call) {
     auto* to = static_cast<Stream*>(stream);
     if (!to->capturing) {
         under_way = true;
-        return call();
+        return stopped() ? SUCCESS : call();
     }
     to->capturing->push_back(std::move(call));
     return SUCCESS;
@@ -414,7 +433,7 @@ void trim() {
 int waited() {
     counters[SYNCHRONISATIONS]++;
     under_way = false;
-    if (lost()) return LAUNCH_FAILED;
+    if (lost_by_now()) return LAUNCH_FAILED;
     for (Freed& block : freed) block.waited_for = true;
     if (!values[KEEPS_FREED]) trim();
     return SUCCESS;
@@ -499,6 +518,7 @@ int cuGetErrorName(int result, const char** name) {
     switch (result) {
         case LAUNCH_OUT_OF_RESOURCES: *name = "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES"; break;
         case LAUNCH_FAILED: *name = "CUDA_ERROR_LAUNCH_FAILED"; break;
+        case STREAM_CAPTURE_ISOLATION: *name = "CUDA_ERROR_STREAM_CAPTURE_ISOLATION"; break;
         default: *name = "CUDA_ERROR_OF_THE_EMULATOR";
     }
     return SUCCESS;
@@ -539,6 +559,7 @@ int cuGraphLaunch(Handle executable, Handle) {
     counters[GRAPH_LAUNCHES]++;
     under_way = true;
     for (auto& node : *static_cast<Graph*>(executable)) {
+        if (stopped()) break;
         if (int failure = node()) return failure;
     }
     return SUCCESS;
@@ -551,16 +572,22 @@ int cuGraphDestroy(Handle graph) {
     delete static_cast<Graph*>(graph);
     return SUCCESS;
 }
-int cuStreamWaitEvent(Handle, Handle, unsigned) { return SUCCESS; }
+/// What is captured can only wait for what is captured with it, and the other way round.
+int cuStreamWaitEvent(Handle stream, Handle event, unsigned) {
+    return capture_of(stream) == static_cast<Event*>(event)->capture ? SUCCESS : STREAM_CAPTURE_ISOLATION;
+}
 int cuEventCreate(Handle* event, unsigned) {
-    *event = malloc(1);
+    *event = new Event;
     return SUCCESS;
 }
 int cuEventDestroy_v2(Handle event) {
-    free(event);
+    delete static_cast<Event*>(event);
     return SUCCESS;
 }
-int cuEventRecord(Handle, Handle) { return SUCCESS; }
+int cuEventRecord(Handle event, Handle stream) {
+    static_cast<Event*>(event)->capture = capture_of(stream);
+    return SUCCESS;
+}
 
 int cuMemAlloc_v2(Address* address, size_t bytes) {
     if (lost()) return LAUNCH_FAILED;

@@ -46,6 +46,9 @@ impl Drop for End<'_> {
 impl Drop for Queue {
     /// Kernels may be under way, also those of another pass that failed: they end before their modules are unloaded.
     fn drop(&mut self) {
+        if lock(&self.staging).give_back() {
+            return;
+        }
         let context = self.stream.context();
         context.record_err(context.bind_to_thread());
         context.record_err(self.stream.synchronize());
@@ -215,18 +218,29 @@ impl Queue {
             return unsafe { self.submit(call) };
         }
         self.give_up()?;
+        let failed = device_error("copying to the GPU");
         let mut staging = lock(&self.staging);
-        let from = match staging.room(values.len()) {
-            Some(room) => {
-                room.copy_from_slice(values);
-                &*room
-            }
-            None => values,
-        };
-        // SAFETY: by the caller's promise. The driver has read ordinary memory when it returns, and staging memory is
-        // only written again when the stream was waited for.
-        unsafe { result::memcpy_htod_async(to, from, self.stream.cu_stream()) }
-            .map_err(device_error("copying to the GPU"))
+        let (mut rest, mut to) = (values, to);
+        while !rest.is_empty() {
+            let from = match staging.some_room(rest.len()) {
+                Some([]) => {
+                    self.stream.synchronize().map_err(&failed)?;
+                    staging.reuse();
+                    continue;
+                }
+                Some(room) => {
+                    room.copy_from_slice(&rest[..room.len()]);
+                    &*room
+                }
+                None => rest,
+            };
+            // SAFETY: by the caller's promise. The driver has read ordinary memory when it returns, and staging memory
+            // is only written again when the stream was waited for.
+            unsafe { result::memcpy_htod_async(to, from, self.stream.cu_stream()) }.map_err(&failed)?;
+            rest = &rest[from.len()..];
+            to += size_of_val(from) as u64;
+        }
+        Ok(())
     }
 
     /// Waits for everything asked for so far, and copies values from device memory at `from`.

@@ -89,6 +89,17 @@ impl Staging {
         Some(unsafe { memory.values(range) })
     }
 
+    /// Room for some of `len` values: as many as there is room for, which may be none; nothing without staging memory.
+    pub fn some_room(&mut self, len: usize) -> Option<&mut [f32]> {
+        let left = self.memory.as_ref()?.len() - self.used;
+        self.room(len.min(left))
+    }
+
+    /// Gives the memory back, which waits for the stream; says whether there was any.
+    pub fn give_back(&mut self) -> bool {
+        self.memory.take().is_some()
+    }
+
     /// Takes back all room; all copies must have been waited for.
     pub fn reuse(&mut self) {
         self.used = 0;
