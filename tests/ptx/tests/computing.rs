@@ -50,6 +50,7 @@ fn integers() {
     for (instruction, a, b, expected) in [
         ("add.s32 %r9, %r2, %r3", u32::MAX, 3, 2),
         ("sub.s32 %r9, %r2, %r3", 3, 5, u32::MAX - 1),
+        ("neg.s32 %r9, %r2", 7, 0, MINUS),
         ("mul.lo.s32 %r9, %r2, %r3", 0x1_0001, 0x1_0002, 0x3_0002),
         ("mad.lo.s32 %r9, %r2, 10, %r3", 7, 5, 75),
         ("div.s32 %r9, %r2, %r3", MINUS, 2, -3i32 as u32),

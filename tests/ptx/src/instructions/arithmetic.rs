@@ -12,6 +12,7 @@ fn integers(name: &str) -> Option<Form> {
         "add.s64" => form!(|a: u64, b: u64| -> u64 { a.wrapping_add(b) }),
         "sub.s32" => form!(|a: u32, b: u32| -> u32 { a.wrapping_sub(b) }),
         "sub.s64" => form!(|a: u64, b: u64| -> u64 { a.wrapping_sub(b) }),
+        "neg.s32" => form!(|a: i32| -> i32 { a.wrapping_neg() }),
         "neg.s64" => form!(|a: i64| -> i64 { a.wrapping_neg() }),
         "mul.lo.s32" => form!(|a: u32, b: u32| -> u32 { a.wrapping_mul(b) }),
         "mul.lo.s64" => form!(|a: u64, b: u64| -> u64 { a.wrapping_mul(b) }),
