@@ -70,12 +70,7 @@ fn plants() -> Vec<Plant> {
         plant("matmul_f32", ["", mma, "$1,{$2,$3,$4,$5},{$7,$6}"], F32, Values),
         plant("pack_bf16", ["", r"(cvt.rn.bf16x2.f32 %r\d+), (%f\d+), (%f\d+);", "$1, $3, $2;"], BF16, Values),
         plant("activate_values", ["", r"(copysign.f32 \t?%f\d+), (%f\d+), (%f\d+);", "$1, $3, $2;"], Gelu, Values),
-        plant(
-            "matmul_f32",
-            ["", r"selp.b32 \t%r(\d+), 0, 16,", "selp.b32 \t%r$1, 16, 0,"],
-            F32,
-            Values,
-        ),
+        plant("matmul_f32", ["", r"selp.b32 \t%r(\d+), 0, 16,", "selp.b32 \t%r$1, 16, 0,"], F32, Values),
         plant(
             "matmul_f32",
             ["", r"cp.async.cg.shared.global \[(%r\d+)\],\[(%rd\d+)\]", "cp.async.cg.shared.global [$2],[$1]"],
@@ -124,7 +119,12 @@ fn plants() -> Vec<Plant> {
         plant("layer_norm", ["", r"mov.u32 \t(%r\d+), 31;", "mov.u32 \t$1, 15;"], Norm, Values),
         plant("matmul_f32", [r"mma", r"st.global.f32 \t\[(%rd\d+)\], ", "st.global.f32 \t[$1+4], "], F32, Values),
         // Bounds, barriers, copies, predicates.
-        plant("matmul_f32", [r"min.s32 \t%r\d+, %r\d+, 64;", r"min.s32 (\t%r\d+, %r\d+, 64;)", "max.s32 $1"], Filled, Launch("global address")),
+        plant(
+            "matmul_f32",
+            [r"min.s32 \t%r\d+, %r\d+, 64;", r"min.s32 (\t%r\d+, %r\d+, 64;)", "max.s32 $1"],
+            Filled,
+            Launch("global address"),
+        ),
         plant(
             "matmul_f32",
             [r"wait_group 2;[\s\S]*?wait_group 2;", r"setp.gt.s32 (\t%p\d+, %r\d+, \d+;)", "setp.ge.s32 $1"],
