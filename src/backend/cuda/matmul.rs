@@ -244,15 +244,18 @@ mod tests {
         // 1.0 is 0x3f80, 2.0 is 0x4000, 3.0 is 0x4040 in bfloat16.
         assert_eq!(bits[..4], [0x4000_3f80, 0x0000_4040, 0, 0]);
         assert_eq!(bits.len(), 8);
-        let weight = Matrix::new(1, 2, vec![1.0 + 3.0 / 4096.0, f32::INFINITY]);
-        assert_eq!(packed(&weight, 4, Dtype::Tf32), [1.0 + 1.0 / 1024.0, f32::INFINITY, 0.0, 0.0]);
-        let weight = Matrix::new(2, 3, vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
         // 1.0 is 0x3c00 and 2.0 is 0x4000 in f16.
         assert_eq!(packed(&weight, 8, Dtype::F16)[0].to_bits(), 0x4000_3c00);
     }
 
     #[test]
-    fn small_tiles_fit_what_every_gpu_has() {
+    fn tf32_weights_are_rounded_to_nearest() {
+        let weight = Matrix::new(1, 2, vec![1.0 + 3.0 / 4096.0, f32::INFINITY]);
+        assert_eq!(packed(&weight, 4, Dtype::Tf32), [1.0 + 1.0 / 1024.0, f32::INFINITY, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn tiles_fit_what_every_gpu_has() {
         for backward in [false, true] {
             assert!(shared_bytes(backward, Tile::Small) <= 48 << 10, "the limit without asking");
             assert!(shared_bytes(backward, Tile::Large) <= 99 << 10, "compute capability 8.6");
