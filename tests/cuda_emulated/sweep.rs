@@ -138,6 +138,7 @@ fn a_gpu_that_is_lost_keeps_what_was_finished() {
     let [launches] = emulator.counts([Counter::Launches], || drop(patched(&engine).0.unwrap()));
     // Known at once, and only where the host waits: then the launches in between do nothing.
     for late in [0, 1] {
+        let engine = opened(0).with_max_tokens(16);
         emulator.set(Setting::Late, late);
         emulator.set(Setting::LaunchesLeft, launches / 2);
         let (result, finished) = patched(&engine);
