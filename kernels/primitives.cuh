@@ -185,11 +185,9 @@ __device__ __forceinline__ void multiply_f16(float (&sum)[4], const uint32_t (&a
 }
 
 /// A fragment of floats in TF32: one number each, or, `PRECISE`, two whose sum it is to about 22 bits: the bits that TF32
-/// has, and what is left. Of that the tensor cores cut off the bits that TF32 has not, half of the float's last place on
-/// average; so a little less than the high bits is taken away.
+/// has, and what is left, of which the tensor cores do not read the last bits.
 template <bool PRECISE, int N>
 struct Factor {
-    static constexpr float HALF_OF_LAST_PLACE = 0x1p-24f;
     uint32_t high[N], low[N];
 
     __device__ __forceinline__ void set(const uint32_t (&values)[N]) {
@@ -197,7 +195,7 @@ struct Factor {
         for (int i = 0; i < N; i++) {
             if constexpr (PRECISE) {
                 high[i] = values[i] & 0xffffe000u;
-                low[i] = float_bits(bits_float(values[i]) - bits_float(high[i]) * (1.0f - HALF_OF_LAST_PLACE));
+                low[i] = float_bits(bits_float(values[i]) - bits_float(high[i]));
             } else {
                 high[i] = round_to_tf32(bits_float(values[i]));
             }

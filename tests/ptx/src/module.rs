@@ -151,6 +151,11 @@ fn kernel(tokens: &mut Tokens<'_>, dynamic: &[String]) -> Result<Kernel, ReadErr
     }
     let mut most_threads = None;
     while !tokens.takes("{") {
+        // How many blocks a multiprocessor is to have room for: a matter of ptxas.
+        if tokens.takes(".minnctapersm") {
+            tokens.number()?;
+            continue;
+        }
         tokens.expect(".maxntid")?;
         let mut threads = tokens.number()?;
         while tokens.takes(",") {
