@@ -117,7 +117,12 @@ fn plants() -> Vec<Plant> {
         plant("matmul_f32", ["", r"param_5\+24\]", "param_5+28]"], F32, Refused("bytes 28 to 32 of a parameter of 28")),
         plant("layer_norm", ["", r"mov.u32 \t(%r\d+), 16;", "mov.u32 \t$1, 8;"], Norm, Values),
         plant("layer_norm", ["", r"mov.u32 \t(%r\d+), 31;", "mov.u32 \t$1, 15;"], Norm, Values),
-        plant("matmul_f32", [r"mma", r"st.global.f32 \t\[(%rd\d+)\], ", "st.global.f32 \t[$1+4], "], F32, Values),
+        plant(
+            "matmul_f32",
+            [r"[\s\S]*ex2\.approx", r"st.global.f32 \t\[(%rd\d+)\], ", "st.global.f32 \t[$1+4], "],
+            F32,
+            Values,
+        ),
         // Bounds, barriers, copies, predicates.
         plant(
             "matmul_f32",
