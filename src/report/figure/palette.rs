@@ -1,11 +1,14 @@
 //! Colours that readers with any colour vision tell apart.
 
+use serde::Serialize;
+
 /// A colour: red, green and blue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Rgb(pub u8, pub u8, pub u8);
+pub(in crate::report) struct Rgb(pub u8, pub u8, pub u8);
 
 /// The colours of a heat map.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Scale {
     /// Red below zero, white at zero, blue above; both ends equally far from zero.
     Diverging,
@@ -18,6 +21,14 @@ pub enum Scale {
         /// Value of the darkest red.
         high: f64,
     },
+}
+
+impl Rgb {
+    /// As pages write it.
+    pub fn hex(self) -> String {
+        let Self(red, green, blue) = self;
+        format!("#{red:02x}{green:02x}{blue:02x}")
+    }
 }
 
 impl Scale {
@@ -35,7 +46,7 @@ impl Scale {
     }
 
     /// The colour at `share` of the way from the lowest to the highest.
-    pub(super) fn colour(self, share: f64) -> Rgb {
+    pub(in crate::report) fn colour(self, share: f64) -> Rgb {
         let gradient = match self {
             Self::Diverging => colorous::RED_BLUE,
             Self::Sequential => colorous::CIVIDIS,
