@@ -50,6 +50,8 @@ async function shot(page, name) {
   await page.screenshot({ path: path.join(target, `${name}.png`), fullPage: true });
 }
 
+const chooser = (page, name) => page.getByRole("combobox", { name, exact: true });
+
 // Whether everything lies within the width of the window.
 const fits = (page) => page.evaluate(() => document.documentElement.scrollWidth <= window.innerWidth);
 
@@ -116,6 +118,7 @@ const checks = {
     assert.equal(await page.evaluate((text) => new DOMParser().parseFromString(text, "image/svg+xml").querySelector("parsererror"), svg), null);
     assert.equal((await saved(page, "png")).subarray(1, 4).toString(), "PNG");
     await page.click("#table summary");
+    await page.locator("#rows tbody tr").first().waitFor();
     assert.equal(await page.locator("#rows tbody tr").count(), found.length - 1);
     await page.done();
   },
@@ -151,7 +154,7 @@ const checks = {
     await tokens.nth(9).click();
     await tokens.nth(2).hover();
     near((await tip(page)).match(/: ([\d.]+)$/)[1], of("2.3", 9, 2), 6e-5, "outgoing");
-    await page.getByLabel("Colour tokens by").selectOption({ index: 1 });
+    await chooser(page, "Colour tokens by").selectOption({ index: 1 });
     await tokens.nth(length - 1).hover();
     near((await tip(page)).match(/: ([\d.]+)$/)[1], of("2.3", length - 1, 9), 6e-5, "incoming");
     await page.getByRole("button", { name: "head 2.3" }).click();
@@ -161,10 +164,10 @@ const checks = {
     await page.keyboard.press("ArrowRight");
     await page.keyboard.press("Enter");
     assert.equal(await tokens.nth(4).getAttribute("aria-pressed"), "true");
-    await page.getByLabel("Layer").selectOption("1");
+    await chooser(page, "Layer").selectOption("1");
     assert.equal(await page.locator(".thumbs button").count(), 4);
-    await page.getByLabel("Head", { exact: true }).selectOption("1.0");
-    await page.getByLabel("Pattern").selectOption({ label: "prompt 0" });
+    await chooser(page, "Head").selectOption("1.0");
+    await chooser(page, "Pattern").selectOption({ label: "prompt 0" });
     const single = table("attention_prompt0_simple_plain_all.csv").filter((row) => row[0] === "1.0").map((row) => row[3]);
     const found = csv((await saved(page, "csv")).toString()).slice(1);
     found.forEach((row, index) => near(row.at(-1), single[index], 6e-5, row.join()));
@@ -175,8 +178,8 @@ const checks = {
   async "texts are coloured by the values of the table, and found, ordered and walked through"() {
     const page = await open(demo("neuroscope_text_texts.html"));
     const [header, ...rows] = csv(fs.readFileSync(demo("neuroscope_text_values.csv"), "utf8"));
-    const direction = await page.getByLabel("Direction").locator("option").first().textContent();
-    await page.getByLabel("Layer", { exact: true }).selectOption("2");
+    const direction = await chooser(page, "Direction").locator("option").first().textContent();
+    await chooser(page, "Layer").selectOption("2");
     const column = header.findIndex((name) => name.includes(direction) && /2$/.test(name));
     assert.ok(column > 0, header.join());
     for (const token of [0, 3, rows.length - 1]) {
@@ -189,10 +192,10 @@ const checks = {
     await page.locator("#texts").focus();
     await page.keyboard.press("ArrowRight");
     assert.match(await page.locator("#status").textContent(), /document 0, position 2/);
-    await page.getByLabel("Search").fill("great");
+    await page.getByRole("searchbox", { name: "Search" }).fill("great");
     assert.equal(await page.locator("#texts .text").count(), 1);
-    await page.getByLabel("Search").fill("");
-    await page.getByLabel("Order").selectOption({ label: "largest value first" });
+    await page.getByRole("searchbox", { name: "Search" }).fill("");
+    await chooser(page, "Order").selectOption({ label: "largest value first" });
     const saying = csv((await saved(page, "csv")).toString());
     assert.equal(saying.length - 1, rows.length);
     const values = (list, place) => list.map((row) => Number(row[place]).toFixed(5)).sort();
@@ -214,7 +217,7 @@ const checks = {
     const page = await open(demo("text_loss_text_by_token_2.html"));
     assert.ok(await page.locator("#texts .token.none").count() > 0);
     assert.ok(await page.getByText("Dotted: tokens without a value.").isVisible());
-    await page.getByLabel("Show").selectOption({ index: 1 });
+    await chooser(page, "Show").selectOption({ index: 1 });
     assert.ok(await page.locator("#texts .marked").count() > 0);
     await page.done();
   },
@@ -244,7 +247,7 @@ const checks = {
     const said = await page.locator("#status").textContent();
     assert.ok(said.startsWith(`z${largest[0]}.${largest[1]} to `), said);
     near(valueOf(said), largest[2], 1e-4, said);
-    await page.getByLabel("Lines").fill("3");
+    await page.getByRole("slider", { name: "Lines" }).fill("3");
     assert.equal(await page.locator("#graph path").count(), 3);
     await page.done();
   },

@@ -35,8 +35,8 @@ views.texts = ({ measure, channels, documents, samples }) => {
   const LOT = 300;
   let most = LOT;
   const paragraph = (text, one) => make("p", { class: "text" }, make("small", {}, visible(text.caption)), text.tokens.flatMap((token, number) => {
-    const value = valueOf(text, number), none = Number.isNaN(value);
-    const span = make("span", { class: "token" + (number === text.marked ? " marked" : "") + (none ? " none" : ""),
+    const value = valueOf(text, number), none = Number.isNaN(value), isLocked = locked && locked[0] === text && locked[1] === number;
+    const span = make("span", { class: "token" + (number === text.marked ? " marked" : "") + (none ? " none" : "") + (isLocked ? " locked" : ""),
       style: none ? "" : `background:${one.colour(value)};color:${one.ink(value)}` }, visible(token));
     span.told = [text, number];
     return [span, "\n".repeat(token.split("\n").length - 1)];
