@@ -33,6 +33,7 @@ impl Rgb {
 
 impl Scale {
     /// Lowest and highest colour for values between `low` and `high`.
+    #[cfg(feature = "figures")]
     pub(super) fn ends(self, low: f64, high: f64) -> (f64, f64) {
         match self {
             Self::Diverging => {
@@ -58,6 +59,7 @@ impl Scale {
 }
 
 /// Black or white, whichever is legible on `background` (relative luminance of sRGB).
+#[cfg(feature = "figures")]
 pub(super) fn ink_on(background: Rgb) -> Rgb {
     let linear = |channel: u8| (f64::from(channel) / 255.0).powf(2.2);
     let Rgb(red, green, blue) = background;
