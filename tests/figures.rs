@@ -2,6 +2,9 @@
 
 mod support;
 
+#[path = "support/pages.rs"]
+mod pages;
+
 use actpatch::report::figure::{
     Axis, Bars, Class, FONT_FAMILY, Facet, Figure, HeatMap, Histogram, Plot, Point, Scale, Series,
 };
@@ -62,14 +65,6 @@ fn texts(svg: &str) -> Vec<String> {
     nodes.map(|node| node.text().unwrap_or_default().trim().to_owned()).collect()
 }
 
-/// The values that the page shows under the pointer. Pages are well-formed apart from the doctype and the head's tags.
-fn values(page: &str) -> Vec<String> {
-    let start = page.find("<g id=\"marks\">").unwrap();
-    let end = page[start..].find("</g>").unwrap() + start + "</g>".len();
-    let marks = roxmltree::Document::parse(&page[start..end]).unwrap();
-    marks.descendants().filter_map(|node| node.attribute("data-value").map(str::to_owned)).collect()
-}
-
 fn read(folder: &Path, name: &str) -> Vec<u8> {
     std::fs::read(folder.join(name)).unwrap()
 }
@@ -113,7 +108,7 @@ fn three_files_hold_the_values() {
         assert!(found.iter().any(|line| line == text), "{text:?} is not in {found:?}");
     }
     let page = String::from_utf8(read(folder.path(), "every.html")).unwrap();
-    let values = values(&page);
+    let values = pages::values(&page);
     for value in [
         "map\nlayer: 1\nposition: ADJ & co\nlogit difference recovered (%): 87.125",
         "map\nlayer: 0\nposition: VRB\nlogit difference recovered (%): not measured",
@@ -127,7 +122,7 @@ fn three_files_hold_the_values() {
     ] {
         assert!(values.iter().any(|found| found == value), "{value:?} is not in {values:#?}");
     }
-    let elsewhere = page.replace("http://www.w3.org/2000/svg", "");
+    let elsewhere = page.replace("http://www.w3.org/2000/svg", "").replace("http-equiv", "");
     assert!(!elsewhere.contains("http") && !elsewhere.contains("src=") && !elsewhere.contains("@import"));
     assert!(page.contains("Every kind</title>"));
 
@@ -268,4 +263,48 @@ fn odd_but_legal_data_is_drawn() {
     };
     let labels = texts(&Figure::new("wide", vec![facet("", "x", "y", Plot::HeatMap(wide))]).svg().unwrap());
     assert!(labels.len() < 100, "labels are thinned out: {}", labels.len());
+}
+
+/// A map of so many rows and columns.
+fn large(rows: usize, columns: usize, value: impl Fn(usize) -> f64) -> Figure {
+    let map = HeatMap {
+        rows: (0..rows).map(|row| row.to_string()).collect(),
+        columns: (0..columns).map(|column| column.to_string()).collect(),
+        values: (0..rows * columns).map(|index| Some(value(index))).collect(),
+        scale: Scale::Diverging,
+        measure: "m".into(),
+        decimals: None,
+    };
+    Figure::new("Large", vec![facet("", "position", "layer", Plot::HeatMap(map))])
+}
+
+#[test]
+fn a_map_of_many_positions_is_drawn_in_bands() {
+    let svg = large(12, 2000, |index| (index % 7) as f64).svg().unwrap();
+    let root = roxmltree::Document::parse(&svg).unwrap();
+    let length = |name| root.root_element().attribute(name).unwrap().parse::<f64>().unwrap();
+    assert!(length("width") < 1200.0 && length("height") > 10.0 * 12.0 * 12.0, "no sliver: {svg:.200}");
+    let found = texts(&svg);
+    for band in ["position 0 to 199", "position 1800 to 1999"] {
+        assert!(found.iter().any(|text| text == band), "{band}: {found:?}");
+    }
+}
+
+#[test]
+fn cells_of_one_colour_are_one_shape_where_there_are_many() {
+    let rectangles = |figure: Figure| figure.svg().unwrap().matches("<rect").count();
+    let square = |side: usize| move |index: usize| if index % side > index / side { 0.0 } else { index as f64 };
+    let many = rectangles(large(99, 99, square(99)));
+    assert!(many < 99 * 100 / 2 + 99 + 200, "{many}: what is above the diagonal is one shape a row");
+    assert!(rectangles(large(20, 20, square(20))) > 400);
+}
+
+#[test]
+fn a_figure_that_is_too_large_is_refused_with_the_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let facet = large(190, 190, |index| (index * 7919 % 1000) as f64).facets.remove(0);
+    let figure = Figure::new("Huge", vec![facet; 8]);
+    let message = figure.write(folder.path(), "huge").unwrap_err().to_string();
+    assert!(message.contains("\"Huge\": drawing: expected at most 20 MB, found 2"), "{message}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }

@@ -9,6 +9,7 @@ mod keyed_table;
 mod manifest;
 pub mod neuroscope;
 mod page;
+pub mod pages;
 mod projections;
 mod result_map;
 pub mod results;
@@ -19,7 +20,6 @@ mod suite_name;
 mod suite_parquet;
 mod suite_rows;
 mod table;
-pub(crate) mod token_pages;
 #[cfg(not(feature = "parquet"))]
 mod without_parquet;
 

@@ -12,10 +12,12 @@ use crate::experiments::attention::{Head, attention_to, check_prompt, mean_patte
 use crate::experiments::logit_attribution::head_contributions;
 use crate::model::{ModelConfig, Tokenizer};
 use crate::report::figure::{Axis, Class, Facet, Figure, HeatMap, Plot, Point, Scale};
+use crate::report::pages::{AttentionPage, AttentionPattern, write_view};
 use crate::report::{ResultMap, Table};
 use crate::session::{Observer, OfSetting, Session};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// Shows where heads attend: mean, value-weighted and single patterns, attention beside contribution.
 ///
@@ -186,8 +188,7 @@ impl MapStudy for AttentionMaps {
                 Some(pattern_figure(title("Mean attention"), PROBABILITY, &labels, map))
             }
             Kind::Over(OverPrompts::Weighted) => {
-                let (what, measure) = ("Value-weighted attention", "share of value-weighted attention");
-                Some(pattern_figure(title(what), measure, &position_labels(prompts), map))
+                Some(pattern_figure(title("Value-weighted attention"), WEIGHTED, &position_labels(prompts), map))
             }
             Kind::Prompt(prompt) => {
                 let tokens = &prompts.sequences[prompts.clean[*prompt]];
@@ -195,6 +196,23 @@ impl MapStudy for AttentionMaps {
                 Some(pattern_figure(title(&format!("Attention in prompt {prompt}")), PROBABILITY, &labels, map))
             }
         })
+    }
+
+    fn write_page(
+        &self,
+        session: &Session,
+        prompts: &PairedPrompts,
+        maps: &[(&Kind, &ResultMap)],
+    ) -> Result<Option<PathBuf>> {
+        let pattern = |(kind, map): &(&Kind, &ResultMap)| pattern_of(session, prompts, kind, map).transpose();
+        let patterns = maps.iter().filter_map(pattern).collect::<Result<Vec<_>>>()?;
+        let Some(heads) = maps.iter().find(|(_, map)| map.axes.len() == 3).map(|(_, map)| map.components.clone())
+        else {
+            return Ok(None);
+        };
+        let stem = self.sets.stem(session, "attention", &self.heads.file_part(), "patterns", &prompts.name);
+        let page = AttentionPage { title: title(session, prompts, "Attention"), heads, maps: patterns };
+        Ok(write_view(&page, &session.folder(), &stem)?)
     }
 
     fn lacks(&self, kind: &Kind, _: &Named, figure_lost: bool) -> Option<&'static str> {
@@ -303,6 +321,47 @@ impl<B: Backend> Making<'_, B> {
     }
 }
 
+/// The patterns of a map on a page; none of a map that has no patterns.
+fn pattern_of(
+    session: &Session,
+    prompts: &PairedPrompts,
+    kind: &Kind,
+    map: &ResultMap,
+) -> Result<Option<AttentionPattern>> {
+    let count = prompts.clean.len();
+    let (name, measure, tokens) = match kind {
+        Kind::To(_) | Kind::Over(OverPrompts::Contribution) => return Ok(None),
+        Kind::Over(OverPrompts::Mean) => {
+            (format!("mean of {count} prompts"), PROBABILITY, shared_labels(session, prompts)?)
+        }
+        Kind::Over(OverPrompts::Weighted) => {
+            (format!("value-weighted mean of {count} prompts"), WEIGHTED, shared_labels(session, prompts)?)
+        }
+        Kind::Prompt(prompt) => {
+            let tokens = &prompts.sequences[prompts.clean[*prompt]];
+            (format!("prompt {prompt}"), PROBABILITY, token_labels(&session.model().tokenizer, tokens)?)
+        }
+    };
+    Ok(Some(AttentionPattern { name, measure: measure.into(), tokens, values: map.values.clone() }))
+}
+
+/// Labels of positions, each with its token where that is the same in all prompts.
+fn shared_labels(session: &Session, prompts: &PairedPrompts) -> Result<Vec<String>> {
+    let clean: Vec<&Vec<u32>> = prompts.clean.iter().map(|&sequence| &prompts.sequences[sequence]).collect();
+    let Some(first) = clean.first() else { return Ok(Vec::new()) };
+    let tokens = token_labels(&session.model().tokenizer, first)?;
+    let label = |((position, label), token): ((usize, String), String)| {
+        let shared = clean.iter().all(|tokens| tokens.get(position) == first.get(position));
+        if shared { [token, named(&label)].concat() } else { label }
+    };
+    Ok(position_labels(prompts).into_iter().enumerate().zip(tokens).map(label).collect())
+}
+
+/// What stands at a position, behind its number.
+fn named(label: &str) -> String {
+    label.split_once(' ').map_or(String::new(), |(_, names)| format!(" ({names})"))
+}
+
 /// More heads than this are not drawn.
 const DRAWN: usize = 24;
 
@@ -311,6 +370,9 @@ const CONTRIBUTION: &str = "contribution to the logit difference (logits)";
 
 /// What a pattern holds.
 const PROBABILITY: &str = "attention probability";
+
+/// What a pattern weighted by values holds.
+const WEIGHTED: &str = "share of value-weighted attention";
 
 fn title(session: &Session, prompts: &PairedPrompts, what: &str) -> String {
     format!("{what} of heads on {}, {}", prompts.name, session.model().name)

@@ -187,6 +187,14 @@ pub(crate) trait MapStudy: Study + Clone {
         map: &ResultMap,
     ) -> Result<Option<Figure>>;
 
+    /// Writes a page about the maps of a dataset together, where there is something to see in it.
+    ///
+    /// # Errors
+    /// A token that cannot be spelled; those of the file system.
+    fn write_page(&self, _: &Session, _: &PairedPrompts, _: &[(&Self::Kind, &ResultMap)]) -> Result<Option<PathBuf>> {
+        Ok(None)
+    }
+
     /// Why a map of this kind may have no values, as a part of a sentence.
     fn undefined(&self, _: &Self::Kind) -> String {
         "there is nothing that has a value".into()
@@ -458,6 +466,21 @@ pub(crate) fn redraw<'a, K: 'a>(session: &Session, maps: impl IntoIterator<Item 
     Ok(())
 }
 
+/// Writes the page about the maps of a dataset that have values, those that were there and those that were `made`.
+pub(crate) fn write_page<S: MapStudy>(
+    study: &S,
+    session: &Session,
+    set: &AskedSet<S::Kind>,
+    made: &[Named],
+) -> Result<Option<PathBuf>> {
+    let mut maps = Vec::new();
+    for asked in &set.maps {
+        let named = made.iter().find(|named| named.stem == asked.stem).or(asked.kept.as_ref());
+        maps.extend(named.filter(|named| named.map.has_values()).map(|named| (&asked.kind, &named.map)));
+    }
+    if maps.is_empty() { Ok(None) } else { study.write_page(session, &set.prompts, &maps) }
+}
+
 /// What maps are asked for will cost.
 pub(crate) fn plan<S: MapStudy>(study: &S, session: &Session) -> Result<Plan> {
     let mut notes = Notes::default();
@@ -525,6 +548,7 @@ pub(crate) fn run<S: MadeMaps>(study: &S, session: &Session, observer: &mut dyn 
     if sets.iter().all(|set| set.wanted().is_empty()) {
         let nothing: Vec<Vec<Named>> = sets.iter().map(|_| Vec::new()).collect();
         check_any_defined(study, &sets, &nothing)?;
+        sets.iter().try_for_each(|set| write_page(study, session, set, &[]).map(|_| ()))?;
         return Ok(Maps::new(session, sets, nothing, None));
     }
     let mut manifest = session.manifest(S::NAME, &study.resolved())?;
@@ -550,6 +574,9 @@ pub(crate) fn write<S: MapStudy>(
         let provenance = set.provenance_of(&named.stem);
         let provenance = provenance.with_context(|| format!("{}: made of nothing that is known", named.stem))?;
         write_map(session, named, provenance, manifest)?;
+    }
+    if let Some(page) = write_page(study, session, set, maps)? {
+        manifest.wrote(&page, []);
     }
     Ok(())
 }

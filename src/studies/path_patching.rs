@@ -14,11 +14,14 @@ use crate::experiments::path_patching::{
 };
 use crate::report::ResultMap;
 use crate::report::figure::Figure;
+use crate::report::pages::{PathsMap, PathsPage, write_view};
 use crate::session::{Observer, OfSetting, Provenance, Session, distinct, wrong};
 use crate::sweep::SweepSettings;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::path::PathBuf;
 
 /// Patches the paths from senders to receivers.
 ///
@@ -121,10 +124,29 @@ impl PathPatching {
         Ok(Paths { senders, receivers, positions, method, layer_wide: self.layer_wide })
     }
 
-    fn title(&self, set: &str, model: &str) -> String {
-        let list = |nodes: &[NodePattern]| nodes.iter().map(NodePattern::to_string).collect::<Vec<_>>().join(", ");
-        format!("Path patching from {} to {} on {set}, {model}", list(&self.senders), list(&self.receivers))
+    /// File name, without its ending, of what `measure` says.
+    fn named(&self, session: &Session, measure: impl Display, set: &str) -> String {
+        let list = |patterns: &[NodePattern]| listed(patterns, "-").replace(':', "");
+        let method = match self.method {
+            PathMethod::ThreeSteps => "",
+            PathMethod::ThreeStepsFrozenMlps => "_frozen_mlps",
+            PathMethod::TwoSteps => "_two_steps",
+        };
+        let wide = if self.layer_wide { "_layer_wide" } else { "" };
+        let (senders, receivers) = (list(&self.senders), list(&self.receivers));
+        let name = format!("{senders}_to_{receivers}_{}{method}{wide}", self.positions);
+        self.sets.stem(session, &self.readout.experiment("path_patching"), &name, measure, set)
     }
+
+    fn title(&self, set: &str, model: &str) -> String {
+        let (senders, receivers) = (listed(&self.senders, ", "), listed(&self.receivers, ", "));
+        format!("Path patching from {senders} to {receivers} on {set}, {model}")
+    }
+}
+
+/// Nodes behind each other.
+fn listed(nodes: &[NodePattern], between: &str) -> String {
+    nodes.iter().map(NodePattern::to_string).collect::<Vec<_>>().join(between)
 }
 
 /// Positions as ids of cells name them.
@@ -188,18 +210,7 @@ impl MapStudy for PathPatching {
     }
 
     fn stem(&self, session: &Session, metric: &Metric, set: &str) -> String {
-        let list = |patterns: &[NodePattern]| {
-            patterns.iter().map(|pattern| pattern.to_string().replace(':', "")).collect::<Vec<_>>().join("-")
-        };
-        let method = match self.method {
-            PathMethod::ThreeSteps => "",
-            PathMethod::ThreeStepsFrozenMlps => "_frozen_mlps",
-            PathMethod::TwoSteps => "_two_steps",
-        };
-        let wide = if self.layer_wide { "_layer_wide" } else { "" };
-        let (senders, receivers) = (list(&self.senders), list(&self.receivers));
-        let name = format!("{senders}_to_{receivers}_{}{method}{wide}", self.positions);
-        self.sets.stem(session, &self.readout.experiment("path_patching"), &name, metric, set)
+        self.named(session, metric, set)
     }
 
     fn depends(
@@ -233,6 +244,32 @@ impl MapStudy for PathPatching {
         Ok(map.figure(&title, &self.readout.measure(*metric), &position_labels(prompts)))
     }
 
+    fn write_page(
+        &self,
+        session: &Session,
+        prompts: &PairedPrompts,
+        maps: &[(&Metric, &ResultMap)],
+    ) -> Result<Option<PathBuf>> {
+        // Neurons are too many to be nodes of a graph, and nodes that act together are one.
+        let drawn =
+            |map: &ResultMap| map.axes.iter().any(|axis| axis == "layer") && !map.axes.contains(&"neuron".into());
+        let of_metric = |(metric, map): &(&Metric, &ResultMap)| PathsMap {
+            measure: self.readout.measure(**metric),
+            senders: listed(&self.senders, ", "),
+            positions: position_labels(prompts),
+            map: (*map).clone(),
+        };
+        let page = PathsPage {
+            title: self.title(&prompts.name, &session.model().name),
+            receivers: listed(&self.receivers, ", "),
+            maps: maps.iter().filter(|(_, map)| drawn(map)).map(of_metric).collect(),
+        };
+        match page.maps.is_empty() {
+            true => Ok(None),
+            false => Ok(write_view(&page, &session.folder(), &self.named(session, "graph", &prompts.name))?),
+        }
+    }
+
     fn undefined(&self, metric: &Metric) -> String {
         undefined_metric(*metric)
     }
@@ -248,10 +285,9 @@ impl SweptMaps for PathPatching {
     fn outline(&self, session: &Session, prompts: &PairedPrompts, &metric: &Metric) -> Result<Outline> {
         let paths = self.paths(session, prompts)?;
         let (axes, shape) = paths.axes(session.config(), prompts)?;
-        let list = |nodes: &[NodePattern]| nodes.iter().map(NodePattern::to_string).collect::<Vec<_>>().join(",");
         let settings = [
-            ("senders", list(&self.senders)),
-            ("receivers", list(&self.receivers)),
+            ("senders", listed(&self.senders, ",")),
+            ("receivers", listed(&self.receivers, ",")),
             ("positions", positions_in_ids(&paths.positions)),
             ("method", method_in_ids(self.method).to_owned()),
             ("layer_wide", self.layer_wide.to_string()),

@@ -1,6 +1,6 @@
 //! Maps whose values are cells of a sweep: recorded as they are found, resumed and sharded like any other sweep.
 
-use super::maps::{Asked, AskedMaps, AskedSet, MapStudy, Maps, Named, asked, redraw, write};
+use super::maps::{Asked, AskedMaps, AskedSet, MapStudy, Maps, Named, asked, redraw, write, write_page};
 use super::undefined::{check_any_defined, note_undefined};
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
@@ -139,6 +139,7 @@ pub(crate) fn run<S: SweptMaps>(study: &S, session: &Session, observer: &mut dyn
     if sets.iter().all(|set| set.wanted().is_empty()) {
         let made: Vec<Vec<Named>> = nothing(&sets);
         check_any_defined(study, &sets, &made)?;
+        sets.iter().try_for_each(|set| write_page(study, session, set, &[]).map(|_| ()))?;
         return Ok(Maps::new(session, sets, made, None));
     }
     let (folder, sweep) = (session.folder(), study.sweep());

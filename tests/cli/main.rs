@@ -27,6 +27,8 @@ mod tutorial;
 mod undefined;
 mod verify;
 
+#[path = "../support/pages.rs"]
+mod pages;
 #[path = "../support/program.rs"]
 mod program;
 

@@ -37,11 +37,7 @@ const MODELS: [&str; 3] = ["direction-patching-results", "--models", "pythia-a,p
 
 /// What the pointer finds on a page.
 fn page_values(path: &Path) -> Vec<String> {
-    let page = std::fs::read_to_string(path).unwrap();
-    let start = page.find("<g id=\"marks\">").unwrap();
-    let end = page[start..].find("</g>").unwrap() + start + "</g>".len();
-    let marks = roxmltree::Document::parse(&page[start..end]).unwrap();
-    marks.descendants().filter_map(|node| node.attribute("data-value").map(str::to_owned)).collect()
+    pages::values(&std::fs::read_to_string(path).unwrap())
 }
 
 #[track_caller]

@@ -130,6 +130,13 @@ pub fn shape(ending: &str, contents: &[u8]) -> String {
     }
 }
 
+/// The data of a page: that its scripts draw them right is for `tests/pages.sh`.
+pub fn page_data(page: &[u8]) -> &[u8] {
+    let text = std::str::from_utf8(page).unwrap();
+    let (_, rest) = text.split_once("id=\"data\">").unwrap();
+    rest.split_once("</script>").unwrap().0.as_bytes()
+}
+
 /// Rows and header; the suite's files have two rows of heads.
 fn csv_shape(contents: &[u8]) -> String {
     let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(contents);

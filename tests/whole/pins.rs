@@ -1,6 +1,6 @@
 //! Pins: what they are, where they are stored, and how they are compared.
 
-use crate::normalise::{Ledger, hash, headings, ledger, shape};
+use crate::normalise::{Ledger, hash, headings, ledger, page_data, shape};
 use crate::runner::{Ran, Travelled};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
@@ -116,7 +116,8 @@ fn pin_files(one: &Travelled, everywhere: &mut Pins, numbers: &mut Pins) {
         }
         let (stem, ending) = key.rsplit_once('.').unwrap_or((&key, ""));
         shapes.entry(stem.to_owned()).or_default().push(shape(ending, contents));
-        numbers.add(Kind::File, key, format!("{} bytes {}", contents.len(), hash(contents)));
+        let pinned = if ending == "html" { page_data(contents) } else { contents };
+        numbers.add(Kind::File, key, format!("{} bytes {}", pinned.len(), hash(pinned)));
     }
     shapes.into_iter().for_each(|(stem, shapes)| everywhere.add(Kind::Shape, stem, shapes.join("; ")));
 }

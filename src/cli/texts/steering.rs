@@ -16,8 +16,9 @@ use anyhow::Result;
 A coefficient times the direction, of unit length, is added at every position of the prompt and of every token that is
 written. Texts depend on their own settings and --seed alone: a grid can grow, and be computed in any order.
 File in DATA_DIR/<model>/: steering_<direction>.jsonl, to which every run adds its texts, one a line: settings, text, tokens,
-log_probabilities of the tokens (steered model, whole vocabulary, temperature 1), and whether a token ended the text. Once
-somebody has labelled them, label-shares --value coefficient draws the labels' shares.")]
+log_probabilities of the tokens (steered model, whole vocabulary, temperature 1), and whether a token ended the text;
+and a page about all of its texts, steering_<direction>.html. Once somebody has labelled them, label-shares --value
+coefficient draws the labels' shares.")]
 pub struct Args {
     #[command(flatten)]
     models: ModelArgs,

@@ -26,33 +26,34 @@
 //!
 //! Series and classes of one name have one colour in every facet; heat maps of one figure share one colour scale, so
 //! their measures must be the same. The SVG is drawn by plotters; resvg makes the PNG of it, at 288 pixels per inch of
-//! the SVG's natural size; the HTML is the same drawing with the values under the pointer and zoom, in one file without
-//! any reference to the network. Text is measured and rendered with Liberation Sans, which is part of the program and
+//! the SVG's natural size; the HTML is a page of the same data ([`super::pages`]). Text is measured and rendered with Liberation Sans, which is part of the program and
 //! has the widths of Arial and Helvetica: no font has to be installed, and an SVG viewer without it shows the same
 //! layout.
 //!
-//! Drawing is the feature `figures`. Without it figures are described and checked all the same, and come to nothing;
-//! pages of coloured texts ([`TextPage`]) are written with and without.
+//! Drawing is the feature `figures`. Without it figures are described and checked all the same, and come to nothing; pages of
+//! other views are written with and without.
 
 #[cfg(feature = "figures")]
 mod drawing;
 mod html;
 mod palette;
-mod texts;
 
 use super::ReportError;
+#[cfg(feature = "figures")]
 use super::error::write_whole;
+use super::pages::packed;
 #[cfg(feature = "figures")]
 pub use drawing::FONT_FAMILY;
+pub(super) use html::escaped;
 pub use palette::Scale;
+use serde::{Serialize, Serializer};
 use std::path::{Path, PathBuf};
-pub use texts::{ColouredText, TextGroup, TextPage};
 
 /// What the names of a figure's files end in.
 const ENDINGS: &[&str] = if cfg!(feature = "figures") { &["svg", "png", "html"] } else { &[] };
 
 /// One picture: a title and facets side by side.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Figure {
     /// Above everything; may be empty.
     pub title: String,
@@ -65,7 +66,7 @@ pub struct Figure {
 }
 
 /// One coordinate system of a figure.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Facet {
     /// Above the facet; may be empty.
     pub title: String,
@@ -78,7 +79,7 @@ pub struct Facet {
 }
 
 /// What an axis measures.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct Axis {
     /// Its name with the unit in parentheses, `logit difference recovered (%)`.
     pub label: String,
@@ -89,7 +90,8 @@ pub struct Axis {
 }
 
 /// The kinds of plots.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Plot {
     /// Coloured cells. The axes' ranges have no meaning here.
     HeatMap(HeatMap),
@@ -106,13 +108,14 @@ pub enum Plot {
 }
 
 /// Cells of a matrix.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct HeatMap {
     /// Labels of the rows, top to bottom.
     pub rows: Vec<String>,
     /// Labels of the columns, left to right.
     pub columns: Vec<String>,
     /// `(rows, columns)`, row-major; `None` is not measured and drawn as such.
+    #[serde(serialize_with = "floats")]
     pub values: Vec<Option<f64>>,
     /// Colours.
     pub scale: Scale,
@@ -123,7 +126,7 @@ pub struct HeatMap {
 }
 
 /// A line, or one band of stacked areas.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Series {
     /// In the legend; one name has one colour in all facets.
     pub name: String,
@@ -134,7 +137,7 @@ pub struct Series {
 }
 
 /// Points of one colour and shape.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Class {
     /// In the legend; one name has one colour in all facets.
     pub name: String,
@@ -143,7 +146,7 @@ pub struct Class {
 }
 
 /// A point of a scatter plot.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Point {
     /// Horizontal.
     pub x: f64,
@@ -154,7 +157,7 @@ pub struct Point {
 }
 
 /// Bars in groups.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Bars {
     /// Labels of the groups, top to bottom.
     pub labels: Vec<String>,
@@ -163,12 +166,16 @@ pub struct Bars {
 }
 
 /// Bars between edges.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Histogram {
     /// Ascending, one more than values.
     pub edges: Vec<f64>,
     /// Per series its name and one value per bin.
     pub series: Vec<(String, Vec<f64>)>,
+}
+
+fn floats<S: Serializer>(values: &[Option<f64>], serializer: S) -> Result<S::Ok, S::Error> {
+    packed(values.iter().map(|value| value.map_or(f32::NAN, |value| value as f32))).serialize(serializer)
 }
 
 impl Axis {

@@ -1,11 +1,14 @@
 //! Colours that readers with any colour vision tell apart.
 
+use serde::Serialize;
+
 /// A colour: red, green and blue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Rgb(pub u8, pub u8, pub u8);
+pub(in crate::report) struct Rgb(pub u8, pub u8, pub u8);
 
 /// The colours of a heat map.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Scale {
     /// Red below zero, white at zero, blue above; both ends equally far from zero.
     Diverging,
@@ -20,8 +23,17 @@ pub enum Scale {
     },
 }
 
+impl Rgb {
+    /// As pages write it.
+    pub fn hex(self) -> String {
+        let Self(red, green, blue) = self;
+        format!("#{red:02x}{green:02x}{blue:02x}")
+    }
+}
+
 impl Scale {
     /// Lowest and highest colour for values between `low` and `high`.
+    #[cfg(feature = "figures")]
     pub(super) fn ends(self, low: f64, high: f64) -> (f64, f64) {
         match self {
             Self::Diverging => {
@@ -35,7 +47,7 @@ impl Scale {
     }
 
     /// The colour at `share` of the way from the lowest to the highest.
-    pub(super) fn colour(self, share: f64) -> Rgb {
+    pub(in crate::report) fn colour(self, share: f64) -> Rgb {
         let gradient = match self {
             Self::Diverging => colorous::RED_BLUE,
             Self::Sequential => colorous::CIVIDIS,
@@ -47,6 +59,7 @@ impl Scale {
 }
 
 /// Black or white, whichever is legible on `background` (relative luminance of sRGB).
+#[cfg(feature = "figures")]
 pub(super) fn ink_on(background: Rgb) -> Rgb {
     let linear = |channel: u8| (f64::from(channel) / 255.0).powf(2.2);
     let Rgb(red, green, blue) = background;

@@ -2,17 +2,17 @@
 
 use crate::experiments::neuroscope::Found;
 use crate::model::{ModelError, Tokenizer};
-use crate::report::figure::ColouredText;
+use crate::report::pages::PageText;
 
 /// A token that is marked among its neighbours.
 ///
 /// # Errors
 /// A token that cannot be spelled.
-pub(super) fn around(tokenizer: &Tokenizer, found: &Found) -> Result<ColouredText, ModelError> {
-    let spell = |(token, value): (&u32, &f32)| Ok((tokenizer.decode(&[*token])?, f64::from(*value)));
-    let tokens = found.tokens.iter().zip(&found.values).map(spell).collect::<Result<_, ModelError>>()?;
+pub(super) fn around(tokenizer: &Tokenizer, found: &Found) -> Result<PageText, ModelError> {
+    let tokens = found.tokens.iter().map(|token| tokenizer.decode(&[*token])).collect::<Result<_, ModelError>>()?;
     let caption = format!("{:.4}  document {}, position {}", found.value(), found.document, found.position);
-    Ok(ColouredText { caption, tokens, marked: Some(found.place) })
+    let (marked, values) = (Some(found.place), found.values.clone());
+    Ok(PageText { caption, tokens, position: None, marked, values })
 }
 
 /// A token, and it among its neighbours.

@@ -6,8 +6,7 @@ use crate::experiments::corpus::Row;
 use crate::experiments::neuroscope::{Reading, Top};
 use crate::experiments::text_loss::BatchLosses;
 use crate::model::{Model, ModelError};
-use crate::report::figure::{TextGroup, TextPage};
-use crate::report::token_pages::{PAGE_TOKENS, ShownToken, documents};
+use crate::report::pages::{PAGE_TOKENS, ShownToken, TextPage, documents, write_view};
 use crate::report::{CsvFile, Manifest};
 use crate::session::{Provenance, Session, Standing};
 use crate::studies::tables::Keyed;
@@ -149,7 +148,7 @@ impl<'a> LossesByToken<'a> {
         }
         for (index, text) in tokens.into_iter().enumerate().skip(row.bos) {
             if self.shown.len() < PAGE_TOKENS {
-                let values = changes[index * n..(index + 1) * n].iter().map(|change| change.unwrap_or_default());
+                let values = changes[index * n..(index + 1) * n].iter().map(|change| change.unwrap_or(f32::NAN));
                 self.shown.push(ShownToken { document: row.document, text, values: values.collect() });
             }
         }
@@ -162,7 +161,9 @@ impl<'a> LossesByToken<'a> {
     /// Those of the file system.
     pub fn write(self, session: &Session, title: &str, manifest: &mut Manifest) -> Result<()> {
         manifest.wrote(&self.write_top()?, []);
-        manifest.wrote(&self.page(title)?.write(&self.files.path(".html"))?, []);
+        if let Some(page) = write_view(&self.page(title)?, &self.files.folder, &self.files.stem)? {
+            manifest.wrote(&page, []);
+        }
         manifest.wrote(&self.table.finish()?, []);
         self.files.record(session, self.conditions)
     }
@@ -180,16 +181,15 @@ impl<'a> LossesByToken<'a> {
         Ok(table.finish()?)
     }
 
+    /// The texts, and where the loss grows most under every condition.
     fn page(&self, title: &str) -> Result<TextPage> {
-        let group = |(number, (((keys, _), _), top)): (usize, (&MadeOf, &Top))| {
-            let found = top.found().iter().map(|found| around(&self.model.tokenizer, found));
-            let largest = found.collect::<Result<_, ModelError>>()?;
-            let (keys, texts) = (keys.join(", "), documents(&self.shown, number));
-            let largest = TextGroup { heading: format!("{keys}: where it grows most"), texts: largest };
-            Ok([TextGroup { heading: keys, texts }, largest])
-        };
-        let groups = self.conditions.iter().zip(&self.top).enumerate().map(group);
-        let groups = groups.collect::<Result<Vec<_>, ModelError>>()?.into_iter().flatten().collect();
-        Ok(TextPage { title: title.into(), measure: CHANGE.into(), groups })
+        let found = |top: &Top| top.found().iter().map(|found| around(&self.model.tokenizer, found)).collect();
+        Ok(TextPage {
+            title: title.into(),
+            measure: CHANGE.into(),
+            channels: self.conditions.iter().map(|((keys, _), _)| (keys.join(", "), String::new())).collect(),
+            documents: documents(&self.shown),
+            samples: self.top.iter().map(found).collect::<Result<_, ModelError>>()?,
+        })
     }
 }

@@ -20,6 +20,7 @@ use crate::types::Matrix;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use written::Job;
 
@@ -291,7 +292,12 @@ impl Study for Steering {
             let sampling = self.sampling(session);
             let work = written::Work { session, sampling, prompts: &prompts, jobs: &mut jobs, manifest: &mut started };
             session.compute(observer, work)?;
+            for page in write_pages(session, &jobs)? {
+                started.wrote(&page, []);
+            }
             manifest = Some(started.finish()?);
+        } else {
+            write_pages(session, &jobs)?;
         }
         let directions = jobs.into_iter().map(Job::outcome).collect();
         Ok(Texts { model: session.model().name.clone(), directions, manifest })
@@ -320,6 +326,11 @@ impl Steering {
         }
         (done, naive)
     }
+}
+
+/// Writes the pages of directions.
+fn write_pages(session: &Session, jobs: &[Job]) -> Result<Vec<PathBuf>> {
+    Ok(jobs.iter().map(|job| job.write_page(session)).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
 }
 
 impl Prompts {

@@ -67,12 +67,6 @@ pub(super) fn number(value: f64, decimals: usize) -> String {
     }
 }
 
-/// A value for the pointer: six significant digits.
-pub(super) fn precise(value: f64) -> String {
-    let rounded: f64 = format!("{value:.5e}").parse().unwrap_or(value);
-    if rounded != 0.0 && !(1e-4..1e9).contains(&rounded.abs()) { format!("{rounded:e}") } else { rounded.to_string() }
-}
-
 /// Both axes of a facet.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Rulers {

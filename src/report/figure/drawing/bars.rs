@@ -1,6 +1,6 @@
 //! Horizontal bars, and histograms.
 
-use super::axes::{Place, Rulers, precise};
+use super::axes::{Place, Rulers};
 use super::canvas::{Anchor, Canvas, DrawError, SMALL};
 use super::legend::Legend;
 use super::{Bars, Histogram, colours};
@@ -13,7 +13,7 @@ pub(super) fn height(bars: &Bars) -> f64 {
 
 /// Draws the groups, first label on top.
 pub(super) fn draw(
-    canvas: &mut Canvas,
+    canvas: &Canvas,
     bars: &Bars,
     rulers: &Rulers,
     place: Place,
@@ -29,13 +29,9 @@ pub(super) fn draw(
         canvas.text(label, (left - 5.0, start + group / 2.0), SMALL, colours::INK, Anchor::Right)?;
         for (number, (name, values)) in bars.series.iter().enumerate() {
             let y = start + 2.0 + thickness * number as f64;
-            let Some(value) = values.get(row).copied().flatten() else {
-                canvas.mark((left, y, width, thickness), format!("{label}\n{name}: not measured"));
-                continue;
-            };
+            let Some(value) = values.get(row).copied().flatten() else { continue };
             let (from, to) = (across(value.min(0.0)), across(value.max(0.0)));
             canvas.rectangle((from, y, to - from, thickness), legend.style(name).colour)?;
-            canvas.mark((left, y, width, thickness), format!("{label}\n{name}: {}", precise(value)));
         }
     }
     let zero = across(0.0);
@@ -44,7 +40,7 @@ pub(super) fn draw(
 
 /// Draws every series as translucent blocks with an outline.
 pub(super) fn draw_histogram(
-    canvas: &mut Canvas,
+    canvas: &Canvas,
     histogram: &Histogram,
     rulers: &Rulers,
     place: Place,
@@ -61,8 +57,6 @@ pub(super) fn draw_histogram(
             let (right, _) = rulers.pixel(place, (edges[1], *value));
             canvas.rectangle((left, top, right - left, bottom - top), colour.at_opacity(0.35))?;
             outline.extend([(left, top), (right, top)]);
-            let text = format!("{name}\n{} to {}: {}", precise(edges[0]), precise(edges[1]), precise(*value));
-            canvas.mark((left, top, right - left, bottom - top), text);
         }
         canvas.line(&outline, colour, 1.2, false)?;
     }

@@ -1,4 +1,4 @@
-//! The drawing surface: plotters' SVG backend in CSS pixels, and what the pointer finds on it.
+//! The drawing surface: plotters' SVG backend in CSS pixels.
 
 use super::{Rgb, colours, printable};
 use plotters::coord::Shift;
@@ -28,31 +28,16 @@ pub(super) struct Drawing {
     pub size: (f64, f64),
     /// Elements between the root's tags, in units of 1 / [`FINE`] pixels.
     pub body: String,
-    /// What the pointer finds.
-    pub marks: Vec<Mark>,
-}
-
-/// A place with values to show.
-pub(super) struct Mark {
-    /// Left, top, width, height in pixels.
-    pub place: (f64, f64, f64, f64),
-    /// One line per value.
-    pub text: String,
 }
 
 impl Drawing {
     /// The whole document.
     pub fn svg(&self) -> String {
-        format!("{}\n{}\n</svg>\n", self.root(""), self.body)
-    }
-
-    /// The opening tag.
-    pub fn root(&self, attributes: &str) -> String {
         let (width, height) = self.size;
+        let view = (width * FINE, height * FINE);
         format!(
-            r#"<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {} {}"{attributes}>"#,
-            width * FINE,
-            height * FINE
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {} {}\">\n{}\n</svg>\n",
+            view.0, view.1, self.body
         )
     }
 }
@@ -78,29 +63,27 @@ pub(super) enum Anchor {
 /// A surface under work.
 pub(super) struct Canvas<'a> {
     area: DrawingArea<SVGBackend<'a>, Shift>,
-    pub marks: Vec<Mark>,
 }
 
 /// Draws on a surface of `size` pixels.
 pub(super) fn drawing(
     size: (f64, f64),
-    draw: impl FnOnce(&mut Canvas) -> Result<(), DrawError>,
+    draw: impl FnOnce(&Canvas) -> Result<(), DrawError>,
 ) -> Result<Drawing, DrawError> {
     let mut text = String::new();
-    let marks = {
+    {
         let backend = SVGBackend::with_string(&mut text, (fine(size.0) as u32, fine(size.1) as u32));
         let area = backend.into_drawing_area();
         area.fill(&WHITE)?;
-        let mut canvas = Canvas { area, marks: Vec::new() };
-        draw(&mut canvas)?;
+        let canvas = Canvas { area };
+        draw(&canvas)?;
         canvas.area.present()?;
-        canvas.marks
-    };
+    }
     // The root's own tag carries the size in fine units: ours replaces it.
     let start = text.find('>').map_or(0, |end| end + 1);
     let end = text.rfind("</svg>").unwrap_or(text.len());
     let body = text.get(start..end).unwrap_or_default().trim().to_owned();
-    Ok(Drawing { size, body, marks })
+    Ok(Drawing { size, body })
 }
 
 impl Canvas<'_> {
@@ -149,11 +132,6 @@ impl Canvas<'_> {
     pub fn upward_text(&self, text: &str, place: (f64, f64), size: f64, anchor: Anchor) -> Result<(), DrawError> {
         let style = style(size, colours::INK, anchor, FontTransform::Rotate270);
         self.area.draw(&Text::new(printable(text), at(place), style))
-    }
-
-    /// Text for the pointer over a rectangle.
-    pub fn mark(&mut self, place: (f64, f64, f64, f64), text: String) {
-        self.marks.push(Mark { place, text });
     }
 }
 

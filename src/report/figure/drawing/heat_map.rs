@@ -1,13 +1,31 @@
 //! Matrices of coloured cells.
 
-use super::axes::{Place, number, precise};
+use super::axes::{Place, number};
 use super::canvas::{Anchor, Canvas, DrawError, SMALL, text_width, widest};
 use super::layout::Room;
 use super::legend::{ColourBar, missing};
-use super::{Facet, HeatMap, colours, ink_on};
+use super::{HeatMap, colours, ink_on};
 
 /// Smallest distance of two labels' middles.
 const PITCH: f64 = 11.0;
+
+/// Columns side by side; a wider map is drawn in bands, one below the other.
+pub(super) const BAND: usize = 200;
+
+/// The map in bands of about as many columns, each with the numbers of its first and last one; itself when it is narrow.
+pub(super) fn bands(map: &HeatMap) -> Vec<(HeatMap, Option<(usize, usize)>)> {
+    let columns = map.columns.len();
+    if columns <= BAND {
+        return vec![(map.clone(), None)];
+    }
+    let width = columns.div_ceil(columns.div_ceil(BAND));
+    let band = |first: usize| {
+        let end = (first + width).min(columns);
+        let values = map.values.chunks(columns).flat_map(|row| row[first..end].iter().copied()).collect();
+        (HeatMap { columns: map.columns[first..end].to_vec(), values, ..map.clone() }, Some((first, end - 1)))
+    };
+    (0..columns).step_by(width).map(band).collect()
+}
 
 /// Width and height of a cell: room for its value, square without values, and the whole about half a page.
 fn cell(map: &HeatMap, alone: bool) -> (f64, f64) {
@@ -19,6 +37,8 @@ fn cell(map: &HeatMap, alone: bool) -> (f64, f64) {
             let widest = map.values.iter().flatten().map(|value| text_width(&number(*value, decimals), SMALL));
             (fit(columns).max(widest.fold(0.0, f64::max) + 8.0), fit(rows).clamp(16.0, 22.0))
         }
+        // Layers of a band would be slivers.
+        None if columns as usize > BAND / 2 && rows < columns / 4.0 => (fit(columns), fit(rows).min(12.0)),
         None => {
             let side = fit(rows).min(fit(columns));
             (side, side)
@@ -46,21 +66,40 @@ fn longer_than_number(map: &HeatMap) -> bool {
     map.columns.iter().any(|label| label.parse::<i64>().is_err())
 }
 
+/// Cells of which there are more are drawn as one where they stand beside each other in one colour: the file would be
+/// too large.
+const SINGLE: usize = 5000;
+
+/// The first cell of every run that is drawn as one, and its length.
+fn runs(map: &HeatMap, bar: &ColourBar) -> Vec<(usize, usize)> {
+    let columns = map.columns.len().max(1);
+    let colour = |index: usize| map.values[index].map(|value| bar.colour(value));
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    for index in 0..map.values.len() {
+        match runs.last_mut() {
+            Some((first, same))
+                if map.values.len() > SINGLE
+                    && map.decimals.is_none()
+                    && index % columns > 0
+                    && colour(*first) == colour(index) =>
+            {
+                *same += 1;
+            }
+            _ => runs.push((index, 1)),
+        }
+    }
+    runs
+}
+
 /// Draws cells, values and labels.
-pub(super) fn draw(
-    canvas: &mut Canvas,
-    map: &HeatMap,
-    facet: &Facet,
-    place: Place,
-    bar: &ColourBar,
-) -> Result<(), DrawError> {
+pub(super) fn draw(canvas: &Canvas, map: &HeatMap, place: Place, bar: &ColourBar) -> Result<(), DrawError> {
     let (left, top, inner_width, inner_height) = place;
     let (rows, columns) = (map.rows.len().max(1), map.columns.len().max(1));
     let (width, height) = (inner_width / columns as f64, inner_height / rows as f64);
-    for (index, value) in map.values.iter().enumerate() {
+    for (index, same) in runs(map, bar) {
         let (row, column) = (index / columns, index % columns);
-        let here = (left + width * column as f64, top + height * row as f64, width, height);
-        match value {
+        let here = (left + width * column as f64, top + height * row as f64, width * same as f64, height);
+        match &map.values[index] {
             Some(value) => {
                 let colour = bar.colour(*value);
                 canvas.rectangle(here, colour)?;
@@ -71,7 +110,6 @@ pub(super) fn draw(
             }
             None => missing(canvas, here)?,
         }
-        canvas.mark(here, tip(map, facet, (row, column), value.map(precise)));
     }
     canvas.frame(place, colours::INK)?;
     let every = |pitch: f64, count: usize| ((PITCH / pitch).ceil() as usize).clamp(1, count.max(1));
@@ -91,18 +129,4 @@ pub(super) fn draw(
         }
     }
     Ok(())
-}
-
-fn tip(map: &HeatMap, facet: &Facet, (row, column): (usize, usize), value: Option<String>) -> String {
-    let name = |labels: &[String], index: usize| labels.get(index).cloned().unwrap_or_default();
-    let value = value.unwrap_or("not measured".into());
-    format!(
-        "{}{}: {}\n{}: {}\n{}: {value}",
-        if facet.title.is_empty() { String::new() } else { format!("{}\n", facet.title) },
-        facet.y.label,
-        name(&map.rows, row),
-        facet.x.label,
-        name(&map.columns, column),
-        map.measure
-    )
 }

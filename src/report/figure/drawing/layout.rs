@@ -3,7 +3,8 @@
 use super::axes::{self, Place, Rulers};
 use super::canvas::{Anchor, Canvas, DrawError, Drawing, SMALL, TEXT, TITLE, drawing, widest, wrapped};
 use super::legend::{ColourBar, Legend};
-use super::{Facet, Figure, Plot, Rgb, bars, colours, heat_map, points, series};
+use super::{Facet, Figure, HeatMap, Plot, Rgb, bars, colours, heat_map, points, series};
+use std::borrow::Cow;
 
 /// Around the whole figure, and between facets.
 const MARGIN: f64 = 10.0;
@@ -78,8 +79,29 @@ impl<'a> Panel<'a> {
     }
 }
 
+/// The figure with maps that are too wide for a page in bands.
+fn banded(figure: &Figure) -> Cow<'_, Figure> {
+    let wide = |facet: &Facet| matches!(&facet.plot, Plot::HeatMap(map) if map.columns.len() > heat_map::BAND);
+    if !figure.facets.iter().any(wide) {
+        return Cow::Borrowed(figure);
+    }
+    let bands = |facet: &Facet| -> Vec<Facet> {
+        let Plot::HeatMap(map) = &facet.plot else { return vec![facet.clone()] };
+        let band = |(map, ends): (HeatMap, Option<(usize, usize)>)| Facet {
+            title: ends.map_or(facet.title.clone(), |(first, last)| {
+                format!("{} {} {first} to {last}", facet.title, facet.x.label).trim().to_owned()
+            }),
+            plot: Plot::HeatMap(map),
+            ..facet.clone()
+        };
+        heat_map::bands(map).into_iter().map(band).collect()
+    };
+    Cow::Owned(Figure { facets: figure.facets.iter().flat_map(bands).collect(), columns: 1, ..figure.clone() })
+}
+
 /// Draws a figure.
 pub(super) fn draw(figure: &Figure) -> Result<Drawing, DrawError> {
+    let figure = &*banded(figure);
     let alone = figure.facets.len() == 1;
     let panels: Vec<Panel> = figure.facets.iter().map(|facet| Panel::new(facet, alone)).collect();
     let columns = columns(figure, &panels);
@@ -145,7 +167,7 @@ fn lines(
 }
 
 fn draw_panel(
-    canvas: &mut Canvas,
+    canvas: &Canvas,
     panel: &Panel,
     corner: (f64, f64),
     legend: &Legend,
@@ -157,9 +179,9 @@ fn draw_panel(
     canvas.text(&facet.title, (left + width / 2.0, top - 10.0), TEXT, colours::INK, Anchor::Centre)?;
     axes::names(canvas, facet, place, panel.room.left + 8.0, panel.room.below + 8.0)?;
     match (&facet.plot, &panel.rulers, bar) {
-        (Plot::HeatMap(map), _, Some(bar)) => return heat_map::draw(canvas, map, facet, place, bar),
-        (Plot::Lines(lines), Some(rulers), _) => series::draw_lines(canvas, lines, facet, rulers, place, legend)?,
-        (Plot::Areas(areas), Some(rulers), _) => series::draw_areas(canvas, areas, facet, rulers, place, legend)?,
+        (Plot::HeatMap(map), _, Some(bar)) => return heat_map::draw(canvas, map, place, bar),
+        (Plot::Lines(lines), Some(rulers), _) => series::draw_lines(canvas, lines, rulers, place, legend)?,
+        (Plot::Areas(areas), Some(rulers), _) => series::draw_areas(canvas, areas, rulers, place, legend)?,
         (Plot::Scatter(classes), Some(rulers), _) => points::draw(canvas, classes, rulers, place, legend)?,
         (Plot::Bars(bars), Some(rulers), _) => bars::draw(canvas, bars, rulers, place, legend)?,
         (Plot::Histogram(histogram), Some(rulers), _) => {

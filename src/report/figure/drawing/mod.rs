@@ -1,4 +1,4 @@
-//! A figure drawn: plotters makes the SVG, resvg the PNG of it, and the page carries the same drawing.
+//! A figure drawn: plotters makes the SVG, resvg the PNG of it, and the page is drawn by its own script.
 
 mod axes;
 mod bars;
@@ -7,22 +7,24 @@ mod colours;
 mod heat_map;
 mod layout;
 mod legend;
-mod page;
 mod png;
 mod points;
 mod series;
 
-use super::html::{escaped, printable};
+use super::html::printable;
 use super::palette::{Rgb, ink_on};
 use super::{Axis, Bars, Class, Facet, Figure, HeatMap, Histogram, Plot, ReportError, Scale, Series, extent, stacked};
+use crate::report::pages::{LARGEST, html};
 pub use canvas::FONT_FAMILY;
 
 /// The bytes of the SVG, the PNG and the HTML of a figure that can be drawn; `stem` names it in errors.
 pub(super) fn files(figure: &Figure, stem: &str) -> Result<[Vec<u8>; 3], ReportError> {
-    let drawing = draw(figure)?;
-    let svg = drawing.svg();
+    let svg = svg(figure)?;
+    if svg.len() > LARGEST {
+        return Err(figure.fault("drawing", "at most 20 MB", &format!("{:.1} MB", svg.len() as f64 / 1e6)));
+    }
     let png = png::render(&svg, stem)?;
-    Ok([svg.into_bytes(), png, page::page(figure, &drawing).into_bytes()])
+    Ok([svg.into_bytes(), png, html(figure, stem)?.into_bytes()])
 }
 
 /// The SVG alone.

@@ -1,9 +1,8 @@
 //! Scatter plots, with labels where there is room for them.
 
-use super::axes::{Place, Rulers, precise};
+use super::axes::{Place, Rulers};
 use super::canvas::{Anchor, Canvas, DrawError, SMALL, text_width};
 use super::legend::{Legend, marker};
-use super::series::REACH;
 use super::{Class, Rgb, colours};
 
 /// Radius of a point, and the height a label takes.
@@ -12,7 +11,7 @@ const LABEL: f64 = 11.0;
 
 /// Draws all classes, then the labels.
 pub(super) fn draw(
-    canvas: &mut Canvas,
+    canvas: &Canvas,
     classes: &[Class],
     rulers: &Rulers,
     place: Place,
@@ -27,9 +26,6 @@ pub(super) fn draw(
             let (x, y) = rulers.pixel(place, (point.x, point.y));
             marker(canvas, (x, y), RADIUS, legend.style(&class.name))?;
             taken.push((x - RADIUS, y - RADIUS, 2.0 * RADIUS, 2.0 * RADIUS));
-            let name = if point.label.is_empty() { String::new() } else { format!("{}\n", point.label) };
-            let text = format!("{name}{}\n({}, {})", class.name, precise(point.x), precise(point.y));
-            canvas.mark((x - REACH, y - REACH, 2.0 * REACH, 2.0 * REACH), text);
             if !point.label.is_empty() {
                 labels.push((&point.label, (x, y)));
             }

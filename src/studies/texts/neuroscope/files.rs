@@ -1,13 +1,13 @@
 //! The tables, pages and figures of a reading.
 
 use super::kept::tables;
-use super::pages::{Pages, heading};
+use super::pages::Pages;
 use super::{Asked, Neuroscope, column};
 use crate::experiments::neuroscope::{Channel, Findings, OfChannel, Reading, TokenMean};
 use crate::model::{Model, ModelError};
-use crate::report::figure::{Figure, TextGroup};
+use crate::report::figure::Figure;
 use crate::report::neuroscope::{ChannelSummary, SampleRow, TokenMeanRow, TopRow};
-use crate::report::token_pages::{PAGE_TOKENS, ShownToken};
+use crate::report::pages::{PAGE_TOKENS, PageText, ShownToken, View, write_view};
 use crate::report::{CsvFile, Manifest, write_csv};
 use crate::session::{Session, wrong};
 use crate::studies::texts::found::{around, spelled};
@@ -19,11 +19,11 @@ pub(super) const SUMMARY: &str = "summary.csv";
 /// The largest and the smallest values.
 pub(super) const TOP: &str = "top.csv";
 /// The same among their neighbours, in colour.
-const TOP_PAGE: &str = "top.html";
+const TOP_PAGE: &str = "top";
 /// Random tokens of every bin.
 pub(super) const SAMPLES: &str = "samples.csv";
 /// The texts in colour.
-pub(super) const TEXTS: &str = "texts.html";
+pub(super) const TEXTS: &str = "texts";
 /// A table of tokens' means, and its figure.
 pub(super) const TOKEN_MEANS: &str = "token_means";
 /// A table of every token's values, and of short texts a heat map of them.
@@ -110,13 +110,13 @@ impl<'a> Files<'a> {
         let mut written = Vec::new();
         if let Some(values) = self.values.take() {
             written.push(values.finish()?);
-            written.push(self.pages().texts(&self.shown).write(&self.path(TEXTS))?);
+            written.extend(self.write_page(TEXTS, &self.pages().texts(&self.shown))?);
         }
         if let Some(figure) = self.pages().heat_map(&self.shown) {
             written.extend(self.write_figure(VALUES, &figure)?);
         }
         written.push(self.write_rows(TOP, &top)?);
-        written.push(self.pages().ends(self.groups()?).write(&self.path(TOP_PAGE))?);
+        written.extend(self.write_page(TOP_PAGE, &self.pages().ends(self.ends()?))?);
         let (samples, means) = (self.samples()?, self.token_means()?);
         // A table without rows would be a file without a header.
         if !samples.is_empty() {
@@ -135,6 +135,10 @@ impl<'a> Files<'a> {
         Ok((channels, top))
     }
 
+    fn write_page(&self, name: &str, page: &impl View) -> Result<Option<PathBuf>> {
+        Ok(write_view(page, &self.folder, &format!("{}_{name}", self.asked.stem))?)
+    }
+
     fn write_figure(&self, name: &str, figure: &Figure) -> Result<Vec<PathBuf>> {
         Ok(figure.write_beside_data(&self.folder, &format!("{}_{name}", self.asked.stem))?)
     }
@@ -150,7 +154,7 @@ impl<'a> Files<'a> {
         let of_figures = [TOKEN_MEANS, VALUES]
             .into_iter()
             .flat_map(|name| ["csv", "svg", "png", "html"].map(|ending| self.path(&format!("{name}.{ending}"))));
-        let all = of_figures.chain([TEXTS, SAMPLES].map(|ending| self.path(ending)));
+        let all = of_figures.chain([self.path(&format!("{TEXTS}.html")), self.path(SAMPLES)]);
         for path in all.filter(|path| !written.contains(path) && path.is_file()) {
             std::fs::remove_file(&path).with_context(|| path.display().to_string())?;
         }
@@ -241,13 +245,12 @@ impl<'a> Files<'a> {
     }
 
     /// The ends of every channel among their neighbours.
-    fn groups(&self) -> Result<Vec<TextGroup>> {
-        let group = |of: &OfChannel| {
+    fn ends(&self) -> Result<Vec<Vec<PageText>>, ModelError> {
+        let of_channel = |of: &OfChannel| {
             let ends = of.largest.found().iter().chain(of.smallest.found().iter().rev());
-            let texts = ends.map(|found| around(&self.model.tokenizer, found)).collect::<Result<_, ModelError>>()?;
-            Ok(TextGroup { heading: heading(&of.channel), texts })
+            ends.map(|found| around(&self.model.tokenizer, found)).collect()
         };
-        self.findings.channels.iter().map(group).collect()
+        self.findings.channels.iter().map(of_channel).collect()
     }
 }
 

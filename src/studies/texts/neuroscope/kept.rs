@@ -5,7 +5,7 @@ use super::pages::Pages;
 use super::{Asked, Neuroscope};
 use crate::files::unguarded;
 use crate::report::neuroscope::{ChannelSummary, SampleRow, TopRow};
-use crate::report::token_pages::{PAGE_TOKENS, ShownToken};
+use crate::report::pages::{PAGE_TOKENS, ShownToken, write_view};
 use crate::report::{ReportError, read_csv};
 use crate::session::{Fault, Mend, Session, Standing};
 use anyhow::{Context, Result};
@@ -67,7 +67,7 @@ pub(super) fn find(session: &Session, asked: &Asked) -> Result<Found> {
 /// The table that has everything of a lost page or figure, if it is there.
 fn table_of(folder: &Path, stem: &str, name: &str) -> Option<PathBuf> {
     let figure = |of: &str| FORMATS.iter().any(|ending| name == format!("{stem}_{of}.{ending}"));
-    let table = match name == format!("{stem}_{TEXTS}") || figure(VALUES) {
+    let table = match name == format!("{stem}_{TEXTS}.html") || figure(VALUES) {
         true => VALUES,
         false => Some(TOKEN_MEANS).filter(|means| figure(means))?,
     };
@@ -90,7 +90,7 @@ impl Kept {
                 continue;
             }
             let shown = read_shown(&table, pages.channels.len())?;
-            pages.texts(&shown).write(&file(&folder, stem, TEXTS))?;
+            write_view(&pages.texts(&shown), &folder, &format!("{stem}_{TEXTS}"))?;
             if let Some(figure) = pages.heat_map(&shown) {
                 figure.write_beside_data(&folder, &format!("{stem}_{VALUES}"))?;
             }

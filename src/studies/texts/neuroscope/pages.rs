@@ -1,9 +1,9 @@
 //! The pages and figures of a reading, each from rows of its tables.
 
 use crate::experiments::neuroscope::{Channel, Measure};
-use crate::report::figure::{Axis, Bars, Facet, Figure, HeatMap, Plot, Scale, TextGroup, TextPage};
+use crate::report::figure::{Axis, Bars, Facet, Figure, HeatMap, Plot, Scale};
 use crate::report::neuroscope::TokenMeanRow;
-use crate::report::token_pages::{ShownToken, documents};
+use crate::report::pages::{PageText, ShownToken, TextPage, documents};
 
 /// Most tokens of a heat map.
 const MAP_TOKENS: usize = 60;
@@ -37,22 +37,20 @@ impl Pages<'_> {
         figure
     }
 
-    /// The ends of every channel in colour.
-    pub fn ends(&self, groups: Vec<TextGroup>) -> TextPage {
-        self.page("Largest and smallest values", groups)
+    /// The ends of every channel in colour, channel by channel.
+    pub fn ends(&self, samples: Vec<Vec<PageText>>) -> TextPage {
+        self.page("Largest and smallest values", Vec::new(), samples)
     }
 
     /// The texts in colour, a paragraph per document.
     pub fn texts(&self, shown: &[ShownToken]) -> TextPage {
-        let group = |(number, channel): (usize, &Channel)| TextGroup {
-            heading: heading(channel),
-            texts: documents(shown, number),
-        };
-        self.page("Tokens along directions", self.channels.iter().enumerate().map(group).collect())
+        self.page("Tokens along directions", documents(shown), Vec::new())
     }
 
-    fn page(&self, what: &str, groups: Vec<TextGroup>) -> TextPage {
-        TextPage { title: format!("{what}, {}", self.model), measure: self.measure.name().to_owned(), groups }
+    fn page(&self, what: &str, documents: Vec<PageText>, samples: Vec<Vec<PageText>>) -> TextPage {
+        let channel = |Channel { direction, layer }: &Channel| (direction.clone(), layer.to_string());
+        let (title, measure) = (format!("{what}, {}", self.model), self.measure.name().to_owned());
+        TextPage { title, measure, channels: self.channels.iter().map(channel).collect(), documents, samples }
     }
 
     /// Layers below each other and the tokens of a short text beside each other, one facet per direction.
@@ -86,11 +84,6 @@ impl Pages<'_> {
         let (x, y) = (Axis::new("token"), Axis::new("layer"));
         Facet { title: direction.to_owned(), x, y, plot: Plot::HeatMap(map) }
     }
-}
-
-/// A channel above its texts.
-pub(super) fn heading(Channel { direction, layer }: &Channel) -> String {
-    format!("{direction} at layer {layer}")
 }
 
 /// Tokens at both ends of a statistic.

@@ -5,7 +5,8 @@ use crate::backend::Backend;
 use crate::engine::{Engine, Site};
 use crate::experiments::sampling::Sampling;
 use crate::experiments::steering::{self as experiment, Wanted, Written, write_texts};
-use crate::model::Tokenizer;
+use crate::model::{ModelError, Tokenizer};
+use crate::report::pages::{SteeringPage, write_view};
 use crate::report::{Manifest, SeenTexts, SteeredText, SteeredTexts};
 use crate::session::{
     DeviceWork, Note, Observer, Progress, Provenance, RowRecords, Session, check_output, contents, distinct, note_kept,
@@ -109,6 +110,21 @@ impl Job {
             self.made_of.values().cloned().for_each(|provenance| records.insert(provenance));
             session.record_rows(&stem(&self.direction), records, contents_of(&file)?)
         })
+    }
+
+    /// Writes the page about all texts of the file.
+    ///
+    /// # Errors
+    /// A token that cannot be spelled; those of the file system.
+    pub fn write_page(&self, session: &Session) -> Result<Option<PathBuf>> {
+        let (file, model) = (SteeredTexts::read(&self.path)?, session.model());
+        let spelled = |text: &SteeredText| -> Result<Vec<String>, ModelError> {
+            text.tokens.iter().map(|token| model.tokenizer.decode(&[*token])).collect()
+        };
+        let texts = file.texts().iter().map(|text| Ok((text, spelled(text)?)));
+        let texts = texts.collect::<Result<Vec<_>, ModelError>>()?;
+        let title = format!("Texts steered along {}, {}", self.direction, model.name);
+        Ok(write_view(&SteeringPage::new(title, texts), &session.folder(), &stem(&self.direction))?)
     }
 
     /// What came of it.

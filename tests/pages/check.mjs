@@ -1,0 +1,341 @@
+// Opens the pages of a data folder in Chromium, and uses them. Arguments: the folder of npm's packages, the browser, the data
+// folder, and where screenshots go.
+import assert from "node:assert/strict";
+import fs from "node:fs";
+import { createRequire } from "node:module";
+import path from "node:path";
+
+const [modules, executablePath, data, target] = process.argv.slice(2);
+const require = createRequire(path.resolve(modules, "x"));
+const { chromium } = require("playwright-core");
+const axe = fs.readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
+fs.rmSync(target, { recursive: true, force: true });
+fs.mkdirSync(target, { recursive: true });
+
+const args = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+  "--disable-component-update", "--disable-sync"];
+const browser = await chromium.launch({ executablePath, args });
+const demo = (name) => path.join(data, "demo", name);
+const HOSTILE = "</script><script>window.broken = true</script>\"'&\u202eevil\u2066\u0000";
+const LINES = "figures/" + fs.readdirSync(path.join(data, "figures")).find((name) => name.includes("facet_plot") && name.endsWith(".html"));
+const times = [];
+
+// A page that is open and drawn; anything it says, asks for or opens is a fault.
+async function open(file, { width = 1280, dark = false } = {}) {
+  const context = await browser.newContext({ viewport: { width, height: 900 }, colorScheme: dark ? "dark" : "light", acceptDownloads: true });
+  const page = await context.newPage(), faults = [];
+  page.on("console", (message) => faults.push(message.text()));
+  page.on("pageerror", (error) => faults.push(error.message));
+  page.on("dialog", (dialog) => { faults.push("a dialog"); dialog.dismiss(); });
+  page.on("request", (request) => { if (!/^(file|data|blob):/.test(request.url())) faults.push(request.url()); });
+  await page.goto("file://" + path.resolve(file));
+  await page.waitForSelector("html[data-ready]", { state: "attached", timeout: 10000 });
+  page.opened = await page.evaluate(() => performance.now());
+  page.done = async () => {
+    assert.deepEqual(faults, [], file);
+    await context.close();
+  };
+  return page;
+}
+
+async function accessible(page, file) {
+  // The page's own policy lets no script in but its own: axe comes through the debugger.
+  await page.evaluate(axe);
+  const { violations } = await page.evaluate(() => window.axe.run());
+  const serious = violations.filter((one) => ["serious", "critical"].includes(one.impact));
+  assert.deepEqual(serious.map((one) => `${one.id}: ${one.nodes[0].html}`), [], file);
+}
+
+async function shot(page, name) {
+  await page.screenshot({ path: path.join(target, `${name}.png`), fullPage: true });
+}
+
+const chooser = (page, name) => page.getByRole("combobox", { name, exact: true });
+
+// Whether everything lies within the width of the window.
+const fits = (page) => page.evaluate(() => document.documentElement.scrollWidth <= window.innerWidth);
+
+async function saved(page, ending) {
+  const [download] = await Promise.all([page.waitForEvent("download"), page.click(`[data-save="${ending}"]`)]);
+  assert.ok(download.suggestedFilename().endsWith(`.${ending}`));
+  return fs.readFileSync(await download.path());
+}
+
+// Rows of a CSV file.
+function csv(text) {
+  const rows = [[]];
+  let cell = "", quoted = false;
+  for (let place = 0; place < text.length; place++) {
+    const letter = text[place];
+    if (quoted) {
+      if (letter === '"' && text[place + 1] === '"') { cell += '"'; place++; }
+      else if (letter === '"') quoted = false;
+      else cell += letter;
+    } else if (letter === '"') quoted = true;
+    else if (letter === "," || letter === "\n") {
+      rows.at(-1).push(cell);
+      cell = "";
+      if (letter === "\n") rows.push([]);
+    } else cell += letter;
+  }
+  return rows.slice(0, -1);
+}
+const table = (name) => csv(fs.readFileSync(demo(name), "utf8")).slice(1);
+const tip = (page) => page.locator("#tip").textContent();
+const near = (found, wanted, bound, what) => assert.ok(Math.abs(Number(found) - Number(wanted)) <= bound, `${what}: ${found}, not ${wanted}`);
+const valueOf = (text) => Number(text.split("\n").map((line) => line.match(/: (-?[\d.]+(e-?\d+)?)$/)).filter(Boolean).at(-1)[1]);
+
+// The middle of a cell of a heat map of so many rows and columns.
+async function hoverCell(page, map, [row, column], [rows, columns]) {
+  const box = await page.locator(`${map} image`).first().boundingBox();
+  await page.mouse.move(box.x + (column + 0.5) * box.width / columns, box.y + (row + 0.5) * box.height / rows);
+  return tip(page);
+}
+
+const checks = {
+  async "a map shows what its table has, under the pointer, by keys and in what is saved"() {
+    const page = await open(demo("activation_patching_logit_diff_simple_plain_z.html"));
+    const rows = table("activation_patching_logit_diff_simple_plain_z.csv");
+    for (const [layer, head] of [[0, 0], [2, 3], [3, 1]]) {
+      const wanted = rows.find((row) => row[0] === String(layer) && row[1] === String(head))[2];
+      const told = await hoverCell(page, ".facet:first-child .map", [layer, head], [4, 4]);
+      assert.ok(told.includes(`layer: ${layer}\nhead: ${head}\n`), told);
+      near(valueOf(told), wanted, 1e-3, told);
+    }
+    await page.mouse.move(2, 2);
+    await page.locator(".map > svg[tabindex]").first().focus();
+    // From the cell that the pointer was on.
+    for (const key of ["ArrowRight", "ArrowUp", "ArrowUp"]) await page.keyboard.press(key);
+    assert.ok((await page.locator("#status").textContent()).includes("layer: 1; head: 2"));
+    await page.keyboard.press("Escape");
+    assert.ok(await page.locator("#tip").isHidden());
+    const found = csv((await saved(page, "csv")).toString());
+    const maps = found.slice(1).filter((row) => row[found[0].indexOf("row")] !== "");
+    assert.equal(maps.length, rows.length);
+    maps.forEach((row, index) => near(row.at(-1), rows[index][2], 1e-4, row.join()));
+    const svg = (await saved(page, "svg")).toString();
+    assert.ok(svg.startsWith("<svg") && svg.includes("<image"));
+    assert.equal(await page.evaluate((text) => new DOMParser().parseFromString(text, "image/svg+xml").querySelector("parsererror"), svg), null);
+    assert.equal((await saved(page, "png")).subarray(1, 4).toString(), "PNG");
+    await page.click("#table summary");
+    await page.locator("#rows tbody tr").first().waitFor();
+    assert.equal(await page.locator("#rows tbody tr").count(), found.length - 1);
+    await page.done();
+  },
+
+  async "lines are found by the pointer and left out by the legend"() {
+    const page = await open(path.join(data, LINES));
+    const before = await page.locator("polyline").count();
+    const mark = await page.locator(".facet svg circle").first().boundingBox();
+    await page.mouse.move(mark.x + mark.width / 2, mark.y + mark.height / 2);
+    assert.match(await tip(page), /layer: \d+\n.*recovered \(%\): /);
+    await page.locator(".legend button").first().click();
+    assert.ok(await page.locator("polyline").count() < before);
+    assert.equal(await page.locator(".legend button").first().getAttribute("aria-pressed"), "false");
+    await page.locator(".facet svg[tabindex]").first().focus();
+    await page.keyboard.press("ArrowRight");
+    assert.match(await page.locator("#status").textContent(), /layer: 0; /);
+    await page.done();
+  },
+
+  async "attention is that of the table, of every head, both ways"() {
+    const page = await open(demo("attention_patterns_simple_plain_all.html"));
+    const rows = table("attention_mean_simple_plain_all.csv");
+    const of = (head, query, key) => rows.find((row) => row[0] === head && row[1] === String(query) && row[2] === String(key))[3];
+    assert.equal(await page.locator(".thumbs button").count(), 16);
+    const length = Math.sqrt(rows.length / 16);
+    await page.getByRole("button", { name: "head 2.3" }).click();
+    for (const [query, key] of [[0, 0], [9, 2], [length - 1, 6]]) {
+      const told = await hoverCell(page, "#large .map", [query, key], [length, length]);
+      assert.ok(told.startsWith("head 2.3\n"), told);
+      near(valueOf(told), of("2.3", query, key), 6e-5, told);
+    }
+    const tokens = page.locator("#tokens .token");
+    await tokens.nth(9).click();
+    await tokens.nth(2).hover();
+    near((await tip(page)).match(/: ([\d.]+)$/)[1], of("2.3", 9, 2), 6e-5, "outgoing");
+    await chooser(page, "Colour tokens by").selectOption({ index: 1 });
+    await tokens.nth(length - 1).hover();
+    near((await tip(page)).match(/: ([\d.]+)$/)[1], of("2.3", length - 1, 9), 6e-5, "incoming");
+    await page.getByRole("button", { name: "head 2.3" }).click();
+    const all = [...Array(16).keys()].map((head) => Number(of(`${Math.floor(head / 4)}.${head % 4}`, 9, 2)));
+    near(valueOf(await hoverCell(page, "#large .map", [9, 2], [length, length])), all.reduce((sum, value) => sum + value / 16, 0), 6e-5, "mean");
+    await tokens.nth(3).focus();
+    await page.keyboard.press("ArrowRight");
+    await page.keyboard.press("Enter");
+    assert.equal(await tokens.nth(4).getAttribute("aria-pressed"), "true");
+    await chooser(page, "Layer").selectOption("1");
+    assert.equal(await page.locator(".thumbs button").count(), 4);
+    await chooser(page, "Head").selectOption("1.0");
+    await chooser(page, "Pattern").selectOption({ label: "prompt 0" });
+    const single = table("attention_prompt0_simple_plain_all.csv").filter((row) => row[0] === "1.0").map((row) => row[3]);
+    const found = csv((await saved(page, "csv")).toString()).slice(1);
+    found.forEach((row, index) => near(row.at(-1), single[index], 6e-5, row.join()));
+    await shot(page, "attention_used");
+    await page.done();
+  },
+
+  async "texts are coloured by the values of the table, and found, ordered and walked through"() {
+    const page = await open(demo("neuroscope_text_texts.html"));
+    const [header, ...rows] = csv(fs.readFileSync(demo("neuroscope_text_values.csv"), "utf8"));
+    const direction = await chooser(page, "Direction").locator("option").first().textContent();
+    await chooser(page, "Layer").selectOption("2");
+    const column = header.findIndex((name) => name.includes(direction) && /2$/.test(name));
+    assert.ok(column > 0, header.join());
+    for (const token of [0, 3, rows.length - 1]) {
+      const span = page.locator("#texts .token").nth(token), box = await span.boundingBox();
+      await page.mouse.move(box.x + box.width / 2, box.y + box.height / 2);
+      near((await tip(page)).match(/cosine: (.*)/)[1], rows[token][column], 1e-5, "token " + token);
+    }
+    await page.locator("#texts .token").nth(1).click();
+    assert.ok(await page.getByRole("columnheader", { name: "layer" }).isVisible());
+    await page.locator("#texts").focus();
+    await page.keyboard.press("ArrowRight");
+    assert.match(await page.locator("#status").textContent(), /document 0, position 2/);
+    await page.getByRole("searchbox", { name: "Search" }).fill("great");
+    assert.equal(await page.locator("#texts .text").count(), 1);
+    await page.getByRole("searchbox", { name: "Search" }).fill("");
+    await chooser(page, "Order").selectOption({ label: "largest value first" });
+    const saying = csv((await saved(page, "csv")).toString());
+    assert.equal(saying.length - 1, rows.length);
+    const values = (list, place) => list.map((row) => Number(row[place]).toFixed(5)).sort();
+    assert.deepEqual(values(saying.slice(1), 4), values(rows, column));
+    await shot(page, "texts_used");
+    await page.done();
+  },
+
+  async "samples are those of the table, by rank"() {
+    const page = await open(demo("neuroscope_text_top.html"));
+    const rows = table("neuroscope_text_top.csv");
+    const own = rows.filter((row) => row[0] === rows[0][0] && row[1] === rows[0][1] && row[2] === "largest");
+    const captions = await page.locator("#texts .text > small").allTextContents();
+    own.slice(0, 3).forEach((row, rank) => near(captions[rank].split(" ")[0], row[4], 6e-5, captions[rank]));
+    await page.done();
+  },
+
+  async "losses that nothing is known of are marked as such"() {
+    const page = await open(demo("text_loss_text_by_token_2.html"));
+    assert.ok(await page.locator("#texts .token.none").count() > 0);
+    assert.ok(await page.getByText("Dotted: tokens without a value.").isVisible());
+    await chooser(page, "Show").selectOption({ index: 1 });
+    assert.ok(await page.locator("#texts .marked").count() > 0);
+    await page.done();
+  },
+
+  async "steered texts are those of the file, at every coefficient"() {
+    const page = await open(demo("steering_kmeans_simple_train_ADJ_layer1.html"));
+    const texts = fs.readFileSync(demo("steering_kmeans_simple_train_ADJ_layer1.jsonl"), "utf8").trim().split("\n").map((line) => JSON.parse(line));
+    await page.getByRole("slider", { name: "Coefficient" }).focus();
+    await page.keyboard.press("End");
+    assert.equal(await page.locator("#written h2").textContent(), "Coefficient 20");
+    const last = texts.filter((text) => text.coefficient === 20), written = page.locator("#written .text");
+    assert.equal(await written.count(), last.length);
+    for (const [number, text] of last.entries()) {
+      assert.equal(await written.nth(number).locator(".token").count(), text.tokens.length);
+      await written.nth(number).locator(".token").first().hover();
+      near(valueOf(await tip(page)), text.log_probabilities[0], 1e-5, "log probability");
+    }
+    await page.done();
+  },
+
+  async "paths are those of the table, the largest as lines"() {
+    const page = await open(demo("path_patching_graph_simple_plain_z_to_v2.2-v2.3_ALL.html"));
+    const rows = table("path_patching_logit_diff_noising_simple_plain_z_to_v2.2-v2.3_ALL.csv");
+    const largest = rows.toSorted((a, b) => Math.abs(b[2]) - Math.abs(a[2]))[0];
+    await page.locator("#graph svg[tabindex]").focus();
+    await page.keyboard.press("ArrowRight");
+    const said = await page.locator("#status").textContent();
+    assert.ok(said.startsWith(`z${largest[0]}.${largest[1]} to `), said);
+    near(valueOf(said), largest[2], 1e-4, said);
+    await page.getByRole("slider", { name: "Lines" }).fill("3");
+    assert.equal(await page.locator("#graph path").count(), 3);
+    await page.done();
+  },
+
+  async "large pages are small and open at once"() {
+    const folder = path.join(data, "random-pythia-14m");
+    const named = (end) => path.join(folder, fs.readdirSync(folder).find((name) => name.endsWith(end)));
+    const heads = JSON.parse(fs.readFileSync(named("attention_patterns_long_plain_all.html"), "utf8").match(/id="data">(.*)<\/script>/)[1]);
+    assert.deepEqual([heads.heads.length, heads.maps[0].tokens.length], [24, 99]);
+    for (const [file, most] of [[named("attention_patterns_long_plain_all.html"), 3e6], [named("_texts.html"), 10e6]]) {
+      const size = fs.statSync(file).size;
+      assert.ok(size < most, `${file}: ${size} bytes`);
+      let best = Infinity;
+      for (let opening = 0; opening < 3; opening++) {
+        const page = await open(file);
+        best = Math.min(best, page.opened);
+        if (opening === 0) await shot(page, path.basename(file, ".html") + "_large");
+        await page.done();
+      }
+      assert.ok(best < 1000, `${file}: opens in ${best} ms`);
+      times.push([path.basename(file), size, best]);
+    }
+  },
+
+  async "no text breaks out of a view"() {
+    const texts = new Set(["rows", "columns", "labels", "tokens", "positions", "caption", "prompt", "settings", "receivers", "senders", "measure", "label", "title"]);
+    const changed = (value, own) => {
+      if (typeof value === "string") return own ? HOSTILE + value : value;
+      if (Array.isArray(value)) return value.map((one) => changed(one, own));
+      if (value === null || typeof value !== "object") return value;
+      return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, changed(one, texts.has(key) || (key === "name" && own))]));
+    };
+    for (const name of views) {
+      const html = fs.readFileSync(path.join(data, name), "utf8");
+      const [, own] = html.match(/id="data">(.*)<\/script>/);
+      const file = path.join(target, `hostile_${path.basename(name)}`);
+      const evil = JSON.stringify(changed(JSON.parse(own), false)).replaceAll("<", "\\u003c");
+      fs.writeFileSync(file, html.replace(own, () => evil));
+      const page = await open(file);
+      assert.equal(await page.evaluate(() => window.broken), undefined);
+      assert.ok((await page.locator("body").textContent()).includes("</script><script>window.broken"), name);
+      assert.ok(!/[\u202e\u2066\u0000]/.test(await page.locator("#view").textContent()), name);
+      const svg = (await saved(page, "svg")).toString();
+      assert.equal(await page.evaluate((text) => new DOMParser().parseFromString(text, "image/svg+xml").querySelector("parsererror"), svg), null, name);
+      await page.click("#table summary");
+      await page.mouse.move(400, 400);
+      await accessible(page, file);
+      await shot(page, path.basename(file, ".html"));
+      await page.done();
+      fs.rmSync(file);
+    }
+  },
+};
+
+// One page of every view and of every kind of plot.
+const views = ["demo/attention_patterns_hostile_plain_all.html", "demo/neuroscope_text_texts.html", "demo/neuroscope_text_top.html",
+  "demo/text_loss_text_by_token_2.html", "demo/text_loss_text.html", "demo/steering_kmeans_simple_train_ADJ_layer1.html",
+  "demo/path_patching_graph_simple_plain_z_to_v2.2-v2.3_ALL.html", "demo/activation_patching_logit_diff_simple_plain_z.html",
+  "demo/activation_patching_logit_diff_simple_plain_resid_pre.html", "demo/activation_patching_logit_diff_simple_plain_post.html",
+  "demo/attention_to_ADJ_simple_plain_all.html", "demo/figures/pca_simple_train_simple_test.html",
+  "demo/figures/cosine_similarity_layers.html", "random-pythia-14m/neuroscope_long_token_means.html",
+  LINES];
+
+let failed = 0;
+const report = async (name, check) => {
+  try {
+    await check();
+    console.log(`ok      ${name}`);
+  } catch (error) {
+    failed++;
+    console.log(`FAILED  ${name}\n${error.stack}`);
+  }
+};
+for (const name of views) {
+  await report(`${name} opens at both widths, in both themes, for everybody`, async () => {
+    for (const options of [{ width: 1280 }, { width: 390 }, { width: 1280, dark: true }]) {
+      const page = await open(path.join(data, name), options);
+      assert.ok(await fits(page), `${name} is wider than ${options.width}`);
+      if (options.width === 1280) await accessible(page, name);
+      await shot(page, `${path.basename(name, ".html")}_${options.width}${options.dark ? "_dark" : ""}`);
+      if (options.width === 1280 && !options.dark) times.push([path.basename(name), fs.statSync(path.join(data, name)).size, page.opened]);
+      await page.done();
+    }
+  });
+}
+for (const [name, check] of Object.entries(checks)) await report(name, check);
+await browser.close();
+const lines = times.map(([name, size, time]) => `${name}: ${(size / 1000).toFixed(0)} kB, opens in ${time.toFixed(0)} ms`);
+fs.writeFileSync(path.join(target, "sizes.txt"), lines.join("\n") + "\n");
+console.log(lines.join("\n"));
+process.exit(failed ? 1 : 0);
