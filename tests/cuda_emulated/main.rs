@@ -7,6 +7,7 @@ mod driver;
 mod emulator;
 mod engine;
 mod ops;
+mod performance;
 mod ptx_planted;
 mod ptx_text;
 mod repeated;
