@@ -10,6 +10,7 @@ mod ops;
 mod performance;
 mod ptx_planted;
 mod ptx_text;
+mod recorded;
 mod repeated;
 #[path = "../support/mod.rs"]
 mod support;
