@@ -5,7 +5,7 @@
 #   tests/gpu_bundle.sh [ARCHIVE]     gpu-bundle.tar.xz without a name; records the processor's references (minutes)
 #   tests/gpu_bundle.sh --rehearse    a small one, unpacked and run on the emulated GPU
 #
-# Needs cargo, g++ and xz. There: `tar xf gpu-bundle.tar.xz && gpu-bundle/run.sh` (docs/gpu.md).
+# ACTPATCH names a built program. Needs cargo, g++ and xz. There: `tar xf gpu-bundle.tar.xz && gpu-bundle/run.sh` (docs/gpu.md).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -29,7 +29,7 @@ built() {
 # A rehearsal takes what the tests have built, and builds the rest without optimisation.
 speed=(bench --no-run)
 [ -z "$rehearsal" ] || speed=(build --config 'profile.dev.package.actpatch.opt-level=0')
-program=$(built actpatch build --release --bin actpatch)
+program=${ACTPATCH:-$(built actpatch build --release --bin actpatch)}
 tests=$(built cuda_emulated test --no-run --test cuda_emulated)
 benchmark=$(built gpu "${speed[@]}" --bench gpu --features cublaslt)
 for built in "actpatch $program" "cuda_emulated $tests" "gpu $benchmark"; do
@@ -63,10 +63,10 @@ echo "$archive: $megabytes MB"
 [ -n "$rehearsal" ] || exit 0
 
 # The emulated driver, which `cuda_emulated` has built above, and stand-ins for NVIDIA's programs.
-driver=$(ls target/tmp/libcuda_emulated.so)
+driver=$(realpath "${CARGO_TARGET_DIR:-target}/tmp/libcuda_emulated.so")
 mkdir "$scratch/there" "$scratch/tools"
 tar -C "$scratch/there" -xf "$archive"
 printf '#!/bin/sh\necho "emulated GPU"\n' > "$scratch/tools/nvidia-smi"
 printf '#!/bin/sh\nwhile [ "$1" != bin/cuda_emulated ]; do shift; done\nexec "$@"\n' > "$scratch/tools/compute-sanitizer"
 chmod +x "$scratch"/tools/*
-LD_PRELOAD=$PWD/$driver PATH=$scratch/tools:$PATH "$scratch/there/gpu-bundle/run.sh" --tiny
+LD_PRELOAD=$driver PATH=$scratch/tools:$PATH "$scratch/there/gpu-bundle/run.sh" --tiny
