@@ -35,8 +35,9 @@ impl Tools {
         let output = scratch.join("kernels.cubin");
         let architecture = format!("-arch=sm_{capability}");
         let report = run(Command::new(&self.ptxas)
-            .args([&architecture, "-lineinfo", "-v", "-o"])
-            .args([&output, &text.to_path_buf()]));
+            .args([architecture.as_str(), "-lineinfo", "-v", "-o"])
+            .arg(&output)
+            .arg(text));
         let listing = run(Command::new(&self.nvdisasm).args(["-c", "-gp"]).arg(&output));
         let mut kernels = read_listing(&listing);
         for (name, registers) in read_registers(&report) {

@@ -120,7 +120,7 @@ fn table(all: &BTreeMap<String, Figures>) -> String {
             if values.iter().all(|value| *value == values[0]) { values[0].clone() } else { values.join(" / ") }
         };
         let multiplies = figures.tensor_operations > 0;
-        let share = if multiplies { each(|code| format!("{} %", code.tensor_per_slot.div_ceil(100))) } else { String::new() };
+        let share = if multiplies { each(|code| format!("{} %", (code.tensor_per_slot + 50) / 100)) } else { String::new() };
         let bytes = figures.global_bytes as f64 / figures.flops as f64;
         let bytes = if multiplies { format!("{bytes:.3}") } else { String::new() };
         let [.., newest] = &figures.codes;

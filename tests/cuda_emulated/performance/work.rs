@@ -28,6 +28,7 @@ const LENGTHS: Lengths = &[(0, TOKENS, TOKENS); PROMPTS];
 /// Runs everything; by the kernels' names.
 pub fn all() -> BTreeMap<String, Done> {
     let emulator = Emulator::alone().expect("the caller has started the emulator");
+    drop(ptx::counted());
     let mut all = BTreeMap::new();
     let mut take = |flops: &dyn Fn(&str) -> u64| {
         for (name, launched) in ptx::counted() {
@@ -35,7 +36,6 @@ pub fn all() -> BTreeMap<String, Done> {
             all.entry(name).or_insert(Done { launched, flops });
         }
     };
-    take(&|_| 0);
     for dtype in Dtype::ALL {
         for tile in [Tile::Small, Tile::Large] {
             products(&emulator.backend(dtype).with_tile(tile)).unwrap();
@@ -43,7 +43,7 @@ pub fn all() -> BTreeMap<String, Done> {
         }
     }
     for dtype in [Dtype::F32, Dtype::Tf32] {
-        for width in [64, 128] {
+        for width in [128, 64] {
             let case = AttentionCase { count: HEADS, kv_count: HEADS, width, window: None, lengths: LENGTHS };
             case.run(&emulator.backend(dtype)).unwrap();
             take(&|name| attention_flops(name, width));
