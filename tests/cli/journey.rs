@@ -394,9 +394,16 @@ fn recorded_references_are_compared_with_and_refused_for_another_model() {
     };
     let file = "references/random-pythia-14m.safetensors";
     refused(&["--layers", "2"], &["--against", file, "layer 2 was not recorded"]);
-    refused(&["--layers", "3", "--seed", "9"], &[file, "random pythia-14m, seed 9", "random pythia-14m, seed 0"]);
+    refused(&["--layers", "3", "--seed", "9"], &[file, "seed: expected 9, found 0"]);
     refused(&["--layers", "3", "--eval-set", "simple_train"], &[file, "prompts: expected"]);
     assert_eq!(check(&["--record", folder, "--against", folder]).code, 2);
+    // Another model's file under this model's name.
+    let references = data.path().join("references");
+    std::fs::rename(data.path().join(file), references.join("demo.safetensors")).unwrap();
+    let other = ["self-check", "--models", "demo", "--layers", "3", "--against", folder];
+    let finished = run_in(data.path(), &other);
+    assert_eq!(finished.code, 1, "{}", finished.stderr);
+    assert!(finished.stderr.contains("demo.safetensors: made of something else"), "{}", finished.stderr);
 }
 
 #[test]

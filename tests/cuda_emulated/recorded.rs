@@ -29,13 +29,7 @@ struct Operation {
 /// What operations are run on: one backend for all of them.
 type Setup = (Dtype, Tile);
 
-fn operation(
-    kind: &'static str,
-    shape: String,
-    small: bool,
-    tolerance: f32,
-    case: impl Case + 'static,
-) -> Operation {
+fn operation(kind: &'static str, shape: String, small: bool, tolerance: f32, case: impl Case + 'static) -> Operation {
     Operation { kind, shape, small, tolerance, run: Box::new(move |backend| case.run(backend)) }
 }
 

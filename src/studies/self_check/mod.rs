@@ -11,9 +11,7 @@ use crate::engine::{Engine, Layout, PairedRun, PatchPositions, Site};
 use crate::experiments::comparison::{Measured, compare, measure};
 use crate::experiments::self_check::{Check, self_check};
 use crate::report::Table;
-use crate::session::{
-    Device, DeviceWork, Observer, OfSetting, Provenance, Session, fingerprint, layers, wrong,
-};
+use crate::session::{Device, DeviceWork, Observer, OfSetting, Provenance, Session, fingerprint, layers, wrong};
 use anyhow::Result;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::json;

@@ -26,9 +26,9 @@ fn named(measured: &Measured) -> [(&'static str, &Vec<f32>); 5] {
 
 /// Writes what was measured at each layer.
 pub fn write(path: &Path, made_of: &Provenance, layers: &[(usize, Measured)]) -> Result<()> {
-    let arrays = layers.iter().flat_map(|(layer, measured)| {
-        named(measured).map(|(name, values)| (format!("{layer}.{name}"), values))
-    });
+    let arrays = layers
+        .iter()
+        .flat_map(|(layer, measured)| named(measured).map(|(name, values)| (format!("{layer}.{name}"), values)));
     let views: Result<Vec<_>, _> = arrays
         .map(|(name, values)| {
             TensorView::new(Dtype::F32, vec![values.len()], bytemuck::cast_slice(values)).map(|view| (name, view))
@@ -101,10 +101,15 @@ mod tests {
         write(&path, &made_of("a"), &layers).unwrap();
         assert_eq!(read(&path, &made_of("a"), &[0, 2]).unwrap(), layers);
         assert_eq!(read(&path, &made_of("a"), &[2]).unwrap(), layers[1..]);
-        let refused = |wanted: &str, layers: &[usize]| format!("{:#}", read(&path, &made_of(wanted), layers).unwrap_err());
+        let refused =
+            |wanted: &str, layers: &[usize]| format!("{:#}", read(&path, &made_of(wanted), layers).unwrap_err());
         assert!(refused("b", &[0]).ends_with("demo.safetensors: made of something else: weights: expected b, found a"));
         assert!(refused("a", &[1]).ends_with("no array 1.answer_logits: layer 1 was not recorded"));
-        std::fs::write(&path, safetensors::serialize([("x", TensorView::new(Dtype::F32, vec![0], &[]).unwrap())], None).unwrap()).unwrap();
+        std::fs::write(
+            &path,
+            safetensors::serialize([("x", TensorView::new(Dtype::F32, vec![0], &[]).unwrap())], None).unwrap(),
+        )
+        .unwrap();
         assert!(refused("a", &[0]).contains("no field made_of"));
         std::fs::write(&path, "x").unwrap();
         assert!(refused("a", &[0]).contains("not a .safetensors file"));

@@ -100,17 +100,15 @@ fn read_registers(report: &str) -> Vec<(String, usize)> {
 /// Reads what `nvdisasm -c -gp` prints. A block ends at a label and behind an instruction that may go elsewhere.
 fn read_listing(listing: &str) -> BTreeMap<String, MachineCode> {
     let mut kernels: BTreeMap<String, MachineCode> = BTreeMap::new();
-    let mut name = None;
     let mut lines = listing.lines().peekable();
     while let Some(line) = lines.next() {
         if let Some(kernel) = line.strip_prefix(".text.").and_then(|rest| rest.strip_suffix(':')) {
-            name = Some(kernel.to_owned());
             let mut body = Vec::new();
             while let Some(line) = lines.next_if(|line| !line.starts_with("//-----")) {
                 body.push(line);
             }
             let code = MachineCode { registers: 0, blocks: read_body(&body) };
-            kernels.insert(name.take().unwrap_or_default(), code);
+            kernels.insert(kernel.to_owned(), code);
         }
     }
     kernels
@@ -242,7 +240,11 @@ impl MachineCode {
     fn tensor_loop(&self, weights: &[f64]) -> std::ops::Range<usize> {
         let tensor = |range: &std::ops::Range<usize>| -> f64 {
             let blocks = self.blocks[range.clone()].iter().zip(&weights[range.clone()]);
-            blocks.map(|(block, weight)| weight * block.instructions.iter().filter(|i| is(&i.name, "HMMA")).count() as f64).sum()
+            blocks
+                .map(|(block, weight)| {
+                    weight * block.instructions.iter().filter(|i| is(&i.name, "HMMA")).count() as f64
+                })
+                .sum()
         };
         let back = |(at, block): (usize, &Block)| block.target.filter(|&to| to < at).map(|to| to..at + 1);
         let loops = self.blocks.iter().enumerate().filter_map(back);

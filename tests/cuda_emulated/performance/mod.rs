@@ -71,7 +71,11 @@ fn code(machine: &MachineCode, capability: u32, kernel: &Kernel, done: &Done, fi
     let off = (all.tensor - multiplied).abs();
     // The same count on both ways, or blocks of the machine's code were not told apart.
     let name = &kernel.name;
-    assert!(off <= 1e-3 * multiplied, "{name}: {} tensor instructions for sm_{capability}, {multiplied} in PTX", all.tensor);
+    assert!(
+        off <= 1e-3 * multiplied,
+        "{name}: {} tensor instructions for sm_{capability}, {multiplied} in PTX",
+        all.tensor
+    );
     let gpu = GPUS.iter().find(|gpu| gpu.capability == capability).expect("a GPU of every capability");
     let threads = kernel.most_threads.unwrap_or_else(|| panic!("{name} does not say how many threads a block has"));
     Code {
@@ -89,15 +93,18 @@ fn measured(tools: Option<&Tools>, committed: &BTreeMap<String, Figures>) -> BTr
     let mut all = BTreeMap::new();
     for path in texts() {
         let module = Module::read(&std::fs::read_to_string(&path).unwrap()).unwrap();
-        let machines = tools.map(|tools| CAPABILITIES.map(|capability| tools.assemble(&path, capability, scratch.path())));
+        let machines =
+            tools.map(|tools| CAPABILITIES.map(|capability| tools.assemble(&path, capability, scratch.path())));
         for kernel in &module.kernels {
             let name = &kernel.name;
-            let done = done.get(name).unwrap_or_else(|| panic!("{name} has no work in tests/cuda_emulated/performance/work.rs"));
+            let done = done
+                .get(name)
+                .unwrap_or_else(|| panic!("{name} has no work in tests/cuda_emulated/performance/work.rs"));
             let mut figures = counted(kernel, done);
             figures.codes = match (&machines, committed.get(name)) {
-                (Some(machines), _) => std::array::from_fn(|i| {
-                    code(&machines[i][name], CAPABILITIES[i], kernel, done, &figures)
-                }),
+                (Some(machines), _) => {
+                    std::array::from_fn(|i| code(&machines[i][name], CAPABILITIES[i], kernel, done, &figures))
+                }
                 (None, Some(committed)) => committed.codes.clone(),
                 (None, None) => Default::default(),
             };
@@ -120,7 +127,8 @@ fn table(all: &BTreeMap<String, Figures>) -> String {
             if values.iter().all(|value| *value == values[0]) { values[0].clone() } else { values.join(" / ") }
         };
         let multiplies = figures.tensor_operations > 0;
-        let share = if multiplies { each(|code| format!("{} %", (code.tensor_per_slot + 50) / 100)) } else { String::new() };
+        let share =
+            if multiplies { each(|code| format!("{} %", (code.tensor_per_slot + 50) / 100)) } else { String::new() };
         let bytes = figures.global_bytes as f64 / figures.flops as f64;
         let bytes = if multiplies { format!("{bytes:.3}") } else { String::new() };
         let [.., newest] = &figures.codes;
@@ -157,8 +165,7 @@ fn with_table(document: &str, table: &str) -> String {
 fn no_kernel_gets_slower_unseen() {
     let Some(emulator) = Emulator::alone() else { return };
     emulator.set(Setting::Interpret, 1);
-    let (file, document) =
-        (root().join("tests/cuda_emulated/performance/figures.csv"), root().join("docs/cuda.md"));
+    let (file, document) = (root().join("tests/cuda_emulated/performance/figures.csv"), root().join("docs/cuda.md"));
     let updates = std::env::var_os("PERFORMANCE_UPDATE").is_some();
     let tools = match Tools::find() {
         Ok(tools) => Some(tools),
@@ -189,5 +196,8 @@ fn no_kernel_gets_slower_unseen() {
     }
     let how = "PTXAS=... PERFORMANCE_UPDATE=1 cargo test --test cuda_emulated performance writes the figures anew";
     assert!(changes.is_empty(), "{}\n{how}", changes.join("\n"));
-    assert!(shown == with_table(&shown, &table(&found)), "docs/cuda.md shows another table than the figures give\n{how}");
+    assert!(
+        shown == with_table(&shown, &table(&found)),
+        "docs/cuda.md shows another table than the figures give\n{how}"
+    );
 }

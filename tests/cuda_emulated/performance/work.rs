@@ -94,7 +94,14 @@ fn patches(backend: &CudaBackend) -> Result<()> {
     let basis = backend.upload_indices(&[0; ROWS])?;
     for k in [1, 32] {
         let directions = backend.upload(&random(k * DEPTH, 3))?;
-        backend.patch_swap(&mut x, columns, &source, columns, patch(), Bases { directions: &directions, k, basis: &basis })?;
+        backend.patch_swap(
+            &mut x,
+            columns,
+            &source,
+            columns,
+            patch(),
+            Bases { directions: &directions, k, basis: &basis },
+        )?;
         let mut gradient = backend.tensor(k * DEPTH)?;
         let rows = SwapGradientRows { gradient: &target, base: &rows, source: &rows };
         backend.patch_swap_backward(&x, &x, &source, rows, &directions, DEPTH, &mut gradient)?;
