@@ -77,10 +77,9 @@ fn code(machine: &MachineCode, capability: u32, kernel: &Kernel, done: &Done, fi
         all.tensor
     );
     let gpu = GPUS.iter().find(|gpu| gpu.capability == capability).expect("a GPU of every capability");
-    let threads = kernel.most_threads.unwrap_or_else(|| panic!("{name} does not say how many threads a block has"));
     Code {
         registers: machine.registers as u64,
-        blocks: gpu.resident_blocks(threads, machine.registers, figures.shared_bytes as usize) as u64,
+        blocks: gpu.resident_blocks(done.launched.threads, machine.registers, figures.shared_bytes as usize) as u64,
         slots: all.all.round() as u64,
         tensor_per_slot: (1e4 * inner.tensor / inner.all.max(1.0)).round() as u64,
     }

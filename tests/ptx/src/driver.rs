@@ -71,6 +71,8 @@ pub fn edit(edit: impl Fn(&str) -> String + 'static) {
 pub struct Launched {
     pub launches: u64,
     pub counts: Counts,
+    /// Threads of a block, the most of them.
+    pub threads: usize,
     /// The most bytes of shared memory that one of them asked for.
     pub dynamic_shared: usize,
 }
@@ -148,10 +150,11 @@ extern "C" fn launch(kernel: *const Kernel, request: *const Request) -> bool {
     match kernel.launch(&launch) {
         Ok(counts) => {
             LAUNCHED.with_borrow_mut(|all| {
-                let none = || Launched { launches: 0, counts: Counts::new(kernel), dynamic_shared: 0 };
+                let none = || Launched { launches: 0, counts: Counts::new(kernel), threads: 0, dynamic_shared: 0 };
                 let sum = all.entry(kernel.name.clone()).or_insert_with(none);
                 sum.launches += 1;
                 sum.counts.add(&counts);
+                sum.threads = sum.threads.max(launch.block.iter().map(|n| *n as usize).product());
                 sum.dynamic_shared = sum.dynamic_shared.max(launch.dynamic_shared);
             });
             true
