@@ -177,6 +177,18 @@ const SINGLE: [(&str, &str); 9] = [
     ("shfl", "SHFL"),
 ];
 
+/// Copies of a block of the text by those of its instructions: tensor-core instructions on average, which are never
+/// split or merged, else the middle of what is there at all.
+fn copies_of(found: &[(&str, usize)]) -> f64 {
+    let tensor: Vec<usize> = found.iter().filter(|(kind, _)| *kind == "HMMA").map(|(_, copies)| *copies).collect();
+    if tensor.iter().any(|copies| *copies > 0) {
+        return tensor.iter().sum::<usize>() as f64 / tensor.len() as f64;
+    }
+    let mut copies: Vec<usize> = found.iter().map(|(_, copies)| *copies).filter(|copies| *copies > 0).collect();
+    copies.sort_unstable();
+    copies.get(copies.len() / 2).map_or(1.0, |copies| *copies as f64)
+}
+
 fn is(machine: &str, kind: &str) -> bool {
     machine.split('.').next() == Some(kind)
 }
@@ -206,17 +218,18 @@ impl MachineCode {
         let text_block = kernel.blocks();
         let n_blocks = text_block.last().map_or(0, |last| last + 1);
         let mut executed = vec![0; n_blocks];
-        let mut copies = vec![1; n_blocks];
+        let mut found = vec![Vec::new(); n_blocks];
         let mut block_of_line = HashMap::new();
         for ((instruction, tally), &block) in kernel.instructions.iter().zip(&counts.0).zip(&text_block) {
             executed[block] = executed[block].max(tally.executed);
             block_of_line.insert(instruction.line, block);
             if let Some((_, kind)) = SINGLE.iter().find(|(name, _)| instruction.name.starts_with(name)) {
                 let machine = self.blocks.iter().flat_map(|block| &block.instructions);
-                let copied = machine.filter(|found| found.line == instruction.line && is(&found.name, kind)).count();
-                copies[block] = copies[block].max(copied);
+                let copies = machine.filter(|found| found.line == instruction.line && is(&found.name, kind)).count();
+                found[block].push((*kind, copies));
             }
         }
+        let copies: Vec<f64> = found.iter().map(|found| copies_of(found)).collect();
         let weight = |(number, block): (usize, &Block)| {
             let called = block.instructions.iter().any(|instruction| is(&instruction.name, "CALL"));
             // Slow paths of divisions, and the endless loop behind a kernel's end.
@@ -230,7 +243,7 @@ impl MachineCode {
                 }
             }
             let most = votes.into_iter().max_by_key(|(_, votes)| *votes);
-            most.map_or(0.0, |(text, _)| executed[text] as f64 / copies[text] as f64)
+            most.map_or(0.0, |(text, _)| executed[text] as f64 / copies[text])
         };
         self.blocks.iter().enumerate().map(weight).collect()
     }
