@@ -9,7 +9,7 @@ use actpatch::backend::{
     Result,
 };
 use actpatch::types::Matrix;
-use cudarc::cublaslt::{CudaBlasLT, Matmul, MatmulConfig};
+use cudarc::cublaslt::{CudaBlasLT, Matmul, MatmulConfig, MatmulShared, Workspace, sys};
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use cudarc::driver::{CudaContext, CudaGraph, CudaSlice, CudaStream};
 use half::{bf16, f16};
@@ -129,26 +129,22 @@ fn product(
     let mut y = backend.tensor(rows * outputs)?;
     let count = calls(flops, if dtype.weight_bytes() == 4 { 1e14 } else { 4e14 });
     let mut timed = Timed::new(backend, count)?;
-    let mut theirs = peer.map(|peer| peer.product(dtype, (rows, inputs, outputs), count));
-    let (mut ours, mut others) = (Vec::new(), Vec::new());
+    let shape = (rows, inputs, outputs);
+    let mut peers: Vec<_> = peer.into_iter().flat_map(|peer| peer.products(dtype, shape, count)).collect();
+    let mut ours = Vec::new();
     for _ in 0..REPETITIONS + 3 {
         ours.push(timed.seconds(|| backend.linear(&x, &weight, Epilogue::Store, &mut y))?);
-        if let Some(Ok(product)) = &mut theirs {
-            match product.seconds() {
-                Ok(seconds) => others.push(seconds),
-                Err(error) => theirs = Some(Err(error)),
-            }
-        }
+        peers.iter_mut().for_each(PeerProduct::sample);
     }
     let rate = |samples: &[f64]| flops / median(&samples[3..]) / 1e12;
     print!("{rows:>5} x {inputs:>4} x {outputs:<5} {dtype:>4}: {:>7.2} TFLOP/s", rate(&ours));
-    match theirs {
-        Some(Ok(_)) => {
-            println!(" | cuBLASLt {:>7.2} | share {:>3.0} %", rate(&others), 100.0 * rate(&ours) / rate(&others));
+    for PeerProduct { name, graph, samples } in &peers {
+        match graph {
+            Ok(_) => print!(" | {name} {:>7.2}, share {:>3.0} %", rate(samples), 100.0 * rate(&ours) / rate(samples)),
+            Err(error) => print!(" | {name} fails: {error}"),
         }
-        Some(Err(error)) => println!(" | cuBLASLt fails: {error}"),
-        None => println!(),
     }
+    println!();
     Ok(())
 }
 
@@ -239,24 +235,31 @@ impl CublasLt {
         Ok(Self { handle: CudaBlasLT::new(stream.clone())?, stream })
     }
 
-    /// A graph of `count` products. f32 products run as TF32 where cuBLASLt does so by default, which is less exact than
-    /// ours.
-    fn product(&self, dtype: Dtype, shape: (usize, usize, usize), count: usize) -> Tried<PeerProduct> {
+    /// Graphs of `count` products each, in the formats to compare with: f32 products as PyTorch does them by default, and
+    /// as TF32, which is less exact than ours.
+    fn products(&self, dtype: Dtype, shape: (usize, usize, usize), count: usize) -> Vec<PeerProduct> {
         let (rows, inputs, outputs) = shape;
         let (x, w) = (values(rows * inputs, 1), values(inputs * outputs, 2));
-        let [x16, w16] = [&x, &w].map(|values| values.iter().map(|value| f16::from_f32(*value)).collect::<Vec<_>>());
-        let [xb, wb] = [&x, &w].map(|values| values.iter().map(|value| bf16::from_f32(*value)).collect::<Vec<_>>());
-        let (graph, held) = match dtype {
-            Dtype::F32 | Dtype::Tf32 => self.captured(&x, &w, shape, count)?,
-            Dtype::Bf16 => self.captured(&xb, &wb, shape, count)?,
-            Dtype::F16 => self.captured(&x16, &w16, shape, count)?,
+        let tf32 = || ("cuBLASLt tf32", self.captured(&self.handle, &x, &w, shape, count));
+        let products = match dtype {
+            Dtype::F32 => vec![("cuBLASLt f32", self.captured(&TrueF32(&self.handle), &x, &w, shape, count)), tf32()],
+            Dtype::Tf32 => vec![tf32()],
+            Dtype::Bf16 => {
+                let [x, w] = [&x, &w].map(|values| values.iter().map(|v| bf16::from_f32(*v)).collect::<Vec<_>>());
+                vec![("cuBLASLt bf16", self.captured(&self.handle, &x, &w, shape, count))]
+            }
+            Dtype::F16 => {
+                let [x, w] = [&x, &w].map(|values| values.iter().map(|v| f16::from_f32(*v)).collect::<Vec<_>>());
+                vec![("cuBLASLt f16", self.captured(&self.handle, &x, &w, shape, count))]
+            }
         };
-        Ok(PeerProduct { graph, stream: self.stream.clone(), count, _held: held })
+        products.into_iter().map(|(name, graph)| PeerProduct { name, graph, samples: Vec::new() }).collect()
     }
 
     /// Row-major `y = x W` is column-major `yᵀ = Wᵀ xᵀ`.
     fn captured<T>(
         &self,
+        library: &impl Matmul<T>,
         x: &[T],
         w: &[T],
         (rows, inputs, outputs): (usize, usize, usize),
@@ -264,7 +267,6 @@ impl CublasLt {
     ) -> Tried<Captured>
     where
         T: cudarc::driver::DeviceRepr + cudarc::driver::ValidAsZeroBits + 'static,
-        CudaBlasLT: Matmul<T>,
     {
         let (x, w) = (self.stream.clone_htod(x)?, self.stream.clone_htod(w)?);
         let mut y: CudaSlice<T> = self.stream.alloc_zeros(rows * outputs)?;
@@ -287,7 +289,7 @@ impl CublasLt {
             batch_size: None,
         };
         // SAFETY: the shapes are those of the arrays.
-        let mut call = || unsafe { self.handle.matmul(config(), &w, &x, &mut y, None, None) };
+        let mut call = || unsafe { library.matmul(config(), &w, &x, &mut y, None, None) };
         // Once outside of the capture: the library sets itself up.
         call()?;
         self.stream.synchronize()?;
@@ -295,28 +297,71 @@ impl CublasLt {
         let called = (0..count).try_for_each(|_| call());
         let graph = self.stream.end_capture(CUgraphInstantiate_flags(0))?;
         called?;
-        Ok((graph.ok_or("the driver made no graph")?, Box::new((x, w, y))))
+        let graph = graph.ok_or("the driver made no graph")?;
+        Ok(Captured { graph, stream: self.stream.clone(), count, _held: Box::new((x, w, y)) })
+    }
+}
+
+/// The library's f32 products without TF32.
+struct TrueF32<'a>(&'a CudaBlasLT);
+
+impl MatmulShared for TrueF32<'_> {
+    fn handle(&self) -> &sys::cublasLtHandle_t {
+        self.0.handle()
+    }
+
+    fn workspace(&self) -> &Workspace {
+        self.0.workspace()
+    }
+
+    fn stream(&self) -> &Arc<CudaStream> {
+        self.0.stream()
+    }
+}
+
+impl Matmul<f32> for TrueF32<'_> {
+    fn matrix_type() -> sys::cudaDataType {
+        sys::cudaDataType_t::CUDA_R_32F
+    }
+
+    fn compute_type() -> sys::cublasComputeType_t {
+        sys::cublasComputeType_t::CUBLAS_COMPUTE_32F
     }
 }
 
 /// What comes of a call of another library.
 type Tried<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// A graph, and the arrays that it works on.
-type Captured = (CudaGraph, Box<dyn std::any::Any>);
-
-struct PeerProduct {
+/// A graph of several products, and the arrays that it works on.
+struct Captured {
     graph: CudaGraph,
     stream: Arc<CudaStream>,
     count: usize,
     _held: Box<dyn std::any::Any>,
 }
 
-impl PeerProduct {
-    fn seconds(&mut self) -> Tried<f64> {
+impl Captured {
+    fn seconds(&self) -> Tried<f64> {
         let start = Instant::now();
         self.graph.launch()?;
         self.stream.synchronize()?;
         Ok(start.elapsed().as_secs_f64() / self.count as f64)
+    }
+}
+
+struct PeerProduct {
+    name: &'static str,
+    graph: Tried<Captured>,
+    /// Seconds of a product.
+    samples: Vec<f64>,
+}
+
+impl PeerProduct {
+    fn sample(&mut self) {
+        let Ok(graph) = &self.graph else { return };
+        match graph.seconds() {
+            Ok(seconds) => self.samples.push(seconds),
+            Err(error) => self.graph = Err(error),
+        }
     }
 }

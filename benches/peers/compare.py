@@ -12,11 +12,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from models import SHAPES, folder_of
+from models import DRAWN, RANDOM, SHAPES, folder_of
 from table import long_table
 
 HERE = Path(__file__).parent
-SIDES = ["lens-original", "lens-installed", "lens-tuned", "expert", "expert-bf16"]
+SIDES = ["lens-original", "lens-installed", "lens-tuned", "expert", "expert-tf32", "expert-bf16"]
 FORCED = "+forced"
 # Workloads of many cells, which one cell warms up.
 LONG = {"sweep": "cell:0", "head-map": "cell:0", "resid-map": "cell:0"}
@@ -60,10 +60,10 @@ def forced_shim(folder):
     return {"LD_PRELOAD": str(library)}
 
 
-def start_sides(arguments, folder, scratch):
+def start_sides(arguments, model, scratch):
     """All sides by name, ours in its first number format first."""
     threads, device = str(arguments.threads), arguments.device
-    ours = [arguments.actpatch, "bench", "--paced", "--models", str(folder), "--threads", threads, "--device", device]
+    ours = [arguments.actpatch, "bench", "--paced", "--models", model, "--threads", threads, "--device", device]
     shape = ["--prompts", str(arguments.prompts), "--tokens", str(arguments.tokens)]
     sides = {}
     for dtype in arguments.dtypes:
@@ -71,7 +71,7 @@ def start_sides(arguments, folder, scratch):
     greeting = json.dumps(next(iter(sides.values())).greeting)
     for name in arguments.sides:
         environment = forced_shim(scratch) if name.endswith(FORCED) else {}
-        worker = [sys.executable, str(HERE / "worker.py"), name.removesuffix(FORCED), str(folder), threads, device]
+        worker = [sys.executable, str(HERE / "worker.py"), name.removesuffix(FORCED), model, threads, device]
         environment |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}
         sides[name] = Side(worker, environment, greeting)
     return sides
@@ -85,9 +85,9 @@ def difference(reply, expected):
     return largest / max(1.0, *(abs(b) for b in expected))
 
 
-def measure(sides, workload, repetitions):
+def measure(sides, workload, repetitions, same_weights):
     """The workload's arithmetic, the peak, and per side seconds, differences, memory and how much of it was run."""
-    results = {name: {"seconds": [], "difference": 0.0} for name in sides}
+    results = {name: {"seconds": [], "difference": 0.0 if same_weights else None} for name in sides}
     peaks, ours = [], next(iter(sides.values()))
     for side in sides.values():
         side.ask(LONG.get(workload, workload))
@@ -102,7 +102,8 @@ def measure(sides, workload, repetitions):
             result = results[name]
             result["seconds"].append(reply["seconds"])
             result["memory"] = reply["peak_resident_bytes"]
-            result["difference"] = max(result["difference"], difference(reply, expected["values"]))
+            if same_weights:
+                result["difference"] = max(result["difference"], difference(reply, expected["values"]))
             if "places" in reply:
                 result["sampled"] = [len(reply["places"]), reply["cells"]]
     peak = None if None in peaks else statistics.median(peaks)
@@ -120,7 +121,9 @@ def processor():
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--actpatch", default=str(HERE.parents[1] / "target/release/actpatch"))
-    parser.add_argument("--shape", choices=SHAPES, default="gpt2-small")
+    shapes = [*SHAPES, *DRAWN]
+    of_each = f"{RANDOM}SHAPE: every side's own random weights, no folder and no values compared (experts only)"
+    parser.add_argument("--shape", choices=shapes, default="gpt2-small", metavar="SHAPE", help=of_each)
     parser.add_argument("--workloads", default="forward,cell:0,cell:6,cell:11,das:0,das:6,das:11")
     each = f"any of {', '.join(SIDES)}, each also with {FORCED}"
     parser.add_argument("--sides", default="lens-installed,lens-tuned,expert", help=each)
@@ -136,11 +139,14 @@ def main():
     arguments = parser.parse_args()
     arguments.sides = [side for side in arguments.sides.split(",") if side]
     arguments.dtypes = arguments.dtypes.split(",")
-    folder = folder_of(arguments.shape, arguments.models)
+    own_weights = arguments.shape.startswith(RANDOM)
+    if own_weights and any(not side.startswith("expert") for side in arguments.sides):
+        parser.error(f"--sides: {arguments.shape} has experts only")
+    model = arguments.shape if own_weights else str(folder_of(arguments.shape, arguments.models))
     if arguments.only_make:
         return
     with tempfile.TemporaryDirectory() as scratch:
-        sides = start_sides(arguments, folder, scratch)
+        sides = start_sides(arguments, model, scratch)
         versions = sorted({side.greeting["torch"] for side in sides.values() if "torch" in side.greeting})
         records = []
         for workload in arguments.workloads.split(","):
@@ -149,7 +155,7 @@ def main():
                 "date": time.strftime("%Y-%m-%d"), "processor": processor(), "torch": versions,
                 "device": next(iter(sides.values())).greeting["device"], "load": os.getloadavg()[0],
             }  # fmt: skip
-            records.append(record | measure(sides, workload, arguments.repetitions))
+            records.append(record | measure(sides, workload, arguments.repetitions, not own_weights))
             if arguments.record:
                 with arguments.record.open("a") as file:
                     file.write(json.dumps(records[-1]) + "\n")

@@ -1,17 +1,18 @@
 """The workloads in PyTorch with every shortcut written by hand: one pass for clean and corrupted, cells that resume at
-their layer and first patched position with cached keys and values, last positions alone in the last block, answer
-columns alone, and the exponential's action on one column (Al-Mohy and Higham 2011) with its adjoint."""
+their layer and first patched position with cached keys and values, a layer's directions as rows of one batch, last positions
+alone in the last block, answer columns alone, and the exponential's action on one column (Al-Mohy and Higham 2011) with its adjoint."""
 
 import torch
 import torch.nn.functional as F
 from models import processed
-from work import DATASETS, METHODS, Sample, Trainer, clock, direction, swap
+from work import DATASETS, METHODS, Sample, Trainer, clock, direction
 
 
 class Expert:
-    def __init__(self, folder, work, settings):
+    def __init__(self, model, work, settings):
         self.dtype = torch.bfloat16 if settings == "bf16" else torch.float32
-        self.config, weights = processed(folder)
+        torch.backends.cuda.matmul.allow_tf32 = settings == "tf32"
+        self.config, weights = processed(model, work.device)
         weights = {name: weight.to(work.device, self.dtype) for name, weight in weights.items()}
         self.work, self.n_layers = work, self.config["n_layers"]
         self.d_head = weights["blocks.0.attn.W_Q"].shape[-1]
@@ -86,9 +87,10 @@ class Expert:
         return x if self.position_embedding is None else x + self.position_embedding[: x.shape[1]]
 
     def differences(self, x):
-        """Row `i` of `x` with the answers of prompt `i`."""
+        """Row `i` of `x` with the answers of prompt `i`, of all prompts once or several times."""
         logits = F.linear(self.norm(x[:, -1]), *self.answers).float()
-        return (logits.gather(1, self.places[0]) - logits.gather(1, self.places[1])).mean(1)
+        correct, wrong = (places.repeat(len(x) // len(places), 1) for places in self.places)
+        return (logits.gather(1, correct) - logits.gather(1, wrong)).mean(1)
 
     @torch.no_grad()
     def capture(self):
@@ -101,15 +103,17 @@ class Expert:
         self.clean, self.corrupted = (self.differences(side).mean().item() for side in (x, x[self.work.corrupted]))
 
     def patched(self, layer, columns):
-        """Mean logit difference of the patched rows."""
-        work = self.work
+        """Mean logit difference of the patched rows along each of `columns`, (d_model, directions)."""
+        work, count = self.work, columns.shape[1]
         x = self.residuals[layer][work.corrupted][:, work.position :]
         source = self.residuals[layer][:, work.position]
-        x = torch.cat([swap(x[:, 0], source, columns.to(self.dtype))[:, None], x[:, 1:]], 1)
+        along = columns.to(self.dtype).T[:, None]  # (directions, 1, d_model)
+        moved = x[:, 0] + ((source - x[:, 0]) * along).sum(-1, keepdim=True) * along
+        x = torch.cat([moved[:, :, None], x[:, 1:].expand(count, -1, -1, -1)], 2).flatten(0, 1)
         for index in range(layer, self.n_layers):
-            prefix = [part[work.corrupted] for part in self.prefixes[index]]
+            prefix = [part[work.corrupted].repeat(count, 1, 1, 1) for part in self.prefixes[index]]
             x, _ = self.block(index, x, work.position, prefix, index == self.n_layers - 1)
-        return self.differences(x).mean()
+        return self.differences(x).unflatten(0, (count, -1)).mean(1)
 
     @torch.no_grad()
     def forward(self):
@@ -119,23 +123,27 @@ class Expert:
         return self.work.logit_differences(F.linear(self.norm(x[:, -1]), *self.unembedding).float()).tolist()
 
     @torch.no_grad()
+    def cells(self, layer, methods):
+        """Shares of the effect along the first directions of a layer."""
+        columns = torch.stack([direction(self.config["d_model"], layer, self.work.device, m) for m in range(methods)], 1)
+        return ((self.patched(layer, columns) - self.corrupted) / (self.clean - self.corrupted)).tolist()
+
     def cell(self, layer):
-        patched = self.patched(layer, direction(self.config["d_model"], layer, self.work.device)[:, None])
-        return [((patched - self.corrupted) / (self.clean - self.corrupted)).item()]
+        return self.cells(layer, 1)
 
     def sweep(self):
-        """One direction at every block, for all directions and datasets; the last residual costs nothing, as a patch of
-        it does not reach the last position."""
+        """Every direction at every block, for all datasets; the last residual costs nothing, as a patch of it does not
+        reach the last position."""
         once = clock(self.capture)[1]
-        values, seconds = clock(lambda: [value for layer in range(self.n_layers) for value in self.cell(layer)])
-        places = [METHODS * layer for layer in range(self.n_layers)]
-        return Sample(values, places, DATASETS * METHODS * (self.n_layers + 1), DATASETS * (once + METHODS * seconds))
+        values, seconds = clock(lambda: [value for layer in range(self.n_layers) for value in self.cells(layer, METHODS)])
+        number = DATASETS * METHODS * (self.n_layers + 1)
+        return Sample(values, list(range(len(values))), number, DATASETS * (once + seconds))
 
     def das(self, layer=None):
         if layer is None:
             return [loss for layer in range(self.n_layers) for loss in self.das(layer)]
         if layer not in self.trainers:
-            metric = lambda columns: self.patched(layer, columns)
+            metric = lambda columns: self.patched(layer, columns)[0]
             arguments = self.config["d_model"], self.work.device, FirstColumn.apply, metric
             self.trainers[layer] = Trainer(*arguments, self.clean, self.corrupted)
         return self.trainers[layer].epoch()

@@ -1,31 +1,70 @@
-"""Random models of published shapes as folders that every side reads, and the weights as TransformerLens processes them."""
+"""Random models of published shapes as folders that every side reads, and the weights as TransformerLens processes them;
+or random weights alone, for a hand-written model beside actpatch's own random one (`random:SHAPE`)."""
 
 import json
 import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
-from transformer_lens import HookedTransformer, HookedTransformerConfig
-from transformer_lens.pretrained.weight_conversions import convert_gpt2_weights, convert_llama_weights, convert_neox_weights
-from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig
 
 TOKENIZER = Path(__file__).parents[2] / "data/models/demo/tokenizer.json"
-PYTHIA = dict(vocab_size=50304, max_position_embeddings=2048, rotary_pct=0.25, use_parallel_residual=True)
+RANDOM = "random:"
+PYTHIA = dict(d_vocab=50304, n_ctx=2048, rotary_share=0.25)
 SHAPES = {
-    "gpt2-small": GPT2Config(),
-    "pythia-160m": GPTNeoXConfig(
-        hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072, **PYTHIA
-    ),
-    "pythia-1.4b": GPTNeoXConfig(
-        hidden_size=2048, num_hidden_layers=24, num_attention_heads=16, intermediate_size=8192, **PYTHIA
-    ),
-    "smollm2-135m": LlamaConfig(
-        hidden_size=576, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3, intermediate_size=1536,
-        vocab_size=49152, max_position_embeddings=2048, rms_norm_eps=1e-5, tie_word_embeddings=True,
-        rope_parameters={"rope_type": "default", "rope_theta": 100_000.0},
-    ),
+    "gpt2-small": dict(d_model=768, n_layers=12, n_heads=12, d_mlp=3072, d_vocab=50257, n_ctx=1024),
+    "pythia-14m": dict(d_model=128, n_layers=6, n_heads=4, d_mlp=512, **PYTHIA),
+    "pythia-160m": dict(d_model=768, n_layers=12, n_heads=12, d_mlp=3072, **PYTHIA),
+    "pythia-1.4b": dict(d_model=2048, n_layers=24, n_heads=16, d_mlp=8192, **PYTHIA),
+    "smollm2-135m": dict(d_model=576, n_layers=30, n_heads=9, n_kv_heads=3, d_mlp=1536, d_vocab=49152, n_ctx=2048),
 }
+# Those that the hand-written model can draw weights for.
+DRAWN = [RANDOM + shape for shape, sizes in SHAPES.items() if "n_kv_heads" not in sizes]
+
+
+def published_config(shape: str):
+    """The configuration as Hugging Face's transformers has it."""
+    from transformers import GPT2Config, GPTNeoXConfig, LlamaConfig
+
+    sizes = SHAPES[shape]
+    if "n_kv_heads" in sizes:
+        return LlamaConfig(
+            hidden_size=sizes["d_model"], num_hidden_layers=sizes["n_layers"], num_attention_heads=sizes["n_heads"],
+            num_key_value_heads=sizes["n_kv_heads"], intermediate_size=sizes["d_mlp"], vocab_size=sizes["d_vocab"],
+            max_position_embeddings=sizes["n_ctx"], rms_norm_eps=1e-5, tie_word_embeddings=True,
+            rope_parameters={"rope_type": "default", "rope_theta": 100_000.0},
+        )  # fmt: skip
+    if "rotary_share" not in sizes:
+        return GPT2Config()
+    return GPTNeoXConfig(
+        hidden_size=sizes["d_model"], num_hidden_layers=sizes["n_layers"], num_attention_heads=sizes["n_heads"],
+        intermediate_size=sizes["d_mlp"], vocab_size=sizes["d_vocab"], max_position_embeddings=sizes["n_ctx"],
+        rotary_pct=sizes["rotary_share"], use_parallel_residual=True,
+    )  # fmt: skip
+
+
+def random_weights(shape: str, device: str) -> tuple[dict, dict]:
+    """(configuration, weights) for the hand-written model, made on the device: nothing but speed is compared."""
+    sizes = SHAPES[shape]
+    d_model, heads, d_mlp = sizes["d_model"], sizes["n_heads"], sizes["d_mlp"]
+    d_head, rotary = d_model // heads, "rotary_share" in sizes
+    generator = torch.Generator(device).manual_seed(0)
+    random = lambda *size: 0.02 * torch.randn(*size, generator=generator, device=device)
+    weights = {"embed.W_E": random(sizes["d_vocab"], d_model)}
+    weights |= {"unembed.W_U": random(d_model, sizes["d_vocab"]), "unembed.b_U": random(sizes["d_vocab"])}
+    if not rotary:
+        weights["pos_embed.W_pos"] = random(sizes["n_ctx"], d_model)
+    for layer in range(sizes["n_layers"]):
+        block = {f"attn.W_{name}": random(heads, d_model, d_head) for name in "QKV"}
+        block |= {f"attn.b_{name}": random(heads, d_head) for name in "QKV"}
+        block |= {"attn.W_O": random(heads, d_head, d_model), "attn.b_O": random(d_model)}
+        block |= {"mlp.W_in": random(d_model, d_mlp), "mlp.b_in": random(d_mlp)}
+        block |= {"mlp.W_out": random(d_mlp, d_model), "mlp.b_out": random(d_model)}
+        weights |= {f"blocks.{layer}.{name}": weight for name, weight in block.items()}
+    config = dict(
+        n_layers=sizes["n_layers"], d_model=d_model, eps=1e-5, parallel=rotary, rms=False, rotary_base=10_000,
+        rotary_dim=int(sizes["rotary_share"] * d_head) if rotary else None, act_fn="gelu" if rotary else "gelu_new",
+    )  # fmt: skip
+    return config, weights
 
 
 def folder_of(shape, root):
@@ -34,8 +73,11 @@ def folder_of(shape, root):
     folder = Path(root) / shape
     if (folder / "processed.safetensors").exists():
         return folder
+    from safetensors.torch import save_file
+    from transformers import AutoModelForCausalLM
+
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(SHAPES[shape]).eval()
+    model = AutoModelForCausalLM.from_config(published_config(shape)).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):
@@ -58,6 +100,14 @@ def folder_of(shape, root):
 
 def transformer_lens(folder, device="cpu"):
     """TransformerLens' model of a checkpoint, with its default processing."""
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+    from transformer_lens.pretrained.weight_conversions import (
+        convert_gpt2_weights,
+        convert_llama_weights,
+        convert_neox_weights,
+    )
+    from transformers import AutoModelForCausalLM
+
     hf_model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     config = hf_model.config
     shared = dict(d_vocab=config.vocab_size, device=device, default_prepend_bos=False)
@@ -95,6 +145,10 @@ def transformer_lens(folder, device="cpu"):
     return lens.eval().requires_grad_(False)
 
 
-def processed(folder):
-    """(configuration, weights) for the hand-written model."""
-    return json.loads((folder / "lens.json").read_text()), load_file(folder / "processed.safetensors")
+def processed(model: str, device: str) -> tuple[dict, dict]:
+    """(configuration, weights) for the hand-written model, of a folder or of a random shape."""
+    if model.startswith(RANDOM):
+        return random_weights(model.removeprefix(RANDOM), device)
+    from safetensors.torch import load_file
+
+    return json.loads((Path(model) / "lens.json").read_text()), load_file(Path(model) / "processed.safetensors")

@@ -13,6 +13,7 @@ COLUMNS = {
     "lens-original+forced": "original settings, forced",
     "expert": "PyTorch, batched",
     "expert+forced": "PyTorch, batched, forced",
+    "expert-tf32": "PyTorch, batched, TF32",
     "expert-bf16": "PyTorch, batched, bf16",
 }
 
@@ -53,9 +54,10 @@ def long_table(records):
         for name, side in record["sides"].items():
             spread = f"{seconds(min(side['seconds']))} - {seconds(max(side['seconds']))} ({len(side['seconds'])})"
             cells = "{} of {}".format(*side["sampled"]) if "sampled" in side else "all"
+            difference = "" if side["difference"] is None else f"{side['difference']:.0e}"
             lines.append(
                 f"| {record['workload']} | {name} | {seconds(median(side))} | {spread} | {median(side) / base:.2f} "
-                f"| {share(record, side)} | {cells} | {side['difference']:.0e} | {side['memory'] / 1e9:.2f} |"
+                f"| {share(record, side)} | {cells} | {difference} | {side['memory'] / 1e9:.2f} |"
             )
     return "\n".join(lines).strip()
 

@@ -61,9 +61,9 @@ def value(index, seed):
     return ((index * 7919 + seed * 104_729) % 2003).to(torch.float32) / 1001.5 - 1.0
 
 
-def direction(d_model, layer, device):
-    """The first of the five directions of a layer, unit length."""
-    values = value(torch.arange(d_model), 1 + METHODS * layer)
+def direction(d_model, layer, device, method=0):
+    """One of the five directions of a layer, unit length."""
+    values = value(torch.arange(d_model), 1 + METHODS * layer + method)
     return (values / values.norm()).to(device)
 
 

@@ -4,7 +4,6 @@
 import json
 import resource
 import sys
-from pathlib import Path
 
 import torch
 from work import Sample, Work, clock
@@ -13,14 +12,14 @@ from work import Sample, Work, clock
 conversation, sys.stdout = sys.stdout, sys.stderr
 
 kind, _, settings = sys.argv[1].partition("-")
-folder, threads, device = Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+model, threads, device = sys.argv[2], int(sys.argv[3]), sys.argv[4]
 torch.set_num_threads(threads)
 work = Work(json.loads(sys.stdin.readline()), device)
 if kind == "lens":
     from lens import Lens as Side
 else:
     from expert import Expert as Side
-side = Side(folder, work, settings)
+side = Side(model, work, settings)
 print(json.dumps({"torch": torch.__version__}), file=conversation, flush=True)
 for line in sys.stdin:
     name, _, layer = line.strip().partition(":")

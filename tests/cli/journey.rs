@@ -373,6 +373,40 @@ fn the_self_check_passes_on_trained_and_random_weights() {
 }
 
 #[test]
+fn recorded_references_are_compared_with_and_refused_for_another_model() {
+    let data = tempfile::tempdir().unwrap();
+    let check = |more: &[&str]| {
+        run_in(data.path(), &[&["self-check", "--models", "random:pythia-14m", "--json"], more].concat())
+    };
+    let folder = data.path().join("references");
+    let folder = folder.to_str().unwrap();
+    check(&["--layers", "0,3,6", "--record", folder]).success();
+    let json = check(&["--layers", "3,6", "--against", folder]).success().json();
+    let checks = json.as_array().unwrap();
+    let compared = checks.iter().filter(|check| check["check"]["name"].as_str().unwrap().contains("the processor"));
+    assert_eq!(compared.map(|check| check["layer"].as_u64()).collect::<Vec<_>>(), [Some(3); 5]);
+    assert!(checks.iter().all(|check| check["passed"] == true));
+
+    let refused = |more: &[&str], words: &[&str]| {
+        let finished = check(&[more, &["--against", folder]].concat());
+        assert_eq!(finished.code, 1, "{}", finished.stderr);
+        assert!(words.iter().all(|word| finished.stderr.contains(word)), "{}", finished.stderr);
+    };
+    let file = "references/random-pythia-14m.safetensors";
+    refused(&["--layers", "2"], &["--against", file, "layer 2 was not recorded"]);
+    refused(&["--layers", "3", "--seed", "9"], &[file, "seed: expected 9, found 0"]);
+    refused(&["--layers", "3", "--eval-set", "simple_train"], &[file, "prompts: expected"]);
+    assert_eq!(check(&["--record", folder, "--against", folder]).code, 2);
+    // Another model's file under this model's name.
+    let references = data.path().join("references");
+    std::fs::rename(data.path().join(file), references.join("demo.safetensors")).unwrap();
+    let other = ["self-check", "--models", "demo", "--layers", "3", "--against", folder];
+    let finished = run_in(data.path(), &other);
+    assert_eq!(finished.code, 1, "{}", finished.stderr);
+    assert!(finished.stderr.contains("demo.safetensors: made of something else"), "{}", finished.stderr);
+}
+
+#[test]
 fn the_demo_prints_every_method_on_both_datasets() {
     let data = tempfile::tempdir().unwrap();
     let finished = run_in(data.path(), &["demo", "--json"]).success();

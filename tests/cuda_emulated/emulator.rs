@@ -1,5 +1,5 @@
 //! Builds the emulated driver (tests/emulator) and puts it where the crate's driver calls find it. With
-//! `ACTPATCH_TEST_GPU` in the environment (tests/gpu.sh) the machine's own driver and GPU take its place.
+//! `ACTPATCH_TEST_GPU` in the environment (tests/gpu_bundle.sh) the machine's own driver and GPU take its place.
 
 use actpatch::backend::{CudaBackend, Dtype};
 use libloading::{Library, Symbol};

@@ -7,8 +7,10 @@ mod driver;
 mod emulator;
 mod engine;
 mod ops;
+mod performance;
 mod ptx_planted;
 mod ptx_text;
+mod recorded;
 mod repeated;
 #[path = "../support/mod.rs"]
 mod support;

@@ -23,9 +23,11 @@ pub struct Stored {
 /// The tensors of a file by name.
 pub type Tensors = BTreeMap<String, Stored>;
 
-/// `tests/fixtures/models/{name}`.
+/// `tests/fixtures/models/{name}`. ACTPATCH_FIXTURES names the folder of fixtures of a program that was brought to
+/// another machine (tests/gpu_bundle.sh).
 pub fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models").join(name)
+    let here = || Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    std::env::var_os("ACTPATCH_FIXTURES").map_or_else(here, PathBuf::from).join("models").join(name)
 }
 
 /// Reads every tensor of a `.safetensors` file.

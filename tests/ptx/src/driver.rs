@@ -53,7 +53,7 @@ type Edit = Box<dyn Fn(&str) -> String>;
 thread_local! {
     static FAULT: RefCell<Option<String>> = const { RefCell::new(None) };
     static EDIT: RefCell<Option<Edit>> = const { RefCell::new(None) };
-    static COUNTS: RefCell<HashMap<String, Counts>> = RefCell::default();
+    static LAUNCHED: RefCell<HashMap<String, Launched>> = RefCell::default();
 }
 
 /// Why a call of this thread failed last; taken.
@@ -66,9 +66,20 @@ pub fn edit(edit: impl Fn(&str) -> String + 'static) {
     EDIT.set(Some(Box::new(edit)));
 }
 
+/// Launches of a kernel.
+#[derive(Debug, Clone)]
+pub struct Launched {
+    pub launches: u64,
+    pub counts: Counts,
+    /// Threads of a block, the most of them.
+    pub threads: usize,
+    /// The most bytes of shared memory that one of them asked for.
+    pub dynamic_shared: usize,
+}
+
 /// What this thread's launches of each kernel have done since the last call.
-pub fn counted() -> HashMap<String, Counts> {
-    COUNTS.take()
+pub fn counted() -> HashMap<String, Launched> {
+    LAUNCHED.take()
 }
 
 fn fail(message: String) {
@@ -138,9 +149,13 @@ extern "C" fn launch(kernel: *const Kernel, request: *const Request) -> bool {
     };
     match kernel.launch(&launch) {
         Ok(counts) => {
-            COUNTS.with_borrow_mut(|all| match all.get_mut(&kernel.name) {
-                Some(sum) => sum.add(&counts),
-                None => drop(all.insert(kernel.name.clone(), counts)),
+            LAUNCHED.with_borrow_mut(|all| {
+                let none = || Launched { launches: 0, counts: Counts::new(kernel), threads: 0, dynamic_shared: 0 };
+                let sum = all.entry(kernel.name.clone()).or_insert_with(none);
+                sum.launches += 1;
+                sum.counts.add(&counts);
+                sum.threads = sum.threads.max(launch.block.iter().map(|n| *n as usize).product());
+                sum.dynamic_shared = sum.dynamic_shared.max(launch.dynamic_shared);
             });
             true
         }

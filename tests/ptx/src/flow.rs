@@ -20,6 +20,23 @@ fn next(instructions: &[Instruction], at: usize) -> [Option<usize>; 2] {
     }
 }
 
+/// For every instruction, the number of the block that it is in: those that are all executed or none of them.
+pub fn blocks(instructions: &[Instruction]) -> Vec<usize> {
+    let mut begins = vec![false; end_of(instructions) + 1];
+    for (at, instruction) in instructions.iter().enumerate() {
+        if let Operation::Branch(target) = instruction.operation {
+            begins[target] = true;
+        }
+        begins[at + 1] |= matches!(instruction.operation, Operation::Branch(_) | Operation::Return);
+    }
+    begins[0] = false;
+    let numbered = begins.into_iter().scan(0, |number, begins| {
+        *number += usize::from(begins);
+        Some(*number)
+    });
+    numbered.take(instructions.len()).collect()
+}
+
 /// For every instruction, the first one that all paths from it go through; the number of instructions stands for the
 /// end. By Cooper, Harvey and Kennedy, "A simple, fast dominance algorithm", on the graph turned around.
 pub fn joins(instructions: &[Instruction]) -> Vec<usize> {

@@ -21,7 +21,7 @@ mod values;
 mod warp;
 
 pub use counts::{Counts, Tally};
-pub use driver::{INTERPRETER, Interpreter, counted, edit, last_fault};
+pub use driver::{INTERPRETER, Interpreter, Launched, counted, edit, last_fault};
 pub use global::{Global, Region};
 pub use instructions::tensor::Sums;
 pub use module::{Kernel, Module};

@@ -1,6 +1,6 @@
 //! A PTX text as the driver loads it: directives, registers, parameters, shared memory, and instructions decoded.
 
-use crate::flow::joins;
+use crate::flow::{self, joins};
 use crate::instructions::{Decoder, Instruction, Operand};
 use crate::text::{ReadError, Tokens};
 use crate::values::Type;
@@ -42,6 +42,11 @@ pub struct Kernel {
 }
 
 impl Kernel {
+    /// For every instruction, the number of its block: those that are all executed or none of them.
+    pub fn blocks(&self) -> Vec<usize> {
+        flow::blocks(&self.instructions)
+    }
+
     /// Bytes of all parameters.
     pub fn parameter_bytes(&self) -> usize {
         self.parameters.last().map_or(0, |last| last.offset + last.bytes)

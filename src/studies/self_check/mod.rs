@@ -1,6 +1,8 @@
 //! Identities that must hold before a number can be trusted, checked on a model.
 
-use super::fields::{list, not_empty};
+mod reference;
+
+use super::fields::{list, not_empty, optional_path};
 use super::{Plan, Study, bytes};
 use crate::backend::{Backend, Dtype};
 use crate::datasets::PairedPrompts;
@@ -9,11 +11,12 @@ use crate::engine::{Engine, Layout, PairedRun, PatchPositions, Site};
 use crate::experiments::comparison::{Measured, compare, measure};
 use crate::experiments::self_check::{Check, self_check};
 use crate::report::Table;
-use crate::session::{Device, DeviceWork, Observer, OfSetting, Session, layers};
+use crate::session::{Device, DeviceWork, Observer, OfSetting, Provenance, Session, fingerprint, layers, wrong};
 use anyhow::Result;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::json;
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 /// Checks the engine on a model: patching clean into clean changes nothing, and the like.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,11 +29,18 @@ pub struct SelfCheck {
     pub layers: Vec<String>,
     /// Also compare the device and the number format with the processor in f32: logits, patches, gradients, a DAS fit.
     pub against_cpu: bool,
+    /// Write what the processor computes in f32 to this folder, in a file per model.
+    #[serde(serialize_with = "optional_path")]
+    pub record: Option<PathBuf>,
+    /// Compare as `against_cpu` does, with what was recorded in this folder instead of computing it here.
+    #[serde(serialize_with = "optional_path")]
+    pub against: Option<PathBuf>,
 }
 
 impl Default for SelfCheck {
     fn default() -> Self {
-        Self { eval_set: "simple_test".into(), layers: vec!["all".into()], against_cpu: false }
+        let layers = vec!["all".into()];
+        Self { eval_set: "simple_test".into(), layers, against_cpu: false, record: None, against: None }
     }
 }
 
@@ -80,7 +90,12 @@ impl Study for SelfCheck {
     type Outcome = Checked;
 
     fn validate(&self) -> Result<()> {
-        Ok(not_empty(&[("layers", self.layers.len())])?)
+        not_empty(&[("layers", self.layers.len())])?;
+        let computed = [("record", self.record.is_some()), ("against_cpu", self.against_cpu)];
+        if let Some((setting, _)) = computed.into_iter().find(|(_, asked)| *asked && self.against.is_some()) {
+            wrong!(setting, "what was recorded is compared with, and not computed: against is set");
+        }
+        Ok(())
     }
 
     fn plan(&self, session: &Session) -> Result<Plan> {
@@ -95,10 +110,16 @@ impl Study for SelfCheck {
 
     fn run(&self, session: &Session, observer: &mut dyn Observer) -> Result<Checked> {
         let (prompts, layers) = self.subject(session)?;
+        // First: a file that is not the wanted one is told before the work.
+        let reference = self.reference(session, &prompts, &layers, observer)?;
         let checks = Checks { prompts: prompts.clone(), layers: &layers, seed: session.seed() };
         let mut checks = session.compute(observer, checks)?;
-        if self.against_cpu {
-            checks.extend(against_cpu(session, &prompts, &layers, observer)?);
+        if self.against_cpu || self.against.is_some() {
+            let found = session.compute(observer, Measures::new(session, &prompts, &layers))?;
+            for ((layer, found), (_, reference)) in found.iter().zip(&reference) {
+                let compared = compare(found, reference, session.options().dtype);
+                checks.extend(compared.into_iter().map(|check| (*layer, check)));
+            }
         }
         Ok(Checked { model: session.model().name.clone(), checks })
     }
@@ -117,6 +138,33 @@ impl SelfCheck {
         session.catalogue()?;
         let prompts = session.prompts(&self.eval_set, Scaffold::Plain).of_setting("eval_set")?;
         Ok((prompts, layers("layers", &self.layers, session.config().n_layers)?))
+    }
+
+    /// What the processor computes in f32, or has computed; nothing when nobody asks for it.
+    fn reference(
+        &self,
+        session: &Session,
+        prompts: &PairedPrompts,
+        layers: &[usize],
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<(usize, Measured)>> {
+        if !self.against_cpu && self.record.is_none() && self.against.is_none() {
+            return Ok(Vec::new());
+        }
+        let processor = session.with(|options| (options.device, options.dtype) = (Device::Cpu, Dtype::F32))?;
+        let made_of = || -> Result<Provenance> {
+            processor.provenance(Self::NAME)?.with("prompts", fingerprint(prompts)?)?.with("seed", session.seed())
+        };
+        let file = |folder: &Path| folder.join(format!("{}.safetensors", session.model().name));
+        let work = Measures::new(session, prompts, layers);
+        if let Some(folder) = &self.against {
+            return reference::read(&file(folder), &made_of()?, &work.layers).of_setting("against");
+        }
+        let measured = processor.compute(observer, work)?;
+        if let Some(folder) = &self.record {
+            reference::write(&file(folder), &made_of()?, &measured).of_setting("record")?;
+        }
+        Ok(measured)
     }
 }
 
@@ -145,34 +193,23 @@ impl DeviceWork for Checks<'_> {
 /// What a device is compared by, at the layers in front of a block.
 struct Measures<'a> {
     prompts: &'a PairedPrompts,
-    layers: &'a [usize],
+    layers: Vec<usize>,
     seed: u64,
+}
+
+impl<'a> Measures<'a> {
+    fn new(session: &Session, prompts: &'a PairedPrompts, layers: &[usize]) -> Self {
+        let n_layers = session.config().n_layers;
+        let layers = layers.iter().copied().filter(|&layer| layer < n_layers).collect();
+        Self { prompts, layers, seed: session.seed() }
+    }
 }
 
 impl DeviceWork for Measures<'_> {
     type Output = Vec<(usize, Measured)>;
 
     fn run<B: Backend>(self, engine: &Engine<B>, _: &mut dyn Observer) -> Result<Self::Output> {
-        let layers = self.layers.iter().filter(|&&layer| layer < engine.config().n_layers);
-        layers.map(|&layer| Ok((layer, measure(engine, self.prompts.clone(), layer, self.seed)?))).collect()
+        let measured = |layer| Ok((layer, measure(engine, self.prompts.clone(), layer, self.seed)?));
+        self.layers.iter().map(|&layer| measured(layer)).collect()
     }
-}
-
-/// Compares the session's device and number format with the processor in f32.
-fn against_cpu(
-    session: &Session,
-    prompts: &PairedPrompts,
-    layers: &[usize],
-    observer: &mut dyn Observer,
-) -> Result<Vec<(usize, Check)>> {
-    let work = || Measures { prompts, layers, seed: session.seed() };
-    let found = session.compute(observer, work())?;
-    let processor = session.with(|options| (options.device, options.dtype) = (Device::Cpu, Dtype::F32))?;
-    let reference = processor.compute(observer, work())?;
-    let mut all = Vec::new();
-    for ((layer, found), (_, reference)) in found.iter().zip(&reference) {
-        let checks = compare(found, reference, session.options().dtype);
-        all.extend(checks.into_iter().map(|check| (*layer, check)));
-    }
-    Ok(all)
 }
