@@ -16,6 +16,9 @@ use actpatch::types::Matrix;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// Runs an operation: the values of its outputs.
+type Run = dyn Fn(&CudaBackend) -> Result<Vec<Vec<f32>>>;
+
 /// An operation in some shape.
 struct Operation {
     kind: &'static str,
@@ -23,7 +26,7 @@ struct Operation {
     small: bool,
     /// Of the largest value of an output.
     tolerance: f32,
-    run: Box<dyn Fn(&CudaBackend) -> Result<Vec<Vec<f32>>>>,
+    run: Box<Run>,
 }
 
 /// What operations are run on: one backend for all of them.
@@ -154,7 +157,7 @@ impl Compared {
             let difference = (found - recorded).abs() / scale;
             self.differing += 1;
             // A NaN is no small difference.
-            self.failed += usize::from(!(difference <= tolerance));
+            self.failed += usize::from(difference > tolerance || difference.is_nan());
             self.largest = if difference > self.largest || difference.is_nan() { difference } else { self.largest };
         }
     }

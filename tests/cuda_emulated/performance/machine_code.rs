@@ -268,6 +268,9 @@ impl MachineCode {
     }
 }
 
+/// Instructions of a block with their lines, and where it jumps to.
+type Seen<'a> = (Vec<(&'a str, u32)>, Option<usize>);
+
 #[test]
 fn a_listing_is_read_block_by_block() {
     let listing = "\
@@ -287,11 +290,11 @@ $k$__internal_0_$__cuda_sm20_div:
 ";
     let kernels = read_listing(listing);
     let blocks = &kernels["k"].blocks;
-    let found: Vec<(Vec<(&str, u32)>, Option<usize>)> = blocks
+    let found: Vec<Seen<'_>> = blocks
         .iter()
         .map(|block| (block.instructions.iter().map(|i| (i.name.as_str(), i.line)).collect(), block.target))
         .collect();
-    let expected: [(Vec<(&str, u32)>, Option<usize>); 5] = [
+    let expected: [Seen<'_>; 5] = [
         (vec![("LDC", 12)], None),
         (vec![("HMMA.1688.F32.TF32", 20), ("BRA", 20)], Some(1)),
         (vec![("EXIT", 20)], None),
