@@ -67,6 +67,8 @@ struct Instruction {
 struct Block {
     instructions: Vec<Instruction>,
     target: Option<usize>,
+    /// Does it call a function, the slow path of a division or a root?
+    calls: bool,
 }
 
 /// A kernel for one compute capability.
@@ -138,6 +140,8 @@ fn read_body(body: &[&str]) -> Vec<Block> {
                 jumps.push((blocks.len() - 1, target));
             }
             let last = blocks.len() - 1;
+            // A call of a label is a branch to far away.
+            blocks[last].calls |= name.starts_with("CALL") && target.is_some_and(|target| target.starts_with('$'));
             blocks[last].instructions.push(Instruction { name, line: from });
             if ends {
                 start_block(&mut blocks);
@@ -231,13 +235,18 @@ impl MachineCode {
         }
         let copies: Vec<f64> = found.iter().map(|found| copies_of(found)).collect();
         let weight = |(number, block): (usize, &Block)| {
-            let called = block.instructions.iter().any(|instruction| is(&instruction.name, "CALL"));
             // Slow paths of divisions, and the endless loop behind a kernel's end.
-            if called || block.target == Some(number) {
+            if block.calls || (block.target == Some(number) && block.instructions.len() == 1) {
                 return 0.0;
             }
+            // What was moved here from elsewhere is outvoted; tensor-core instructions are where the text has them.
+            let tensor = block.instructions.iter().any(|instruction| is(&instruction.name, "HMMA"));
+            let counts = |instruction: &&Instruction| match tensor {
+                true => is(&instruction.name, "HMMA"),
+                false => !is(&instruction.name, "NOP"),
+            };
             let mut votes: BTreeMap<usize, usize> = BTreeMap::new();
-            for instruction in block.instructions.iter().filter(|instruction| !is(&instruction.name, "NOP")) {
+            for instruction in block.instructions.iter().filter(counts) {
                 if let Some(&text) = block_of_line.get(&instruction.line) {
                     *votes.entry(text).or_default() += 1;
                 }
