@@ -16,9 +16,6 @@ use actpatch::types::Matrix;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Runs an operation: the values of its outputs.
-type Run = dyn Fn(&CudaBackend) -> Result<Vec<Vec<f32>>>;
-
 /// An operation in some shape.
 struct Operation {
     kind: &'static str,
@@ -28,6 +25,9 @@ struct Operation {
     tolerance: f32,
     run: Box<Run>,
 }
+
+/// Its outputs.
+type Run = dyn Fn(&CudaBackend) -> Result<Vec<Vec<f32>>>;
 
 /// What operations are run on: one backend for all of them.
 type Setup = (Dtype, Tile);
@@ -157,7 +157,7 @@ impl Compared {
             let difference = (found - recorded).abs() / scale;
             self.differing += 1;
             // A NaN is no small difference.
-            self.failed += usize::from(difference > tolerance || difference.is_nan());
+            self.failed += usize::from(difference.is_nan() || difference > tolerance);
             self.largest = if difference > self.largest || difference.is_nan() { difference } else { self.largest };
         }
     }
