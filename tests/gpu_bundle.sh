@@ -10,12 +10,15 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 most_megabytes=60
-rehearsal=
-[ "${1:-}" != --rehearse ] || rehearsal=1
-archive=$(realpath "${1:-gpu-bundle.tar.xz}")
-
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
+rehearsal=
+if [ "${1:-}" = --rehearse ]; then
+    rehearsal=1
+    archive=$scratch/rehearsed.tar.xz
+else
+    archive=$(realpath "${1:-gpu-bundle.tar.xz}")
+fi
 bundle=$scratch/gpu-bundle
 mkdir -p "$bundle"/{bin,references,peers,fixtures/models}
 
@@ -55,7 +58,6 @@ for model in $models; do
         --record "$bundle/references" > "$scratch/self-check.log" || { cat "$scratch/self-check.log"; exit 1; }
 done
 
-[ -z "$rehearsal" ] || archive=$scratch/rehearsed.tar.xz
 tar -C "$scratch" -c gpu-bundle | xz -T0 > "$archive"
 megabytes=$(($(stat -c %s "$archive") / 1000000))
 echo "$archive: $megabytes MB"
