@@ -54,9 +54,10 @@ fn a_text_is_read_token_by_token_at_every_layer() {
     let page = std::fs::read_to_string(folder.join("neuroscope_text_texts.html")).unwrap();
     let page = pages::data(&page);
     assert_eq!(page["channels"].as_array().unwrap().len(), channels.len());
-    let tokens = page["documents"][2]["tokens"].as_array().unwrap();
-    let values = pages::floats(&page["documents"][2]["values"]);
-    assert!(page["documents"][2]["caption"] == "document 2" && tokens.iter().any(|token| token == " great"), "{page}");
+    let texts = page["documents"].as_array().unwrap();
+    assert_eq!(texts.iter().map(|text| &text["caption"]).collect::<Vec<_>>(), ["document 0", "document 2"]);
+    let (tokens, values) = (texts[0]["tokens"].as_array().unwrap(), pages::floats(&texts[0]["values"]));
+    assert_eq!(tokens.iter().map(|token| token.as_str().unwrap()).collect::<String>(), TEXT);
     assert_eq!(values.len(), tokens.len() * channels.len());
     let again = run_in(data.path(), &arguments).success();
     assert!(again.stderr.contains("exist already"), "{}", again.stderr);
