@@ -51,7 +51,7 @@ small=()
 env "${small[@]}" ACTPATCH_RECORD="$bundle/references/operations.safetensors" \
     "$tests" recorded::operations > "$scratch/operations.log" || { cat "$scratch/operations.log"; exit 1; }
 models="demo:2 random:gpt2-small:0,6,11 random:pythia-1.4b:0,12,23"
-[ -z "$rehearsal" ] || models=demo:2
+[ -z "$rehearsal" ] || models=demo:3
 for model in $models; do
     echo "== ${model%:*}, by the processor"
     "$program" self-check --device cpu --data-dir "$scratch/data" --models "${model%:*}" --layers "${model##*:}" \

@@ -62,7 +62,7 @@ if command -v nvidia-smi > /dev/null; then
     nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv,noheader
 fi
 # What is missing is said here; the kernels are translated for this GPU, and kept by the driver.
-step start 60 bin/actpatch self-check --device cuda --data-dir data --models demo --layers 3
+step start 60 bin/actpatch fit-directions --device cuda --data-dir data --methods kmeans --layers 1
 if grep -q -e "no CUDA driver" -e "finds 0 GPUs" logs/start.log; then
     exit 77
 fi
@@ -73,8 +73,8 @@ SHOWN=60 step operations 90 $(tests recorded::operations)
 models="demo:2 random:gpt2-small:0,6,11"
 dtypes="f32 tf32 bf16 f16"
 if [ -n "$tiny" ]; then
-    models=demo:2
-    dtypes="f32 bf16"
+    models=demo:3
+    dtypes=f32
 fi
 for dtype in $dtypes; do
     for model in $models; do
@@ -97,19 +97,22 @@ done
 SHOWN=60 step products 90 bin/gpu ${tiny:+--tiny}
 
 model=pythia-1.4b
-workloads=sweep,das:12
+work="--workloads sweep,das:12 --repetitions 3"
+dtypes="f32 tf32 bf16"
+tools="memcheck racecheck synccheck initcheck"
 if [ -n "$tiny" ]; then
     model=pythia-14m
-    workloads=cell:3,das:3
+    work="--workloads cell:5,das:5 --repetitions 1 --prompts 2 --tokens 4"
+    dtypes=f32
+    tools=memcheck
 fi
 if [ -n "$torch" ]; then
     step beside-pytorch 120 "$python" peers/compare.py --actpatch bin/actpatch --device cuda --shape random:$model \
-        --dtypes f32,tf32,bf16 --sides expert,expert-tf32,expert-bf16 --workloads $workloads --repetitions 3
+        --dtypes f32,tf32,bf16 --sides expert,expert-tf32,expert-bf16 $work
 else
     skip beside-pytorch "$python has no torch that finds a GPU"
-    for dtype in f32 tf32 bf16; do
-        step "alone-$dtype" 45 bin/actpatch bench --device cuda --models random:$model --dtype $dtype \
-            --workloads $workloads --repetitions 3 --data-dir data
+    for dtype in $dtypes; do
+        step "alone-$dtype" 45 bin/actpatch bench --device cuda --models random:$model --dtype $dtype $work --data-dir data
     done
 fi
 
@@ -122,7 +125,7 @@ fi
 
 # Bounds, races, uninitialised reads and barriers: the smallest shapes, in both tiles.
 sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2> /dev/null || true)
-for tool in memcheck racecheck synccheck initcheck; do
+for tool in $tools; do
     if [ -n "$sanitizer" ]; then
         SHOWN=5 step $tool 40 env ACTPATCH_SMALL=1 "$sanitizer" --tool $tool --error-exitcode 9 \
             $(tests recorded::operations)
