@@ -1,6 +1,7 @@
 //! Datasets of the Stanford Sentiment Treebank: model x split x scaffold.
 
 use super::fields::list;
+use super::maps::pass;
 use super::{Plan, Study};
 use crate::backend::Backend;
 use crate::choice::choices;
@@ -8,7 +9,7 @@ use crate::datasets::treebank::{
     Archive, Encoded, Loss, OFFICIAL_ARCHIVE, PairedSentence, Provenance as Source, Scaffold, Split, Treebank,
     TreebankError, TreebankFiles, answer_tokens, dataset_text, encode, pair, table_of_pairs,
 };
-use crate::engine::Engine;
+use crate::engine::{Engine, Flops};
 use crate::experiments::logit_filter::logit_differences;
 use crate::files::{csv_bytes, sha256_of_file, write_whole};
 use crate::model::{HubSettings, Model};
@@ -132,8 +133,8 @@ pub struct TreebankDatasets {
     pub manifest: Option<RunRecord>,
 }
 
-impl fmt::Display for TreebankDatasets {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl TreebankDatasets {
+    fn table(&self) -> Table {
         let head = ["dataset", "scaffold", "sentences", "too long", "filtered out", "unpaired", "rows"];
         let mut table = Table::new(head);
         for one in &self.datasets {
@@ -141,7 +142,13 @@ impl fmt::Display for TreebankDatasets {
             let counts = [sentences, too_long, filtered_out, unpaired, rows].map(ToString::to_string);
             table.push([one.dataset.clone(), one.scaffold.to_string()].into_iter().chain(counts));
         }
-        writeln!(f, "{}\n{table}", self.model)
+        table
+    }
+}
+
+impl fmt::Display for TreebankDatasets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}\n{}", self.model, self.table())
     }
 }
 
@@ -202,8 +209,7 @@ impl Study for TreebankDataGen {
 
     fn plan(&self, session: &Session) -> Result<Plan> {
         let joined = self.join(session.options(), true, &mut Silent)?;
-        let planned = self.planned(&joined, session)?;
-        Ok(if planned.datasets.is_empty() { Plan::nothing(session) } else { Plan::of(planned.to_string()) })
+        self.planned(&joined, session)
     }
 
     fn run(&self, session: &Session, observer: &mut dyn Observer) -> Result<TreebankDatasets> {
@@ -285,14 +291,28 @@ impl TreebankDataGen {
         Ok(TreebankDatasets { model: session.model().name.clone(), datasets, manifest })
     }
 
-    /// Counts the datasets of one model without writing them.
-    fn planned(&self, joined: &Joined, session: &Session) -> Result<TreebankDatasets> {
+    /// Counts the datasets of one model, and the arithmetic of the filter, without writing them.
+    fn planned(&self, joined: &Joined, session: &Session) -> Result<Plan> {
         let asked = self.asked(joined, session, &mut Silent)?;
         let wanted: Vec<&Asked> = asked.iter().filter(|asked| asked.kept.is_none()).collect();
+        if wanted.is_empty() {
+            return Ok(Plan::nothing(session));
+        }
         let making = Making { joined, session, wanted: &wanted };
-        let count = |asked: &&Asked| Ok(making.pairs(asked, None)?.1);
-        let datasets = wanted.iter().map(count).collect::<Result<_>>()?;
-        Ok(TreebankDatasets { model: session.model().name.clone(), datasets, manifest: None })
+        let (mut datasets, mut filter) = (Vec::new(), Flops::default());
+        for asked in &wanted {
+            if asked.filtered {
+                let usable = making.usable(asked)?.0;
+                filter = filter + pass(session.config(), usable.iter().map(|one| &one.tokens));
+            }
+            datasets.push(making.pairs(asked, None)?.1);
+        }
+        let model = session.model().name.clone();
+        let planned = TreebankDatasets { model, datasets, manifest: None };
+        Ok(match wanted.iter().any(|asked| asked.filtered) {
+            true => Plan::of_passes(session, &planned.table().to_string(), filter, 0),
+            false => Plan::of(planned.to_string()).costing(filter, None),
+        })
     }
 
     /// Every dataset that is asked for, each once.
@@ -415,15 +435,23 @@ impl Making<'_> {
         Ok(all)
     }
 
+    /// The sentences of a dataset that the model can read, and how many are longer than its context.
+    fn usable(&self, asked: &Asked) -> Result<(Vec<Encoded>, usize)> {
+        let model = self.session.model();
+        let mut all = encode(self.joined.treebank.split(asked.split), asked.scaffold, &model.tokenizer)?;
+        let sentences = all.len();
+        all.retain(|one| one.tokens.len() <= model.config.n_ctx);
+        let too_long = sentences - all.len();
+        Ok((all, too_long))
+    }
+
     /// The pairs of a dataset.
     fn pairs(&self, asked: &Asked, filter: Option<Keep<'_>>) -> Result<(Vec<PairedSentence>, Generated)> {
         let (model, Asked { split, scaffold, .. }): (&Model, _) = (self.session.model(), asked);
         let (split, scaffold) = (*split, *scaffold);
         let answers = answer_tokens(scaffold, &model.tokenizer)?;
-        let all = encode(self.joined.treebank.split(split), scaffold, &model.tokenizer)?;
-        let sentences = all.len();
-        let mut usable: Vec<Encoded> = all.into_iter().filter(|one| one.tokens.len() <= model.config.n_ctx).collect();
-        let too_long = sentences - usable.len();
+        let (mut usable, too_long) = self.usable(asked)?;
+        let sentences = usable.len() + too_long;
         if let (true, Some(filter)) = (asked.filtered, filter) {
             usable = filter(usable, answers)?;
         }

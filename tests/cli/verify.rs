@@ -49,7 +49,8 @@ fn the_demo_model_meets_the_numbers_of_transformer_lens_and_scikit_learn() {
     assert!(values.clone().all(|value| value["passed"] == true && value["ours"].is_f64()));
     assert_eq!(std::fs::read_dir(data.path()).unwrap().count(), 0, "the runs leave nothing behind");
     let plan = run_in(data.path(), &["verify", "--dry-run"]).success();
-    assert!(plan.stdout.contains("simple_product: logit difference"), "{}", plan.stdout);
+    let told = plan.stdout.contains("simple_product: logit difference") && plan.stdout.contains(" of memory");
+    assert!(told, "{}", plan.stdout);
 }
 
 #[test]

@@ -1,12 +1,10 @@
 //! Activations and their derivatives, element by element.
 
 use super::simd::{Isa, erf, exp, fma, multiversion};
+use super::values::CHUNK;
 use crate::types::Activation;
 use rayon::prelude::*;
 use std::f32::consts::{FRAC_1_SQRT_2, PI};
-
-/// Values per parallel task.
-const CHUNK: usize = 16_384;
 
 /// `√(8/π)` and `0.044715 √(8/π)`: the tanh form of GELU is `x σ(a x + b x³)`.
 const TANH_LINEAR: f32 = 1.595_769;

@@ -4,7 +4,7 @@
 //! tiles that lie behind each other. Stable Rust has no intrinsics for the unit, so the innermost loop is assembly.
 //! Every output is one chain over the inputs in order, whatever the rows and threads around it.
 
-use super::bf16::{Pairs, Scratch};
+use super::bf16::Pairs;
 use super::matmul::Product;
 use super::pool::Pool;
 use super::simd::{Limit, has_bf16};
@@ -95,8 +95,8 @@ pub fn linear(job: &Product<'_>, pool: &Pool, x: &[f32], weight: &Pairs<'_>) {
     let per_task = fair.min(CACHED / (4 * pairs * PANEL)).max(1);
     (0..n_panels.div_ceil(per_task)).into_par_iter().for_each(|task| {
         let panels = task * per_task..((task + 1) * per_task).min(n_panels);
-        let mut scratch = Scratch::new(pool);
-        let values = weight.of(job.isa, panels.clone(), pairs, &mut scratch);
+        let mut made = None;
+        let values = weight.of(job.isa, panels.clone(), pairs, pool, &mut made);
         // SAFETY: tasks own disjoint panels of `y`; shapes are those of `job`; `takes` has asked for the unit.
         unsafe { multiply(job, rounded, values, panels) };
     });

@@ -11,14 +11,11 @@ use super::matmul::{PackedWeight, Product, panels_per_task};
 use super::pool::{CpuTensor, Pool};
 use super::simd::{Isa, has_bf16, multiversion};
 use super::tile::{PANEL, row_tiles};
-use super::values::Values;
+use super::values::{CHUNK, Values};
 use crate::types::Matrix;
 use half::bf16;
 use rayon::prelude::*;
 use std::ops::Range;
-
-/// Values per parallel task of rounding.
-const CHUNK: usize = 16_384;
 
 fn pair(low: f32, high: f32) -> u32 {
     u32::from(bf16::from_f32(low).to_bits()) | u32::from(bf16::from_f32(high).to_bits()) << 16
@@ -90,35 +87,26 @@ pub enum Pairs<'a> {
 
 impl Pairs<'_> {
     /// Some panels of `pairs` rows of 32 each, behind one another.
-    pub fn of<'s>(&'s self, isa: Isa, panels: Range<usize>, pairs: usize, scratch: &'s mut Scratch) -> &'s [u32] {
+    /// Made ones lie in `made`, which is taken from the pool.
+    pub fn of<'s>(
+        &'s self,
+        isa: Isa,
+        panels: Range<usize>,
+        pairs: usize,
+        pool: &Pool,
+        made: &'s mut Option<CpuTensor>,
+    ) -> &'s [u32] {
         let len = pairs * PANEL;
         match self {
             Pairs::Packed(packed) => &packed[panels.start * len..panels.end * len],
             Pairs::Transposed(weight) => {
-                let made = scratch.of(panels.len() * len);
+                let made: &mut [u32] = bytemuck::cast_slice_mut(made.insert(pool.take(panels.len() * len)));
                 for (panel, out) in panels.zip(made.chunks_exact_mut(len)) {
                     weight.transpose_pairs(isa, panel, out);
                 }
                 made
             }
         }
-    }
-}
-
-/// Room for transposed panels, taken when it is needed.
-pub struct Scratch<'a> {
-    pool: &'a Pool,
-    taken: Option<CpuTensor>,
-}
-
-impl<'a> Scratch<'a> {
-    /// Room in arrays of this pool.
-    pub fn new(pool: &'a Pool) -> Self {
-        Self { pool, taken: None }
-    }
-
-    fn of(&mut self, len: usize) -> &mut [u32] {
-        bytemuck::cast_slice_mut(self.taken.insert(self.pool.take(len)))
     }
 }
 
@@ -178,8 +166,8 @@ fn paired(job: &Product<'_>, pool: &Pool, x: &[f32], weight: &Pairs<'_>) {
     let per_task = (n_panels / (4 * rayon::current_num_threads())).clamp(1, 16);
     (0..n_panels.div_ceil(per_task)).into_par_iter().for_each(|task| {
         let panels = task * per_task..((task + 1) * per_task).min(n_panels);
-        let mut scratch = Scratch::new(pool);
-        let values = weight.of(job.isa, panels.clone(), pairs, &mut scratch);
+        let mut made = None;
+        let values = weight.of(job.isa, panels.clone(), pairs, pool, &mut made);
         for (row, m) in row_tiles(job.isa, job.rows) {
             for (panel, values) in panels.clone().zip(values.chunks_exact(pairs * PANEL)) {
                 let n = PANEL.min(job.columns - panel * PANEL);

@@ -11,6 +11,9 @@ use std::ops::{Deref, DerefMut};
 /// Bytes from which an array asks for large pages: two of them, so that at least one lies inside.
 const LARGE: usize = 4 << 20;
 
+/// Values of a parallel task that goes through them one by one.
+pub const CHUNK: usize = 16_384;
+
 /// Zeroed values of a fixed number.
 #[derive(Debug)]
 pub struct Values {

@@ -37,7 +37,7 @@ pub fn run(args: Args) -> Result<()> {
     let options = asked.options()?;
     let mut printer = Printer::new(asked.run.json);
     if asked.run.dry_run {
-        let mut plan = |model: &String| printer.plan(model, &verify.plan_of(model, options.revision.as_deref())?);
+        let mut plan = |model: &String| printer.plan(model, &verify.plan_of(model, options.clone())?);
         let result = asked.models().iter().try_for_each(&mut plan);
         return printer.finish(result);
     }

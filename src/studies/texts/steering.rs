@@ -12,7 +12,7 @@ use crate::directions::DirectionName;
 use crate::engine::{Flops, Layout, Site};
 use crate::experiments::sampling::Sampling;
 use crate::experiments::steering as experiment;
-use crate::report::{SteeredText, Table};
+use crate::report::{Manifest, SteeredText, Table};
 use crate::session::{Fault, Mend, Observer, Provenance, Session, distinct, layers, wrong};
 use crate::studies::fields::{list, not_empty, not_endless, texts};
 use crate::studies::{Notes, Plan, Study, bytes};
@@ -20,7 +20,6 @@ use crate::types::Matrix;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use written::Job;
 
@@ -292,13 +291,13 @@ impl Study for Steering {
             let sampling = self.sampling(session);
             let work = written::Work { session, sampling, prompts: &prompts, jobs: &mut jobs, manifest: &mut started };
             session.compute(observer, work)?;
-            for page in write_pages(session, &jobs)? {
-                started.wrote(&page, []);
-            }
-            manifest = Some(started.finish()?);
-        } else {
-            write_pages(session, &jobs)?;
+            manifest = Some(started);
         }
+        let pages = jobs.iter().map(|job| job.write_page(session)).collect::<Result<Vec<_>>>()?;
+        if let Some(started) = &mut manifest {
+            pages.iter().flatten().for_each(|page| started.wrote(page, []));
+        }
+        let manifest = manifest.map(Manifest::finish).transpose()?;
         let directions = jobs.into_iter().map(Job::outcome).collect();
         Ok(Texts { model: session.model().name.clone(), directions, manifest })
     }
@@ -326,11 +325,6 @@ impl Steering {
         }
         (done, naive)
     }
-}
-
-/// Writes the pages of directions.
-fn write_pages(session: &Session, jobs: &[Job]) -> Result<Vec<PathBuf>> {
-    Ok(jobs.iter().map(|job| job.write_page(session)).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
 }
 
 impl Prompts {

@@ -8,7 +8,7 @@ mod texts;
 mod tokens;
 
 use super::fields::list;
-use super::{Plan, Study};
+use super::{Plan, Study, bytes};
 use crate::model::Model;
 use crate::report::{Golden, GoldenFile, Table};
 use crate::session::{Fault, Fields, Mend, Observer, OfSetting, Session, SessionOptions, Spelling, distinct, wrong};
@@ -52,20 +52,26 @@ impl Verify {
         Ok(Verification { model: name, entries: entries.into_iter(), setup })
     }
 
-    /// The experiments on a model by name, without loading it.
+    /// The experiments on a model by name; how much memory they take is not told of one that cannot be loaded.
     ///
     /// # Errors
     /// Those of [`Verify::begin`].
-    pub fn plan_of(&self, model: &str, revision: Option<&str>) -> Result<Plan> {
-        self.plan_for(&Model::results_name(model, revision).of_setting("models")?)
+    pub fn plan_of(&self, model: &str, options: SessionOptions) -> Result<Plan> {
+        options.validate()?;
+        let name = Model::results_name(model, options.revision.as_deref()).of_setting("models")?;
+        let table = self.table(&name)?;
+        Ok(match Session::open(model, options) {
+            Ok(session) => with_memory(table, &session),
+            Err(error) => Plan::of(format!("{table}cannot be loaded: {error:#}\n")),
+        })
     }
 
-    fn plan_for(&self, model: &str) -> Result<Plan> {
+    fn table(&self, model: &str) -> Result<Table> {
         let mut table = Table::new([model, "experiment", "numbers"]);
         for golden in self.entries(model)? {
             table.push([golden.name, golden.experiment, golden.values.len().to_string()]);
         }
-        Ok(Plan::of(format!("{table}\n")))
+        Ok(table)
     }
 
     /// The golden numbers of a model that are asked for.
@@ -100,12 +106,19 @@ impl Verify {
     }
 }
 
+/// The plan of these experiments, with the memory of the weights and of one batch.
+fn with_memory(table: Table, session: &Session) -> Plan {
+    let memory = session.planned_memory(session.batch_tokens() * session.config().passing_values());
+    let text = format!("{table}at least {} of memory\n", bytes(memory));
+    Plan { memory_bytes: Some(memory), ..Plan::of(text) }
+}
+
 impl Study for Verify {
     const NAME: &'static str = "verify";
     type Outcome = Verified;
 
     fn plan(&self, session: &Session) -> Result<Plan> {
-        self.plan_for(&session.model().name)
+        Ok(with_memory(self.table(&session.model().name)?, session))
     }
 
     fn run(&self, session: &Session, observer: &mut dyn Observer) -> Result<Verified> {

@@ -1,6 +1,7 @@
 //! The drawing surface: plotters' SVG backend in CSS pixels.
 
 use super::{Rgb, colours, printable};
+use ab_glyph::{Font, FontRef};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -125,14 +126,29 @@ impl Canvas<'_> {
 
     /// Text, its middle at the height of `place`.
     pub fn text(&self, text: &str, place: (f64, f64), size: f64, colour: Rgb, anchor: Anchor) -> Result<(), DrawError> {
-        self.area.draw(&Text::new(printable(text), at(place), style(size, colour, anchor, FontTransform::None)))
+        self.area.draw(&Text::new(shown(text), at(place), style(size, colour, anchor, FontTransform::None)))
     }
 
     /// Text that reads upwards, its middle at `place` across; `anchor` is where along the line `place` stands.
     pub fn upward_text(&self, text: &str, place: (f64, f64), size: f64, anchor: Anchor) -> Result<(), DrawError> {
         let style = style(size, colours::INK, anchor, FontTransform::Rotate270);
-        self.area.draw(&Text::new(printable(text), at(place), style))
+        self.area.draw(&Text::new(shown(text), at(place), style))
     }
+}
+
+/// The text with the numbers of letters that the font lacks in their place, `\u{4e2d}`: no viewer is known to have another
+/// font that has them.
+fn shown(text: &str) -> String {
+    static FACE: LazyLock<Option<FontRef<'static>>> = LazyLock::new(|| FontRef::try_from_slice(FONT).ok());
+    let lacks = |letter| FACE.as_ref().is_some_and(|face| face.glyph_id(letter).0 == 0);
+    let mut shown = String::with_capacity(text.len());
+    for letter in printable(text).chars() {
+        match lacks(letter) {
+            true => shown.extend(letter.escape_unicode()),
+            false => shown.push(letter),
+        }
+    }
+    shown
 }
 
 /// Plotters divides the size it is given by this.
@@ -159,7 +175,7 @@ pub(super) fn text_width(text: &str, size: f64) -> f64 {
         LazyLock::new(|| plotters::style::register_font(FONT_FAMILY, FontStyle::Normal, FONT).is_ok());
     let estimate = || {
         let font = FontDesc::new(FontFamily::Name(FONT_FAMILY), size * FINE * LINE_HEIGHT, FontStyle::Normal);
-        font.box_size(&printable(text)).ok().map(|(width, _)| f64::from(width) / FINE)
+        font.box_size(&shown(text)).ok().map(|(width, _)| f64::from(width) / FINE)
     };
     // Half an em a letter is what text of this font has on average.
     let guess = || 0.5 * size * text.chars().count() as f64;

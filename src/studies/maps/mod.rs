@@ -1,5 +1,11 @@
 //! What the studies share that make maps of datasets: datasets, files, what is kept, and the outcome.
 
+mod asked;
+mod outcome;
+
+pub(crate) use asked::{Asked, AskedMaps, AskedSet, asked, kept, provenance_of, redraw};
+pub use outcome::Maps;
+
 use super::fields::list;
 use super::suite_tables::forget;
 use super::undefined::{check_any_defined, note_undefined};
@@ -11,19 +17,13 @@ use crate::directions::{Direction, FitRecord, spelled};
 use crate::engine::{Baselines, Engine, Flops, Layout, Metric, Pairs};
 use crate::experiments::activation_maps::{ActivationMap, MapKind, map_cells};
 use crate::experiments::attribution_patching::Agreement;
-use crate::files::sha256;
 use crate::model::ModelConfig;
 use crate::report::figure::Figure;
-use crate::report::{Manifest, MapHead, ResultMap, RunRecord, Table, write_array};
-use crate::session::{
-    DeviceWork, Note, Observer, OfSetting, Provenance, Session, Standing, check_output, distinct, fingerprint,
-    note_kept, wrong,
-};
+use crate::report::{Manifest, MapHead, ResultMap, Table, write_array};
+use crate::session::{DeviceWork, Observer, OfSetting, Provenance, Session, distinct, wrong};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use std::collections::BTreeMap;
-use std::fmt::{self, Display};
+use std::fmt::Display;
 use std::path::PathBuf;
 
 /// Which datasets maps are made of.
@@ -318,154 +318,6 @@ pub(crate) fn pass<'a>(config: &ModelConfig, sequences: impl IntoIterator<Item =
     Flops::forward(config, &layout, 0, 1)
 }
 
-/// A map that is asked for.
-pub(crate) struct Asked<K> {
-    pub kind: K,
-    pub stem: String,
-    pub provenance: Provenance,
-    /// The map, if it is there already; with its figure only if that is lost.
-    pub kept: Option<Named>,
-}
-
-/// A dataset with the maps that are asked for.
-pub(crate) struct AskedSet<K> {
-    pub prompts: PairedPrompts,
-    pub maps: Vec<Asked<K>>,
-}
-
-impl<K: Clone> AskedSet<K> {
-    /// The maps that have to be made.
-    pub fn wanted(&self) -> Vec<K> {
-        self.maps.iter().filter(|map| map.kept.is_none()).map(|map| map.kind.clone()).collect()
-    }
-
-    /// The map of this kind, if it is there already.
-    pub fn kept(&self, kind: &K) -> Option<&Named>
-    where
-        K: PartialEq,
-    {
-        self.maps.iter().find(|map| map.kind == *kind).and_then(|map| map.kept.as_ref())
-    }
-
-    /// What a map of this name is made of.
-    fn provenance_of(&self, stem: &str) -> Option<&Provenance> {
-        self.maps.iter().find(|map| map.stem == stem).map(|map| &map.provenance)
-    }
-}
-
-/// The maps that a study asks for of one model.
-pub(crate) struct AskedMaps<K> {
-    /// The session that computes: with a readout, if there is one.
-    pub session: Session,
-    pub sets: Vec<AskedSet<K>>,
-}
-
-/// Finds out which maps are asked for, and which of them are there.
-pub(crate) fn asked<S: MapStudy>(
-    study: &S,
-    session: &Session,
-    observer: &mut dyn Observer,
-) -> Result<AskedMaps<S::Kind>> {
-    study.validate()?;
-    let session = match study.readout() {
-        Some(along) => session.reading_along(session.unit_direction("along", along)?)?,
-        None => session.clone(),
-    };
-    let mut all = Vec::new();
-    for prompts in study.sets().prompts(&session)? {
-        let mut maps = Vec::new();
-        for kind in distinct(&study.kinds(&session, &prompts)?) {
-            maps.push(asked_map(study, &session, &prompts, kind, observer)?);
-        }
-        note_kept(observer, maps.iter().filter(|map| map.kept.is_some()).count(), "maps", session.folder());
-        all.push(AskedSet { prompts, maps });
-    }
-    Ok(AskedMaps { session, sets: all })
-}
-
-fn asked_map<S: MapStudy>(
-    study: &S,
-    session: &Session,
-    prompts: &PairedPrompts,
-    kind: S::Kind,
-    observer: &mut dyn Observer,
-) -> Result<Asked<S::Kind>> {
-    let stem = study.stem(session, &kind, &prompts.name);
-    let provenance = provenance_of(study, session, prompts, &kind)?;
-    let draw = |map: &ResultMap| study.figure(session, prompts, &kind, map);
-    let lacks = |named: &Named, figure_lost| study.lacks(&kind, named, figure_lost);
-    let kept = kept(session, &stem, &provenance, draw, lacks, observer)?;
-    if kept.is_none() {
-        study.spares(session, prompts, &kind, &provenance)?;
-    }
-    Ok(Asked { kind, stem, provenance, kept })
-}
-
-/// What a map is made of.
-pub(crate) fn provenance_of<S: MapStudy>(
-    study: &S,
-    session: &Session,
-    prompts: &PairedPrompts,
-    kind: &S::Kind,
-) -> Result<Provenance> {
-    let mut provenance = session.provenance(S::NAME)?.with("dataset", fingerprint(prompts)?)?;
-    provenance = provenance.with("placeholders", &prompts.positions)?;
-    if let Some(direction) = session.model().readout() {
-        provenance = provenance.with("along", sha256(bytemuck::cast_slice(direction)))?;
-    }
-    study.depends(session, prompts, kind, provenance)
-}
-
-/// The map of a name if it is there, made of `provenance` and whole; with its figure only if that is lost. `lacks` is
-/// [`MapStudy::lacks`].
-pub(crate) fn kept(
-    session: &Session,
-    stem: &str,
-    provenance: &Provenance,
-    draw: impl FnOnce(&ResultMap) -> Result<Option<Figure>>,
-    lacks: impl FnOnce(&Named, bool) -> Option<&'static str>,
-    observer: &mut dyn Observer,
-) -> Result<Option<Named>> {
-    check_output(stem)?;
-    let folder = session.results()?;
-    if session.options().overwrite {
-        return Ok(None);
-    }
-    let mut made_again = |difference: String| {
-        observer.note(&Note::Renewed { what: stem.to_owned(), difference });
-        Ok(None)
-    };
-    let own = ResultMap::paths(&folder, stem);
-    let recorded = session.recorded_files(stem).filter(|files| own.iter().all(|path| files.contains(path)));
-    let files = recorded.unwrap_or_else(|| own.into());
-    let notation = match session.standing(stem, &files, provenance)? {
-        Standing::Absent => return Ok(None),
-        Standing::Other(difference) => return made_again(difference),
-        Standing::Kept(notation) => notation,
-    };
-    let Notation { head, agreement, figure } = match serde_json::from_value(notation) {
-        Ok(notation) => notation,
-        Err(error) => return made_again(format!("what is noted of it cannot be read ({error})")),
-    };
-    let named = Named { agreement, ..Named::new(stem.to_owned(), ResultMap::read(&folder, stem, head)?) };
-    let lost = figure && !Figure::paths(&folder, stem).iter().all(|path| path.is_file());
-    if let Some(lacking) = lacks(&named, lost) {
-        return made_again(lacking.to_owned());
-    }
-    let figure = if lost { draw(&named.map)? } else { None };
-    Ok(Some(Named { figure, ..named }))
-}
-
-/// Draws the figures again that are lost beside maps that are there.
-pub(crate) fn redraw<'a, K: 'a>(session: &Session, maps: impl IntoIterator<Item = &'a Asked<K>>) -> Result<()> {
-    for Named { stem, figure, .. } in maps.into_iter().filter_map(|asked| asked.kept.as_ref()) {
-        if let Some(figure) = figure {
-            figure.write_beside_data(&session.folder(), stem)?;
-        }
-    }
-    Ok(())
-}
-
 /// Writes the page about the maps of a dataset that have values, those that were there and those that were `made`.
 pub(crate) fn write_page<S: MapStudy>(
     study: &S,
@@ -611,89 +463,4 @@ pub(crate) fn write_map(
         figure.write_beside_data(folder, stem)?.iter().for_each(|path| manifest.wrote(path, []));
     }
     Ok(())
-}
-
-/// The maps of a study on one model.
-#[derive(Debug, Clone)]
-pub struct Maps {
-    /// The model's name.
-    pub model: String,
-    /// Every map that was asked for, those that were there already among them.
-    pub maps: Vec<Named>,
-    /// The manifest; none when nothing had to be made.
-    pub manifest: Option<RunRecord>,
-}
-
-impl Maps {
-    /// The maps in the order in which they were asked for, and behind them what came of making them.
-    pub(crate) fn new<K>(
-        session: &Session,
-        sets: Vec<AskedSet<K>>,
-        made: Vec<Vec<Named>>,
-        manifest: Option<RunRecord>,
-    ) -> Self {
-        let mut maps = Vec::new();
-        for (set, made) in sets.into_iter().zip(made) {
-            let mut made: BTreeMap<usize, Named> = made.into_iter().enumerate().collect();
-            for asked in set.maps {
-                let number = made.iter().find(|(_, named)| named.stem == asked.stem).map(|(number, _)| *number);
-                maps.extend(number.and_then(|number| made.remove(&number)).or(asked.kept));
-            }
-            maps.extend(made.into_values());
-        }
-        Self { model: session.model().name.clone(), maps, manifest }
-    }
-}
-
-/// How many values of a map its text shows.
-const SHOWN: usize = 8;
-
-impl fmt::Display for Maps {
-    /// The largest values of every map; components all, in their order.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.model)?;
-        self.maps.iter().try_for_each(|named| writeln!(f, "{}", shown(named)))
-    }
-}
-
-fn shown(Named { stem, map, agreement, .. }: &Named) -> String {
-    if !map.has_values() {
-        return format!("{stem}: undefined, {} empty values\n", map.values.len());
-    }
-    let (shown, what) = match map.axes == ["component"] {
-        true => ((0..map.values.len()).collect::<Vec<_>>(), ""),
-        false => (map.by_size().into_iter().take(SHOWN).collect(), "largest of "),
-    };
-    let decimals = if map.unit == "percent" { 2 } else { 4 };
-    let mut table = Table::new(map.axes.iter().chain([&map.unit]).cloned());
-    for index in shown {
-        table.push(map.labels(index).into_iter().chain([format!("{:.decimals$}", map.values[index])]));
-    }
-    let mut text = format!("{stem}: {what}{} values\n{table}", map.values.len());
-    if let Some(Agreement { correlation, largest_difference }) = agreement {
-        let correlation = correlation.map_or("none".into(), |value| format!("{value:.4}"));
-        text += &format!(
-            "beside exact patching: correlation {correlation}, largest difference {largest_difference:.2} {}\n",
-            map.unit
-        );
-    }
-    text
-}
-
-impl Serialize for Maps {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let map = |Named { stem, map, agreement, .. }: &Named| {
-            let mut value = json!({ "file": stem, "axes": map.axes, "shape": map.shape });
-            value[&map.unit] = json!(map.values);
-            if !map.components.is_empty() {
-                value["components"] = json!(map.components);
-            }
-            if let Some(agreement) = agreement {
-                value["beside_exact"] = json!(agreement);
-            }
-            value
-        };
-        let maps: Vec<Value> = self.maps.iter().map(map).collect();
-        json!({ "model": self.model, "maps": maps, "manifest": self.manifest }).serialize(serializer)
-    }
 }
