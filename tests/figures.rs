@@ -86,12 +86,12 @@ fn read(folder: &Path, name: &str) -> Vec<u8> {
 }
 
 #[test]
-fn three_files_hold_the_values() {
+fn four_files_hold_the_values() {
     let folder = tempfile::tempdir().unwrap();
     let figure =
         Figure { caption: "Best layers are chosen on the test set.".into(), ..Figure::new("Every kind", every_kind()) };
     let written = figure.write(folder.path(), "every").unwrap();
-    assert_eq!(written.len(), 3);
+    assert_eq!(written.len(), 4);
     let svg = String::from_utf8(read(folder.path(), "every.svg")).unwrap();
     let found = texts(&svg);
     for text in [

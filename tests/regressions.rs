@@ -492,11 +492,11 @@ fn a_lost_figure_is_drawn_again_from_what_is_kept() {
     ] {
         run_in(data.path(), command).success();
         let path = |ending: &str| data.path().join("demo").join(format!("{stem}.{ending}"));
-        let before = ["svg", "png", "html"].map(|ending| std::fs::read(path(ending)).unwrap());
+        let before = ["svg", "png", "pdf", "html"].map(|ending| std::fs::read(path(ending)).unwrap());
         std::fs::remove_file(path("png")).unwrap();
         let again = run_in(data.path(), command).success();
         assert!(again.stderr.contains("exist already"), "{}", again.stderr);
-        assert!(["svg", "png", "html"].map(|ending| std::fs::read(path(ending)).unwrap()) == before, "{stem}");
+        assert!(["svg", "png", "pdf", "html"].map(|ending| std::fs::read(path(ending)).unwrap()) == before, "{stem}");
     }
 }
 

@@ -29,7 +29,7 @@ fn logits_are_attributed_to_layers_heads_and_neurons() {
     let folder = data.path().join("demo");
     let table = std::fs::read_to_string(folder.join("logit_attribution_clean_simple_plain_layers.csv")).unwrap();
     assert!(table.starts_with("component,logits\nembed,"), "{table}");
-    for ending in ["npy", "svg", "png", "html"] {
+    for ending in ["npy", "svg", "png", "pdf", "html"] {
         assert!(folder.join(format!("logit_attribution_clean_simple_plain_neurons.{ending}")).is_file(), "{ending}");
     }
     let again = run_in(data.path(), &arguments).success();

@@ -21,7 +21,7 @@ fn maps_are_written_as_arrays_and_tables_and_kept() {
         let axes = if file.contains("_z") { "layer,head,percent" } else { "layer,position,percent" };
         assert_eq!(table.lines().next().unwrap(), axes);
         let array = std::fs::read(folder.join(format!("{file}.npy"))).unwrap();
-        assert!(["svg", "png", "html"].iter().all(|ending| folder.join(format!("{file}.{ending}")).is_file()));
+        assert!(["svg", "png", "pdf", "html"].iter().all(|ending| folder.join(format!("{file}.{ending}")).is_file()));
         assert!(String::from_utf8_lossy(&array[..128]).contains(&format!("({}, {})", shape[0], shape[1])), "{file}");
     }
     let resid = maps.iter().find(|map| map["file"] == "activation_patching_logit_diff_simple_plain_resid_pre").unwrap();

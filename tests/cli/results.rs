@@ -103,7 +103,7 @@ fn every_figure_is_drawn_with_its_values() {
         "figures/direction_patching_logit_diff_resid_plain_pythia_facet_plot_simple_adverb_ADV",
         "figures/direction_patching_logit_flip_resid_classification_pythia_facet_plot",
     ] {
-        for ending in ["svg", "png", "html"] {
+        for ending in ["svg", "png", "pdf", "html"] {
             assert!(at(&format!("{stem}.{ending}")).is_file(), "{stem}.{ending} is not in {}", finished.stdout);
         }
     }

@@ -86,7 +86,7 @@ fn maps_without_contrast_are_empty_and_the_others_are_not() {
             assert!(table.lines().skip(1).all(|line| line.ends_with(',')), "{table}");
             let array: ndarray::ArrayD<f64> = ndarray_npy::read_npy(data.file(&format!("{flip}.npy"))).unwrap();
             assert!(array.len() == values(&json, &flip).len() && array.iter().all(|value| value.is_nan()));
-            for ending in ["svg", "png", "html"] {
+            for ending in ["svg", "png", "pdf", "html"] {
                 assert!(!data.file(&format!("{flip}.{ending}")).exists());
                 assert!(data.file(&format!("{difference}.{ending}")).is_file());
             }

@@ -20,7 +20,7 @@ use anyhow::Result;
 
 The nodes of a run are ablated together; so are a direction's layers. Of nodes and a direction, the nodes' part along the
 direction (of z, the heads' results).
-Files in DATA_DIR/<model>/: ablation_<dataset>_<scaffold>.csv, to which every run adds its rows, and .svg, .png and .html.")]
+Files in DATA_DIR/<model>/: ablation_<dataset>_<scaffold>.csv, to which every run adds its rows, and .svg, .png, .pdf and .html.")]
 pub struct Args {
     #[command(flatten)]
     shared: MapArgs,

@@ -13,7 +13,7 @@ use anyhow::Result;
 
 The corrupted run gets the clean values of the circuit's heads, of all other heads, and of all heads: whole, at the heads'
 positions if any are given, and along every direction. 0 % is the corrupted run, 100 % the clean one.
-Files in DATA_DIR/<model>/: faithfulness_<dataset>_<scaffold>.csv, to which every run adds its rows, and .svg, .png and .html.")]
+Files in DATA_DIR/<model>/: faithfulness_<dataset>_<scaffold>.csv, to which every run adds its rows, and .svg, .png, .pdf and .html.")]
 pub struct Args {
     #[command(flatten)]
     shared: MapArgs,

@@ -20,7 +20,7 @@ use anyhow::Result;
 With --ablate, activations of the clean prompts' own run without the direction are patched into their clean run (noising):
 0 % is the clean run, -100 % all that the ablation changes.
 Files in DATA_DIR/<model>/: activation_patching_<metric>_<dataset>_<scaffold>_<map>.npy and .csv, in percent, and .svg,
-.png and .html; along a direction activation_patching_along_<direction>_<metric>_…, with --ablate
+.png, .pdf and .html; along a direction activation_patching_along_<direction>_<metric>_…, with --ablate
 activation_patching_ablated_<direction>_<method>_<positions>_<metric>_…")]
 pub struct Args {
     #[command(flatten)]

@@ -16,7 +16,7 @@ use anyhow::Result;
 
 Maps as activation-patching-maps makes them, to first order: change of a node times the metric's gradient there, two forward
 passes and one backward pass for all of them.
-Files in DATA_DIR/<model>/: attribution_patching_<metric>_<dataset>_<scaffold>_<map>.npy and .csv, in percent, and .svg, .png
+Files in DATA_DIR/<model>/: attribution_patching_<metric>_<dataset>_<scaffold>_<map>.npy and .csv, in percent, and .svg, .png, .pdf
 and .html; with --integrated N integrated_gradients_N_…")]
 pub struct Args {
     #[command(flatten)]

@@ -14,7 +14,7 @@ use std::path::PathBuf;
   actpatch direction-patching-results --models gpt2-small,pythia-160m,pythia-1.4b
   actpatch direction-patching-results --models gpt2-small,pythia-160m --parquet values.parquet
 
-Figures (.svg, .png, .html) of one model go to DATA_DIR/<model>/figures, those of all together and
+Figures (.svg, .png, .pdf, .html) of one model go to DATA_DIR/<model>/figures, those of all together and
 direction_patching_results.csv to DATA_DIR/figures.")]
 pub struct Args {
     /// Models, as they were named when they were patched.

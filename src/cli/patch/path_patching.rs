@@ -18,7 +18,7 @@ use anyhow::Result;
 
 A node is a component (z, q, k, v, pattern, attn_out, pre, post, mlp_out, resid_pre, resid_mid, resid_post), alone for each
 of its layers and parts in turn, or with a place: v:9.2 is layer 9, head 2; mlp_out:3 all of layer 3.
-Files in DATA_DIR/<model>/: path_patching_<metric>_<dataset>_<scaffold>_<paths>.npy and .csv, in percent, and .svg, .png and
+Files in DATA_DIR/<model>/: path_patching_<metric>_<dataset>_<scaffold>_<paths>.npy and .csv, in percent, and .svg, .png, .pdf and
 .html; axes are (position, layer, head or neuron); along a direction path_patching_along_<direction>_<metric>_…;
 path_patching_graph_<dataset>_<scaffold>_<paths>.html draws the paths of layers or heads as a graph.")]
 pub struct Args {

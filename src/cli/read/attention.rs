@@ -14,7 +14,7 @@ use anyhow::Result;
 
 Every clean prompt is read at its last position: `contribution` is what a head writes there along the answers (the logit
 difference's share, final norm frozen), and --to sets it against the head's attention from there to a position.
-Files in DATA_DIR/<model>/: attention_<map>_<dataset>_<scaffold>_<heads>.npy and .csv, and .svg, .png and .html;
+Files in DATA_DIR/<model>/: attention_<map>_<dataset>_<scaffold>_<heads>.npy and .csv, and .svg, .png, .pdf and .html;
 attention_patterns_<dataset>_<scaffold>_<heads>.html shows the patterns of the run together.")]
 pub struct Args {
     #[command(flatten)]

@@ -15,7 +15,7 @@ use anyhow::Result;
 Every prompt is completed with its positive and its negative answer; at the completion's token, in front of every block and
 behind the last, contrast-consistent search (no labels) and a logistic regression on the difference of both completions
 (labels) are fitted on the first half of the prompts and tested on the second.
-Files in DATA_DIR/<model>/: ccs_accuracy_<dataset>_<scaffold>_resid.npy and .csv (method, layer), in percent, .svg, .png and
+Files in DATA_DIR/<model>/: ccs_accuracy_<dataset>_<scaffold>_resid.npy and .csv (method, layer), in percent, .svg, .png, .pdf and
 .html, and …_weights.npy: (layer, d_model + 1) weights of the search with the intercept behind them; and every layer's direction
 from false to true, ccs_<dataset>_ANSWER_layer<l>.npy and .json, to be named like those of fit-directions.")]
 pub struct Args {

@@ -13,7 +13,7 @@ use anyhow::Result;
 What a head writes at a position in the clean prompts less what it writes in the corrupted ones (the other way round where
 the clean one is negative), each through the scale of its block's norm there, averaged over the prompts; cosines of these
 changes with each other.
-Files in DATA_DIR/<model>/: head_cosines_cosine_<dataset>_<scaffold>_<nodes>.npy and .csv (node, other node), .svg, .png and
+Files in DATA_DIR/<model>/: head_cosines_cosine_<dataset>_<scaffold>_<nodes>.npy and .csv (node, other node), .svg, .png, .pdf and
 .html.")]
 pub struct Args {
     #[command(flatten)]

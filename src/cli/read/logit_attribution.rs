@@ -18,7 +18,7 @@ use anyhow::Result;
 
 The final norm is frozen at its scale in the run, so that parts add up: `layers` to the logit difference, heads (without
 the bias they share) to their block's attention. Means over the prompts, at the last position.
-Files in DATA_DIR/<model>/: logit_attribution_<run>_<dataset>_<scaffold>_<map>.npy and .csv, in logits, and .svg, .png and
+Files in DATA_DIR/<model>/: logit_attribution_<run>_<dataset>_<scaffold>_<map>.npy and .csv, in logits, and .svg, .png, .pdf and
 .html; along a direction, turned round in negative prompts, direction_attribution_<direction>_<run>_…; with --ablate
 logit_attribution_ablated_<direction>_<method>_<positions>_difference_….")]
 pub struct Args {

@@ -11,7 +11,7 @@ use anyhow::Result;
   actpatch neuron-cosines --models gpt2-small --directions 'kmeans_simple_train_ADJ_layer1'
 
 Cosines of the rows of W_out with directions; the model does not run.
-Files in DATA_DIR/<model>/: neuron_cosines_<direction>.npy and .csv (layer, neuron), and .svg, .png and .html: the largest,
+Files in DATA_DIR/<model>/: neuron_cosines_<direction>.npy and .csv (layer, neuron), and .svg, .png, .pdf and .html: the largest,
 and how all of them spread.")]
 pub struct Args {
     #[command(flatten)]

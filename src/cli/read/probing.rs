@@ -14,7 +14,7 @@ use anyhow::Result;
 Logistic regressions of the prompts' class (features scaled, C = 1, intercept free) at every layer and position, fitted on
 four fifths of the prompts, chosen by --seed, and tested on the rest.
 Files in DATA_DIR/<model>/: probing_<test|train>_<dataset>_<scaffold>_<component>.npy and .csv, accuracy in percent, .svg,
-.png and .html, and probing_test_…_weights.npy: (layer, position, width + 1) weights with the intercept behind them.")]
+.png, .pdf and .html, and probing_test_…_weights.npy: (layer, position, width + 1) weights with the intercept behind them.")]
 pub struct Args {
     #[command(flatten)]
     shared: MapArgs,

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 A file of labels is any CSV file with a column of values and one of labels: the _samples.csv of neuroscope, or the texts of
 steering, to which somebody has added `sentiment`. Its directions and layers, if it has such columns, are kept apart.
-Beside the file: <name>_shares.csv and .svg, .png and .html (share of every label along the values, stacked); with a summary
+Beside the file: <name>_shares.csv and .svg, .png, .pdf and .html (share of every label along the values, stacked); with a summary
 <name>_accuracy.csv: labels beyond the quantiles of all tokens, and the share of signs that are right there.")]
 pub struct Args {
     /// The file of labels.

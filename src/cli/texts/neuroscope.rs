@@ -21,7 +21,7 @@ A corpus is a file of texts, one per line, .jsonl with {\"text\": …} or {\"tok
 directions and layers. BOS is not counted; every row begins with it, whether or not given tokens do.
 Files in DATA_DIR/<model>/, all named neuroscope_<name>: _summary.csv (tokens, mean, deviation, ends and quantiles),
 _top.csv and .html (the largest and smallest values with their surroundings), _samples.csv (random tokens of every bin, to
-be labelled), _token_means.csv, .svg, .png and .html (the vocabulary's extreme means and deviations); for --text and
+be labelled), _token_means.csv, .svg, .png, .pdf and .html (the vocabulary's extreme means and deviations); for --text and
 --every-token _values.csv (every token), _texts.html (the texts in colour), and of short texts a heat map.")]
 pub struct Args {
     #[command(flatten)]

@@ -21,7 +21,7 @@ A corpus is a file of texts, one per line, .jsonl with {\"text\": …} or {\"tok
 (--layers chooses). Where only some tokens are ablated, the loss that is predicted from one of them is not counted: what
 counts is what other tokens read there.
 Files in DATA_DIR/<model>/: text_loss_<name>.csv (mean loss of the next token in nats, and its change; `reached` are the tokens
-behind an ablated one), .svg, .png, .html; with --by-token N text_loss_<name>_by_token_<N>.csv, _top.csv and .html, which hold
+behind an ablated one), .svg, .png, .pdf, .html; with --by-token N text_loss_<name>_by_token_<N>.csv, _top.csv and .html, which hold
 what the last such run was asked for.")]
 pub struct Args {
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! Figures: plain data in, `<stem>.svg`, `<stem>.png` and `<stem>.html` out.
+//! Figures: plain data in, `<stem>.svg`, `<stem>.png`, `<stem>.pdf` and `<stem>.html` out.
 //!
 //! An experiment adds a figure by describing it and writing it; nothing of colours, fonts or layout is its business:
 //!
@@ -26,7 +26,7 @@
 //!
 //! Series and classes of one name have one colour in every facet; heat maps of one figure share one colour scale, so
 //! their measures must be the same. The SVG is drawn by plotters; resvg makes the PNG of it, at 288 pixels per inch of
-//! the SVG's natural size; the HTML is a page of the same data ([`super::pages`]). Text is measured and rendered with Liberation Sans, which is part of the program and
+//! the SVG's natural size; the PDF has the same shapes, and texts as outlines; the HTML is a page of the same data ([`super::pages`]). Text is measured and rendered with Liberation Sans, which is part of the program and
 //! has the widths of Arial and Helvetica: no font has to be installed, and an SVG viewer without it shows the same
 //! layout.
 //!
@@ -50,7 +50,7 @@ use serde::{Serialize, Serializer};
 use std::path::{Path, PathBuf};
 
 /// What the names of a figure's files end in.
-const ENDINGS: &[&str] = if cfg!(feature = "figures") { &["svg", "png", "html"] } else { &[] };
+const ENDINGS: &[&str] = if cfg!(feature = "figures") { &["svg", "png", "pdf", "html"] } else { &[] };
 
 /// One picture: a title and facets side by side.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -210,7 +210,7 @@ impl Figure {
         ENDINGS.iter().map(|ending| folder.join(format!("{stem}.{ending}"))).collect()
     }
 
-    /// Writes `<stem>.svg`, `<stem>.png` and `<stem>.html` into `folder`, each whole or not at all, and returns their
+    /// Writes `<stem>.svg`, `<stem>.png`, `<stem>.pdf` and `<stem>.html` into `folder`, each whole or not at all, and returns their
     /// paths. Without the feature `figures` the values are checked, nothing is written and there are no paths.
     ///
     /// # Errors

@@ -153,7 +153,7 @@ impl<'a> Files<'a> {
     fn remove_others(&self, written: &[PathBuf]) -> Result<()> {
         let of_figures = [TOKEN_MEANS, VALUES]
             .into_iter()
-            .flat_map(|name| ["csv", "svg", "png", "html"].map(|ending| self.path(&format!("{name}.{ending}"))));
+            .flat_map(|name| ["csv", "svg", "png", "pdf", "html"].map(|ending| self.path(&format!("{name}.{ending}"))));
         let all = of_figures.chain([self.path(&format!("{TEXTS}.html")), self.path(SAMPLES)]);
         for path in all.filter(|path| !written.contains(path) && path.is_file()) {
             std::fs::remove_file(&path).with_context(|| path.display().to_string())?;

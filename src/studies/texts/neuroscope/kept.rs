@@ -23,7 +23,7 @@ pub(super) struct Kept {
 }
 
 /// The endings of a figure's files.
-const FORMATS: [&str; 3] = ["svg", "png", "html"];
+const FORMATS: [&str; 4] = ["svg", "png", "pdf", "html"];
 
 /// How a reading that is asked for stands.
 pub(super) enum Found {
