@@ -367,6 +367,25 @@ fn old_and_new_field_names() {
     }
 }
 
+/// transformers takes settings of a scaling without a name for none, and so do we; whoever wrote them is told.
+#[test]
+fn settings_of_a_scaling_without_a_name_are_told_of() {
+    let copy = Copy::of("neox-tiny");
+    let plain = copy.load().unwrap().config.positions;
+    let config = std::fs::read(copy.file("config.json")).unwrap();
+    let mut object = serde_json::from_slice::<Value>(&config).unwrap()["rope_parameters"].clone();
+    object.as_object_mut().unwrap().remove("rope_type");
+    for (field, value) in [("factor", json!(4.0)), ("low_freq_factor", json!(1.0)), ("short_factor", json!([1.0]))] {
+        object[field] = value;
+    }
+    copy.config("rope_parameters", object);
+    let (model, told) = warnings(|| copy.load().unwrap());
+    assert_eq!(model.config.positions, plain);
+    for field in ["factor", "low_freq_factor", "short_factor"] {
+        assert!(told.contains(&format!("rope_parameters.{field}")) && told.contains("no `rope_type`"), "{told}");
+    }
+}
+
 #[test]
 fn what_a_model_cannot_be_asked_for() {
     let model = load(&fixture("gpt2-tiny"), WeightProcessing::processed()).unwrap();

@@ -222,6 +222,8 @@ fn an_edited_dataset_file_is_noticed_by_every_command() {
         &["logit-attribution", "--maps", "layers"],
         &["attention", "--heads", "1.0", "--maps", "mean"],
         &["head-cosines", "--nodes", "1.0@END,1.2@END"],
+        &["probing", "--components", "resid_post"],
+        &["ccs", "--epochs", "20", "--tries", "1"],
         &["activation-patching-maps", "--maps", "z", "--along", direction],
         &["direction-patching-suite", "--directions", direction],
     ];
@@ -252,9 +254,12 @@ fn own_dataset() -> [String; 2] {
         )
     };
     let with = |good: &str, bad: &str| {
-        let prompts =
-            [prompt(good, bad, "great", "terrible", "positive"), prompt(bad, good, "terrible", "great", "negative")];
-        format!("[own]\nprompts = [\n{}]\n", prompts.concat())
+        let words = [(good, bad), ("perfect", "dreadful"), ("fantastic", "bad"), ("good", "horrible")];
+        let both = |(good, bad): (&str, &str)| {
+            let [right, wrong] = ["great", "terrible"];
+            prompt(good, bad, right, wrong, "positive") + &prompt(bad, good, wrong, right, "negative")
+        };
+        format!("[own]\nprompts = [\n{}]\n", words.map(both).concat())
     };
     [with("great", "terrible"), with("wonderful", "awful")]
 }
@@ -274,6 +279,8 @@ fn a_placeholder_that_moves_is_another_fit() {
     };
     fit_on(&own, &[]).success();
     fit_on(&moved, &[]).fails(1, &["position: expected ", "--overwrite", "--data-dir"]);
+    // And other words at the same place.
+    fit_on(&own_dataset()[1], &[]).fails(1, &["dataset: expected ", "--overwrite", "--data-dir"]);
 }
 
 #[test]

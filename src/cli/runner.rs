@@ -207,10 +207,10 @@ fn spinner(what: &str) -> ProgressBar {
     spinner
 }
 
-/// Writes text to stdout; a closed pipe ends the program quietly.
+/// Writes text to stdout, where nothing that it holds steers the terminal; a closed pipe ends the program quietly.
 pub fn print(text: &str) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout.write_all(without_control(text).as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
         result => result.context("stdout"),
     }

@@ -2,7 +2,7 @@
 
 use super::DirectionError;
 use super::storage::{LARGEST_FILE, file_error, read_bounded};
-use crate::files::sha256;
+use crate::files::{BYTE_ORDER_MARK, sha256};
 use crate::npy::{NpyFault, NpyHead};
 use crate::types::Matrix;
 use half::{bf16, f16};
@@ -248,6 +248,7 @@ fn json(path: &Path, bytes: &[u8]) -> Result<Matrix, DirectionError> {
         let expected = "a JSON list of numbers, or of lists of numbers".into();
         file_error(path, "content", expected, found)
     };
+    let bytes = bytes.strip_prefix(&BYTE_ORDER_MARK).unwrap_or(bytes);
     // The first value that is no white space behind the first bracket tells which.
     let nested = bytes.iter().filter(|byte| !byte.is_ascii_whitespace()).nth(1) == Some(&b'[');
     if !nested {

@@ -99,7 +99,7 @@ pub(crate) fn refuse_dangling(path: &Path) -> io::Result<()> {
 }
 
 /// What some editors put in front of a text in UTF-8.
-const BYTE_ORDER_MARK: [u8; 3] = [0xEF, 0xBB, 0xBF];
+pub const BYTE_ORDER_MARK: [u8; 3] = [0xEF, 0xBB, 0xBF];
 
 /// What can be wrong with a file that ought to be a text.
 #[derive(Debug, thiserror::Error)]

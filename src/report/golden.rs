@@ -2,6 +2,7 @@
 //! format of the files.
 
 use super::ReportError;
+use crate::files::{LineError, TextError, read_text};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -65,7 +66,12 @@ impl GoldenFile {
     /// # Errors
     /// [`ReportError::Io`], [`ReportError::Content`] for another format, a tolerance below zero, no values, NaN.
     pub fn read(path: &Path) -> Result<Self, ReportError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ReportError::Io { path: path.into(), source })?;
+        let text = read_text(path).map_err(|error| match error {
+            TextError::Io(source) => ReportError::Io { path: path.into(), source },
+            TextError::Line(LineError { line, expected, found }) => {
+                ReportError::Content { path: path.into(), field: format!("line {line}"), expected, found }
+            }
+        })?;
         Self::parse(path, &text)
     }
 

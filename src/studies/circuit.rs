@@ -2,6 +2,7 @@
 
 use super::fields::fields_of;
 use super::registry::AnyStudy;
+use crate::files::read_text;
 use crate::session::{Fault, Session, SessionOptions, wrong};
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -51,7 +52,7 @@ impl Circuit {
     /// A file that cannot be read, or is none of an analysis.
     pub fn read(path: &Path) -> Result<Self> {
         let named = || path.display().to_string();
-        let text = std::fs::read_to_string(path).with_context(named)?;
+        let text = read_text(path).with_context(named)?;
         let file = toml::from_str(&text).with_context(named)?;
         Ok(Self { path: path.to_owned(), file })
     }

@@ -250,3 +250,28 @@ fn the_processors_instructions_can_be_limited() {
     let (finished, _) = limited("sse9");
     finished.fails(1, &["ACTPATCH_ISA", "sse9", "portable", "avx2", "avx512-bf16", "amx"]);
 }
+
+/// What files hold does not steer the terminal: neither in errors nor in what is printed.
+#[test]
+fn no_escape_reaches_the_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("own.toml");
+    let prompts = |text: &str| {
+        let pair = |clean: &str, corrupted: &str| {
+            format!(
+                "{{ clean = \"{clean}\", corrupted = \"{corrupted}\", correct = \" great\", incorrect = \" bad\" }}"
+            )
+        };
+        let good = format!("It was good{text}");
+        std::fs::write(&file, format!("[own]\nprompts = [{}]\n", pair(&good, &good.replace("good", "bad")))).unwrap();
+        let show = ["datasets", "show", "own", "--dataset-file", file.to_str().unwrap()];
+        run_in(folder.path(), &show)
+    };
+    let plain = prompts("").success();
+    assert!(plain.stdout.contains("It was good"), "{}", plain.stdout);
+    let escaped = prompts("\\u001B[31m");
+    let all = [escaped.stdout, escaped.stderr].concat();
+    assert!(!all.contains('\u{1b}') && all.contains("[31m"), "{all:?}");
+    let named = run_in(folder.path(), &["fit-directions", "--models", "a\u{1b}[31mb"]);
+    assert!(named.code != 0 && !named.stderr.contains('\u{1b}') && named.stderr.contains("31m"), "{:?}", named.stderr);
+}

@@ -40,7 +40,8 @@ fn imported_directions_are_stored_with_their_source_and_patched_along() {
     let plane = npy(&ramp, &format!("({WIDTH}, 2)"));
     let nested: Vec<[f32; 3]> = (0..WIDTH).map(|row| [row as f32, (row * row) as f32, 1.0]).collect();
     let files = [
-        ("das_theirs_ADJ_layer1.json", list(1).into_bytes()),
+        // An editor's mark is no part of it.
+        ("das_theirs_ADJ_layer1.json", format!("\u{feff}{}", list(1)).into_bytes()),
         ("das2d_theirs_ADJ_layer02.npy", plane),
         ("das3d_theirs_ADJ_layer3.json", serde_json::to_vec(&nested).unwrap()),
         ("kmeans_theirs_ADJ_layer4.npy", npy(&ramp[..WIDTH], &format!("({WIDTH},)"))),

@@ -369,6 +369,10 @@ fn the_self_check_passes_on_trained_and_random_weights() {
             let found = checks.iter().filter(|check| check["check"]["name"].as_str().unwrap().contains(name)).count();
             assert_eq!(found, layers, "{name}");
         }
+        // What a random direction does is shown and no fault, in however few dimensions.
+        let shown = checks.iter().filter(|check| check["check"]["tolerance"].is_null());
+        assert!(shown.clone().all(|check| check["check"]["name"].as_str().unwrap().contains("a random direction")));
+        assert_eq!(shown.count(), layers);
     }
 }
 

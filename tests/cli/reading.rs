@@ -487,7 +487,9 @@ fn directions_are_taken_away_from_texts() {
     }
     let folder = data.path().join("demo");
     assert!(
-        ["csv", "svg", "png", "pdf", "html"].iter().all(|ending| folder.join(format!("text_loss_text.{ending}")).is_file())
+        ["csv", "svg", "png", "pdf", "html"]
+            .iter()
+            .all(|ending| folder.join(format!("text_loss_text.{ending}")).is_file())
     );
     let again = run_in(data.path(), &both).success();
     assert!(again.stderr.contains("4 conditions exist already") && again.stdout.contains(own), "{}", again.stderr);

@@ -408,6 +408,9 @@ fn texts_that_are_none_are_named_with_their_line() {
         let negation = ["negation", "--directions", "das_*layer1", "--texts", &table];
         run(&negation).fails(1, &["--texts", "t.csv", words]);
         finish(&mut actpatch(&["label-shares", "--labels", &table])).fails(1, &["t.csv", words]);
+        let settings = texts.file("s.toml", bytes);
+        finish(&mut actpatch(&["circuit", "--config", &settings])).fails(1, &["s.toml", words]);
+        finish(&mut actpatch(&["verify", "--golden", &settings])).fails(1, &["s.toml", words]);
     }
 }
 

@@ -135,6 +135,36 @@ fn a_signal_stops_a_sweep_between_batches() {
     }
 }
 
+/// Texts that are written when a signal comes stay, and the same command goes on behind them.
+#[cfg(unix)]
+#[test]
+fn a_signal_stops_the_writing_of_texts() {
+    let data = fitted();
+    let name = "mean_diff_simple_train_ADJ_layer1";
+    let steering =
+        ["steering", "--directions", name, "--coefficients=-20..19", "--max-new-tokens", "60", "--samples", "8"];
+    let steering = [&steering[..], &["--threads", "1", "--batch-tokens", "64"]].concat();
+    let file = data.path().join(format!("demo/steering_{name}.jsonl"));
+    let texts = || std::fs::read_to_string(&file).map_or(0, |text| text.lines().count());
+    let child = spawn(data.path(), &steering);
+    let started = Instant::now();
+    while texts() == 0 {
+        assert!(started.elapsed() < Duration::from_secs(120), "nothing was written");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let kill = std::process::Command::new("kill").args(["-s", "INT", &child.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(75), "{stderr}");
+    assert!(stderr.contains("stopped by a signal") && stderr.contains("goes on"), "{stderr}");
+    let written = texts();
+    assert!(0 < written && written < 40 * 8, "{written} texts");
+    let rest = run_in(data.path(), &steering).success();
+    assert!(rest.stderr.contains(&format!("{written} texts exist already")), "{}", rest.stderr);
+    assert_eq!(texts(), 40 * 8);
+}
+
 #[test]
 fn shards_joined_are_the_whole_sweep() {
     let data = fitted();

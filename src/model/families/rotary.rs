@@ -9,6 +9,22 @@ use serde_json::Value;
 /// Kinds of layers that newer configurations give settings of their own.
 const LAYER_TYPES: [&str; 2] = ["full_attention", "sliding_attention"];
 
+/// What scalings are set by, besides their name.
+const OF_SCALINGS: [&str; 12] = [
+    "factor",
+    "attention_factor",
+    "beta_fast",
+    "beta_slow",
+    "mscale",
+    "mscale_all_dim",
+    "truncate",
+    "short_factor",
+    "long_factor",
+    "low_freq_factor",
+    "high_freq_factor",
+    "original_max_position_embeddings",
+];
+
 /// What a family calls its rotary settings outside `rope_parameters`, and their defaults.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RotaryFields {
@@ -69,8 +85,8 @@ impl Settings<'_> {
             Some(kind) => Ok(kind.to_owned()),
             None if object.mentions(field) => Err(object.error(field, "the name of a rotary scaling")),
             None => {
-                if object.mentions("factor") {
-                    object.warn("factor", "not used, because no `rope_type` says what it is for");
+                for field in OF_SCALINGS.into_iter().filter(|field| object.mentions(field)) {
+                    object.warn(field, "not used, because no `rope_type` says what it is for");
                 }
                 Ok("default".to_owned())
             }

@@ -116,7 +116,6 @@ impl LabelShares {
         let folder = self.labels.parent().unwrap_or(Path::new(""));
         let parts: Vec<Vec<Part>> = groups.iter().map(|group| group.parts(self.parts.into())).collect();
         write_csv(&folder.join(format!("{stem}_shares.csv")), self.share_rows(&groups, &parts), self.csv_guard)?;
-        self.figure(&stem, &groups, &parts).write(folder, &format!("{stem}_shares"))?;
         let (heads, rows) = match &accuracies {
             Some(accuracies) => (&ACCURACY[..], groups.iter().zip(accuracies).map(accuracy_row).collect::<Vec<_>>()),
             None => (&["labels"][..], groups.iter().map(count_row).collect()),
@@ -129,6 +128,7 @@ impl LabelShares {
                 self.csv_guard,
             )?;
         }
+        self.figure(&stem, &groups, &parts).write_beside_data(folder, &format!("{stem}_shares"))?;
         Ok(LabelledShares { columns, rows })
     }
 
