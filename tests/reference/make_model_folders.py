@@ -36,8 +36,8 @@ LETTERS = "abcd"
 LETTER_TEXTS = ["ab cad", "abab  dad", "bad <s> cab", "a<|endoftext|>b", "dad [PAD] cab's", "ab <extra> ab"]
 # The seeds of the committed folders: together they have nearly every choice below.
 KEPT = [
-    5, 8, 34, 41, 47, 62, 63, 65, 73, 79, 94, 103, 118, 119, 124, 125, 132, 135, 138, 154, 171, 174, 177, 184, 190, 192, 193,
-    199, 205, 207, 5143,
+    5, 8, 34, 36, 41, 47, 62, 63, 65, 72, 73, 79, 94, 103, 118, 119, 124, 125, 132, 135, 138, 154, 171, 174, 177, 184, 190, 192,
+    193, 199, 205, 207, 221, 226, 5143,
 ]  # fmt: skip
 
 
