@@ -135,7 +135,7 @@ views.predictions = ({ layers, runs, vocabulary, top, prompts }) => {
       make("div", { id: "runs", tabindex: 0, role: "region", "aria-label": "Runs. Arrows move from position to position.",
         pointermove: (event) => tip(event.target.place ? toldToken(...event.target.place) : "", event.clientX, event.clientY),
         pointerleave: () => tip(""), click: chooseToken, keydown: keys }),
-      make("div", { id: "beside" }),
+      make("div", { id: "beside", class: "unbroken" }),
       make("div", { id: "lens" }));
     controls();
     body();
