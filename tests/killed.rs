@@ -32,6 +32,7 @@ macro_rules! commands {
             ablation: "--nodes z:1.0,z:1.2,mlp_out:0 --methods zero,mean,resample",
             faithfulness: "--heads 1.0,1.2,2.2,2.3",
             logit_attribution: "--maps heads,neurons",
+            logit_lens: "--prompts 0,1 --directions das_*layer1",
             attention: "--heads 2.2,2.3 --prompts 0 --to ADJ",
             head_cosines: "--nodes 1.0@END,2.2@END",
             neuron_cosines: "--directions pca_*_layer1",

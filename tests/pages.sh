@@ -41,6 +41,8 @@ run attention --heads all --prompts 0 --to ADJ --eval-sets simple,hostile --data
 run path-patching --senders z --receivers v:2.2,v:2.3
 run neuroscope --text "I loved it.$hostile The plot was awful." --text 'It was great.' --directions 'kmeans_*' --layers all
 run text-loss --positions COMMA --methods zero,mean_over_places --text "It was great,$hostile I loved it." --text 'It was bad, very bad.' --by-token 2
+run logit-lens --eval-sets simple --prompts 0,1 --directions kmeans_simple_train_ADJ_layer1 --sites blocks.2.hook_resid_pre --positions ALL
+run logit-lens --text "The film$hostile was great, I loved it."
 run steering --prompt "The film$hostile was" --directions kmeans_simple_train_ADJ_layer1 --coefficients -20..20:10 --samples 2
 
 # How large pages become: 24 heads of 99 tokens, and 2,000 tokens along more than 12 directions and layers.

@@ -17,7 +17,7 @@ from .hooks import get_act_name
 from .interventions import Ablate, Add, Intervention, Replace, Swap
 from .model import Config, Model, Written
 from .results import Direction, Directions, Plan, Result
-from .studies import ablate, attention, attribution, logit_attribution, neuroscope, steering
+from .studies import ablate, attention, attribution, logit_attribution, logit_lens, neuroscope, steering
 
 __all__ = [
     "Ablate",
@@ -43,6 +43,7 @@ __all__ = [
     "fit",
     "get_act_name",
     "logit_attribution",
+    "logit_lens",
     "neuroscope",
     "patch",
     "steering",

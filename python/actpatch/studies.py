@@ -9,7 +9,7 @@ from . import _core
 from .model import Model
 from .results import Result
 
-__all__ = ["ablate", "attention", "attribution", "logit_attribution", "names", "neuroscope", "settings", "steering"]
+__all__ = ["ablate", "attention", "attribution", "logit_attribution", "logit_lens", "names", "neuroscope", "settings", "steering"]
 
 
 def names() -> List[str]:
@@ -41,6 +41,11 @@ def neuroscope(model: Model, texts: Union[None, str, Sequence[str]] = None, **se
 def logit_attribution(model: Model, **settings: Any) -> Result:
     """What layers, heads and neurons write along the answers: logit lens and direct logit attribution."""
     return model.study("logit-attribution", **settings)
+
+
+def logit_lens(model: Model, texts: Union[None, str, Sequence[str]] = None, **settings: Any) -> Result:
+    """What is predicted at every position and layer, of texts or of a dataset's clean, corrupted and patched runs."""
+    return model.study("logit-lens", text=texts, **settings)
 
 
 def attention(model: Model, **settings: Any) -> Result:

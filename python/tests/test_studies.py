@@ -24,6 +24,7 @@ SAME: List[Any] = [
     ("attribution-patching", {"maps": "z", "exact": True}, "--maps z --exact"),
     ("path-patching", {"senders": "z", "receivers": "v:2.0"}, "--senders z --receivers v:2.0"),
     ("logit-attribution", {}, ""),
+    ("logit-lens", {"prompts": [0], "sites": "blocks.1.hook_resid_pre", "top": 2}, "--prompts 0 --sites blocks.1.hook_resid_pre --top 2"),
 ]
 
 
@@ -156,4 +157,6 @@ def test_short_names(demo: actpatch.Model) -> None:
     read = actpatch.neuroscope(demo, "I loved it. The plot was awful.", directions="mean_diff_simple_train_ADJ_layer1")
     assert "mean_diff" in repr(read) and read._repr_html_()
     assert actpatch.logit_attribution(demo).maps
+    lens = actpatch.logit_lens(demo, "I loved it.", top=3)
+    assert {row["role"] for row in lens.json["sets"][0]["rows"]} == {"top", "next"} and "predictions" in lens._repr_html_()
     assert actpatch.patch.paths(demo, "z", "v:2.0").maps

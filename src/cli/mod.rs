@@ -81,6 +81,8 @@ enum Command {
     Faithfulness(ablate::faithfulness::Args),
     /// What layers, heads and neurons write along the answers: logit lens and direct logit attribution.
     LogitAttribution(read::logit_attribution::Args),
+    /// What is predicted at every position and layer, by clean, corrupted and patched runs side by side: the logit lens.
+    LogitLens(read::logit_lens::Args),
     /// Estimate activation-patching maps from gradients, and compare them with exact ones.
     AttributionPatching(patch::attribution_patching::Args),
     /// Where heads attend: mean, value-weighted and single patterns, attention beside contribution.
@@ -178,6 +180,7 @@ fn execute(command: Command) -> Result<()> {
         Command::Ablation(args) => ablate::ablation::run(args),
         Command::Faithfulness(args) => ablate::faithfulness::run(args),
         Command::LogitAttribution(args) => read::logit_attribution::run(args),
+        Command::LogitLens(args) => read::logit_lens::run(args),
         Command::AttributionPatching(args) => patch::attribution_patching::run(args),
         Command::Attention(args) => read::attention::run(args),
         Command::Probing(args) => read::probing::run(args),

@@ -1,7 +1,8 @@
-//! The residual stream read along given vectors: what the last norm makes of it, and what heads and neurons write to it.
+//! The residual stream read along given vectors or through the unembedding: what the last norm makes of it, and what heads and
+//! neurons write to it.
 
 use super::{Engine, EngineError, Run, Site};
-use crate::backend::{Backend, Norm};
+use crate::backend::{Backend, Epilogue, Norm};
 use crate::model::NormWeights;
 use crate::types::{Matrix, NormKind};
 
@@ -75,6 +76,32 @@ impl<B: Backend> Engine<B> {
         let indices: Vec<u32> = tokens.iter().map(|&token| token as u32).collect();
         let rows = self.rows_of(run, site, &self.backend.upload_indices(&indices)?)?;
         Ok(Matrix::new(tokens.len(), site.width(self.config()), self.backend.download(&rows)?))
+    }
+
+    /// The logits that the final norm and the unembedding make of the captured residual stream (the logit lens),
+    /// `(tokens, d_vocab)` on the host, the tokens as [`Run::token`] numbers them. Behind the last block they are the model's.
+    ///
+    /// # Errors
+    /// [`EngineError::NoSuchSite`] for a site that is not the residual stream, [`EngineError::NotCaptured`],
+    /// [`EngineError::NotFinite`].
+    pub fn lens_logits(&self, run: &Run<B>, site: Site, tokens: &[usize]) -> Result<Matrix, EngineError> {
+        if !site.is_residual() {
+            let reason = "expected the residual stream, which the final norm reads".into();
+            return Err(EngineError::NoSuchSite { site: site.to_string(), reason });
+        }
+        let (backend, d_vocab) = (&self.backend, self.config().d_vocab);
+        let indices: Vec<u32> = tokens.iter().map(|&token| token as u32).collect();
+        let resid = self.rows_of(run, site, &backend.upload_indices(&indices)?)?;
+        let mut normed = backend.tensor(backend.len(&resid))?;
+        backend.layer_norm(&resid, &self.final_norm, &mut normed)?;
+        let mut logits = backend.tensor(tokens.len() * d_vocab)?;
+        backend.linear(&normed, self.unembedding()?, Epilogue::Store, &mut logits)?;
+        let data = backend.download(&logits)?;
+        if let Some(at) = data.iter().position(|value| !value.is_finite()) {
+            let row = run.layout().place(tokens[at / d_vocab]).0;
+            return Err(EngineError::NotFinite { what: "a logit of the lens", row, value: data[at] });
+        }
+        Ok(Matrix::new(tokens.len(), d_vocab, data))
     }
 
     /// What one unit of every value of `site`, `hook_z` or `mlp.hook_post`, writes to the residual stream along each of

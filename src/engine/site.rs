@@ -118,6 +118,11 @@ impl Site {
         }
     }
 
+    /// Is it the residual stream, wherever in a block?
+    pub fn is_residual(self) -> bool {
+        matches!(self, Site::ResidPre(_) | Site::ResidMid(_) | Site::ResidPost(_))
+    }
+
     /// Does the site have one part per head?
     pub fn has_heads(self) -> bool {
         use Site::*;

@@ -15,6 +15,7 @@ pub mod head_cosines;
 pub mod label_shares;
 pub mod logit_attribution;
 pub mod logit_filter;
+pub mod logit_lens;
 pub mod negation;
 pub mod neuron_cosines;
 pub mod neuroscope;

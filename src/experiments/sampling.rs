@@ -2,6 +2,7 @@
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha20Rng;
+use std::cmp::Ordering;
 
 /// How tokens are drawn.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -61,14 +62,25 @@ impl Sampling {
 
     /// The tokens that can be drawn, in order of their ids.
     fn candidates(&self, logits: &[f32]) -> Vec<usize> {
-        let mut tokens: Vec<usize> = (0..logits.len()).collect();
-        if (1..tokens.len()).contains(&self.top_k) {
-            tokens.select_nth_unstable_by(self.top_k - 1, |a, b| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b)));
-            tokens.truncate(self.top_k);
-            tokens.sort_unstable();
-        }
+        let mut tokens = likeliest(logits, self.top_k);
+        tokens.sort_unstable();
         tokens
     }
+}
+
+/// The `count` tokens that come first by [`likelier`], in no order; all of them for 0.
+pub(super) fn likeliest(logits: &[f32], count: usize) -> Vec<usize> {
+    let mut tokens: Vec<usize> = (0..logits.len()).collect();
+    if (1..tokens.len()).contains(&count) {
+        tokens.select_nth_unstable_by(count - 1, |a, b| likelier(logits, *a, *b));
+        tokens.truncate(count);
+    }
+    tokens
+}
+
+/// The likelier of two tokens comes first; of equal ones that with the lower id.
+pub(super) fn likelier(logits: &[f32], a: usize, b: usize) -> Ordering {
+    logits[b].total_cmp(&logits[a]).then(a.cmp(&b))
 }
 
 #[cfg(test)]

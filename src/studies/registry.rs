@@ -100,6 +100,7 @@ registry! {
     FitDirections,
     HeadCosines,
     LogitAttribution,
+    LogitLens,
     Negation,
     NeuronCosines,
     Neuroscope,

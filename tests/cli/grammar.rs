@@ -3,7 +3,7 @@
 use super::*;
 
 /// Every command that computes on a model, with what it needs beside its usual settings.
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 19] = [
     "fit-directions --methods pca --layers 1",
     "random-directions",
     "direction-patching-suite --directions mean_diff*layer1",
@@ -14,6 +14,7 @@ const COMMANDS: [&str; 18] = [
     "ablation --nodes z:1.0",
     "faithfulness --heads 1.0",
     "logit-attribution --maps layers",
+    "logit-lens",
     "attention --heads 1.0",
     "head-cosines --nodes 1.0@END",
     "neuron-cosines --directions mean_diff*layer1",
@@ -57,6 +58,7 @@ fn layers_are_numbers_and_ranges_also_from_the_end() {
         "neuroscope --text hello --directions mean_diff_simple_train_ADJ",
         "text-loss --text hello --directions mean_diff_simple_train_ADJ --methods zero",
         "steering --directions mean_diff_simple_train_ADJ",
+        "logit-lens --text hello",
     ];
     for line in lines {
         let of = |layers: &str| planned(data.path(), line, &[&format!("--layers={layers}")]).success().stdout;
@@ -88,6 +90,7 @@ fn positions_are_names_and_numbers_also_from_the_end() {
         ("ablation --nodes z:1.0 --eval-sets simple_test", "--positions"),
         ("path-patching --senders z:1.0 --receivers v:2.2 --eval-sets simple_test", "--positions"),
         ("attention --heads 2.2 --eval-sets simple_test", "--to"),
+        ("logit-lens --directions mean_diff*layer1 --eval-sets simple_test", "--positions"),
     ] {
         for position in ["ADJ", "6", "-13", "END", "-1", "18"] {
             planned(data.path(), line, &[&format!("{option}={position}")]).success();
@@ -146,6 +149,7 @@ fn directions_go_by_their_names_however_layers_are_written() {
         "negation --directions",
         "steering --directions",
         "neuron-cosines --directions",
+        "logit-lens --directions",
         "logit-attribution --along",
         "activation-patching-maps --maps z --along",
     ] {

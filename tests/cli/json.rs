@@ -31,6 +31,7 @@ const LINES: &[&str] = &[
     "ablation --nodes z:1.0 --methods zero",
     "faithfulness --heads 1.0",
     "logit-attribution --maps layers",
+    "logit-lens --prompts 0 --top 1",
     "attribution-patching --maps attn_out",
     "attention --heads 0.0",
     "probing --components mlp_out",

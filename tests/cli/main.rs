@@ -11,6 +11,7 @@ mod directions;
 mod grammar;
 mod journey;
 mod json;
+mod logit_lens;
 mod manifest;
 mod maps;
 mod reading;

@@ -238,6 +238,58 @@ const checks = {
     await page.done();
   },
 
+  async "predictions are those of the table, of every run, at every layer"() {
+    const page = await open(demo("logit_lens_simple_plain.html"));
+    const [header, ...rows] = csv(fs.readFileSync(demo("logit_lens_simple_plain.csv"), "utf8"));
+    const place = (name) => header.indexOf(name);
+    const of = (prompt, run, layer, position, role) => rows.filter((row) => row[place("prompt")] === String(prompt) && row[place("patched")] === run.patched &&
+      row[place("run")] === run.run && row[place("layer")] === String(layer) && row[place("position")] === String(position) && row[place("role")] === role);
+    const clean = { run: "clean", patched: "none" }, patched = { run: "patched", patched: "blocks.2.hook_resid_pre" };
+    const length = new Set(rows.map((row) => row[place("position")])).size, last = length - 1;
+    const number = (text) => text.replace(/^'/, "");
+    // At first the end of the first prompt, at the last layer: a column for every run.
+    const beside = page.locator("#beside table").first();
+    assert.deepEqual((await beside.locator("th").allTextContents()).filter((head) => head !== "rank" && head !== "log probability"),
+      ["clean", "corrupted", "kmeans_simple_train_ADJ_layer1 at ALL", "blocks.2.hook_resid_pre at ALL"]);
+    const cells = await beside.locator("tbody tr").first().locator("td").allTextContents();
+    near(cells[2], number(of(0, clean, 4, last, "top")[0][place("log_probability")]), 1e-5, "clean");
+    near(cells[8], number(of(0, patched, 4, last, "top")[0][place("log_probability")]), 1e-5, "patched");
+    const answers = await page.locator("#beside table").nth(1).locator("tbody tr").allTextContents();
+    assert.equal(answers.length, 4 * (of(0, clean, 4, last, "correct").length + of(0, clean, 4, last, "incorrect").length));
+    // The lens, the end on top.
+    await chooser(page, "Lens of").selectOption({ label: "blocks.2.hook_resid_pre at ALL" });
+    for (const [layer, position] of [[4, last], [0, 3], [2, 7]]) {
+      const told = await hoverCell(page, "#lens .map", [4 - layer, position], [5, length]);
+      const [best] = of(0, patched, layer, position, "top");
+      assert.ok(told.includes(`layer ${layer}`) && told.includes(`(position ${position})`), told);
+      near(told.split("\n")[1].match(/([\d.e-]+) %$/)[1], 100 * Math.exp(best[place("log_probability")]), 0.2, told);
+      if (position < last) near(valueOf(told), of(0, patched, layer, position, "next")[0][place("log_probability")], 1e-5, told);
+    }
+    await page.mouse.move(2, 2);
+    // Keys go on from there, and Enter shows all runs.
+    await page.locator("#lens svg[tabindex]").focus();
+    for (const key of ["ArrowDown", "ArrowLeft", "Enter"]) await page.keyboard.press(key);
+    assert.ok((await page.locator("#beside h2").first().textContent()).endsWith("position 6, layer 1"));
+    assert.equal(await page.locator("#lens svg[tabindex]").evaluate((map) => map === document.activeElement), true, "the map keeps the keys");
+    await page.keyboard.press("Escape");
+    await page.locator("#runs").focus();
+    await page.keyboard.press("ArrowRight");
+    assert.ok((await page.locator("#status").textContent()).includes("(position 7), layer 1"));
+    await chooser(page, "Cells").selectOption({ label: "rank of what comes next" });
+    const ranks = await page.locator("#lens .map svg[tabindex] text").allTextContents();
+    assert.ok(ranks.includes(of(0, patched, 0, 3, "next")[0][place("rank")]));
+    await chooser(page, "Prompt").selectOption({ label: "prompt 1" });
+    const token = page.locator("#runs .text").nth(1).locator(".token").nth(5);
+    await token.hover();
+    near(valueOf(await tip(page)), of(1, { run: "corrupted", patched: "none" }, 1, 4, "next")[0][place("log_probability")], 1e-5, "token");
+    await token.click();
+    assert.ok((await page.locator("#lens h2").textContent()).endsWith("corrupted"));
+    const found = csv((await saved(page, "csv")).toString());
+    assert.equal(found.length - 1, rows.filter((row) => row[place("prompt")] === "1").length);
+    await shot(page, "predictions_used");
+    await page.done();
+  },
+
   async "paths are those of the table, the largest as lines"() {
     const page = await open(demo("path_patching_graph_simple_plain_z_to_v2.2-v2.3_ALL.html"));
     const rows = table("path_patching_logit_diff_noising_simple_plain_z_to_v2.2-v2.3_ALL.csv");
@@ -273,7 +325,7 @@ const checks = {
   },
 
   async "no text breaks out of a view"() {
-    const texts = new Set(["rows", "columns", "labels", "tokens", "positions", "caption", "prompt", "settings", "receivers", "senders", "measure", "label", "title"]);
+    const texts = new Set(["rows", "columns", "labels", "runs", "vocabulary", "tokens", "positions", "caption", "prompt", "settings", "receivers", "senders", "measure", "label", "title"]);
     const changed = (value, own) => {
       if (typeof value === "string") return own ? HOSTILE + value : value;
       if (Array.isArray(value)) return value.map((one) => changed(one, own));
@@ -305,6 +357,7 @@ const checks = {
 // One page of every view and of every kind of plot.
 const views = ["demo/attention_patterns_hostile_plain_all.html", "demo/neuroscope_text_texts.html", "demo/neuroscope_text_top.html",
   "demo/text_loss_text_by_token_2.html", "demo/text_loss_text.html", "demo/steering_kmeans_simple_train_ADJ_layer1.html",
+  "demo/logit_lens_simple_plain.html", "demo/logit_lens_text.html",
   "demo/path_patching_graph_simple_plain_z_to_v2.2-v2.3_ALL.html", "demo/activation_patching_logit_diff_simple_plain_z.html",
   "demo/activation_patching_logit_diff_simple_plain_resid_pre.html", "demo/activation_patching_logit_diff_simple_plain_post.html",
   "demo/attention_to_ADJ_simple_plain_all.html", "demo/figures/pca_simple_train_simple_test.html",

@@ -299,6 +299,17 @@ pub const JOURNEYS: &[Journey] = &[
         ],
     ),
     journey(
+        "predictions",
+        nothing,
+        &[
+            "fit-directions --methods kmeans --layers 1",
+            "logit-lens --models demo --text 'I thought this movie was great, I loved it. The conclusion was' --top 3",
+            "logit-lens --models demo --eval-sets simple_test --prompts 0,21 --layers 0,2,4",
+            "logit-lens --directions kmeans_simple_train_ADJ_layer1 --sites blocks.2.hook_resid_pre --prompts 0 \
+             --positions ADJ,ALL --top 2 --json",
+        ],
+    ),
+    journey(
         "steering",
         nothing,
         &[

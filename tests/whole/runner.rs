@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const SIDE_BY_SIDE: usize = 2;
 
 /// Commands that say with `--dry-run` what they would do.
-const PLANNED: [&str; 23] = [
+const PLANNED: [&str; 24] = [
     "ablation",
     "ablation-maps",
     "activation-patching-maps",
@@ -26,6 +26,7 @@ const PLANNED: [&str; 23] = [
     "fit-directions",
     "head-cosines",
     "logit-attribution",
+    "logit-lens",
     "negation",
     "neuron-cosines",
     "neuroscope",

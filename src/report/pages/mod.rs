@@ -7,6 +7,7 @@
 mod attention;
 mod packed;
 mod paths;
+mod predictions;
 mod steering;
 mod texts;
 
@@ -16,6 +17,7 @@ use super::figure::{Figure, Scale};
 pub use attention::{AttentionPage, AttentionPattern};
 pub(crate) use packed::packed;
 pub use paths::{PathsMap, PathsPage};
+pub use predictions::PredictionsPage;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};

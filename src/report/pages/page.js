@@ -194,15 +194,15 @@ function tip(text, x, y) {
 const say = (text) => { at("status").textContent = text; };
 
 // A matrix of coloured cells with labels; arrows move over it, and so does the pointer. `told(row, column)` is the text of
-// a cell, `chosen(row, column)` is called at a click or Enter.
-function heatMap({ rows, columns, values, scale, x, y, name, decimals, square, size, told, chosen }) {
+// a cell, `chosen(row, column)` is called at a click or Enter. A cell says its value with `decimals`, or what `texts` has.
+function heatMap({ rows, columns, values, scale, x, y, name, decimals, texts, square, size, told, chosen }) {
   const { ink, soft, ground } = colours();
   const [beside, under] = [rows.map((text) => label(text)), columns.map((text) => label(text))];
   const left = widest(beside) + 10 + (y ? 18 : 0), longest = widest(under);
   const room = Math.max(at("view").clientWidth - left - 12, 120);
-  const digits = decimals === null || decimals === undefined ? 0 :
-    widest(ends(values).map((value) => value.toFixed(decimals))) + 8;
-  let width = Math.max(Math.min(room / columns.length, 34), digits, columns.length > 200 ? 12 : 8) * size;
+  const written = texts || (decimals === null || decimals === undefined ? null :
+    Array.from(values, (value) => value === null || Number.isNaN(value) ? "" : value.toFixed(decimals).replace("-", "−")));
+  let width = Math.max(Math.min(room / columns.length, 34), written ? widest(written) + 8 : 0, columns.length > 200 ? 12 : 8) * size;
   let height = Math.max(Math.min(440 / rows.length, 26), 12) * size;
   if (square) width = height = Math.max(Math.min(room / columns.length, 560 / rows.length, 34), 6) * size;
   const turned = longest + 4 > width;
@@ -229,13 +229,11 @@ function heatMap({ rows, columns, values, scale, x, y, name, decimals, square, s
   }
   if (x) cells.append(shape("text", { x: Math.min(across, room) / 2, y: down + below - 5, "text-anchor": "middle", "font-size": 12, fill: ink },
     visible(x)));
-  if (digits) {
-    values.forEach((value, index) => {
-      if (value === null || Number.isNaN(value)) return;
-      cells.append(shape("text", { x: width * (index % columns.length + 0.5), y: height * (Math.floor(index / columns.length) + 0.5) + 4,
-        "text-anchor": "middle", "font-size": 11, fill: scale.ink(value) }, value.toFixed(decimals).replace("-", "−")));
-    });
-  }
+  (written || []).forEach((text, index) => {
+    if (!text) return;
+    cells.append(shape("text", { x: width * (index % columns.length + 0.5), y: height * (Math.floor(index / columns.length) + 0.5) + 4,
+      "text-anchor": "middle", "font-size": 11, fill: scale.ink(values[index]) }, text));
+  });
   cells.append(shape("rect", { width: across, height: down, fill: "none", stroke: soft }), cursor);
   let here = null;
   const show = (row, column, x, y) => {

@@ -48,7 +48,7 @@ impl Corpus {
     ///
     /// # Errors
     /// A fault of the field.
-    pub(super) fn validate(&self) -> Result<()> {
+    pub(in crate::studies) fn validate(&self) -> Result<()> {
         match (&self.corpus, self.text.is_empty()) {
             (None, true) => wrong!("corpus", "expected a file or texts, found neither"),
             (Some(_), false) => wrong!("corpus", "expected a file or texts, found both"),
@@ -64,7 +64,7 @@ impl Corpus {
     ///
     /// # Errors
     /// A name that is no file name.
-    pub(super) fn name(&self) -> Result<String> {
+    pub(in crate::studies) fn name(&self) -> Result<String> {
         let of_file = || Some(self.corpus.as_ref()?.file_stem()?.to_string_lossy().into_owned());
         let name = self.name.clone().or_else(of_file).unwrap_or_else(|| "text".into());
         let plain = |letter: char| letter.is_alphanumeric() || "_-.".contains(letter);
@@ -96,7 +96,7 @@ impl Corpus {
     ///
     /// # Errors
     /// A file that cannot be read.
-    pub(super) fn fingerprint(&self) -> Result<String> {
+    pub(in crate::studies) fn fingerprint(&self) -> Result<String> {
         match &self.corpus {
             Some(path) => sha256_of_file(path).with_context(|| path.display().to_string()),
             None => Ok(sha256(&serde_json::to_vec(&self.text)?)),

@@ -19,6 +19,21 @@ pub use text_loss::TEXT_METHODS;
 pub use text_loss::TextLoss;
 
 use crate::files::sha256;
+use crate::model::Model;
+use crate::session::wrong;
+use anyhow::Result;
+
+/// The tokens of a text that `setting` gives, BOS in front where the model has one.
+///
+/// # Errors
+/// A text that the tokenizer refuses; one without a token, as a fault of `setting`.
+pub(super) fn with_bos(setting: &str, model: &Model, text: &str) -> Result<Vec<u32>> {
+    let tokens: Vec<u32> = model.tokenizer.bos().into_iter().chain(model.tokenizer.encode(text)?).collect();
+    if tokens.is_empty() {
+        wrong!(setting, "expected a text, found an empty one, and {} has no BOS token", model.name);
+    }
+    Ok(tokens)
+}
 
 /// The hash of a direction.
 fn hash_of_direction(direction: &[f32]) -> String {

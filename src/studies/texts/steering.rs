@@ -7,7 +7,7 @@ mod written;
 pub use coefficients::Coefficients;
 pub use outcome::{SteeredDirection, Texts};
 
-use super::hash_of_direction;
+use super::{hash_of_direction, with_bos};
 use crate::directions::DirectionName;
 use crate::engine::{Flops, Layout, Site};
 use crate::experiments::sampling::Sampling;
@@ -152,11 +152,10 @@ impl Steering {
     /// The prompts as the model sees them.
     fn prompts(&self, session: &Session) -> Result<Prompts> {
         let (texts, model) = (distinct(&self.prompt), session.model());
-        let (tokenizer, n_ctx, most) = (&model.tokenizer, model.config.n_ctx, self.max_new_tokens as usize);
+        let (n_ctx, most) = (model.config.n_ctx, self.max_new_tokens as usize);
         let encode = |text: &String| -> Result<Vec<u32>> {
-            let tokens: Vec<u32> = tokenizer.bos().into_iter().chain(tokenizer.encode(text)?).collect();
+            let tokens = with_bos("prompt", model, text)?;
             match tokens.len() {
-                0 => wrong!("prompt", "expected a text, found an empty one, and {} has no BOS token", model.name),
                 length if length + most > n_ctx => {
                     let found = format!("{text:?} has {length} tokens and {most} more may be written");
                     let fault = Fault::of("prompt", format!("{found}; {} takes at most {n_ctx}", model.name));
