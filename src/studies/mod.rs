@@ -35,6 +35,7 @@ mod heads;
 mod logit_attribution;
 pub mod maps;
 mod neuron_cosines;
+mod overview;
 mod patching_results;
 mod patching_suite;
 mod path_patching;
@@ -74,6 +75,9 @@ pub use head_cosines::HeadCosines;
 pub use heads::{HeadAt, HeadAtPosition, HeadChoice};
 pub use logit_attribution::LogitAttribution;
 pub use neuron_cosines::NeuronCosines;
+#[cfg(feature = "cli")]
+pub use overview::{Listening, PORT as OVERVIEW_PORT};
+pub use overview::{Overview, Progress, WrittenOverview, write_overview};
 pub use patching_results::{PatchingResults, SuiteResults, export_patching_values, patching_results};
 pub use patching_suite::{Heads, PatchedLayers, PatchingSuite, Projection, Suite, SuiteCell};
 pub use path_patching::{PathMethod, PathPatching};

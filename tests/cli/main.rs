@@ -13,6 +13,7 @@ mod journey;
 mod json;
 mod manifest;
 mod maps;
+mod overview;
 mod reading;
 mod reference;
 mod renewed;
