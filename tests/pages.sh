@@ -58,4 +58,11 @@ for _ in $(seq 20); do
 done >"$scratch/long.txt"
 run neuroscope --models "$large" --corpus "$scratch/long.txt" --every-token --directions 'kmeans_*,mean_diff_*' --layers all
 
-NODE_PATH=$scratch/node_modules node tests/pages/check.mjs "$scratch/node_modules" "$chromium" "$data" target/pages
+# What is missing and changed, and a table that is not shown whole.
+rm "$data/demo/attention_mean_simple_plain_all.png"
+echo >>"$data/demo/activation_patching_logit_diff_simple_plain_z.csv"
+run report
+# The pages that are compared with their tables have those that were written.
+sed -i '$ d' "$data/demo/activation_patching_logit_diff_simple_plain_z.csv"
+
+NODE_PATH=$scratch/node_modules node tests/pages/check.mjs "$scratch/node_modules" "$chromium" "$data" target/pages "$actpatch"

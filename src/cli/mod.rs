@@ -111,6 +111,10 @@ enum Command {
     Status(sweeps::status::Args),
     /// Join the shards of sweeps, and make their result files.
     Merge(sweeps::merge::Args),
+    /// Write a page over everything in a folder of results: models, settings, figures, tables, what is missing or stale.
+    Report(whole::report::Args),
+    /// Show that page in a browser on this machine, with the progress of running sweeps.
+    Serve(whole::serve::Args),
     /// Check the engine on a model: identities that must hold before a number can be trusted.
     SelfCheck(whole::self_check::Args),
     /// Run the experiments behind published numbers, and print ours beside theirs.
@@ -195,6 +199,8 @@ fn execute(command: Command) -> Result<()> {
         Command::Circuit(args) => whole::circuit::run(args),
         Command::Status(args) => sweeps::status::run(args),
         Command::Merge(args) => sweeps::merge::run(args),
+        Command::Report(args) => whole::report::run(args),
+        Command::Serve(args) => whole::serve::run(args),
         Command::SelfCheck(args) => whole::self_check::run(args),
         Command::Verify(args) => whole::verify::run(args),
         Command::Bench(args) => whole::bench::run(args),

@@ -101,6 +101,15 @@ impl FileRecord {
 }
 
 impl Provenance {
+    /// What the weights of these files, whose hashes are known, are known by: the hash of their names and hashes.
+    ///
+    /// # Errors
+    /// What cannot be written as JSON.
+    pub(crate) fn known_by(&self) -> serde_json::Result<String> {
+        let contents: Vec<_> = self.files.iter().map(|file| (&file.name, &file.sha256)).collect();
+        Ok(sha256(&serde_json::to_vec(&contents)?))
+    }
+
     /// The same with the hash of every file. Those of large files are remembered in the file `known`, by path, size and
     /// time of the last change, so that a checkpoint is read for its hash once and not in every run.
     ///

@@ -18,8 +18,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// The folder of the manifests, in the folder that they tell of.
-const FOLDER: &str = "manifests";
 
 /// The contents of a manifest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,6 +51,11 @@ pub struct RunRecord {
     pub prompts: Vec<PromptsRecord>,
     /// The files written, relative to the folder, with the cells that are new in each; a direction has no cells.
     pub written: BTreeMap<String, Vec<String>>,
+}
+
+impl RunRecord {
+    /// The folder of the manifests, in the folder that they tell of.
+    pub const FOLDER: &str = "manifests";
 }
 
 /// The model of a run.
@@ -164,7 +167,7 @@ impl Manifest {
             prompts: Vec::new(),
             written: BTreeMap::new(),
         };
-        let path = folder.join(FOLDER).join(name);
+        let path = folder.join(RunRecord::FOLDER).join(name);
         let mut manifest = Self { folder: folder.into(), path, clock: Instant::now(), record };
         manifest.save()?;
         Ok(manifest)
@@ -200,7 +203,7 @@ impl Manifest {
         sequences: &[Vec<u32>],
         contents: &impl Serialize,
     ) -> Result<(), ReportError> {
-        let folder = self.folder.join(FOLDER).join("prompts");
+        let folder = self.folder.join(RunRecord::FOLDER).join("prompts");
         let text = serde_json::to_vec(contents)
             .map_err(|error| ReportError::Io { path: folder.clone(), source: error.into() })?;
         let sha256 = sha256(&text);

@@ -46,8 +46,8 @@ pub use stored::{ByLayer, at_layers};
 pub(crate) use device::DeviceWork;
 pub(crate) use fault::wrong;
 pub(crate) use prompts::need_classes;
-pub(crate) use provenance::{RowRecords, check_output, contents, hash_of_matrix};
-pub(crate) use results::start_manifest;
+pub(crate) use provenance::{Recorded, RowRecords, check_output, contents, hash_of_matrix, is_hash, shown};
+pub(crate) use results::{MODEL, Owner, place, start_manifest};
 pub(crate) use stored::hash_of_layers;
 
 use crate::datasets::Catalogue;

@@ -56,18 +56,22 @@ impl Provenance {
         };
         let differing = || self.settings.keys().chain(found.settings.keys()).filter(differs);
         let setting = differing().find(|setting| !hashed(setting)).or_else(|| differing().next())?;
-        let shown = |provenance: &Self| match provenance.settings.get(setting) {
-            None => "nothing".to_owned(),
-            Some(Value::String(text)) if text.is_empty() => "none".to_owned(),
-            Some(Value::String(text)) => text.clone(),
-            Some(Value::Array(values)) if values.is_empty() => "none".to_owned(),
-            Some(Value::Array(values)) => {
-                let texts = values.iter().map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
-                texts.collect::<Vec<_>>().join(",")
-            }
-            Some(value) => value.to_string(),
-        };
+        let shown = |provenance: &Self| provenance.settings.get(setting).map_or("nothing".to_owned(), shown);
         Some(format!("{setting}: expected {}, found {}", shortened(&shown(self)), shortened(&shown(found))))
+    }
+}
+
+/// The value of a setting for people.
+pub(crate) fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) if text.is_empty() => "none".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(values) if values.is_empty() => "none".to_owned(),
+        Value::Array(values) => {
+            let texts = values.iter().map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+            texts.collect::<Vec<_>>().join(",")
+        }
+        value => value.to_string(),
     }
 }
 
@@ -80,7 +84,8 @@ pub(super) fn shortened(text: &str) -> String {
     }
 }
 
-fn is_hash(text: &str) -> bool {
+/// Is this a SHA-256 in hexadecimal digits?
+pub(crate) fn is_hash(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
@@ -152,6 +157,33 @@ impl RowRecords {
     }
 }
 
+/// What a file of a folder's records says.
+#[derive(Debug)]
+pub(crate) enum Recorded {
+    /// Of a result: what it was made of, and the hashes of its files by name.
+    Result(Provenance, BTreeMap<String, String>),
+    /// Of the rows of a table: what they were made of, by id.
+    Rows(BTreeMap<String, Provenance>),
+}
+
+impl Recorded {
+    /// Where the records of a folder of results lie in it.
+    pub const FOLDER: &str = "provenance";
+
+    /// Reads such a file.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or is damaged.
+    pub fn read(path: &Path) -> Result<Self> {
+        let value: Value = serde_json::from_slice(&std::fs::read(path)?)?;
+        if value.get("rows").is_some() {
+            return Ok(Self::Rows(serde_json::from_value::<RowRecords>(value)?.rows));
+        }
+        let Record { provenance, files, .. } = serde_json::from_value(value)?;
+        Ok(Self::Result(provenance, files))
+    }
+}
+
 impl Session {
     /// What the weights are known by: the hash of their files, or what random ones are drawn from.
     ///
@@ -164,11 +196,7 @@ impl Session {
         let provenance = &self.model().provenance;
         let weights = match &provenance.source {
             Source::Random { shape, seed } => format!("random {shape}, seed {seed}"),
-            _ => {
-                let files = provenance.clone().with_every_hash(&self.known_hashes())?.files;
-                let contents: Vec<_> = files.iter().map(|file| (&file.name, &file.sha256)).collect();
-                sha256(&serde_json::to_vec(&contents)?)
-            }
+            _ => provenance.clone().with_every_hash(&self.known_hashes())?.known_by()?,
         };
         Ok(self.loaded.weights.get_or_init(|| weights))
     }
@@ -208,7 +236,7 @@ impl Session {
     }
 
     fn record_path(&self, output: &str) -> PathBuf {
-        self.folder().join("provenance").join(format!("{output}.json"))
+        self.folder().join(Recorded::FOLDER).join(format!("{output}.json"))
     }
 
     /// How the result `output` stands, whose data is in `files` and which is to be made of `wanted`.

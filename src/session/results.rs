@@ -11,20 +11,22 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// The file that says whose results a folder holds.
-const MODEL: &str = "model.json";
+pub(crate) const MODEL: &str = "model.json";
 
 /// In the data folder: hashes of large weight files, see [`crate::model::Provenance::with_every_hash`].
 const KNOWN_HASHES: &str = "weights_sha256.json";
 
 /// The model that a folder of results belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Owner {
+pub(crate) struct Owner {
     version: String,
     name: String,
     /// How it was asked for.
-    asked: String,
-    source: Source,
-    weights: String,
+    pub asked: String,
+    /// Where it came from.
+    pub source: Source,
+    /// What its weights are known by.
+    pub weights: String,
 }
 
 impl Session {
@@ -152,12 +154,22 @@ pub(crate) fn start_manifest(
     Ok(Manifest::start(folder, RunStart { command: study, arguments, configuration, model })?)
 }
 
+impl Owner {
+    /// The owner of a folder of results; none where nothing says so.
+    ///
+    /// # Errors
+    /// What is wrong with a damaged record.
+    pub fn read(folder: &Path) -> serde_json::Result<Option<Self>> {
+        let Ok(bytes) = std::fs::read(folder.join(MODEL)) else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some)
+    }
+}
+
 /// The owner of a folder of results; a damaged record is none, and is written again.
 fn owner(folder: &Path) -> Option<Owner> {
     let path = folder.join(MODEL);
-    let bytes = std::fs::read(&path).ok()?;
-    let owner = serde_json::from_slice(&bytes);
-    owner.inspect_err(|error| tracing::warn!("{} is damaged ({error}) and is not trusted", path.display())).ok()
+    let warn = |error: &_| tracing::warn!("{} is damaged ({error}) and is not trusted", path.display());
+    Owner::read(folder).inspect_err(warn).ok().flatten()
 }
 
 /// The models that the manifests of a folder name.
@@ -176,7 +188,8 @@ fn earlier_models(folder: &Path) -> Vec<ModelRecord> {
     found
 }
 
-fn place(source: &Source) -> String {
+/// A model's source for people.
+pub(crate) fn place(source: &Source) -> String {
     match source {
         Source::Embedded => "the demo model".into(),
         Source::Folder { path } | Source::File { path } => path.clone(),

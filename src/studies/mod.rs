@@ -36,6 +36,7 @@ mod logit_attribution;
 mod logit_lens;
 pub mod maps;
 mod neuron_cosines;
+mod overview;
 mod patching_results;
 mod patching_suite;
 mod path_patching;
@@ -76,6 +77,9 @@ pub use heads::{HeadAt, HeadAtPosition, HeadChoice};
 pub use logit_attribution::LogitAttribution;
 pub use logit_lens::{LogitLens, PredictedSet, Predictions};
 pub use neuron_cosines::NeuronCosines;
+#[cfg(feature = "cli")]
+pub use overview::{Listening, PORT as OVERVIEW_PORT};
+pub use overview::{Overview, Progress, WrittenOverview, write_overview};
 pub use patching_results::{PatchingResults, SuiteResults, export_patching_values, patching_results};
 pub use patching_suite::{Heads, PatchedLayers, PatchingSuite, Projection, Suite, SuiteCell};
 pub use path_patching::{PathMethod, PathPatching};

@@ -2,7 +2,7 @@
 
 use crate::report::Table;
 use crate::session::Fault;
-use crate::sweep::{Cell, Counts, Ledger, Outcome, Process, models, running};
+use crate::sweep::{Cell, Counts, Ledger, Outcome, Process, State, models, running};
 use anyhow::Result;
 use serde::Serialize;
 use std::fmt;
@@ -57,27 +57,37 @@ pub fn sweep_status(data_dir: &Path) -> Result<SweepStatus> {
 /// How far the ledger in `folder` is, which is that of the model's folder or one of its shards.
 fn ledger_status(model: &Path, folder: &Path) -> Result<LedgerStatus> {
     let state = Ledger::read(folder)?.map(|(_, state)| state).unwrap_or_default();
-    let own = own_shard(folder);
-    let cells = || state.fresh(model).filter(|(cell, _)| own.is_none() || cell.shard == own);
+    Ok(status_of(&state, model, folder, running(folder)?))
+}
+
+/// The same of what its records amount to, with the processes at work.
+pub(super) fn status_of(state: &State, model: &Path, folder: &Path, running: Vec<Process>) -> LedgerStatus {
+    let cells = || state.fresh(model).filter(|(cell, _)| is_own(cell, folder));
     let counts: Counts = cells().map(|(_, outcome)| outcome).collect();
-    let running = running(folder)?;
     let seconds_left = counts.seconds_left().map(|seconds| seconds / running.len().max(1) as f64);
     let failed = |(cell, outcome): (Cell, Option<&Outcome>)| match outcome {
         Some(Outcome::Failed(error)) => Some((cell.place.to_string(), error.clone())),
         _ => None,
     };
     let missing = cells().filter(|(_, outcome)| outcome.is_none()).map(|(cell, _)| cell.place.to_string());
-    Ok(LedgerStatus {
+    LedgerStatus {
         ledger: folder.display().to_string(),
         counts,
         running,
         seconds_left,
         failures: cells().filter_map(failed).collect(),
         missing_cells: missing.collect(),
-    })
+    }
 }
 
-/// The number of the shard whose folder this is: other shards' cells are not its business.
+/// Is a cell that of the ledger in `folder`? A shard's ledger lists the whole sweep, and other shards' cells are not its
+/// business.
+pub(super) fn is_own(cell: &Cell, folder: &Path) -> bool {
+    let own = own_shard(folder);
+    own.is_none() || cell.shard == own
+}
+
+/// The number of the shard whose folder this is.
 fn own_shard(folder: &Path) -> Option<usize> {
     let parent = folder.parent()?.file_name()?;
     let (index, _) = folder.file_name()?.to_str()?.split_once("-of-")?;
@@ -120,7 +130,8 @@ impl fmt::Display for SweepStatus {
     }
 }
 
-fn duration(seconds: f64) -> String {
+/// Seconds for people.
+pub(super) fn duration(seconds: f64) -> String {
     match seconds {
         ..60.0 => format!("{seconds:.0} s"),
         ..3600.0 => format!("{:.0} min", seconds / 60.0),

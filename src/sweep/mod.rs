@@ -29,7 +29,7 @@ pub use ledger::{Ledger, same_configuration};
 pub use merge::{Joined, join};
 pub use recorder::{Known, Recorder, SweepSettings, finite};
 pub(crate) use running::clear_marks;
-pub use running::{Process, Running, running};
+pub use running::{Process, Running, at_work, running};
 pub use shard::{Shard, deal};
 pub use state::{Counts, Outcome, State};
 

@@ -63,6 +63,15 @@ pub(crate) fn clear_marks(folder: &Path) {
 /// # Errors
 /// [`SweepError::Io`].
 pub fn running(folder: &Path) -> Result<Vec<Process>, SweepError> {
+    clear_marks(folder);
+    at_work(folder)
+}
+
+/// The same, for those who only look: all marks stay.
+///
+/// # Errors
+/// [`SweepError::Io`].
+pub fn at_work(folder: &Path) -> Result<Vec<Process>, SweepError> {
     let io = |source| SweepError::Io { path: folder.into(), source };
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(io)? {
@@ -74,9 +83,8 @@ pub fn running(folder: &Path) -> Result<Vec<Process>, SweepError> {
         // It may end, and take its mark away, at any moment.
         let Ok(file) = File::open(&path) else { continue };
         match file.try_lock_shared() {
-            Ok(()) => {
-                let _ = std::fs::remove_file(&path);
-            }
+            // Nobody holds it: its process was killed.
+            Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 // Read while it is rewritten, it is empty.
                 let process = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());

@@ -4,8 +4,8 @@ use super::*;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-/// Commands that print or write what is no result.
-const WITHOUT: [&str; 2] = ["completions", "man"];
+/// Commands that print or write what is no result, and the one that does not end.
+const WITHOUT: [&str; 3] = ["completions", "man", "serve"];
 
 /// What every other command does here, in one folder, one after the other; `$` is that folder. What takes long is planned.
 const LINES: &[&str] = &[
@@ -20,6 +20,7 @@ const LINES: &[&str] = &[
     "direction-patching-suite --directions random*layer03 --shard 0/1",
     "merge",
     "status",
+    "report",
     "direction-patching-results",
     "directions import $/theirs_layer4.json --model demo",
     "directions list",

@@ -14,6 +14,7 @@ mod json;
 mod logit_lens;
 mod manifest;
 mod maps;
+mod overview;
 mod reading;
 mod reference;
 mod renewed;

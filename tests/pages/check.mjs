@@ -1,11 +1,12 @@
 // Opens the pages of a data folder in Chromium, and uses them. Arguments: the folder of npm's packages, the browser, the data
-// folder, and where screenshots go.
+// folder, where screenshots go, and the program, which serves the folder.
 import assert from "node:assert/strict";
+import { execFileSync, spawn } from "node:child_process";
 import fs from "node:fs";
 import { createRequire } from "node:module";
 import path from "node:path";
 
-const [modules, executablePath, data, target] = process.argv.slice(2);
+const [modules, executablePath, data, target, actpatch] = process.argv.slice(2);
 const require = createRequire(path.resolve(modules, "x"));
 const { chromium } = require("playwright-core");
 const axe = fs.readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
@@ -21,14 +22,15 @@ const LINES = "figures/" + fs.readdirSync(path.join(data, "figures")).find((name
 const times = [];
 
 // A page that is open and drawn; anything it says, asks for or opens is a fault.
-async function open(file, { width = 1280, dark = false } = {}) {
+async function open(file, { width = 1280, dark = false, served = null } = {}) {
   const context = await browser.newContext({ viewport: { width, height: 900 }, colorScheme: dark ? "dark" : "light", acceptDownloads: true });
   const page = await context.newPage(), faults = [];
   page.on("console", (message) => faults.push(message.text()));
   page.on("pageerror", (error) => faults.push(error.message));
   page.on("dialog", (dialog) => { faults.push("a dialog"); dialog.dismiss(); });
-  page.on("request", (request) => { if (!/^(file|data|blob):/.test(request.url())) faults.push(request.url()); });
-  await page.goto("file://" + path.resolve(file));
+  const own = served ? new RegExp(`^(${served}|data:|blob:)`) : /^(file|data|blob):/;
+  page.on("request", (request) => { if (!own.test(request.url())) faults.push(request.url()); });
+  await page.goto(served ? served + file : "file://" + path.resolve(file));
   await page.waitForSelector("html[data-ready]", { state: "attached", timeout: 10000 });
   page.opened = await page.evaluate(() => performance.now());
   page.done = async () => {
@@ -304,6 +306,89 @@ const checks = {
     await page.done();
   },
 
+  async "all results are found from one page, tables are sorted and filtered, and what is wrong is said"() {
+    const page = await open(path.join(data, "index.html"));
+    const links = await page.evaluate(() => [...document.querySelectorAll("a[href]")].map((one) => one.getAttribute("href")).filter((href) => !href.startsWith("#")));
+    assert.ok(links.length > 100, links.length);
+    links.forEach((href) => assert.ok(fs.existsSync(path.join(data, decodeURIComponent(href))), href));
+    const linked = new Set(links.map(decodeURIComponent));
+    const drawn = fs.readdirSync(path.join(data, "demo")).filter((name) => /\.(html|svg|png)$/.test(name));
+    drawn.forEach((name) => assert.ok(linked.has("demo/" + name), name));
+    const troubles = await page.locator(".troubles li").allTextContents();
+    assert.ok(troubles.some((text) => text.startsWith("missing demo/attention_mean_simple_plain_all.png: written by attention, ")), troubles.join("\n"));
+    assert.ok(troubles.some((text) => text.startsWith("changed demo/activation_patching_logit_diff_simple_plain_z.csv: ")), troubles.join("\n"));
+    assert.equal(await page.locator(".cards .bad").count(), 2);
+
+    const best = page.locator("#part0 .grid").first(), head = best.getByRole("columnheader", { name: "percent", exact: true });
+    const percents = async () => (await best.locator("tbody tr td:nth-child(6)").allTextContents()).map(Number);
+    const before = await percents();
+    assert.ok(before.length > 3);
+    await head.getByRole("button").focus();
+    for (const [direction, sign] of [["ascending", 1], ["descending", -1], ["ascending", 1]]) {
+      await page.keyboard.press("Enter");
+      assert.equal(await head.getAttribute("aria-sort"), direction);
+      assert.deepEqual(await percents(), before.toSorted((a, b) => sign * (a - b)));
+      assert.match(await page.locator("#status").textContent(), new RegExp(`by percent, ${direction}`));
+    }
+    await best.getByRole("columnheader", { name: "layer" }).getByRole("button").click();
+    assert.equal(await head.getAttribute("aria-sort"), "none");
+    await best.getByRole("searchbox", { name: "Filter" }).fill("KMEANS simple_test");
+    const rows = await best.locator("tbody tr").allTextContents();
+    assert.ok(rows.length > 0 && rows.length < before.length && rows.every((row) => row.startsWith("kmeans")), rows.join());
+    assert.equal(await best.locator("output").textContent(), `${rows.length} of ${before.length} rows`);
+
+    const opened = async (name) => {
+      const details = page.locator("details", { has: page.locator("summary strong", { hasText: new RegExp(`^${name}$`) }) });
+      await details.locator("summary").first().focus();
+      await page.keyboard.press("Enter");
+      return details;
+    };
+    const suite = await opened("direction_patching_logit_diff_resid_plain.csv");
+    const values = table("direction_patching_logit_diff_resid_plain.csv").slice(1);
+    assert.equal(await suite.locator("tbody tr").count(), values.length);
+    await suite.getByRole("columnheader", { name: "simple_test ADJ" }).getByRole("button").click();
+    const smallest = values.toSorted((a, b) => a[1] - b[1])[0];
+    assert.deepEqual(await suite.locator("tbody tr").first().locator("td").allTextContents(), smallest);
+    const long = await opened("attention_mean_simple_plain_all.csv"), all = table("attention_mean_simple_plain_all.csv").length;
+    assert.ok((await long.textContent()).includes(`The first 500 of ${all} rows; the file has all`));
+    assert.equal(await long.locator("tbody tr").count(), 100);
+    await long.getByRole("button", { name: "Show more rows" }).click();
+    assert.equal(await long.locator("tbody tr").count(), 500);
+    const run = page.locator("#part0 .grid").nth(1).locator("tbody tr").filter({ hasText: "steering" });
+    await run.locator("summary").click();
+    assert.match(await run.locator("dl").textContent(), /coefficients-20,-10,0,10,20/);
+    await opened("All files");
+    await accessible(page, "index.html");
+    await shot(page, "index_used");
+    await page.done();
+  },
+
+  async "a served page shows sweeps as they come along, and ends with its server"() {
+    const server = spawn(actpatch, ["serve", "--port", "0", "--data-dir", data], { stdio: ["ignore", "pipe", "ignore"] });
+    const address = (await new Promise((resolve) => server.stdout.once("data", resolve))).toString().trim();
+    try {
+      const page = await open("", { served: address });
+      const bar = page.locator("#sweeps .sweep").filter({ hasText: /^demo/ });
+      const done = async () => Number((await bar.locator("p").first().textContent()).match(/^(\d+) of /)[1]);
+      const before = await done();
+      assert.equal(Number(await bar.locator("progress").getAttribute("value")), before);
+      assert.ok((await page.locator(".cards img").first().evaluate((image) => image.decode().then(() => image.naturalWidth))) > 0);
+      execFileSync(actpatch, ["direction-patching-suite", "--directions", "pca*", "--eval-sets", "simple_book", "--metrics", "logit_diff", "--data-dir", data]);
+      await page.waitForFunction((least) => Number(document.querySelector("#sweeps progress").value) > least, before, { timeout: 20000 });
+      await page.getByRole("link", { name: "Show them" }).waitFor();
+      await accessible(page, "served");
+      await page.done();
+      // Pages of results work as they do from files.
+      const figure = await open("demo/activation_patching_logit_diff_simple_plain_post.html", { served: address });
+      assert.ok((await saved(figure, "svg")).toString().startsWith("<svg"));
+      assert.equal((await saved(figure, "png")).subarray(1, 4).toString(), "PNG");
+      await figure.done();
+    } finally {
+      server.kill("SIGINT");
+    }
+    assert.equal(await new Promise((resolve) => server.once("exit", resolve)), 75);
+  },
+
   async "large pages are small and open at once"() {
     const folder = path.join(data, "random-pythia-14m");
     const named = (end) => path.join(folder, fs.readdirSync(folder).find((name) => name.endsWith(end)));
@@ -325,7 +410,8 @@ const checks = {
   },
 
   async "no text breaks out of a view"() {
-    const texts = new Set(["rows", "columns", "labels", "runs", "vocabulary", "tokens", "positions", "caption", "prompt", "settings", "receivers", "senders", "measure", "label", "title"]);
+    const texts = new Set(["rows", "columns", "labels", "runs", "vocabulary", "tokens", "positions", "caption", "prompt", "settings", "receivers", "senders",
+      "measure", "label", "title", "facts", "text", "what", "why", "made", "trouble", "note", "failures"]);
     const changed = (value, own) => {
       if (typeof value === "string") return own ? HOSTILE + value : value;
       if (Array.isArray(value)) return value.map((one) => changed(one, own));
@@ -335,16 +421,19 @@ const checks = {
     for (const name of views) {
       const html = fs.readFileSync(path.join(data, name), "utf8");
       const [, own] = html.match(/id="data">(.*)<\/script>/);
-      const file = path.join(target, `hostile_${path.basename(name)}`);
+      // Beside its pictures.
+      const file = path.join(data, path.dirname(name), `hostile_${path.basename(name)}`);
       const evil = JSON.stringify(changed(JSON.parse(own), false)).replaceAll("<", "\\u003c");
       fs.writeFileSync(file, html.replace(own, () => evil));
       const page = await open(file);
       assert.equal(await page.evaluate(() => window.broken), undefined);
       assert.ok((await page.locator("body").textContent()).includes("</script><script>window.broken"), name);
       assert.ok(!/[\u202e\u2066\u0000]/.test(await page.locator("#view").textContent()), name);
-      const svg = (await saved(page, "svg")).toString();
-      assert.equal(await page.evaluate((text) => new DOMParser().parseFromString(text, "image/svg+xml").querySelector("parsererror"), svg), null, name);
-      await page.click("#table summary");
+      if (await page.locator("[data-save]").count()) {
+        const svg = (await saved(page, "svg")).toString();
+        assert.equal(await page.evaluate((text) => new DOMParser().parseFromString(text, "image/svg+xml").querySelector("parsererror"), svg), null, name);
+        await page.click("#table summary");
+      }
       await page.mouse.move(400, 400);
       await accessible(page, file);
       await shot(page, path.basename(file, ".html"));
@@ -355,7 +444,7 @@ const checks = {
 };
 
 // One page of every view and of every kind of plot.
-const views = ["demo/attention_patterns_hostile_plain_all.html", "demo/neuroscope_text_texts.html", "demo/neuroscope_text_top.html",
+const views = ["index.html", "demo/attention_patterns_hostile_plain_all.html", "demo/neuroscope_text_texts.html", "demo/neuroscope_text_top.html",
   "demo/text_loss_text_by_token_2.html", "demo/text_loss_text.html", "demo/steering_kmeans_simple_train_ADJ_layer1.html",
   "demo/logit_lens_simple_plain.html", "demo/logit_lens_text.html",
   "demo/path_patching_graph_simple_plain_z_to_v2.2-v2.3_ALL.html", "demo/activation_patching_logit_diff_simple_plain_z.html",

@@ -4,6 +4,8 @@ pub mod bench;
 pub mod circuit;
 pub mod demo;
 pub mod reference;
+pub mod report;
 pub mod reproduce;
 pub mod self_check;
+pub mod serve;
 pub mod verify;

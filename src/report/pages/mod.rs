@@ -5,6 +5,7 @@
 //! style are files beside this one, and lie in every page.
 
 mod attention;
+mod overview;
 mod packed;
 mod paths;
 mod predictions;
@@ -15,6 +16,7 @@ use super::ReportError;
 use super::error::write_whole;
 use super::figure::{Figure, Scale};
 pub use attention::{AttentionPage, AttentionPattern};
+pub use overview::{Card, Entry, Grid, OverviewPage, Part, SweepBar, Trouble, link};
 pub(crate) use packed::packed;
 pub use paths::{PathsMap, PathsPage};
 pub use predictions::PredictionsPage;
@@ -31,15 +33,31 @@ const FIGURE: &str = include_str!("figure.js");
 /// No page and no figure is larger: browsers and readers give up on it.
 pub const LARGEST: usize = 20_000_000;
 
+/// What saves a picture.
+const SAVERS: &str = r#"<button data-save="svg">SVG</button><button data-save="png">PNG</button><button data-save="csv">CSV</button>"#;
+
+/// What shows a picture as a table.
+const TABLE: &str = r#"<details id="table"><summary>What is shown, as a table</summary><div id="rows"></div></details>
+"#;
+
 /// What a page shows.
 pub trait View: Serialize {
     /// Its name, by which the script knows it.
     const NAME: &'static str;
     /// Its script, behind the one of all pages.
     const SCRIPT: &'static str;
+    /// Its style, behind the one of all pages.
+    const STYLE: &'static str = "";
+    /// Is it one picture, which can be saved and shown as a table?
+    const PICTURE: bool = true;
 
     /// Above everything.
     fn title(&self) -> &str;
+
+    /// What its security policy lets in besides its own style and scripts.
+    fn sources(&self) -> &'static str {
+        "img-src data: blob:"
+    }
 }
 
 impl View for Figure {
@@ -89,31 +107,31 @@ pub fn html<V: View>(view: &V, stem: &str) -> Result<String, ReportError> {
     // Within a script only `<` could end it.
     let data = data.to_string().replace('<', "\\u003c");
     let title = if view.title().is_empty() { "Figure" } else { view.title() };
-    let (title, script) = (super::figure::escaped(title), V::SCRIPT);
+    let (title, script, style, sources) = (super::figure::escaped(title), V::SCRIPT, V::STYLE, view.sources());
+    let (saves, savers, table) = if V::PICTURE { ("Save what is shown, c", SAVERS, TABLE) } else { ("C", "", "") };
     let page = format!(
         r##"<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; {sources}">
 <title>{title}</title>
 <style>
-{STYLE}</style>
+{STYLE}{style}</style>
 </head>
 <body>
 <header>
 <h1>{title}</h1>
-<div class="tools" role="group" aria-label="Save what is shown, change the colours of the page">
-<button data-save="svg">SVG</button><button data-save="png">PNG</button><button data-save="csv">CSV</button><button id="theme">Dark or light</button>
+<div class="tools" role="group" aria-label="{saves}hange the colours of the page">
+{savers}<button id="theme">Dark or light</button>
 </div>
 </header>
 <main>
 <div id="controls" class="controls"></div>
 <div id="view"></div>
 <p id="status" role="status"></p>
-<details id="table"><summary>What is shown, as a table</summary><div id="rows"></div></details>
-<noscript><p>This page is drawn by its own script; the numbers are in the files beside it.</p></noscript>
+{table}<noscript><p>This page is drawn by its own script; the numbers are in the files beside it.</p></noscript>
 </main>
 <div id="tip" role="tooltip" hidden></div>
 <script type="application/json" id="data">{data}</script>

@@ -411,7 +411,7 @@ function table(rows, most, name) {
 // --- The page
 
 let view;
-const drawTable = () => { if (at("table").open) at("rows").replaceChildren(...table(view.rows(), 1000, "What is shown").filter(Boolean)); };
+const drawTable = () => { if (at("table")?.open) at("rows").replaceChildren(...table(view.rows(), 1000, "What is shown").filter(Boolean)); };
 // Draws the view anew, and the table behind it where that is open.
 function redraw() {
   tip("");
@@ -430,7 +430,7 @@ function start() {
   window.addEventListener("afterprint", () => { theme(before); redraw(); });
   document.querySelectorAll("[data-save]").forEach((button) =>
     button.addEventListener("click", () => savers[button.dataset.save]()));
-  at("table").addEventListener("toggle", drawTable);
+  at("table")?.addEventListener("toggle", drawTable);
   let width = window.innerWidth, waiting;
   window.addEventListener("resize", () => {
     if (window.innerWidth === width) return;

@@ -193,7 +193,7 @@ impl ResultFile {
     }
 
     /// The site, and the variant when there is one, as part of a file's name.
-    fn kind(&self) -> String {
+    pub fn kind(&self) -> String {
         let SuiteName { site, variant, .. } = &self.name;
         if variant.is_empty() { site.to_string() } else { format!("{site}_{variant}") }
     }
