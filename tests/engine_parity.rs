@@ -464,8 +464,9 @@ fn das_follows_the_reference_from_the_same_start() {
             let adam =
                 AdamSettings { learning_rate: case["learning_rate"].as_f64().unwrap(), ..AdamSettings::default() };
             let settings = TrainSettings { adam, ..TrainSettings::default() };
+            let place = (layer, positions);
             let trained =
-                train(&fixture.engine, &run, layer, positions, &start, &settings, |_| Ok(Vec::new())).unwrap();
+                train(&fixture.engine, &run, place, &start, &settings, |_| Ok(Vec::new()), &|| false).unwrap();
             let expected = fixture.values(&format!("{name}.loss"));
             let mut worst: f64 = 0.0;
             for (epoch, (found, expected)) in trained.losses.iter().zip(&expected).enumerate() {

@@ -11,6 +11,7 @@ use actpatch::session::{
 use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::thread::{self, ThreadId};
 
 const MODELS: [&str; 4] = ["gpt2-tiny", "neox-parallel", "llama-tiny", "qwen3-tiny"];
 
@@ -369,6 +370,37 @@ fn passes_stop_between_two_batches() {
     let forward = Forward { sequences: &sequences, ..Forward::default() };
     let error = fixture.session.forward(&forward, &mut observer).unwrap_err();
     assert!(error.is::<Stopped>() && observer.done == 1, "{error} {}", observer.done);
+}
+
+/// The thread in which a pass was computed.
+struct Computed(Option<ThreadId>);
+
+impl Observer for Computed {
+    fn progress(&mut self, _: u64) {
+        self.0 = Some(thread::current().id());
+    }
+}
+
+#[test]
+fn little_passes_stay_in_a_pools_thread_and_are_the_same() {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    for name in MODELS {
+        let fixture = open(name, 4096);
+        let (sequences, answers) = (&fixture.ragged()[..1], [vec![(1, 2)]]);
+        let sites = [Site::ResidPre(1), Site::Z(1), Site::Pattern(0)];
+        let forward = Forward { sequences, capture: &sites, ..Forward::default() };
+        let backward = Backward { sequences, answers: &answers, sites: &sites };
+        let both = || {
+            let (mut first, mut second) = (Computed(None), Computed(None));
+            let activations = fixture.session.forward(&forward, &mut first).unwrap();
+            let gradients = fixture.session.gradients(&backward, &mut second).unwrap();
+            let here = Some(thread::current().id());
+            (activations, gradients, [first.0 == here, second.0 == here])
+        };
+        let (activations, gradients, at_hand) = both();
+        assert_eq!(at_hand, [false, false], "{name}");
+        assert_eq!(pool.install(both), (activations, gradients, [true, true]), "{name}");
+    }
 }
 
 #[test]

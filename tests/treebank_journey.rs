@@ -290,7 +290,7 @@ fn trained(
     };
     let jobs = [job(1, Method::Das), job(2, Method::Das2d), job(4, Method::Das)];
     let tests = [prompts.clone(), simple];
-    let plan = TrainPlan { settings, seed: 5, tests: &tests, budget };
+    let plan = TrainPlan { settings, seed: 5, tests: &tests, budget, stop: &|| false };
     let mut found: Vec<Option<Trained>> = vec![None; jobs.len()];
     train_all(engine, prompts, &jobs, &plan, |number, trained| -> Result<(), TrainError> {
         found[number] = Some(trained?);

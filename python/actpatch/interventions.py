@@ -81,27 +81,29 @@ def places(positions: Positions, lengths: Sequence[int], what: str) -> NDArray[n
     """``(n, 2)``: prompt and position of every place."""
     n = len(lengths)
     if positions is None:
-        of = np.repeat(np.arange(n), lengths)
-        starts = np.cumsum(lengths) - np.asarray(lengths)
-        return np.stack([of, np.arange(len(of)) - starts[of]], axis=1)
+        every = np.empty((sum(lengths), 2), dtype=np.int64)
+        every[:, 0] = np.repeat(np.arange(n), lengths)
+        every[:, 1] = np.concatenate([np.arange(length) for length in lengths])
+        return every
     given = integers(positions, f"positions of {what}")
+    pairs = given.tolist()
     if given.ndim == 0:
-        given = np.full(n, given, dtype=np.int64)
-    if given.ndim == 1:
+        pairs = [(row, pairs) for row in range(n)]
+    elif given.ndim == 1:
         if len(given) != n:
             raise SettingError(f"positions of {what}: expected one per prompt, {n}, found {len(given)}")
-        given = np.stack([np.arange(n, dtype=np.int64), given], axis=1)
-    if given.ndim != 2 or given.shape[1] != 2:
+        pairs = list(enumerate(pairs))
+    elif given.ndim != 2 or given.shape[1] != 2:
         raise SettingError(f"positions of {what}: expected (prompt, position) pairs, found shape {given.shape}")
-    found = np.zeros_like(given)
-    for place, (row, at) in zip(found, given.tolist()):
+    found = []
+    for row, at in pairs:
         if not 0 <= row < n:
             raise SettingError(f"positions of {what}: expected a prompt of 0 to {n - 1}, found {row}")
         if not -lengths[row] <= at < lengths[row]:
             bounds = f"{-lengths[row]} to {lengths[row] - 1}"
             raise SettingError(f"positions of {what}: expected {bounds} in prompt {row}, found {at}")
-        place[:] = row, at % lengths[row]
-    return found
+        found.append((row, at % lengths[row]))
+    return np.array(found, dtype=np.int64).reshape(-1, 2)
 
 
 def _per_place(

@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _core
+from . import _core, hooked
 from .arrays import floats, host_array, integers
 from .cache import ActivationCache, Batch
 from .errors import SettingError
@@ -153,6 +153,7 @@ class Model:
         self.eos_token_ids: List[int] = about["ends"]
         #: Every hook name that the model has.
         self.hook_names: List[str] = core.sites()
+        self._stored = [name for name in self.hook_names if not name.endswith(_COMPUTED)]
         config = self.cfg
         self._shapes = Shapes(
             config.n_heads, config.n_key_value_heads, config.d_model, config.d_head, config.d_mlp
@@ -186,6 +187,39 @@ class Model:
         model._belongings = folder
         return model
 
+    @classmethod
+    def from_hooked_transformer(
+        cls, model: Any, tokenizer: Any = None, name: str = "from_hooked_transformer", **options: Any
+    ) -> Model:
+        """A model that TransformerLens holds in memory, with its weights as they are now.
+
+        They go through a temporary folder, which lasts as long as the model. That both compute the same is checked on one
+        sequence. Results are filed under `name`.
+
+        Args:
+            model: a ``HookedTransformer`` built like GPT-2, GPT-NeoX, Llama, Mistral, Qwen2 or Qwen3.
+            tokenizer: a ``PreTrainedTokenizerFast``; the model's own without it.
+            options: as of `Model`. With ``weight_processing="none"`` weights and activations stay as they are; without ``bos``
+                texts begin as they do in TransformerLens.
+
+        Raises:
+            ModelError: settings that are not known, weights that transformers' model of that kind has no place for, or logits
+                that are not the model's own.
+        """
+        tokenizer = getattr(model, "tokenizer", None) if tokenizer is None else tokenizer
+        if not (hasattr(model, "cfg") and hasattr(model, "state_dict")):
+            raise SettingError(f"model: expected a HookedTransformer, found {type(model).__name__}")
+        if not hasattr(tokenizer, "save_pretrained"):
+            found = type(tokenizer).__name__
+            raise SettingError(f"tokenizer: expected one of transformers, with save_pretrained, found {found}")
+        folder = tempfile.TemporaryDirectory(prefix="actpatch-")
+        hooked.save(model, tokenizer, Path(folder.name))
+        begins = model.cfg.default_prepend_bos and tokenizer.bos_token_id is not None
+        opened = cls(f"{name}={folder.name}", **{"bos": "always" if begins else "never", **options})
+        opened._belongings = folder
+        hooked.check(model, opened)
+        return opened
+
     def with_options(self, **options: Any) -> Model:
         """The same model under changed options; what they do not touch is shared."""
         if "dtype" in options:
@@ -216,13 +250,17 @@ class Model:
 
         Of texts of different lengths it is a list of ``(pos,)`` arrays: nothing is padded.
         """
+        tokens = self._encode(texts, prepend_bos)
+        return np.stack(tokens) if len({len(sequence) for sequence in tokens}) == 1 else tokens
+
+    def _encode(self, texts: Union[str, Sequence[str]], prepend_bos: Optional[bool]) -> List[NDArray[np.int64]]:
         listed = [texts] if isinstance(texts, str) else list(texts)
         if not listed or not all(isinstance(text, str) for text in listed):
             raise SettingError(f"texts: expected a text or texts, found {texts!r}")
         tokens = self._core.encode(listed, prepend_bos is not False)
         if prepend_bos and self.bos_token_id is None:
             raise SettingError(f"prepend_bos: {self.name} has no beginning-of-sequence token, or is used without: bos='always'")
-        return np.stack(tokens) if len({len(sequence) for sequence in tokens}) == 1 else tokens
+        return tokens
 
     def to_str_tokens(self, prompt: Prompts, prepend_bos: Optional[bool] = None) -> Any:
         """The text of every token of a text or of token ids; of several texts a list for each."""
@@ -255,8 +293,8 @@ class Model:
     def _tokens(self, prompts: Prompts, prepend_bos: Optional[bool] = None) -> Tuple[NDArray[np.int64], List[int]]:
         """Token ids of all prompts behind each other, and how many each has."""
         if isinstance(prompts, str) or _are_texts(prompts):
-            found = self.to_tokens(cast("Union[str, Sequence[str]]", prompts), prepend_bos)
-            return (np.concatenate(list(found)), [len(row) for row in found])
+            found = self._encode(cast("Union[str, Sequence[str]]", prompts), prepend_bos)
+            return np.concatenate(found), [len(row) for row in found]
         if isinstance(prompts, (list, tuple)) and len(prompts) and not np.isscalar(prompts[0]):
             rows = [integers(row, "tokens").reshape(-1) for row in prompts]
             return np.concatenate(rows), [len(row) for row in rows]
@@ -268,9 +306,9 @@ class Model:
 
     def _names(self, names: Names) -> List[str]:
         if names is None:
-            return [name for name in self.hook_names if not name.endswith(_COMPUTED)]
+            return self._stored
         if callable(names):
-            return [name for name in self.hook_names if not name.endswith(_COMPUTED) and names(name)]
+            return [name for name in self._stored if names(name)]
         single = isinstance(names, str) or (
             isinstance(names, tuple) and len(names) == 2 and isinstance(names[1], (int, np.integer))
         )

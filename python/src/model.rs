@@ -2,7 +2,7 @@
 
 use crate::errors::exception;
 use crate::passes::{EditArguments, arrays, edit, sequences, sites, slice, wanted};
-use crate::watched::{directly, opened, watched};
+use crate::watched::{directly, opened, own_pool, watched};
 use actpatch::datasets::treebank::Scaffold;
 use actpatch::experiments::sampling::Sampling;
 use actpatch::session::{
@@ -79,7 +79,11 @@ impl Model {
         progress: Option<&Py<PyAny>>,
         work: impl FnOnce(&mut dyn Observer) -> Result<T> + Send,
     ) -> PyResult<T> {
-        if tokens <= session.batch_tokens() { directly(py, work) } else { watched(py, progress, work) }
+        if tokens > session.batch_tokens() {
+            return watched(py, progress, work);
+        }
+        own_pool();
+        directly(py, work)
     }
 }
 

@@ -16,6 +16,18 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// What the library's own threads have, and main threads usually.
 const STACK: usize = 8 << 20;
 
+/// Makes the calling thread a rayon pool of its own, from now on: what is too little to be handed to others is computed in it.
+pub fn own_pool() {
+    if rayon::current_thread_index().is_some() {
+        return;
+    }
+    // Without it everything is handed to others.
+    if let Ok(pool) = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build() {
+        // It ends with the thread.
+        std::mem::forget(pool);
+    }
+}
+
 /// Work that takes no longer than a batch: it is not to be stopped, and nobody is told of it.
 pub fn directly<T: Send>(
     py: Python<'_>,

@@ -10,6 +10,7 @@ from conftest import Fixture
 
 import actpatch
 from actpatch import Ablate, Add, Replace, Swap
+from actpatch.interventions import edits
 
 #: As in the Rust tests: activations and logits are of order 1 to 10.
 ABSOLUTE = 1e-4
@@ -234,6 +235,30 @@ def test_arrays_come_without_a_copy(demo: actpatch.Model) -> None:
         assert not owner.flags.owndata, "numpy would own a copy"
 
 
+def test_values_go_in_without_a_copy(demo: actpatch.Model) -> None:
+    """What the library is handed is the caller's memory."""
+    sites = [("resid_pre", 1), ("z", 0), ("post", 2)]
+    _, cache = demo.run_with_cache(TEXTS[:1] * 3, sites, logits=None)
+    direction = np.ones(demo.cfg.d_model)
+    for change in [*(Replace(site, cache[site]) for site in sites), Swap(sites[0], cache[sites[0]], direction)]:
+        (edit,) = edits(actpatch.get_act_name(*change.site), change, cache.lengths, demo._shapes)
+        values: Any = edit[5]
+        assert values.ctypes.data == change.value.ctypes.data and values.size == change.value.size
+    # Of one position there is a row per prompt to be copied, and no more.
+    (edit,) = edits("blocks.1.hook_resid_pre", Replace(sites[0], cache[sites[0]], positions=2), cache.lengths, demo._shapes)
+    values = edit[5]
+    assert values.base is None or values.base.size == 3 * demo.cfg.d_model
+
+
+def test_tensors_go_in_without_a_copy(demo: actpatch.Model) -> None:
+    torch = pytest.importorskip("torch")
+    tokens = demo.to_tokens(TEXTS[0])
+    value = torch.ones((*tokens.shape, demo.cfg.d_model))
+    (edit,) = edits("hook_embed", Replace("hook_embed", value), [tokens.shape[1]], demo._shapes)
+    values: Any = edit[5]
+    assert values.ctypes.data == value.data_ptr()
+
+
 @pytest.mark.parametrize("name", ["gpt2-tiny"])
 def test_transformers_models_in_memory(name: str, tmp_path: Any) -> None:
     torch = pytest.importorskip("torch")
@@ -254,25 +279,3 @@ def test_transformers_models_in_memory(name: str, tmp_path: Any) -> None:
     with pytest.raises(actpatch.errors.SettingError, match="bfloat16"):
         model.run(tokens, [Add(("resid_pre", 1), vector.to(torch.bfloat16))])
     assert model.study("self-check").failed is None
-
-
-def test_sites_beside_transformer_lens_itself(tmp_path: Any) -> None:
-    torch = pytest.importorskip("torch")
-    pytest.importorskip("transformer_lens")
-    transformers = pytest.importorskip("transformers")
-    from conftest import ENGINE
-    from transformer_lens import HookedTransformer
-
-    folder = ENGINE / "gpt2-tiny"
-    hf_model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
-    ours = actpatch.Model.from_transformers(hf_model, tokenizer, data_dir=tmp_path, progress=False)
-    try:
-        theirs = HookedTransformer.from_pretrained("gpt2", hf_model=hf_model, tokenizer=None, hf_cfg=hf_model.config)
-    except Exception as error:  # The alias needs the Hub's configuration, which may be out of reach.
-        pytest.skip(f"TransformerLens cannot load a model from memory here: {error}")
-    tokens = torch.arange(1, 8)[None]
-    _, expected = theirs.run_with_cache(tokens)
-    _, found = ours.run_with_cache(tokens)
-    for name in found:
-        np.testing.assert_allclose(found[name], expected[name].numpy(), atol=ABSOLUTE, err_msg=str(name))

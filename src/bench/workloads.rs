@@ -309,7 +309,7 @@ impl<'a, B: Backend> Bench<'a, B> {
     fn epoch(&mut self, layer: usize) -> Result<Vec<f64>, BenchError> {
         self.prepare_once(Workload::Das(layer))?;
         let Some(fit) = self.fits.get_mut(&layer) else { return Ok(Vec::new()) };
-        fit.training.pass(self.engine, &self.paired, &mut fit.batches)?;
+        fit.training.pass(self.engine, &self.paired, &mut fit.batches, &|| false)?;
         fit.training.end_epoch(Vec::new());
         Ok(fit.training.losses().last().copied().into_iter().collect())
     }

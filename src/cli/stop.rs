@@ -14,8 +14,8 @@ const SIGNALS: [i32; 2] = [SIGINT, SIGTERM];
 /// The code a process exits with when it has stopped early and the same command would go on: EX_TEMPFAIL of sysexits.h.
 pub const EXIT_CODE: u8 = 75;
 
-/// Hears SIGINT, SIGTERM and SIGUSR1: the first asks to stop once the running batch is recorded, a second one ends the
-/// process at once.
+/// Hears SIGINT, SIGTERM and SIGUSR1: the first asks to stop once the running batch is recorded, or the running step of a fit
+/// done; a second one ends the process at once.
 #[derive(Debug, Clone)]
 pub struct Stop {
     asked: Arc<AtomicBool>,

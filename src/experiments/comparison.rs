@@ -51,7 +51,7 @@ pub fn measure<B: Backend>(
 
     let rotation = Rotation::random(config.d_model, 1, seed)?;
     let settings = TrainSettings { epochs: EPOCHS, ..TrainSettings::default() };
-    let trained = train(engine, &paired, layer, all, &rotation, &settings, |_| Ok(Vec::new()))?;
+    let trained = train(engine, &paired, (layer, all), &rotation, &settings, |_| Ok(Vec::new()), &|| false)?;
     Ok(Measured {
         answer_logits,
         patched,

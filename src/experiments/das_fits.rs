@@ -27,7 +27,7 @@ pub struct DasJob {
 }
 
 /// How jobs are trained.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct TrainPlan<'a> {
     /// Epochs, batches, the optimiser.
     pub settings: &'a TrainSettings,
@@ -37,6 +37,8 @@ pub struct TrainPlan<'a> {
     pub tests: &'a [PairedPrompts],
     /// Bytes that the datasets' activations may take.
     pub budget: usize,
+    /// Are the trainings to stop? Asked in front of every step and between the batches of test sets, on every device.
+    pub stop: &'a (dyn Fn() -> bool + Sync),
 }
 
 /// Trains every job; `finished` hears the job's number and what came of it.
@@ -47,7 +49,8 @@ pub struct TrainPlan<'a> {
 /// peers train their share of the jobs.
 ///
 /// # Errors
-/// Those of the engine in capturing a run, and of `finished`. What a single training meets goes to `finished`.
+/// Those of the engine in capturing a run, [`TrainError::Stopped`], and those of `finished`, which hears what else a single
+/// training meets.
 pub fn train_all<B: Backend, E: From<TrainError> + Send>(
     engine: &Engine<B>,
     prompts: &PairedPrompts,
@@ -73,7 +76,7 @@ fn train_share<B: Backend, E: From<TrainError>>(
 ) -> Result<(), E> {
     let budget = plan.budget / (1 + plan.tests.len());
     let run = |range, jobs: &[DasJob]| captured(engine, part(prompts, range), jobs);
-    let tests = TestSets::new(engine, plan.tests, jobs, budget).map_err(TrainError::from)?;
+    let tests = TestSets::new(engine, plan, jobs, budget).map_err(TrainError::from)?;
     let whole = match pieces(engine.config(), prompts, jobs, plan.settings.batch_size, budget) {
         // Fewer jobs at a time need less.
         Err(EngineError::Memory { .. }) => Vec::new(),
@@ -83,9 +86,13 @@ fn train_share<B: Backend, E: From<TrainError>>(
         let paired = run(all.clone(), jobs)?;
         for (number, job) in jobs.iter().enumerate() {
             let test = |columns: &Matrix| tests.losses(&[(job, columns)]).map(|mut all| all.pop().unwrap_or_default());
+            let place = (job.layer, job.positions);
             let trained = start(job, engine.config().d_model, plan.seed)
-                .and_then(|start| train(engine, &paired, job.layer, job.positions, &start, plan.settings, test));
-            finished(number, trained)?;
+                .and_then(|start| train(engine, &paired, place, &start, plan.settings, test, plan.stop));
+            match trained {
+                Err(TrainError::Stopped) => return Err(TrainError::Stopped.into()),
+                trained => finished(number, trained)?,
+            }
         }
         return Ok(());
     }
@@ -104,7 +111,7 @@ fn train_share<B: Backend, E: From<TrainError>>(
             let pieces = pieces(engine.config(), prompts, members, plan.settings.batch_size, budget);
             for range in pieces.map_err(TrainError::from)? {
                 let paired = run(range, members)?;
-                turns.iter_mut().for_each(|turn| turn.advance(engine, &paired));
+                turns.iter_mut().try_for_each(|turn| turn.advance(engine, &paired, plan.stop))?;
             }
             end_epoch(&mut turns, members, &tests)?;
             if turns.iter().all(|turn| !turn.runs) {
@@ -132,15 +139,26 @@ struct Turn<B: Backend> {
 
 impl<B: Backend> Turn<B> {
     /// Trains on one stretch; a training that fails stays failed.
-    fn advance(&mut self, engine: &Engine<B>, paired: &PairedRun<B>) {
-        let (true, Ok(training)) = (self.runs, &mut self.training) else { return };
+    ///
+    /// # Errors
+    /// [`TrainError::Stopped`] alone.
+    fn advance(
+        &mut self,
+        engine: &Engine<B>,
+        paired: &PairedRun<B>,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<(), TrainError> {
+        let (true, Ok(training)) = (self.runs, &mut self.training) else { return Ok(()) };
         let step = |training: &mut Training<B>| {
             let mut batches = training.batches(engine, paired)?;
-            training.pass(engine, paired, &mut batches)
+            training.pass(engine, paired, &mut batches, stop)
         };
-        if let Err(error) = step(training) {
-            self.training = Err(error);
+        match step(training) {
+            Err(TrainError::Stopped) => return Err(TrainError::Stopped),
+            Err(error) => self.training = Err(error),
+            Ok(()) => {}
         }
+        Ok(())
     }
 }
 

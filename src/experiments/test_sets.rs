@@ -1,7 +1,7 @@
 //! Test sets of a training: datasets it does not learn from, whose loss is noted after every epoch.
 
 use super::chunks::{Kept, Progress, patch_share, stretches};
-use super::das_fits::DasJob;
+use super::das_fits::{DasJob, TrainPlan};
 use super::patching_suite::{Layers, residual_cell};
 use crate::backend::Backend;
 use crate::directions::das::TrainError;
@@ -17,16 +17,17 @@ pub(super) struct TestSets<'a, B: Backend> {
     engine: &'a Engine<B>,
     sets: Vec<(&'a PairedPrompts, Option<PairedRun<B>>)>,
     budget: usize,
+    stop: &'a (dyn Fn() -> bool + Sync),
 }
 
 impl<'a, B: Backend> TestSets<'a, B> {
-    /// Captures `tests` for `jobs`; each of them may take `budget` bytes.
+    /// Captures the test sets of `plan` for `jobs`; each of them may take `budget` bytes.
     ///
     /// # Errors
     /// Those of [`PairedRun::new`].
     pub fn new(
         engine: &'a Engine<B>,
-        tests: &'a [PairedPrompts],
+        plan: &TrainPlan<'a>,
         jobs: &[DasJob],
         budget: usize,
     ) -> Result<Self, EngineError> {
@@ -42,15 +43,15 @@ impl<'a, B: Backend> TestSets<'a, B> {
             let run = || PairedRun::new(engine, test.clone(), &sites, &positions, false);
             Ok((test, fits.then(run).transpose()?))
         };
-        let sets = tests.iter().enumerate().map(capture).collect::<Result<_, EngineError>>()?;
-        Ok(Self { engine, sets, budget })
+        let sets = plan.tests.iter().enumerate().map(capture).collect::<Result<_, EngineError>>()?;
+        Ok(Self { engine, sets, budget, stop: plan.stop })
     }
 
     /// Per job with its columns `(d_model, k)` the loss on every test set: `1 -` the recovered share of the logit
     /// difference.
     ///
     /// # Errors
-    /// Those of the engine; [`TrainError::NoContrast`].
+    /// Those of the engine; [`TrainError::NoContrast`], [`TrainError::Stopped`].
     pub fn losses(&self, subspaces: &[(&DasJob, &Matrix)]) -> Result<Vec<Vec<f64>>, TrainError> {
         let mut losses = vec![Vec::with_capacity(self.sets.len()); subspaces.len()];
         if subspaces.is_empty() {
@@ -80,18 +81,19 @@ impl<'a, B: Backend> TestSets<'a, B> {
         prompts: &PairedPrompts,
         captured: Option<&PairedRun<B>>,
         cells: &[Cell],
-    ) -> Result<(Baselines, Vec<Scores>), EngineError> {
+    ) -> Result<(Baselines, Vec<Scores>), TrainError> {
         let metrics = [Metric::LogitDiff];
+        let go_on = || if (self.stop)() { Err(TrainError::Stopped) } else { Ok(()) };
         if let Some(paired) = captured {
             let plan = Plan::new(self.engine.config(), prompts, cells, self.engine.max_tokens())?;
-            let scores = plan.run(self.engine, paired, &metrics, |_| Ok::<(), EngineError>(()))?;
+            let scores = plan.run(self.engine, paired, &metrics, |_| go_on())?;
             return Ok((paired.baselines().clone(), scores));
         }
         let mut scores = vec![Scores::default(); cells.len()];
         // On this device alone: the others have fits of their own.
         let baselines = patch_share(self.engine, prompts, cells, &metrics, self.budget, |progress: Progress<'_>| {
             progress.finished.into_iter().for_each(|(cell, found)| scores[cell] = found);
-            Ok::<(), EngineError>(())
+            go_on()
         })?;
         Ok((baselines, scores))
     }

@@ -4,7 +4,7 @@ use super::edits::{Edit, Uploaded};
 use super::{DeviceWork, Observer, Progress, Session};
 use crate::backend::Backend;
 use crate::choice::nearest_of;
-use crate::engine::{Engine, EngineError, Output, Run, Site};
+use crate::engine::{Engine, EngineError, Flops, Layout, Output, Run, Site};
 use crate::model::ModelConfig;
 use crate::types::Matrix;
 use anyhow::Result;
@@ -88,7 +88,15 @@ impl Session {
                 return Err(EngineError::NoSuchSite { site: site.to_string(), reason: reason.into() }.into());
             }
         }
-        self.compute(observer, Passing(forward))
+        let layout = Layout::whole(forward.sequences);
+        let read = match forward.logits {
+            Wanted::Nothing => 0,
+            Wanted::Last => layout.n_rows(),
+            Wanted::All => layout.n_tokens(),
+        };
+        let unembedding = Flops((2 * read * config.d_model * config.d_vocab) as u64);
+        let arithmetic = Flops::forward(config, &layout, 0, 0) + unembedding;
+        self.compute_at_hand(observer, arithmetic, Passing(forward))
     }
 }
 
@@ -175,7 +183,7 @@ impl Activations {
 }
 
 /// Appends; what is alone is not copied.
-fn join(all: &mut Vec<f32>, mut more: Vec<f32>) {
+pub(super) fn join(all: &mut Vec<f32>, mut more: Vec<f32>) {
     if all.is_empty() {
         *all = more;
     } else {

@@ -5,7 +5,7 @@ use crate::backend::{Backend, CpuBackend};
 #[cfg(feature = "cuda")]
 use crate::backend::{BackendError, CudaBackend, cuda::device_count};
 use crate::choice::Malformed;
-use crate::engine::Engine;
+use crate::engine::{Engine, Flops};
 use crate::model::Model;
 use anyhow::Result;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -89,6 +89,9 @@ pub(crate) trait DeviceWork: Send {
     fn run<B: Backend>(self, engine: &Engine<B>, observer: &mut dyn Observer) -> Result<Self::Output>;
 }
 
+/// Arithmetic that one thread does while others are being woken.
+const LITTLE: Flops = Flops(4_000_000);
+
 /// A model on the devices of a session.
 pub(super) enum Engines {
     Cpu(Box<Engine<CpuBackend>>),
@@ -123,6 +126,15 @@ impl Engines {
                  capability 8.0 or newer",
                 options.device
             ),
+        }
+    }
+
+    /// Does work with the first of them.
+    fn run<W: DeviceWork>(&self, observer: &mut dyn Observer, work: W) -> Result<W::Output> {
+        match self {
+            Engines::Cpu(engine) => work.run(engine, observer),
+            #[cfg(feature = "cuda")]
+            Engines::Cuda(engine) => work.run(engine, observer),
         }
     }
 
@@ -188,11 +200,25 @@ impl Session {
     /// # Errors
     /// Those of the device, and of the work.
     pub(crate) fn compute<W: DeviceWork>(&self, observer: &mut dyn Observer, work: W) -> Result<W::Output> {
-        self.in_pool(|| match &*self.engines(observer)? {
-            Engines::Cpu(engine) => work.run(engine, observer),
-            #[cfg(feature = "cuda")]
-            Engines::Cuda(engine) => work.run(engine, observer),
-        })
+        self.in_pool(|| self.engines(observer)?.run(observer, work))
+    }
+
+    /// As [`Session::compute`], for work of so much arithmetic. Little of it stays in the thread that asks for it, if that is
+    /// one of a rayon pool: handing it to others and waiting for them would take longer.
+    pub(super) fn compute_at_hand<W: DeviceWork>(
+        &self,
+        observer: &mut dyn Observer,
+        arithmetic: Flops,
+        work: W,
+    ) -> Result<W::Output> {
+        if arithmetic.0 > LITTLE.0 || rayon::current_thread_index().is_none() {
+            return self.compute(observer, work);
+        }
+        let ready = self.loaded.engines.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        match ready {
+            Some(engines) => engines.run(observer, work),
+            None => self.compute(observer, work),
+        }
     }
 
     fn engines(&self, observer: &mut dyn Observer) -> Result<Arc<Engines>> {

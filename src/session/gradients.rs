@@ -1,9 +1,10 @@
 //! Gradients of logit differences with respect to activations by hook name.
 
+use super::activations::join;
 use super::{DeviceWork, Observer, Progress, Session, distinct};
 use crate::backend::Backend;
 use crate::engine::metrics::logit_difference_gradient;
-use crate::engine::{AnswerColumns, Engine, EngineError, Layout, Output, Resume, Site};
+use crate::engine::{AnswerColumns, Engine, EngineError, Flops, Layout, Output, Resume, Site};
 use crate::model::ModelConfig;
 use crate::types::AnswerPair;
 use anyhow::Result;
@@ -47,7 +48,9 @@ impl Session {
             }
             .into());
         }
-        self.compute(observer, Differentiating(backward))
+        let (config, layout) = (self.config(), Layout::whole(sequences));
+        let arithmetic = Flops::forward(config, &layout, 0, 2) + Flops::backward(config, &layout, 0, 2);
+        self.compute_at_hand(observer, arithmetic, Differentiating(backward))
     }
 }
 
@@ -73,7 +76,7 @@ impl DeviceWork for Differentiating<'_> {
             match self.batch(engine, &columns, first..end) {
                 Ok(part) => {
                     all.differences.extend(part.differences);
-                    all.sites.iter_mut().zip(part.sites).for_each(|((_, all), (_, own))| all.extend(own));
+                    all.sites.iter_mut().zip(part.sites).for_each(|((_, all), (_, own))| join(all, own));
                     progress.add(end - first)?;
                     first = end;
                 }
@@ -113,8 +116,11 @@ impl Differentiating<'_> {
         let mut sites: Vec<(Site, Vec<f32>)> = self.0.sites.iter().map(|site| (*site, Vec::new())).collect();
         let told = |told: Site, gradient: &B::Tensor| {
             let gradient = spread(told, engine.backend().download(gradient)?, &layout, config);
-            let same = sites.iter_mut().filter(|(site, _)| site.canonical(config.n_layers) == told);
-            same.for_each(|(_, values)| values.clone_from(&gradient));
+            let mut same = sites.iter_mut().filter(|(site, _)| site.canonical(config.n_layers) == told);
+            if let Some((_, first)) = same.next() {
+                same.for_each(|(_, values)| values.clone_from(&gradient));
+                *first = gradient;
+            }
             Ok(())
         };
         engine.gradients(&resume, &tape, columns, &d_logits, self.0.sites, told)?;

@@ -165,6 +165,42 @@ fn a_signal_stops_the_writing_of_texts() {
     assert_eq!(texts(), 40 * 8);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_signal_stops_a_fit_between_its_steps() {
+    let data = tempfile::tempdir().unwrap();
+    let fit = ["fit-directions", "--methods", "das", "--layers", "1", "--epochs"];
+    // Days of training.
+    let mut child = spawn(data.path(), &[&fit[..], &["100000000"]].concat());
+    let started = Instant::now();
+    while !data.path().join("demo/manifests").exists() {
+        assert!(started.elapsed() < Duration::from_secs(120), "nothing was begun");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+    let kill = std::process::Command::new("kill").args(["-s", "INT", &child.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    let asked = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if asked.elapsed() > Duration::from_secs(60) {
+            child.kill().unwrap();
+            panic!("a minute later it still trains");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(75), "{stderr}");
+    assert!(stderr.contains("stopped by a signal; the same command goes on"), "{stderr}");
+    // What was half trained has left nothing: the folder is as good as a new one.
+    let short = [&fit[..], &["2"]].concat();
+    let undisturbed = tempfile::tempdir().unwrap();
+    run_in(data.path(), &short).success();
+    run_in(undisturbed.path(), &short).success();
+    assert!(files(data.path()) == files(undisturbed.path()));
+}
+
 #[test]
 fn shards_joined_are_the_whole_sweep() {
     let data = fitted();

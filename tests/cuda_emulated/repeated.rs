@@ -90,7 +90,7 @@ fn the_steps_of_a_das_fit_are_graphs() {
     let fit = |epochs| {
         let rotation = Rotation::random(engine.config().d_model, 1, 5).unwrap();
         let settings = TrainSettings { epochs, ..TrainSettings::default() };
-        train(&engine, &paired, 1, all, &rotation, &settings, |_| Ok(Vec::new())).unwrap()
+        train(&engine, &paired, (1, all), &rotation, &settings, |_| Ok(Vec::new()), &|| false).unwrap()
     };
     let [graphs] = emulator.counts([Counter::GraphLaunches], || drop(fit(6)));
     assert_eq!(graphs, 10, "forward and backward of every step but the first");

@@ -57,7 +57,7 @@ fn trained(engine: &Engine<CudaBackend>, layers: Range<usize>) -> Result<BTreeMa
     let jobs: Vec<DasJob> = layers.map(job).collect();
     let settings = TrainSettings { epochs: 2, ..TrainSettings::default() };
     let mut found = BTreeMap::new();
-    let plan = TrainPlan { settings: &settings, seed: 3, tests: &[], budget: MEMORY_BUDGET };
+    let plan = TrainPlan { settings: &settings, seed: 3, tests: &[], budget: MEMORY_BUDGET, stop: &|| false };
     train_all(engine, &pairs(engine.config().d_vocab), &jobs, &plan, |number, trained| {
         found.insert(number, trained?);
         Ok::<(), TrainError>(())

@@ -63,6 +63,9 @@ pub enum TrainError {
         /// The layer.
         layer: usize,
     },
+    /// It was asked to stop, and did, between two steps.
+    #[error("the training was stopped between two steps")]
+    Stopped,
     /// Clean and corrupted runs agree, so there is nothing to recover.
     #[error("{dataset}: clean and corrupted logit differences are both {value}, there is nothing to recover")]
     NoContrast {
@@ -202,18 +205,22 @@ impl<B: Backend> Training<B> {
         Ok(Batches(prompts.chunks(self.batch_size).map(whole).collect::<Result<_, TrainError>>()?))
     }
 
-    /// One step per batch.
+    /// One step per batch; in front of each, `stop` says whether the training is to stop.
     ///
     /// # Errors
-    /// [`TrainError::Engine`], [`TrainError::Direction`].
+    /// [`TrainError::Engine`], [`TrainError::Direction`], [`TrainError::Stopped`].
     pub fn pass(
         &mut self,
         engine: &Engine<B>,
         paired: &PairedRun<B>,
         batches: &mut Batches<B>,
+        stop: &dyn Fn() -> bool,
     ) -> Result<(), TrainError> {
         let (clean, corrupted) = (self.clean, self.corrupted);
         for parts in &mut batches.0 {
+            if stop() {
+                return Err(TrainError::Stopped);
+            }
             let n_prompts: usize = parts.iter().map(|part| part.prompts.len()).sum();
             let (difference, gradient) = self.evaluate(engine, paired, parts, n_prompts)?;
             self.das.step(engine.backend(), &gradient)?;
@@ -292,30 +299,29 @@ impl<B: Backend> Training<B> {
     }
 }
 
-/// Trains the rotation that starts at `rotation` so that patching clean residuals at `layer` and `positions` along its
-/// first `k` columns into the corrupted run restores the clean logit difference (arXiv 2310.15154, section 2.3; Geiger
+/// Trains the rotation that starts at `rotation` so that patching clean residuals at `place` (a layer, and positions) along
+/// its first `k` columns into the corrupted run restores the clean logit difference (arXiv 2310.15154, section 2.3; Geiger
 /// et al. 2023, arXiv 2303.02536).
 ///
 /// The loss of a batch is `(LD_patched - LD_clean) / (LD_corrupted - LD_clean)`. `tests` gives the losses of the test sets
-/// with the columns of every epoch's end.
+/// with the columns of every epoch's end; `stop` says, in front of every step, whether the training is to stop.
 ///
 /// # Errors
-/// [`TrainError`]; `paired` must have captured `layer` and kept the prefixes of `positions`.
+/// [`TrainError`]; `paired` must have captured the layer and kept the prefixes of the positions.
 pub fn train<B: Backend>(
     engine: &Engine<B>,
     paired: &PairedRun<B>,
-    layer: usize,
-    positions: PatchPositions,
+    place: (usize, PatchPositions),
     rotation: &Rotation,
     settings: &TrainSettings,
     mut tests: impl FnMut(&Matrix) -> Result<Vec<f64>, TrainError>,
+    stop: &dyn Fn() -> bool,
 ) -> Result<Trained, TrainError> {
     let dataset = &paired.prompts().name;
-    let place = (layer, positions);
     let mut training = Training::new(engine.backend(), place, rotation, settings, paired.baselines(), dataset)?;
     let mut batches = training.batches(engine, paired)?;
     for _ in 0..settings.epochs {
-        training.pass(engine, paired, &mut batches)?;
+        training.pass(engine, paired, &mut batches, stop)?;
         let losses = tests(training.columns())?;
         if !training.end_epoch(losses) {
             break;

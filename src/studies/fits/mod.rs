@@ -23,7 +23,8 @@ use crate::experiments::das_fits::{DasJob, TrainPlan, train_all};
 use crate::model::{Model, Source};
 use crate::report::{Manifest, RunRecord, Table};
 use crate::session::{
-    DeviceWork, Observer, Progress, Session, distinct, need_classes, note_kept, planned_rows, processing_names, wrong,
+    DeviceWork, Observer, Progress, Session, Stopped, distinct, need_classes, note_kept, planned_rows,
+    processing_names, wrong,
 };
 use crate::sweep::Shard;
 use crate::types::Matrix;
@@ -38,6 +39,7 @@ use statistics::{Tested, test_position};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// Fits directions: every method at every layer and position of every dataset.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -376,22 +378,24 @@ fn places(jobs: &[&Job]) -> Vec<(String, PatchPositions, usize)> {
 impl<B: Backend> Fitting<'_, B> {
     /// Fits all jobs of the dataset.
     fn fit(&self, jobs: &[Job], observer: &mut dyn Observer) -> Result<BTreeMap<Place, Fitted>> {
-        let mut progress = Progress::new(observer, format!("fitting on {}", self.prompts.name), jobs.len());
+        // Trainings on several devices ask it whether to stop.
+        let progress = Mutex::new(Progress::new(observer, format!("fitting on {}", self.prompts.name), jobs.len()));
+        let progress = || progress.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = BTreeMap::new();
         let random = |job: &&Job| job.method == Method::RandomDirection;
         for job in jobs.iter().filter(random) {
             let path = random::write(self.session, job.layer, random::seed_of(self.session))?;
             all.insert(job.place, Fitted::of(job, Some(&path), None, BTreeMap::new()));
-            progress.add(1)?;
+            progress().add(1)?;
         }
         let mut done = |job: &Job, fitted: Fitted| {
             all.insert(job.place, fitted);
-            progress.add(1)
+            progress().add(1)
         };
         let (das, classical): (Vec<&Job>, Vec<&Job>) =
             jobs.iter().filter(|job| !random(job)).partition(|job| job.method.is_das());
         self.fit_classical(&classical, &mut done)?;
-        self.fit_das(&das, &mut done)?;
+        self.fit_das(&das, &|| progress().cancelled(), &mut done)?;
         Ok(all)
     }
 
@@ -501,8 +505,13 @@ impl<B: Backend> Fitting<'_, B> {
         projections::write(self.session, job, plane, &sets)
     }
 
-    /// Trains the jobs of DAS.
-    fn fit_das(&self, jobs: &[&Job], done: &mut (dyn FnMut(&Job, Fitted) -> Result<()> + Send)) -> Result<()> {
+    /// Trains the jobs of DAS, unless `stop` asks for an end: then a training stops between two steps and leaves nothing.
+    fn fit_das(
+        &self,
+        jobs: &[&Job],
+        stop: &(dyn Fn() -> bool + Sync),
+        done: &mut (dyn FnMut(&Job, Fitted) -> Result<()> + Send),
+    ) -> Result<()> {
         if jobs.is_empty() {
             return Ok(());
         }
@@ -515,11 +524,15 @@ impl<B: Backend> Fitting<'_, B> {
         };
         let das = jobs.iter().map(as_das).collect::<Result<Vec<_>>>()?;
         let (seed, tests, budget) = (self.session.seed(), self.tests, self.engine.memory_budget());
-        let plan = TrainPlan { settings: &settings, seed, tests, budget };
+        let plan = TrainPlan { settings: &settings, seed, tests, budget, stop };
         let signs = Signs::new(self, jobs)?;
-        train_all(self.engine, self.prompts, &das, &plan, |index, trained| -> Result<()> {
+        let trained = train_all(self.engine, self.prompts, &das, &plan, |index, trained| -> Result<()> {
             let job = jobs[index];
             done(job, self.write_das(job, &plan, &signs, trained)?)
+        });
+        trained.map_err(|error| match error.downcast_ref() {
+            Some(TrainError::Stopped) => Stopped { left: None }.into(),
+            _ => error,
         })
     }
 
