@@ -54,7 +54,7 @@ pub struct RunRecord {
 
 impl RunRecord {
     /// The folder of the manifests, in the folder that they tell of.
-    pub const FOLDER: &str = "manifests";
+    pub const FOLDER: &'static str = "manifests";
 }
 
 /// The model of a run.
