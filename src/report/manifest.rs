@@ -18,7 +18,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-
 /// The contents of a manifest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
@@ -55,7 +54,7 @@ pub struct RunRecord {
 
 impl RunRecord {
     /// The folder of the manifests, in the folder that they tell of.
-    pub const FOLDER: &str = "manifests";
+    pub const FOLDER: &'static str = "manifests";
 }
 
 /// The model of a run.

@@ -168,7 +168,7 @@ pub(crate) enum Recorded {
 
 impl Recorded {
     /// Where the records of a folder of results lie in it.
-    pub const FOLDER: &str = "provenance";
+    pub const FOLDER: &'static str = "provenance";
 
     /// Reads such a file.
     ///

@@ -168,7 +168,7 @@ impl Owner {
 /// The owner of a folder of results; a damaged record is none, and is written again.
 fn owner(folder: &Path) -> Option<Owner> {
     let path = folder.join(MODEL);
-    let warn = |error: &_| tracing::warn!("{} is damaged ({error}) and is not trusted", path.display());
+    let warn = |error: &serde_json::Error| tracing::warn!("{} is damaged ({error}) and is not trusted", path.display());
     Owner::read(folder).inspect_err(warn).ok().flatten()
 }
 

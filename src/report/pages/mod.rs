@@ -34,7 +34,8 @@ const FIGURE: &str = include_str!("figure.js");
 pub const LARGEST: usize = 20_000_000;
 
 /// What saves a picture.
-const SAVERS: &str = r#"<button data-save="svg">SVG</button><button data-save="png">PNG</button><button data-save="csv">CSV</button>"#;
+const SAVERS: &str =
+    r#"<button data-save="svg">SVG</button><button data-save="png">PNG</button><button data-save="csv">CSV</button>"#;
 
 /// What shows a picture as a table.
 const TABLE: &str = r#"<details id="table"><summary>What is shown, as a table</summary><div id="rows"></div></details>

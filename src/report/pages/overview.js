@@ -67,6 +67,7 @@ views.overview = ({ made, version, progress, stamp, sweeps, parts }) => {
     return make("div", { class: "grid" }, rows.length ? make("div", { class: "controls" }, search("Filter", (text) => { wanted = text; most = LOT; fill(); }), count) : null,
       part ? make("p", {}, rows.length ? `The first ${rows.length} of ${total} rows; ` : `${counted(total, "row", "rows")}; `, link("the file has all", href)) : null,
       note ? make("p", { class: "soft" }, visible(note)) : null,
+      !rows.length && !part && href ? make("p", {}, link("The file", href)) : null,
       rows.length ? make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": visible(name) }, make("table", {}, make("thead", {}, make("tr", {}, heads)), body)) : null,
       more);
   };

@@ -209,12 +209,12 @@ impl View for OverviewPage {
 }
 
 /// What stays as it is in an address: nothing that could begin a scheme, a query or another host.
-const PLAIN: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// The address of a file by its path below the folder of the page; none for a path that leads elsewhere, or is no text.
 pub fn link(path: &Path) -> Option<String> {
     let part = |part: Component<'_>| match part {
-        Component::Normal(name) => Some(utf8_percent_encode(name.to_str()?, &PLAIN).to_string()),
+        Component::Normal(name) => Some(utf8_percent_encode(name.to_str()?, PLAIN).to_string()),
         _ => None,
     };
     let parts = path.components().map(part).collect::<Option<Vec<_>>>()?;

@@ -60,7 +60,9 @@ impl Overview {
         let wrong = |error| Fault::of("data_dir", format!("{}: {error}", data_dir.display()));
         let root = data_dir.canonicalize().map_err(wrong)?;
         if !root.is_dir() {
-            return Err(Fault::of("data_dir", format!("{}: expected a folder, found a file", data_dir.display())).into());
+            return Err(
+                Fault::of("data_dir", format!("{}: expected a folder, found a file", data_dir.display())).into()
+            );
         }
         Ok(Self { data_dir: data_dir.to_owned(), root, hashes: Hashes::default(), sweeps: Sweeps::default() })
     }

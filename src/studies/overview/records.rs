@@ -33,8 +33,8 @@ pub(super) struct Records {
 #[derive(Debug)]
 struct Run {
     record: RunRecord,
-    /// Where the manifest is.
-    href: Option<String>,
+    /// The manifest.
+    path: PathBuf,
     /// The folder that it tells of, below that of all results.
     folder: PathBuf,
 }
@@ -82,7 +82,7 @@ impl Records {
                         self.note(path.clone(), "other model", why);
                     }
                     let folder = folder.parent().unwrap_or(folder).to_owned();
-                    self.runs.push(Run { record, href: link(&path), folder });
+                    self.runs.push(Run { record, path, folder });
                 }
                 Err(error) => self.note(path, "damaged", format!("{error:#}")),
             }
@@ -109,8 +109,8 @@ impl Records {
                     Some(path) if root.join(&path).is_file() => {}
                     Some(path) => absent.push((path, "missing", format!("written by {}, and not there", run.told()))),
                     None => {
-                        let why = format!("{} names {name:?}, which is no file of the folder", run.told());
-                        absent.push((run.folder.join(RunRecord::FOLDER), "damaged", why));
+                        let why = format!("it names {name:?}, which is no file of the folder");
+                        absent.push((run.path.clone(), "damaged", why));
                     }
                 }
             }
@@ -132,7 +132,11 @@ impl Records {
                 Ok(Recorded::Result(made_of, files)) => {
                     for (name, hash) in files {
                         let Some(file) = inside(folder, &name) else {
-                            self.note(path.clone(), "damaged", format!("it names {name:?}, which is no file of the folder"));
+                            self.note(
+                                path.clone(),
+                                "damaged",
+                                format!("it names {name:?}, which is no file of the folder"),
+                            );
                             continue;
                         };
                         self.check(root, &file, &path, &hash, hashes);
@@ -152,7 +156,9 @@ impl Records {
         let (kind, why) = match hashes.of(&root.join(file)) {
             Ok(found) if found == hash => return,
             Ok(_) => ("changed", format!("no longer what {record} says of it")),
-            Err(error) if error.kind() == ErrorKind::NotFound => ("missing", format!("recorded in {record}, and not there")),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                ("missing", format!("recorded in {record}, and not there"))
+            }
             Err(error) => ("damaged", error.to_string()),
         };
         self.note(file.to_owned(), kind, why);
@@ -214,7 +220,7 @@ impl Records {
     /// What was run, the last first.
     pub fn runs(&self) -> Option<Grid> {
         let columns = ["started (UTC)", "study", "ended", "seconds", "datasets", "device", "files", "version"];
-        let rows: Vec<Vec<Entry>> = self.runs.iter().map(|run| run_row(&run.record, &run.href)).collect();
+        let rows: Vec<Vec<Entry>> = self.runs.iter().map(|run| run_row(&run.record, link(&run.path))).collect();
         (!rows.is_empty()).then(|| Grid {
             name: "Runs".into(),
             columns: columns.map(str::to_owned).into(),
@@ -225,7 +231,7 @@ impl Records {
     }
 }
 
-fn run_row(run: &RunRecord, href: &Option<String>) -> Vec<Entry> {
+fn run_row(run: &RunRecord, href: Option<String>) -> Vec<Entry> {
     let settings = match &run.configuration {
         Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), told(value))).collect(),
         _ => Vec::new(),
@@ -237,7 +243,7 @@ fn run_row(run: &RunRecord, href: &Option<String>) -> Vec<Entry> {
     let prompts = run.prompts.iter().map(|prompts| format!("{} ({})", prompts.dataset, counted(prompts.count)));
     let commit = run.commit.get(..10).unwrap_or(&run.commit);
     vec![
-        Entry::link(minute_of(&run.started), href.clone()),
+        Entry::link(minute_of(&run.started), href),
         Entry::folded(run.command.clone(), settings),
         Entry::text(if run.finished { "yes" } else { "no" }),
         Entry::text(format!("{:.1}", run.wall_seconds)),

@@ -146,7 +146,8 @@ impl Answer {
 }
 
 fn respond(site: &Site, request: Request) {
-    let hosts = request.headers().iter().filter(|header| header.field.equiv("Host")).map(|header| header.value.as_str());
+    let hosts =
+        request.headers().iter().filter(|header| header.field.equiv("Host")).map(|header| header.value.as_str());
     let Answer { status, kind: Kind(kind, policy), body, length } =
         site.answer(request.method(), &hosts.collect::<Vec<_>>(), request.url());
     tracing::info!("{} {}: {status}", request.method(), request.url());
@@ -161,7 +162,8 @@ fn respond(site: &Site, request: Request) {
         ("Allow", "GET, HEAD"),
     ];
     let headers = fields.iter().filter_map(|(name, value)| Header::from_bytes(*name, *value).ok()).collect();
-    let response = Response::new(StatusCode(status), headers, body, Some(length), None).with_chunked_threshold(usize::MAX);
+    let response =
+        Response::new(StatusCode(status), headers, body, Some(length), None).with_chunked_threshold(usize::MAX);
     if let Err(error) = request.respond(response) {
         tracing::info!("a browser has gone away: {error}");
     }
@@ -339,7 +341,10 @@ mod tests {
             for url in ["/", "/index.html"] {
                 let (head, body) = ask(port, "GET", url);
                 let body = String::from_utf8(body).unwrap();
-                assert!(head.contains("connect-src 'self'") && body.contains(r#""progress":"progress.json""#), "{head}");
+                assert!(
+                    head.contains("connect-src 'self'") && body.contains(r#""progress":"progress.json""#),
+                    "{head}"
+                );
             }
             let (head, body) = ask(port, "GET", "/progress.json");
             assert!(head.contains("application/json"), "{head}");

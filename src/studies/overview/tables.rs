@@ -40,12 +40,8 @@ impl Tables {
 }
 
 fn grid(root: &Path, found: &Found, room: &mut usize) -> Grid {
-    let empty = |note: String| Grid {
-        name: found.path.display().to_string(),
-        href: found.href(),
-        note,
-        ..Grid::default()
-    };
+    let empty =
+        |note: String| Grid { name: found.path.display().to_string(), href: found.href(), note, ..Grid::default() };
     if found.bytes > LARGEST {
         return empty("too large to be shown here".into());
     }

@@ -79,9 +79,15 @@ fn everything_is_listed_and_nothing_is_wrong() {
     assert_eq!(column(&directions, "layer"), ["1", "2"]);
     assert_eq!(column(&directions, "fitted on"), ["simple_train ADJ"; 2]);
     let best = part.best.unwrap();
-    assert_eq!((column(&best, "method"), column(&best, "patched")), (vec!["mean_diff".into()], vec!["simple_test ADJ".into()]));
+    assert_eq!(
+        (column(&best, "method"), column(&best, "patched")),
+        (vec!["mean_diff".into()], vec!["simple_test ADJ".into()])
+    );
     let table = part.tables.iter().find(|table| table.name.ends_with(TABLE)).unwrap();
-    assert_eq!((&table.columns[..], table.rows.len(), table.total), (&["direction".into(), "simple_test ADJ".to_owned()][..], 2, Some(2)));
+    assert_eq!(
+        (&table.columns[..], table.rows.len(), table.total),
+        (&["direction".into(), "simple_test ADJ".to_owned()][..], 2, Some(2))
+    );
     let files = part.files.unwrap();
     let [names, made] = ["file", "written by"].map(|name| column(&files, name));
     let place = names.iter().position(|name| name == &format!("demo/{DIRECTION}")).unwrap();
@@ -125,7 +131,11 @@ fn what_is_missing_changed_or_of_another_model_is_marked() {
     ]);
     assert_eq!(wrong(&part), expected, "{:?}", part.troubles);
     let why = |name: &str| part.troubles.iter().find(|trouble| trouble.what == of(name)).unwrap().why.clone();
-    assert!(why("direction_patching.csv").starts_with("written by direction-patching-suite, 20"), "{}", why("direction_patching.csv"));
+    assert!(
+        why("direction_patching.csv").starts_with("written by direction-patching-suite, 20"),
+        "{}",
+        why("direction_patching.csv")
+    );
     assert!(why("lost.csv").contains("provenance/lost.json") && why("theirs.csv").contains("0123"));
     assert_eq!(why(TABLE), "1 values of directions or prompts that have changed since");
     let card = part.cards.iter().find(|card| card.name == "demo/edited").unwrap();
@@ -161,12 +171,12 @@ fn damaged_records_are_listed_and_no_error() {
     let part = only(page);
     let found = wrong(&part);
     let names: Vec<&str> = found.keys().map(|name| name.strip_prefix("demo/").unwrap()).collect();
-    let fit = manifest(data.path(), "fit-directions");
-    let fit = fit.strip_prefix(&demo).unwrap().to_str().unwrap();
+    let [suite, fit] = ["direction-patching-suite", "fit-directions"].map(|study| manifest(data.path(), study));
+    let [suite, fit] = [&suite, &fit].map(|path| path.strip_prefix(&demo).unwrap().to_str().unwrap());
     let expected = [
         "direction_patching_logit_flip_resid_plain.csv",
         "ledger.jsonl",
-        "manifests",
+        suite,
         fit,
         "manifests/other-1.json",
         "mean_diff_simple_train_ADJ_layer2.json",
@@ -176,7 +186,8 @@ fn damaged_records_are_listed_and_no_error() {
     ];
     assert_eq!(names, expected, "{:?}", part.troubles);
     assert!(found.values().all(|kind| *kind == "damaged"), "{found:?}");
-    let [ragged, empty] = ["ragged.csv", "empty.csv"].map(|name| part.tables.iter().find(|table| table.name.ends_with(name)).unwrap());
+    let [ragged, empty] =
+        ["ragged.csv", "empty.csv"].map(|name| part.tables.iter().find(|table| table.name.ends_with(name)).unwrap());
     assert_eq!((ragged.columns.len(), ragged.rows[0][1].as_text()), (3, "\u{fffd}"));
     assert_eq!((&*empty.note, empty.rows.len()), ("an empty file", 0));
     assert_eq!(column(&part.runs.unwrap(), "study"), ["direction-patching-suite"]);
@@ -193,7 +204,9 @@ fn hostile_names_stay_names_and_links_that_lead_out_are_not_followed() {
     std::fs::create_dir_all(&demo).unwrap();
     std::fs::write(demo.join("model.json"), "{}").unwrap();
     std::fs::write(outside.path().join("secret.svg"), "<svg/>").unwrap();
-    for name in ["javascript:alert(1).svg", "</script><script>.html", "\"onerror=\"x.svg", "a\u{202e}b.csv", "q?#%2e.csv"] {
+    for name in
+        ["javascript:alert(1).svg", "</script><script>.html", "\"onerror=\"x.svg", "a\u{202e}b.csv", "q?#%2e.csv"]
+    {
         let path = demo.join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, "a\n").unwrap();
@@ -209,9 +222,12 @@ fn hostile_names_stay_names_and_links_that_lead_out_are_not_followed() {
     assert_eq!(hrefs, expected);
     let files = part.files.as_ref().unwrap();
     let json = serde_json::to_value(files).unwrap();
-    let hrefs: Vec<&str> = json["rows"].as_array().unwrap().iter().map(|row| row[0]["href"].as_str().unwrap()).collect();
+    let hrefs: Vec<&str> =
+        json["rows"].as_array().unwrap().iter().map(|row| row[0]["href"].as_str().unwrap()).collect();
     assert!(hrefs.contains(&"demo/q%3F%23%252e.csv") && hrefs.contains(&"demo/same.json"), "{hrefs:?}");
-    assert!(hrefs.iter().all(|href| href.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"%/._-~".contains(&byte))));
+    assert!(
+        hrefs.iter().all(|href| href.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"%/._-~".contains(&byte)))
+    );
     assert_eq!(hrefs.len(), 7, "{hrefs:?}");
     let left_out: Vec<&str> = part.troubles.iter().filter(|one| one.kind == "left out").map(|one| &*one.what).collect();
     assert_eq!(left_out.len(), 3, "{left_out:?}");
@@ -228,7 +244,11 @@ fn large_tables_are_bounded_and_small_ones_come_first() {
     std::fs::create_dir_all(demo.join("manifests")).unwrap();
     let rows = |count: usize, cell: &str| "head\n".to_owned() + &format!("{cell}\n").repeat(count);
     std::fs::write(demo.join("long.csv"), rows(1234, "1")).unwrap();
-    std::fs::write(demo.join("wide.csv"), (0..100).map(|column| column.to_string()).collect::<Vec<_>>().join(",") + "\n").unwrap();
+    std::fs::write(
+        demo.join("wide.csv"),
+        (0..100).map(|column| column.to_string()).collect::<Vec<_>>().join(",") + "\n",
+    )
+    .unwrap();
     // More than a page has room for: each takes the most that one may.
     let text = ["x".repeat(400); 60].join(",");
     for number in 0..3 {
@@ -284,7 +304,12 @@ fn progress_follows_ledgers_and_results() {
     let overview = Overview::open(data.path()).unwrap();
     let bar = || overview.progress().unwrap().sweeps.remove(0);
     assert_eq!((&*bar().name, bar().done, bar().missing, bar().left), ("demo/shards/1-of-2", 0, 4, None));
-    ledger.record([(cell(1).id, Outcome::Done { value: 1.0.into(), seconds: 40.0 }), (cell(3).id, Outcome::Failed("NaN".into()))]).unwrap();
+    ledger
+        .record([
+            (cell(1).id, Outcome::Done { value: 1.0.into(), seconds: 40.0 }),
+            (cell(3).id, Outcome::Failed("NaN".into())),
+        ])
+        .unwrap();
     let mut mark = Running::start(&shard, None).unwrap();
     mark.computing(2);
     let found = bar();
