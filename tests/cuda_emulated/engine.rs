@@ -124,7 +124,8 @@ fn fitted<B: Backend>(engine: &Engine<B>) -> Values {
         let paired = PairedRun::new(engine, paired.clone(), &[Site::ResidPre(1)], &[positions], false).unwrap();
         let rotation = Rotation::random(engine.config().d_model, 2, 5).unwrap();
         let settings = TrainSettings { epochs: 3, batch_size: 4, ..TrainSettings::default() };
-        let trained = train(engine, &paired, (1, positions), &rotation, &settings, |_| Ok(Vec::new()), &|| false).unwrap();
+        let trained =
+            train(engine, &paired, (1, positions), &rotation, &settings, |_| Ok(Vec::new()), &|| false).unwrap();
         values.push((format!("losses {positions:?}"), trained.losses.iter().map(|v| *v as f32).collect()));
         values.push((format!("columns {positions:?}"), trained.columns.data));
     }

@@ -196,7 +196,7 @@ impl Site {
         let [host] = hosts else { return false };
         let ours = ["127.0.0.1", "localhost", "[::1]"];
         let with_port = |name: &&str| *host == format!("{name}:{}", self.port);
-        ours.iter().any(|name| with_port(name)) || (self.port == 80 && ours.contains(host))
+        ours.iter().any(with_port) || (self.port == 80 && ours.contains(host))
     }
 
     fn page(&self) -> Result<Vec<u8>> {
