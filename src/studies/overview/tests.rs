@@ -250,7 +250,7 @@ fn large_tables_are_bounded_and_small_ones_come_first() {
     )
     .unwrap();
     // More than a page has room for: each takes the most that one may.
-    let text = ["x".repeat(400); 60].join(",");
+    let text = vec!["x".repeat(400); 60].join(",");
     for number in 0..3 {
         std::fs::write(demo.join(format!("full{number}.csv")), rows(600, &text)).unwrap();
     }
