@@ -72,7 +72,7 @@ fn everything_is_listed_and_nothing_is_wrong() {
     let runs = part.runs.unwrap();
     assert_eq!(column(&runs, "study"), ["direction-patching-suite", "fit-directions"], "the last first");
     assert_eq!(column(&runs, "ended"), ["yes", "yes"]);
-    assert_eq!(column(&runs, "datasets")[1], "simple_train (28 pairs)");
+    assert_eq!(column(&runs, "datasets")[1], "simple_train (26 pairs)");
     let settings = serde_json::to_value(&runs.rows[1][1]).unwrap()["settings"].to_string();
     assert!(settings.contains(r#"["methods","mean_diff"]"#) && settings.contains(r#"["seed","0"]"#), "{settings}");
     let directions = part.directions.unwrap();
