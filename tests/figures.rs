@@ -70,7 +70,12 @@ fn texts(svg: &str) -> Vec<String> {
 fn letters_without_a_glyph_are_written_as_numbers() {
     let folder = tempfile::tempdir().unwrap();
     let class = Class { name: "words".into(), points: vec![Point { x: 0.0, y: 1.0, label: "👍".into() }] };
-    let facet = Facet { title: String::new(), x: Axis::new("x"), y: Axis::new("y"), plot: Plot::Scatter(vec![class]) };
+    let facet = Facet {
+        title: String::new(),
+        x: Axis::new("電影 café Ω"),
+        y: Axis::new("y"),
+        plot: Plot::Scatter(vec![class]),
+    };
     Figure::new("ก", vec![facet]).write(folder.path(), "scripts").unwrap();
     let found = texts(&String::from_utf8(read(folder.path(), "scripts.svg")).unwrap());
     for text in [r"\u{e01}", r"\u{96fb}\u{5f71} café Ω", r"\u{1f44d}"] {
