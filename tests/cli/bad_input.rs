@@ -251,27 +251,14 @@ fn the_processors_instructions_can_be_limited() {
     finished.fails(1, &["ACTPATCH_ISA", "sse9", "portable", "avx2", "avx512-bf16", "amx"]);
 }
 
-/// What files hold does not steer the terminal: neither in errors nor in what is printed.
+/// What files and texts hold does not steer the terminal: neither in errors nor in what is printed.
 #[test]
 fn no_escape_reaches_the_terminal() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("own.toml");
-    let prompts = |text: &str| {
-        let pair = |clean: &str, corrupted: &str| {
-            format!(
-                "{{ clean = \"{clean}\", corrupted = \"{corrupted}\", correct = \" great\", incorrect = \" bad\" }}"
-            )
-        };
-        let good = format!("It was good{text}");
-        std::fs::write(&file, format!("[own]\nprompts = [{}]\n", pair(&good, &good.replace("good", "bad")))).unwrap();
-        let show = ["datasets", "show", "own", "--dataset-file", file.to_str().unwrap()];
-        run_in(folder.path(), &show)
-    };
-    let plain = prompts("").success();
-    assert!(plain.stdout.contains("It was good"), "{}", plain.stdout);
-    let escaped = prompts("\\u001B[31m");
-    let all = [escaped.stdout, escaped.stderr].concat();
-    assert!(!all.contains('\u{1b}') && all.contains("[31m"), "{all:?}");
-    let named = run_in(folder.path(), &["fit-directions", "--models", "a\u{1b}[31mb"]);
+    let data = fitted();
+    let steering = ["steering", "--directions", "mean_diff_simple_train_ADJ_layer1", "--coefficients", "0"];
+    let prompt = ["--prompt", "It was \u{1b}[31mgood", "--max-new-tokens", "1", "--temperature", "0"];
+    let printed = run_in(data.path(), &[&steering[..], &prompt[..]].concat()).success().stdout;
+    assert!(!printed.contains('\u{1b}') && printed.contains("\\u{1b}[31mgood"), "{printed:?}");
+    let named = run_in(data.path(), &["fit-directions", "--models", "a\u{1b}[31mb"]);
     assert!(named.code != 0 && !named.stderr.contains('\u{1b}') && named.stderr.contains("31m"), "{:?}", named.stderr);
 }

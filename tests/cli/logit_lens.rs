@@ -92,7 +92,11 @@ fn clean_corrupted_and_patched_runs_stand_side_by_side() {
         rows.iter().map(|row| (&*row.patched, &*row.patched_positions)).filter(|(what, _)| *what != "none").collect();
     assert_eq!(patched.len(), 6, "{patched:?}");
     let all: Vec<PredictionRow> = rows.iter().filter(|row| row.patched_positions != "ADJ+END").cloned().collect();
-    let layer = |run, patched: &str, layer| predicted(&of(&all, run, patched, layer));
+    // The tokens that come next are those of the corrupted prompt in a patched run.
+    let layer = |run, patched: &str, layer| {
+        let rows = of(&all, run, patched, layer).into_iter();
+        predicted(&rows.filter(|row| row.role == PredictedAs::Top).collect::<Vec<_>>())
+    };
     use PredictedBy::{Clean, Corrupted, Patched};
     let resid = "blocks.2.hook_resid_pre";
     assert_eq!(layer(Patched, resid, 1), layer(Corrupted, "none", 1), "in front of the patch nothing changes");

@@ -94,7 +94,12 @@ fn serve_shows_the_folder_as_it_is_and_ends_at_a_signal() {
     run_in(data.path(), &same_port).fails(1, &["--port", "127.0.0.1"]);
     assert!(all_files(data.path()) == before, "nothing is written");
     run_in(data.path(), &["direction-patching-suite", "--directions", "mean*layer2"]).success();
-    assert!(get(&address, "/progress.json").contains("\"done\":1,"));
+    // Answers are kept for a while.
+    let asked = std::time::Instant::now();
+    while !get(&address, "/progress.json").contains("\"done\":1,") {
+        assert!(asked.elapsed().as_secs() < 60, "no progress is shown");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
     let signal = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(signal.success());
     assert_eq!(child.wait().unwrap().code(), Some(75));
