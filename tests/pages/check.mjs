@@ -309,8 +309,7 @@ const checks = {
       if (value === null || typeof value !== "object") return value;
       return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, changed(one, texts.has(key) || (key === "name" && own))]));
     };
-    // The page of a whole folder has names of files and texts of manifests as they are.
-    for (const name of views.filter((name) => name !== "index.html")) {
+    for (const name of views) {
       const html = fs.readFileSync(path.join(data, name), "utf8");
       const [, own] = html.match(/id="data">(.*)<\/script>/);
       // Beside its pictures.

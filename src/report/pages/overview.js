@@ -169,7 +169,7 @@ views.overview = ({ made, version, progress, stamp, sweeps, parts }) => {
     const sum = (of) => parts.reduce((all, one) => all + of(one), 0), troubles = sum((one) => one.troubles.length);
     const tile = (count, one, more, isBad) => make("li", { class: isBad ? "bad" : null }, make("strong", {}, String(count)), count === 1 ? one : more);
     const models = parts.filter((one) => one.facts.length);
-    root.append(make("p", { class: "soft" }, `As of ${made.replace("T", " ").replace("Z", " UTC")}, by actpatch ${version}`, progress ? ", live." : "."),
+    root.append(make("p", { class: "soft" }, visible(`As of ${made.replace("T", " ").replace("Z", " UTC")}, by actpatch ${version}`), progress ? ", live." : "."),
       ...progress ? [news] : [],
       make("ul", { class: "tiles" }, tile(models.length, "model", "models"), tile(sum((one) => rowsOf(one.runs)), "run", "runs"),
         tile(sum((one) => one.cards.length), "figure or page", "figures and pages"), tile(sum((one) => one.tables.length), "table", "tables"),
