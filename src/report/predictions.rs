@@ -71,6 +71,14 @@ impl PredictionRow {
         read_csv(path, "a row of predictions")
     }
 
+    /// The run's name: what was patched and where, or that nothing was.
+    pub fn run_name(&self) -> String {
+        match self.run {
+            PredictedBy::Patched => format!("{} at {}", self.patched, self.patched_positions),
+            run => run.to_string(),
+        }
+    }
+
     /// The prompt and the run: what rows of one sequence of predictions share.
     pub fn sequence(&self) -> (usize, PredictedBy, &str, &str) {
         (self.prompt, self.run, &self.patched, &self.patched_positions)

@@ -19,6 +19,7 @@ use crate::session::{
 };
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -299,19 +300,19 @@ impl TreebankDataGen {
             return Ok(Plan::nothing(session));
         }
         let making = Making { joined, session, wanted: &wanted };
-        let (mut datasets, mut filter) = (Vec::new(), Flops::default());
-        for asked in &wanted {
-            if asked.filtered {
-                let usable = making.usable(asked)?.0;
-                filter = filter + pass(session.config(), usable.iter().map(|one| &one.tokens));
-            }
-            datasets.push(making.pairs(asked, None)?.1);
-        }
+        let arithmetic = Cell::new(Flops::default());
+        // A filter that keeps everything, and counts what a filter would compute.
+        let counts = |all: Vec<Encoded>, _| {
+            arithmetic.set(arithmetic.get() + pass(session.config(), all.iter().map(|one| &one.tokens)));
+            Ok(all)
+        };
+        let count = |asked: &&Asked| Ok(making.pairs(asked, Some(&counts))?.1);
+        let datasets = wanted.iter().map(count).collect::<Result<_>>()?;
         let model = session.model().name.clone();
         let planned = TreebankDatasets { model, datasets, manifest: None };
         Ok(match wanted.iter().any(|asked| asked.filtered) {
-            true => Plan::of_passes(session, &planned.table().to_string(), filter, 0),
-            false => Plan::of(planned.to_string()).costing(filter, None),
+            true => Plan::of_passes(session, &planned.table().to_string(), arithmetic.get(), 0),
+            false => Plan::of(planned.to_string()).costing(arithmetic.get(), None),
         })
     }
 
@@ -435,23 +436,15 @@ impl Making<'_> {
         Ok(all)
     }
 
-    /// The sentences of a dataset that the model can read, and how many are longer than its context.
-    fn usable(&self, asked: &Asked) -> Result<(Vec<Encoded>, usize)> {
-        let model = self.session.model();
-        let mut all = encode(self.joined.treebank.split(asked.split), asked.scaffold, &model.tokenizer)?;
-        let sentences = all.len();
-        all.retain(|one| one.tokens.len() <= model.config.n_ctx);
-        let too_long = sentences - all.len();
-        Ok((all, too_long))
-    }
-
     /// The pairs of a dataset.
     fn pairs(&self, asked: &Asked, filter: Option<Keep<'_>>) -> Result<(Vec<PairedSentence>, Generated)> {
         let (model, Asked { split, scaffold, .. }): (&Model, _) = (self.session.model(), asked);
         let (split, scaffold) = (*split, *scaffold);
         let answers = answer_tokens(scaffold, &model.tokenizer)?;
-        let (mut usable, too_long) = self.usable(asked)?;
-        let sentences = usable.len() + too_long;
+        let all = encode(self.joined.treebank.split(split), scaffold, &model.tokenizer)?;
+        let sentences = all.len();
+        let mut usable: Vec<Encoded> = all.into_iter().filter(|one| one.tokens.len() <= model.config.n_ctx).collect();
+        let too_long = sentences - usable.len();
         if let (true, Some(filter)) = (asked.filtered, filter) {
             usable = filter(usable, answers)?;
         }

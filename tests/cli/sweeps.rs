@@ -46,6 +46,13 @@ pub fn spawn(data: &Path, arguments: &[&str]) -> Child {
         .unwrap()
 }
 
+/// Sends a signal by its name.
+#[cfg(unix)]
+fn send(child: &Child, signal: &str) {
+    let kill = std::process::Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+}
+
 pub fn ledger(data: &Path) -> PathBuf {
     data.join("demo").join(Ledger::FILE)
 }
@@ -115,8 +122,7 @@ fn a_signal_stops_a_sweep_between_batches() {
         let before = outcomes(&ledger(data.path()));
         let child = spawn(data.path(), &[&SWEEP[..], &["--threads", "1", "--batch-tokens", "64"]].concat());
         wait_for_records(&ledger(data.path()), before);
-        let kill = std::process::Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap();
-        assert!(kill.success());
+        send(&child, signal);
         let output = child.wait_with_output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(75), "{signal}: {stderr}");
@@ -152,8 +158,7 @@ fn a_signal_stops_the_writing_of_texts() {
         assert!(started.elapsed() < Duration::from_secs(120), "nothing was written");
         std::thread::sleep(Duration::from_millis(2));
     }
-    let kill = std::process::Command::new("kill").args(["-s", "INT", &child.id().to_string()]).status().unwrap();
-    assert!(kill.success());
+    send(&child, "INT");
     let output = child.wait_with_output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(75), "{stderr}");
@@ -179,8 +184,7 @@ fn a_signal_stops_a_fit_between_its_steps() {
     }
     std::thread::sleep(Duration::from_secs(1));
     assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
-    let kill = std::process::Command::new("kill").args(["-s", "INT", &child.id().to_string()]).status().unwrap();
-    assert!(kill.success());
+    send(&child, "INT");
     let asked = Instant::now();
     while child.try_wait().unwrap().is_none() {
         if asked.elapsed() > Duration::from_secs(60) {

@@ -2,7 +2,7 @@
 
 use super::View;
 use super::packed::packed;
-use crate::report::{PredictedAs, PredictedBy, PredictionRow};
+use crate::report::{PredictedAs, PredictionRow};
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 
@@ -79,7 +79,7 @@ impl PredictionsPage {
         let (mut runs, mut prompts) = (Vec::new(), Vec::new());
         for of_prompt in rows.chunk_by(|a, b| a.prompt == b.prompt) {
             let sequences: Vec<&[PredictionRow]> = of_prompt.chunk_by(|a, b| a.sequence() == b.sequence()).collect();
-            runs = sequences.iter().filter_map(|rows| rows.first()).map(name).collect();
+            runs = sequences.iter().filter_map(|rows| rows.first()).map(PredictionRow::run_name).collect();
             prompts.push(PredictedPrompt {
                 caption: of_prompt.first().map_or(String::new(), |row| format!("prompt {}", row.prompt)),
                 runs: sequences.into_iter().map(|rows| PredictedRun::new(rows, &mut vocabulary)).collect(),
@@ -121,14 +121,6 @@ impl PredictedRun {
     }
 }
 
-/// The name of a row's run.
-fn name(row: &PredictionRow) -> String {
-    match row.run {
-        PredictedBy::Patched => format!("{} at {}", row.patched, row.patched_positions),
-        run => run.to_string(),
-    }
-}
-
 impl View for PredictionsPage {
     const NAME: &'static str = "predictions";
     const SCRIPT: &'static str = include_str!("predictions.js");
@@ -141,6 +133,7 @@ impl View for PredictionsPage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::PredictedBy;
 
     fn row(position: usize, layer: usize, role: PredictedAs, rank: usize, predicted: u32) -> PredictionRow {
         PredictionRow {

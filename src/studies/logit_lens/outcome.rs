@@ -1,6 +1,6 @@
 //! What comes of reading predictions.
 
-use crate::report::{PredictedAs, PredictedBy, PredictionRow, RunRecord, Table};
+use crate::report::{PredictedAs, PredictionRow, RunRecord, Table};
 use serde::Serialize;
 use std::fmt;
 
@@ -57,13 +57,9 @@ fn line(rows: &[PredictionRow]) -> Vec<String> {
         |row: &&PredictionRow| format!("{:?} {:.1} %", row.predicted, 100.0 * f64::from(row.log_probability).exp());
     let likeliest: Vec<String> = behind_last(PredictedAs::Top).take(SHOWN).map(shown).collect();
     let answer = behind_last(PredictedAs::Correct).next();
-    let run = match last.run {
-        PredictedBy::Patched => format!("{} at {}", last.patched, last.patched_positions),
-        run => run.to_string(),
-    };
     vec![
         last.prompt.to_string(),
-        run,
+        last.run_name(),
         last.layer.to_string(),
         mean,
         likeliest.join(", "),
