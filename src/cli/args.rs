@@ -20,8 +20,12 @@ use std::path::PathBuf;
 pub fn with_both_numbers(command: Command) -> Command {
     let names: BTreeSet<String> = command.get_arguments().filter_map(Arg::get_long).map(str::to_owned).collect();
     let other = |name: &str| name.strip_suffix('s').map_or_else(|| format!("{name}s"), str::to_owned);
+    // A negative number is a wrong value of its option, not an option of its own.
     let with_other = |arg: Arg| match arg.get_long().map(other) {
-        Some(other) if arg.get_action().takes_values() && !names.contains(&other) => arg.alias(other),
+        Some(other) if arg.get_action().takes_values() => {
+            let arg = arg.allow_negative_numbers(true);
+            if names.contains(&other) { arg } else { arg.alias(other) }
+        }
         _ => arg,
     };
     command.mut_args(with_other).mut_subcommands(with_both_numbers)

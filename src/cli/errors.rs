@@ -10,6 +10,7 @@ use crate::session::{self, Note, Spelling};
 use crate::sweep::{Stopped, SweepError};
 use std::collections::BTreeSet;
 use std::error::Error;
+use std::fmt;
 use std::sync::OnceLock;
 
 /// The options of the command that runs; none while it is not known, or where any may be passed on.
@@ -114,10 +115,25 @@ fn hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
     }
 }
 
-/// What a stopped command says.
-pub fn stopped(Stopped { left }: &Stopped) -> String {
+/// Where a command was stopped that begins anew when it is called again.
+#[derive(Debug, Clone, Copy)]
+pub struct BeginsAnew;
+
+impl fmt::Display for BeginsAnew {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the same command begins anew")
+    }
+}
+
+/// What a command says that was stopped, if that is what ended it.
+pub fn stopped(error: &anyhow::Error) -> Option<String> {
+    let Stopped { left } = error.downcast_ref()?;
     let left = left.map_or(String::new(), |left| format!(" with {left} cells left"));
-    format!("stopped by a signal{left}; the same command goes on from here")
+    let next = match error.downcast_ref::<BeginsAnew>() {
+        Some(anew) => anew.to_string(),
+        None => "the same command goes on from here".to_owned(),
+    };
+    Some(format!("stopped by a signal{left}; {next}"))
 }
 
 /// The text of a note.

@@ -17,11 +17,12 @@ mod sweeps;
 mod texts;
 mod whole;
 
-use crate::session::Stopped;
 use anyhow::Result;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use std::io::{IsTerminal, Write};
+use std::collections::BTreeSet;
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 
 /// Fit directions in a transformer's residual stream and measure, by activation patching, what they cause.
 ///
@@ -47,7 +48,8 @@ Examples:
   actpatch direction-patching-suite --models gpt2-small --directions 'das_*' --eval-sets simple_test,simple_adverb
   actpatch direction-patching-results --models gpt2-small
 
-Exit codes: 0 success, 1 failure, 2 wrong arguments, 75 stopped by a signal (the same command goes on from there).";
+Exit codes: 0 success, 1 failure, 2 wrong arguments, 75 stopped by a signal (the same command goes on from there;
+bench and self-check begin anew). A second signal ends the program at once.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -130,7 +132,7 @@ enum Command {
 /// Parses the arguments, runs the command, prints an error.
 pub fn main() -> ExitCode {
     let mut command = command();
-    let matches = command.get_matches_mut();
+    let matches = command.try_get_matches_from_mut(std::env::args_os()).unwrap_or_else(|error| refuse(&error));
     errors::speak_of(called(&command, &matches));
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit());
     start_logging(cli.verbose);
@@ -140,13 +142,21 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // A closed stderr is no reason to do anything else.
             let mut stderr = std::io::stderr();
-            if let Some(stopped) = error.downcast_ref::<Stopped>() {
-                let _ = writeln!(stderr, "{}", errors::stopped(stopped));
+            if let Some(stopped) = errors::stopped(&error) {
+                let _ = writeln!(stderr, "{stopped}");
                 return ExitCode::from(stop::EXIT_CODE);
             }
             let _ = writeln!(stderr, "error: {}", errors::without_control(&errors::text_of(&error)));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Prints help, a version, or what is wrong with the arguments, and ends the program.
+fn refuse(error: &clap::Error) -> ! {
+    match error.print() {
+        Err(unprinted) if unprinted.kind() != ErrorKind::BrokenPipe => std::process::exit(error.exit_code().max(1)),
+        _ => error.exit(),
     }
 }
 
@@ -216,17 +226,36 @@ fn start_logging(verbose: u8) {
     // Another subscriber can only be there already when a program embeds this one: then its logging is used.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| WithoutRepetition)
         .with_ansi(std::io::stderr().is_terminal())
         .without_time()
         .try_init();
+}
+
+/// Writes events to stderr, every warning once: several parts of a command may read the same damaged file.
+struct WithoutRepetition;
+
+impl Write for WithoutRepetition {
+    /// An event comes as one text, which begins with its level.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        static WARNINGS: Mutex<BTreeSet<Vec<u8>>> = Mutex::new(BTreeSet::new());
+        let is_warning = event.windows(4).take(10).any(|part| part == b"WARN");
+        let mut warnings = WARNINGS.lock().unwrap_or_else(PoisonError::into_inner);
+        if !is_warning || warnings.insert(event.to_vec()) {
+            io::stderr().write_all(event)?;
+        }
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::{Arg, ArgAction};
-    use std::collections::BTreeSet;
 
     /// Every command that takes arguments, with the words that call it.
     fn all(command: &clap::Command, words: &[String], found: &mut Vec<(Vec<String>, clap::Command)>) {

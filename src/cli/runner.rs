@@ -1,9 +1,10 @@
 //! From a specification to what the terminal shows: every command that is a study goes this way.
 
 use super::args::Asked;
-use super::errors::{Options, note_text, without_control};
+use super::errors::{BeginsAnew, Options, note_text, without_control};
 use super::stop::Stop;
-use crate::session::{Note, Observer, Session};
+use crate::model::Model;
+use crate::session::{Note, Observer, OfSetting, Session, Stopped};
 use crate::studies::{Outcome, Plan, Study};
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -36,6 +37,8 @@ pub fn tell(line: &str) {
 pub fn run<S: Study>(asked: Asked, study: S) -> Result<()> {
     study.validate()?;
     let options = asked.options()?;
+    // Before the first of them takes its time.
+    Model::check_names(&asked.models(), options.revision.as_deref()).of_setting("models")?;
     let mut printer = Printer::new(asked.run.json);
     let mut failed = Vec::new();
     let mut run_on = |model: &String| -> Result<()> {
@@ -43,7 +46,11 @@ pub fn run<S: Study>(asked: Asked, study: S) -> Result<()> {
         if asked.run.dry_run {
             return printer.plan(&session.model().name, &study.plan(&session)?.timed(&session));
         }
-        let outcome = study.run(&session, &mut Terminal::new()?)?;
+        let outcome =
+            study.run(&session, &mut Terminal::new()?).map_err(|error| match error.is::<Stopped>() && !S::GOES_ON {
+                true => error.context(BeginsAnew),
+                false => error,
+            })?;
         failed.extend(S::failed(&outcome));
         printer.outcome(&outcome)
     };

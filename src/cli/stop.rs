@@ -1,5 +1,6 @@
 //! Signals that ask a command to stop.
 
+use super::runner::tell;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,6 +38,8 @@ impl Stop {
             signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, asked.clone())?;
             signal_hook::flag::register(signal, asked.clone())?;
         }
+        #[cfg(unix)]
+        tell_of_the_first()?;
         Ok(LISTENING.get_or_init(|| Self { asked }).clone())
     }
 
@@ -44,4 +47,19 @@ impl Stop {
     pub fn asked(&self) -> bool {
         self.asked.load(Ordering::Relaxed)
     }
+}
+
+/// Says that the first signal was heard: a batch of a large model takes its time.
+///
+/// # Errors
+/// Those of the operating system.
+#[cfg(unix)]
+fn tell_of_the_first() -> io::Result<()> {
+    let mut signals = signal_hook::iterator::Signals::new(SIGNALS)?;
+    let wait = move || {
+        if signals.forever().next().is_some() {
+            tell("stopping behind the running batch; a second signal ends the program at once");
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(wait).map(drop)
 }

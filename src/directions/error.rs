@@ -37,6 +37,18 @@ pub enum DirectionError {
         /// What the part should look like.
         expected: String,
     },
+    /// The same of a file that is to be a direction, or of an array in it.
+    #[error("{path}: direction name {name:?}: {field}: expected {expected}")]
+    NameIn {
+        /// The file.
+        path: PathBuf,
+        /// The whole name.
+        name: String,
+        /// The part at fault.
+        field: &'static str,
+        /// What the part should look like.
+        expected: String,
+    },
     /// A pattern that selects no direction.
     #[error("pattern {pattern:?} matches none of the {available} directions at hand{examples}")]
     NoMatch {
@@ -107,6 +119,14 @@ pub enum DirectionError {
 }
 
 impl DirectionError {
+    /// The same error, as one of a file if it is one of a name.
+    pub(crate) fn in_file(self, path: &std::path::Path) -> Self {
+        match self {
+            Self::Name { name, field, expected } => Self::NameIn { path: path.into(), name, field, expected },
+            other => other,
+        }
+    }
+
     /// An error unless `matrix` is `(rows, cols)`.
     pub(crate) fn check_shape(what: &'static str, matrix: &Matrix, rows: usize, cols: usize) -> Result<(), Self> {
         if (matrix.rows, matrix.cols) == (rows, cols) && matrix.data.len() == rows * cols {

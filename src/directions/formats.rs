@@ -165,23 +165,36 @@ pub(super) fn npy(path: &Path, bytes: &[u8]) -> Result<Matrix, DirectionError> {
     if data.len() != size {
         return Err(file_error(path, "data", format!("{size} bytes for {shape}"), format!("{} bytes", data.len())));
     }
-    let value = |bytes: &[u8]| -> f32 {
+    let value = |bytes: &[u8]| -> Result<f32, DirectionError> {
         let mut own = [0; 8];
         own[..width].copy_from_slice(bytes);
         if big {
             own[..width].reverse();
         }
-        match width {
+        Ok(match width {
             2 => f16::from_le_bytes([own[0], own[1]]).to_f32(),
             4 => f32::from_le_bytes([own[0], own[1], own[2], own[3]]),
-            _ => f64::from_le_bytes(own) as f32,
-        }
+            _ => return narrowed(path, f64::from_le_bytes(own)),
+        })
     };
-    let mut values: Vec<f32> = data.chunks_exact(width).map(value).collect();
+    let mut values: Vec<f32> = data.chunks_exact(width).map(value).collect::<Result<_, _>>()?;
     if head.fortran {
         values = (0..rows * cols).map(|index| values[index % cols * rows + index / cols]).collect();
     }
     Ok(upright(Matrix::new(rows, cols, values)))
+}
+
+/// A number of 64 bits in 32 bits, unless it is too large for them.
+fn narrowed(path: &Path, wide: f64) -> Result<f32, DirectionError> {
+    let narrow = wide as f32;
+    match wide.is_finite() && narrow.is_infinite() {
+        true => Err(file_error(path, "values", format!("numbers up to {:e}", f32::MAX), format!("{wide:e}"))),
+        false => Ok(narrow),
+    }
+}
+
+fn all_narrowed(path: &Path, wide: Vec<f64>) -> Result<Vec<f32>, DirectionError> {
+    wide.into_iter().map(|value| narrowed(path, value)).collect()
 }
 
 fn wrong_archive(path: &Path, message: String) -> DirectionError {
@@ -236,7 +249,10 @@ fn of_tensor(path: &Path, tensor: &TensorView<'_>) -> Result<Matrix, DirectionEr
         Dtype::F16 => data.as_chunks::<2>().0.iter().map(|bytes| f16::from_le_bytes(*bytes).to_f32()).collect(),
         Dtype::BF16 => data.as_chunks::<2>().0.iter().map(|bytes| bf16::from_le_bytes(*bytes).to_f32()).collect(),
         Dtype::F32 => data.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
-        Dtype::F64 => data.as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes) as f32).collect(),
+        Dtype::F64 => {
+            let values = data.as_chunks::<8>().0.iter().map(|bytes| narrowed(path, f64::from_le_bytes(*bytes)));
+            values.collect::<Result<_, _>>()?
+        }
         other => return Err(file_error(path, "dtype", "F16, BF16, F32 or F64".into(), format!("{other:?}"))),
     };
     Ok(upright(Matrix::new(rows, cols, values)))
@@ -252,14 +268,14 @@ fn json(path: &Path, bytes: &[u8]) -> Result<Matrix, DirectionError> {
     // The first value that is no white space behind the first bracket tells which.
     let nested = bytes.iter().filter(|byte| !byte.is_ascii_whitespace()).nth(1) == Some(&b'[');
     if !nested {
-        let values: Vec<f32> = serde_json::from_slice(bytes).map_err(|error| wrong(error.to_string()))?;
-        return Ok(Matrix::new(values.len(), 1, values));
+        let values: Vec<f64> = serde_json::from_slice(bytes).map_err(|error| wrong(error.to_string()))?;
+        return Ok(Matrix::new(values.len(), 1, all_narrowed(path, values)?));
     }
-    let rows: Vec<Vec<f32>> = serde_json::from_slice(bytes).map_err(|error| wrong(error.to_string()))?;
+    let rows: Vec<Vec<f64>> = serde_json::from_slice(bytes).map_err(|error| wrong(error.to_string()))?;
     let k = rows.first().map_or(0, Vec::len);
     if let Some(row) = rows.iter().position(|row| row.len() != k) {
         let (expected, found) = (format!("{k} numbers in every list"), format!("{} in row {row}", rows[row].len()));
         return Err(file_error(path, "content", expected, found));
     }
-    Ok(upright(Matrix::new(rows.len(), k, rows.concat())))
+    Ok(upright(Matrix::new(rows.len(), k, all_narrowed(path, rows.concat())?)))
 }

@@ -61,7 +61,7 @@ pub struct LeftOut {
 /// its name unless it is asked for by that name.
 ///
 /// # Errors
-/// [`DirectionError::Name`] for a name that is no direction's, [`DirectionError::File`] for two files of one direction,
+/// [`DirectionError::NameIn`] for a name that is no direction's, [`DirectionError::File`] for two files of one direction,
 /// a layer that the model has not, a format that cannot be read, and everything that [`Direction::read`] refuses;
 /// [`DirectionError::NoMatch`] for a pattern that selects nothing; [`DirectionError::Io`].
 pub fn read_files(from: &Path, wanted: Wanted<'_>) -> Result<FoundDirections, DirectionError> {
@@ -200,10 +200,11 @@ impl Reader<'_> {
         let name: DirectionName = match self.wanted.layer {
             Some(layer) if !has_layer(name) => {
                 self.found.layer_was_needed = true;
-                format!("{name}_layer{layer}").parse()?
+                format!("{name}_layer{layer}").parse()
             }
-            _ => name.parse()?,
-        };
+            _ => name.parse(),
+        }
+        .map_err(|error: DirectionError| error.in_file(path))?;
         if name.layer() > self.wanted.n_layers {
             let expected = format!("0 to {}", self.wanted.n_layers);
             return Err(file_error(path, "layer", expected, name.layer().to_string()));
@@ -244,7 +245,7 @@ impl Reader<'_> {
             && let Some(first) = self.found.left_out.first()
         {
             // Its name has no layer, and nothing else was meant.
-            first.name.parse::<DirectionName>()?;
+            first.name.parse::<DirectionName>().map_err(|error| error.in_file(&first.file))?;
         }
         Ok(FoundDirections { directions: self.by_name.into_values().collect(), ..self.found })
     }

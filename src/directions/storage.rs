@@ -3,7 +3,7 @@
 use super::formats::npy;
 use super::{DirectionError, DirectionName, FoundBy, ImportSource};
 use crate::compat::Compat;
-use crate::files::sha256;
+use crate::files::{sha256, write_all};
 use crate::types::Matrix;
 use ndarray::{ArrayView1, ArrayView2};
 use ndarray_npy::WriteNpyExt;
@@ -77,7 +77,7 @@ impl Direction {
     }
 
     /// Writes `<name>.npy` (f32, C order; `(d_model,)` for one column, else `(d_model, k)`) and `<name>.json` into
-    /// `folder`, which is made if need be. Each file appears whole or not at all; the array comes last.
+    /// `folder`, which is made if need be. The files appear whole, both or neither; the array comes last.
     ///
     /// # Errors
     /// [`DirectionError::File`] for a direction that [`Direction::read`] would refuse, [`DirectionError::Io`].
@@ -98,8 +98,8 @@ impl Direction {
         let record = FitRecord { array_sha256: Some(sha256(&bytes)), ..record.clone() };
         let text = serde_json::to_vec_pretty(&record)
             .map_err(|error| DirectionError::Io { path: json.clone(), source: error.into() })?;
-        write_whole(&json, &text)?;
-        write_whole(&array, &bytes)?;
+        let files = [(json.as_path(), &text[..]), (array.as_path(), &bytes[..])];
+        write_all(&files).map_err(|(path, source)| DirectionError::Io { path: path.into(), source })?;
         Ok(array)
     }
 
@@ -230,10 +230,6 @@ pub(super) fn file_error(path: &Path, field: &'static str, expected: String, fou
     DirectionError::File { path: path.into(), field, expected, found }
 }
 
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), DirectionError> {
-    crate::files::write_whole(path, bytes).map_err(|source| DirectionError::Io { path: path.into(), source })
-}
-
 pub(super) fn read_bounded(path: &Path) -> Result<Vec<u8>, DirectionError> {
     let io = |source| DirectionError::Io { path: path.into(), source };
     let size = std::fs::metadata(path).map_err(io)?.len();
@@ -267,7 +263,10 @@ fn check_values(path: &Path, name: &DirectionName, columns: &Matrix, d_model: us
         return Err(file_error(path, "values", "finite numbers".into(), found));
     }
     match (0..k).find(|col| columns.data.iter().skip(*col).step_by(k).all(|value| *value == 0.0)) {
-        Some(col) => Err(file_error(path, "values", "a direction".into(), format!("only zeros in column {col}"))),
+        Some(col) => {
+            let found = format!("only zeros, or what is zero in 32 bits, in column {col}");
+            Err(file_error(path, "values", "a direction".into(), found))
+        }
         None => Ok(()),
     }
 }

@@ -90,7 +90,8 @@ pub fn read(path: &Path, value: &str, label: &str) -> Result<Vec<Labelled>, Labe
     let column = |name: &str| header.iter().position(|head| head == name);
     let needed = |name: &str| {
         let there = header.iter().collect::<Vec<_>>().join(",");
-        column(name).ok_or_else(|| content("header".into(), &format!("a column {name}"), &there))
+        let there = if there.is_empty() { "none" } else { &there };
+        column(name).ok_or_else(|| content("header".into(), &format!("a column {name}"), there))
     };
     let (value, label) = (needed(value)?, needed(label)?);
     let keys = match KEYS.map(column) {

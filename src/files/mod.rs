@@ -17,10 +17,24 @@ use tempfile::NamedTempFile;
 /// # Errors
 /// Any of the file system; an existing file is unchanged then.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = temporary_beside(path)?;
-    file.write_all(bytes)?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
+    write_all(&[(path, bytes)]).map_err(|(_, error)| error)
+}
+
+/// Writes files that belong together, in their order: none is replaced before all of them have found room on the disk.
+///
+/// # Errors
+/// Any of the file system, with the file that it is about.
+pub fn write_all<'a>(files: &[(&'a Path, &[u8])]) -> Result<(), (&'a Path, io::Error)> {
+    let written = |&(path, bytes): &(&'a Path, &[u8])| {
+        let write = || -> io::Result<NamedTempFile> {
+            let mut file = temporary_beside(path)?;
+            file.write_all(bytes)?;
+            Ok(file)
+        };
+        write().map(|file| (path, file)).map_err(|error| (path, error))
+    };
+    let written = files.iter().map(written).collect::<Result<Vec<_>, _>>()?;
+    written.into_iter().try_for_each(|(path, file)| file.persist(path).map(drop).map_err(|error| (path, error.error)))
 }
 
 /// What the names of files begin with that are not whole yet.
@@ -230,6 +244,19 @@ mod tests {
         std::fs::create_dir_all(blocked.join("inside")).unwrap();
         assert!(write_whole(&blocked, b"three").is_err());
         assert_eq!(std::fs::read_dir(folder.path().join("deep")).unwrap().count(), 2, "no temporary file is left");
+    }
+
+    #[test]
+    fn files_that_belong_together_are_all_written_or_none_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let [record, array] = ["x.json", "x.npy"].map(|name| folder.path().join(name));
+        write_all(&[(&record, b"1"), (&array, b"1")]).unwrap();
+        // Where a file stands no folder can be made.
+        let nowhere = array.join("x.npy");
+        let (path, _) = write_all(&[(&record, b"2"), (&nowhere, b"2")]).unwrap_err();
+        assert_eq!(path, nowhere);
+        assert_eq!(std::fs::read(&record).unwrap(), b"1");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "no temporary file is left");
     }
 
     #[test]

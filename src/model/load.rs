@@ -94,6 +94,26 @@ impl Model {
         names::parse(spec, revision).map(|named| named.name)
     }
 
+    /// Refuses what names no model, and different models whose results would be filed under one name.
+    ///
+    /// # Errors
+    /// [`ModelError::Name`].
+    pub fn check_names(specs: &[String], revision: Option<&str>) -> Result<(), ModelError> {
+        let mut seen: Vec<(&String, names::Named)> = Vec::new();
+        for spec in specs {
+            let named = names::parse(spec, revision)?;
+            if let Some((first, _)) = seen.iter().find(|(_, other)| other.name == named.name && *other != named) {
+                let message = format!(
+                    "results of {first} are filed under {0}, too; NAME={spec} files them under another name",
+                    named.name
+                );
+                return Err(ModelError::Name { spec: spec.clone(), message });
+            }
+            seen.push((spec, named));
+        }
+        Ok(())
+    }
+
     /// The shape of a model, without its weights. That of a published model with an alias is known; any other is read
     /// from its `config.json`.
     ///

@@ -140,6 +140,9 @@ fn unnamed(spec: &str, revision: Option<&str>) -> Result<Named, ModelError> {
     if gguf::is_gguf(Path::new(spec)) {
         return file(spec);
     }
+    if pinned.is_none() && Path::new(spec).is_file() {
+        return Err(error("a file that is no .gguf file: a model of several files is named by its folder".to_owned()));
+    }
     if id.split('/').count() == 2 && !id.starts_with(['.', '/', '~']) {
         return hub(id, revision).map_err(error);
     }

@@ -291,10 +291,15 @@ pub fn layers(setting: &str, list: &[String], n_layers: usize) -> Result<Vec<usi
 
 /// Both ends of a range of layers; none for what is no such thing, and for an end in front of the first layer.
 fn layer_range(item: &str, n_layers: usize) -> Option<[Option<usize>; 2]> {
+    // A number of any length is one, and too large.
+    let number = |digits: &str| -> Option<usize> {
+        let is_number = !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
+        is_number.then(|| digits.parse().unwrap_or(usize::MAX))
+    };
     let layer = |text: &str| -> Option<Option<usize>> {
         match text.strip_prefix('-') {
-            Some(from_end) => Some((n_layers + 1).checked_sub(from_end.parse().ok()?)),
-            None => Some(Some(text.parse().ok()?)),
+            Some(from_end) => Some((n_layers + 1).checked_sub(number(from_end)?)),
+            None => Some(Some(number(text)?)),
         }
     };
     let end = |text: &str, open| if text.is_empty() { Some(Some(open)) } else { layer(text) };
@@ -350,6 +355,10 @@ mod tests {
         assert_eq!(of_twelve(&["..1"]).unwrap(), [0, 1]);
         for wrong in ["13", "5..20", "8..6", "x", "..", "-14", "-0", "--1", "1..-14", "-1..2", "1...2", "1.5", ""] {
             assert!(of_twelve(&[wrong]).unwrap_err().to_string().contains("layers: "), "{wrong}");
+        }
+        for outside in ["99999999999999999999", "-99999999999999999999", "0..99999999999999999999"] {
+            let message = of_twelve(&[outside]).unwrap_err().to_string();
+            assert!(message.contains(&format!("{outside} is outside ")), "{message}");
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::backend::Backend;
 use crate::bench::{Bench, Shape, Spread, Timing, Workload, peak_resident_bytes, prompts};
 use crate::engine::{Engine, Flops, Layout};
 use crate::report::Table;
-use crate::session::{DeviceWork, Observer, Session, distinct, wrong};
+use crate::session::{DeviceWork, Observer, Progress, Session, distinct, wrong};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -87,6 +87,7 @@ const REPETITIONS: RangeInclusive<u32> = 1..=10_000;
 
 impl Study for Benchmark {
     const NAME: &'static str = "bench";
+    const GOES_ON: bool = false;
     type Outcome = Timings;
 
     fn validate(&self) -> Result<()> {
@@ -153,12 +154,14 @@ struct Repetitions<'a>(&'a Benchmark);
 impl DeviceWork for Repetitions<'_> {
     type Output = Timings;
 
-    fn run<B: Backend>(self, engine: &Engine<B>, _: &mut dyn Observer) -> Result<Timings> {
+    fn run<B: Backend>(self, engine: &Engine<B>, observer: &mut dyn Observer) -> Result<Timings> {
         let (study, shape, config) = (self.0, self.0.shape(), engine.config());
         let mut bench = Bench::new(engine, shape)?;
         let mut samples = Vec::new();
         let mut peaks = Vec::new();
-        for workload in study.workloads(config.n_layers) {
+        let workloads = study.workloads(config.n_layers);
+        let mut progress = Progress::new(observer, "repetitions", workloads.len() * (study.repetitions as usize + 1));
+        for workload in workloads {
             bench.prepare(workload)?;
             let mut seconds = Vec::new();
             for _ in 0..=study.repetitions {
@@ -166,6 +169,7 @@ impl DeviceWork for Repetitions<'_> {
                 bench.run(workload)?;
                 seconds.push(start.elapsed().as_secs_f64());
                 peaks.extend(engine.backend().peak());
+                progress.add(1)?;
             }
             samples.push((workload, seconds));
         }
@@ -196,8 +200,9 @@ struct Paced<'a> {
 impl DeviceWork for Paced<'_> {
     type Output = ();
 
-    fn run<B: Backend>(self, engine: &Engine<B>, _: &mut dyn Observer) -> Result<()> {
+    fn run<B: Backend>(self, engine: &Engine<B>, observer: &mut dyn Observer) -> Result<()> {
         let Self { study, lines, reply } = self;
+        let mut progress = Progress::new(observer, "repetitions", 0);
         let shape = study.shape();
         let mut bench = Bench::new(engine, shape)?;
         let set = prompts(shape, engine.config().d_vocab, 0);
@@ -224,6 +229,7 @@ impl DeviceWork for Paced<'_> {
                 "workload": workload.to_string(), "seconds": seconds, "flops": flops, "values": values,
                 "peak_resident_bytes": peak_resident_bytes(),
             }))?;
+            progress.add(1)?;
         }
         Ok(())
     }

@@ -78,6 +78,14 @@ pub(crate) fn text<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer:
     entry(Value::deserialize(deserializer)?).map_err(D::Error::custom)
 }
 
+/// Reads a text that may be a number, or nothing.
+pub(crate) fn optional_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::Null => Ok(None),
+        value => entry(value).map(Some).map_err(D::Error::custom),
+    }
+}
+
 /// Reads a text that may be a number, or a list of such texts, which become one with commas.
 pub(crate) fn joined<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<T, D::Error> {
     let value = match Value::deserialize(deserializer)? {

@@ -110,6 +110,8 @@ use std::fmt;
 pub trait Study: Serialize + DeserializeOwned + Default + Clone + Send + Sync {
     /// Its name on the command line, in manifests and in the steps of a circuit.
     const NAME: &'static str;
+    /// Does a run that was stopped leave what the next one goes on from?
+    const GOES_ON: bool = true;
     /// What comes of it.
     type Outcome: Outcome;
 

@@ -28,6 +28,7 @@ fn arguments_that_make_no_sense_are_refused_before_any_work() {
         (&["--methods", ""], ["--methods", "mean_diff"]),
         (&["--methods", "das4d"], ["--methods", "das4d"]),
         (&["--seed=-1"], ["--seed", "-1"]),
+        (&["--seed", "-1"], ["'-1'", "--seed"]),
         (&["--weight-processing", "fold"], ["--weight-processing", "fold_ln"]),
         (&["--device", "tpu"], ["--device", "cpu"]),
     ] {
@@ -56,11 +57,17 @@ fn names_that_do_not_exist_are_named() {
         (&["--layers", ""], &["--layers", "expected"]),
         (&["--layers", "3..1"], &["--layers", "3..1"]),
         (&["--layers", "0..18446744073709551615"], &["--layers", "0 to 4"]),
+        (&["--layers", "99999999999999999999"], &["--layers: 99999999999999999999 is outside"]),
+        (&["--models", "demo,nope"], &["--models", "`nope`"]),
+        (&["--models", "demo,demo=random:gpt2-small"], &["--models", "of demo are filed under demo"]),
+        (&["--models", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")], &["Cargo.toml`", "by its folder"]),
         (&["--weight-processing", "none,fold_ln"], &["--weight-processing", "none"]),
         (&["--dataset-file", "no_such_file.toml"], &["no_such_file.toml"]),
     ] {
         refused(&[&["fit-directions", "--methods", "mean_diff"], extra].concat(), 1, words);
     }
+    let neuroscope = ["neuroscope", "--directions", "das_simple_train_ADJ_layer1", "--text", ""];
+    refused(&neuroscope, 1, &["--text: expected a text"]);
     refused(&["self-check", "--eval-set", "nope"], 1, &["--eval-set: ", "`nope`", "simple_test"]);
     refused(&["probing", "--eval-sets", "nope"], 1, &["--eval-sets: ", "`nope`", "simple_test"]);
     refused(&["self-check", "--layers", "5"], 1, &["--layers", "5", "0 to 4"]);
@@ -212,6 +219,27 @@ fn quiet_commands_print_results_and_warnings_alone() {
     let suite = ["direction-patching-suite", "--directions", "mean_diff*", "-q", "--dry-run"];
     assert!(run_in(data.path(), &suite).success().stderr.contains("no record"));
     run_in(data.path(), &[&fit[..], &["--quiet", "--verbose"]].concat()).fails(2, &["--quiet", "--verbose"]);
+}
+
+#[test]
+fn a_damaged_file_is_warned_of_once() {
+    let data = tempfile::tempdir().unwrap();
+    run_in(data.path(), &FIT).success();
+    std::fs::write(data.path().join("demo/model.json"), "{").unwrap();
+    let stderr = run_in(data.path(), &["fit-directions", "--methods", "mean_diff", "--layers", "2"]).success().stderr;
+    assert_eq!(stderr.matches("model.json is damaged").count(), 1, "{stderr}");
+}
+
+/// What cannot be printed is a failure, whoever prints it.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_fails_help_and_results() {
+    for arguments in [&["--help"][..], &["--version"], &["directions", "list", "--help"], &["completions", "bash"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_actpatch"));
+        let status = command.args(arguments).stdout(full).stderr(std::process::Stdio::null()).status().unwrap();
+        assert_eq!(status.code(), Some(1), "{arguments:?}");
+    }
 }
 
 #[test]

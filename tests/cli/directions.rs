@@ -95,12 +95,16 @@ fn one_fault_and_nothing_is_imported() {
     let hollow = npy(&[f32::NAN; WIDTH], &format!("({WIDTH},)"));
     let array = npy(&[0.5; WIDTH], &format!("({WIDTH},)"));
     let flat = npy(&[0.5; WIDTH], &format!("({WIDTH}, 1)"));
+    let large = format!("[1e300{}]", ", 0.5".repeat(WIDTH - 1));
+    let small = format!("[1e-300{}]", ", 0".repeat(WIDTH - 1));
     for (name, bytes, words) in [
         ("my probe_layer1.json", good.as_bytes(), &["my probe_layer1", "name", "letters"][..]),
         ("das_theirs_ADJ_layer5.json", good.as_bytes(), &["das_theirs_ADJ_layer5.json", "layer", "0 to 4", "found 5"]),
         ("das_theirs_ADJ_layer2.json", short.as_bytes(), &["das_theirs_ADJ_layer2.json", "shape", "(128,)", "(3,)"]),
         ("das_theirs_ADJ_layer2.npy", &hollow, &["das_theirs_ADJ_layer2.npy", "values", "NaN"]),
         ("das_theirs_ADJ_layer2.json", b"[0.1, NaN]", &["das_theirs_ADJ_layer2.json", "list of numbers"]),
+        ("das_theirs_ADJ_layer2.json", large.as_bytes(), &["das_theirs_ADJ_layer2.json", "up to 3.4", "found 1e300"]),
+        ("das_theirs_ADJ_layer2.json", small.as_bytes(), &["das_theirs_ADJ_layer2.json", "zero in 32 bits"]),
         ("das_theirs_ADJ_layer2.json", b"{}", &["das_theirs_ADJ_layer2.json", "list of numbers"]),
         ("das2d_theirs_ADJ_layer2.json", good.as_bytes(), &["das2d_theirs_ADJ_layer2.json", "(128, 2)", "(128,)"]),
         (
@@ -129,7 +133,12 @@ fn one_fault_and_nothing_is_imported() {
     let empty = tempfile::tempdir().unwrap();
     import(data.path(), empty.path(), &[]).fails(1, &["matches none of the 0", empty.path().to_str().unwrap()]);
     let nameless = folder(&[("rotation_direction0.json", good.as_bytes())]);
-    import(data.path(), nameless.path(), &[]).fails(1, &["rotation_direction0", "layer", "use --layer L"]);
+    let words = ["rotation_direction0.json: direction name", "layer", "use --layer L"];
+    import(data.path(), nameless.path(), &[]).fails(1, &words);
+    import(data.path(), nameless.path(), &["--layer", "-6"]).fails(1, &["--layer: -6 is outside -5 to 4"]);
+    import(data.path(), nameless.path(), &["--layer", "1..2"]).fails(1, &["--layer: expected one layer"]);
+    let last = import(data.path(), nameless.path(), &["--layer", "-1", "--dry-run"]).success();
+    assert!(last.stdout.contains("rotation_direction0_layer4"), "{}", last.stdout);
     let notes = folder(&[("notes.txt", b"none of ours".as_slice())]);
     import(data.path(), &notes.path().join("notes.txt"), &[])
         .fails(1, &["notes.txt", "format", ".safetensors", "\"txt\""]);

@@ -303,6 +303,9 @@ fn labels_become_shares_and_accuracies() {
     writer.flush().unwrap();
     let summary = folder.join("neuroscope_words_summary.csv");
     let [label, summary] = [&label, &summary].map(|path| path.to_str().unwrap());
+    let empty = folder.join("empty.csv");
+    std::fs::write(&empty, "").unwrap();
+    finish(actpatch(&["label-shares", "--labels"]).arg(&empty)).fails(1, &["empty.csv: header", "found none"]);
     let shares = |extra: &[&str]| finish(&mut actpatch(&[&["label-shares", "--labels", label], extra].concat()));
     let found = shares(&["--summary", summary, "--json"]).success().json();
     let accuracy = |number: usize| found[number]["accuracy"].as_f64().unwrap();

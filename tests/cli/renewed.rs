@@ -555,6 +555,8 @@ fn a_dry_run_tells_arithmetic_and_memory_and_where_nothing_is_left_to_do() {
         let nothing = "demo: everything is there, nothing is to be computed\n";
         assert_eq!(dry(), nothing, "{command:?}");
     }
+    let checks = run_in(data.path(), &["self-check", "--dry-run"]).success();
+    assert!(checks.stdout.contains("FLOP, about ") && checks.stderr.contains("at least "), "{checks:?}");
     let random = run_in(data.path(), &["random-directions"]).success();
     assert!(random.stdout.contains("random directions"), "{}", random.stdout);
     let again = run_in(data.path(), &["random-directions", "--dry-run"]).success().stdout;

@@ -103,6 +103,7 @@ fn what_cannot_be_steered_is_named() {
     along(&["--coefficients", "0..1:0"]).fails(2, &["--coefficients", "steps above 0"]);
     along(&["--coefficients", "0..1e9"]).fails(2, &["--coefficients", "at most 10000"]);
     along(&["--coefficients", "nan"]).fails(2, &["--coefficients", "nan"]);
+    along(&["--coefficients", "1e20"]).fails(1, &["--coefficients", "-1e15 to 1e15", "1e20"]);
     along(&["--layers", "9"]).fails(1, &["--layers", "9", "0 to 4"]);
     along(&["--sites", "blocks.9.hook_mlp_out"]).fails(1, &["blocks.9.hook_mlp_out", "layers 0 to 3"]);
     along(&["--sites", "blocks.0.attn.hook_z"]).fails(1, &["blocks.0.attn.hook_z", "as wide as the residual stream"]);

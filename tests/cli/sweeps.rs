@@ -205,6 +205,34 @@ fn a_signal_stops_a_fit_between_its_steps() {
     assert!(files(data.path()) == files(undisturbed.path()));
 }
 
+/// What leaves nothing to go on from stops as well, and says so.
+#[cfg(unix)]
+#[test]
+fn a_signal_stops_what_begins_anew() {
+    let data = tempfile::tempdir().unwrap();
+    for command in [
+        &["bench", "--device", "cpu", "--repetitions", "10000"][..],
+        &["self-check", "--device", "cpu", "--models", "random:gpt2-small", "--against-cpu"],
+    ] {
+        // A signal before the program listens ends it at once.
+        let mut wait = Duration::from_millis(500);
+        let output = loop {
+            let child = spawn(data.path(), command);
+            std::thread::sleep(wait);
+            send(&child, "INT");
+            let output = child.wait_with_output().unwrap();
+            if output.status.code().is_some() {
+                break output;
+            }
+            wait *= 2;
+        };
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(75), "{command:?}: {stderr}");
+        assert!(stderr.contains("a second signal ends the program at once"), "{stderr}");
+        assert!(stderr.contains("stopped by a signal; the same command begins anew"), "{stderr}");
+    }
+}
+
 #[test]
 fn shards_joined_are_the_whole_sweep() {
     let data = fitted();

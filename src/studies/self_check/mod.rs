@@ -7,11 +7,14 @@ use super::{Plan, Study, bytes};
 use crate::backend::{Backend, Dtype};
 use crate::datasets::PairedPrompts;
 use crate::datasets::treebank::Scaffold;
-use crate::engine::{Engine, Layout, PairedRun, PatchPositions, Site};
+use crate::engine::{Engine, Flops, Layout, PairedRun, PatchPositions, Site};
 use crate::experiments::comparison::{Measured, compare, measure};
 use crate::experiments::self_check::{Check, self_check};
+use crate::model::ModelConfig;
 use crate::report::Table;
-use crate::session::{Device, DeviceWork, Observer, OfSetting, Provenance, Session, fingerprint, layers, wrong};
+use crate::session::{
+    Device, DeviceWork, Observer, OfSetting, Progress, Provenance, Session, fingerprint, layers, planned_rows, wrong,
+};
 use anyhow::Result;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::json;
@@ -87,6 +90,7 @@ impl Serialize for Checked {
 
 impl Study for SelfCheck {
     const NAME: &'static str = "self-check";
+    const GOES_ON: bool = false;
     type Outcome = Checked;
 
     fn validate(&self) -> Result<()> {
@@ -103,9 +107,10 @@ impl Study for SelfCheck {
         let (model, set) = (&session.model().name, &prompts.name);
         let whole = Layout::whole(&prompts.sequences);
         let memory = session.planned_memory(session.planned_values(&whole));
-        let text =
-            format!("{model}: every check on {set} at {} layers, about {} of memory\n", layers.len(), bytes(memory));
-        Ok(Plan { memory_bytes: Some(memory), ..Plan::of(text) })
+        let flops = arithmetic(session.config(), &prompts, &layers);
+        let cost = format!("{flops}, about {} of memory", bytes(memory));
+        let text = format!("{model}: every check on {set} at {} layers, {cost}\n", layers.len());
+        Ok(Plan::of(text).costing(flops, Some(memory)))
     }
 
     fn run(&self, session: &Session, observer: &mut dyn Observer) -> Result<Checked> {
@@ -168,6 +173,21 @@ impl SelfCheck {
     }
 }
 
+/// The least arithmetic of the checks at `layers`: what is compared with the processor comes on top.
+fn arithmetic(config: &ModelConfig, prompts: &PairedPrompts, layers: &[usize]) -> Flops {
+    let all = Layout::whole(&prompts.sequences);
+    let rows = planned_rows(prompts, PatchPositions::All);
+    let answers = prompts.answers.iter().flatten().count();
+    let run = Flops::forward(config, &all, 0, answers);
+    // Both replacements of everything, one position's resumed and recomputed rows, the last block both ways, a cell.
+    let checks = |&layer: &usize| {
+        let resumed = Flops::forward(config, &rows, layer, answers);
+        let recomputed = Flops::forward(config, &rows, 0, answers);
+        Flops(4 * resumed.0 + recomputed.0 + run.0 + Flops::whole(config, &all).0)
+    };
+    layers.iter().map(checks).fold(run, |sum, layer| sum + layer)
+}
+
 /// The checks of one model.
 struct Checks<'a> {
     prompts: PairedPrompts,
@@ -178,13 +198,15 @@ struct Checks<'a> {
 impl DeviceWork for Checks<'_> {
     type Output = Vec<(usize, Check)>;
 
-    fn run<B: Backend>(self, engine: &Engine<B>, _: &mut dyn Observer) -> Result<Self::Output> {
+    fn run<B: Backend>(self, engine: &Engine<B>, observer: &mut dyn Observer) -> Result<Self::Output> {
         let n_layers = engine.config().n_layers;
+        let mut progress = Progress::new(observer, "checks at layers", self.layers.len());
         let sites: Vec<Site> = self.layers.iter().map(|&layer| Site::resid(layer, n_layers)).collect();
         let paired = PairedRun::new(engine, self.prompts, &sites, &[PatchPositions::All], false)?;
         let mut all = Vec::new();
         for &layer in self.layers {
             all.extend(self_check(engine, &paired, layer, self.seed)?.into_iter().map(|check| (layer, check)));
+            progress.add(1)?;
         }
         Ok(all)
     }
@@ -208,8 +230,13 @@ impl<'a> Measures<'a> {
 impl DeviceWork for Measures<'_> {
     type Output = Vec<(usize, Measured)>;
 
-    fn run<B: Backend>(self, engine: &Engine<B>, _: &mut dyn Observer) -> Result<Self::Output> {
-        let measured = |layer| Ok((layer, measure(engine, self.prompts.clone(), layer, self.seed)?));
-        self.layers.iter().map(|&layer| measured(layer)).collect()
+    fn run<B: Backend>(self, engine: &Engine<B>, observer: &mut dyn Observer) -> Result<Self::Output> {
+        let mut progress = Progress::new(observer, "results at layers", self.layers.len());
+        let mut measured = Vec::new();
+        for &layer in &self.layers {
+            measured.push((layer, measure(engine, self.prompts.clone(), layer, self.seed)?));
+            progress.add(1)?;
+        }
+        Ok(measured)
     }
 }

@@ -6,10 +6,10 @@ use crate::directions::{
 use crate::model::Model;
 use crate::report::{RunRecord, Table};
 use crate::session::{
-    DEFAULT_MODEL, Fault, Mend, Note, Observer, OfSetting, Rewrite, SessionOptions, note_kept, processing_names,
-    processing_of, start_manifest, wrong,
+    DEFAULT_MODEL, Fault, Mend, Note, Observer, OfSetting, Rewrite, SessionOptions, layers, note_kept,
+    processing_names, processing_of, start_manifest, wrong,
 };
-use crate::studies::fields::list;
+use crate::studies::fields::{list, optional_text};
 use crate::studies::suite_tables::forget;
 use anyhow::Result;
 use serde::ser::Serializer;
@@ -32,9 +32,9 @@ pub struct ImportDirections {
     /// Which of them: names without the files' ending, `*` and `?` match anything.
     #[serde(deserialize_with = "list")]
     pub directions: Vec<String>,
-    /// The layer of those whose name has none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub layer: Option<usize>,
+    /// The layer of those whose name has none; negative numbers count from the end, -1 is behind the last block.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "optional_text")]
+    pub layer: Option<String>,
     /// The weight processing they were fitted with. The paper's code fitted on the checkpoint's own weights.
     #[serde(deserialize_with = "list")]
     pub weight_processing: Vec<Rewrite>,
@@ -145,9 +145,10 @@ impl ImportDirections {
 
     /// The directions of the files; what is left out is said.
     fn found(&self, d_model: usize, n_layers: usize, observer: &mut dyn Observer) -> Result<Vec<Import>> {
-        let wanted = Wanted { patterns: &self.directions, layer: self.layer, d_model, n_layers };
+        let layer = self.layer.as_ref().map(|layer| one_layer(layer, n_layers)).transpose()?;
+        let wanted = Wanted { patterns: &self.directions, layer, d_model, n_layers };
         let found = read_files(&self.from, wanted).map_err(|error| match &error {
-            DirectionError::Name { field: "layer", .. } if self.layer.is_none() => {
+            DirectionError::NameIn { field: "layer", .. } if layer.is_none() => {
                 Fault::new(error.to_string()).mended_by(Mend::Set("layer", "L".into())).into()
             }
             _ => anyhow::Error::from(error),
@@ -156,7 +157,7 @@ impl ImportDirections {
         let Some((first, _)) = directions.first() else {
             return Err(Fault::new(format!("{}: expected directions, found none", self.from.display())).into());
         };
-        if let Some(layer) = self.layer.filter(|_| !layer_was_needed) {
+        if let Some(layer) = layer.filter(|_| !layer_was_needed) {
             let name = &first.name;
             wrong!(
                 "layer",
@@ -167,6 +168,14 @@ impl ImportDirections {
             observer.note(&Note::Warning(names_without_layer(&left_out)));
         }
         Ok(directions)
+    }
+}
+
+/// The one layer that a text means.
+fn one_layer(text: &String, n_layers: usize) -> Result<usize> {
+    match layers("layer", std::slice::from_ref(text), n_layers)?[..] {
+        [layer] => Ok(layer),
+        _ => wrong!("layer", "expected one layer, found {text:?}"),
     }
 }
 

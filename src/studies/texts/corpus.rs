@@ -52,6 +52,7 @@ impl Corpus {
         match (&self.corpus, self.text.is_empty()) {
             (None, true) => wrong!("corpus", "expected a file or texts, found neither"),
             (Some(_), false) => wrong!("corpus", "expected a file or texts, found both"),
+            (None, false) if self.text.iter().all(String::is_empty) => wrong!("text", "expected a text, found none"),
             _ => {}
         }
         if self.row_tokens < 2 {

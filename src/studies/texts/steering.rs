@@ -79,6 +79,9 @@ impl Default for Steering {
     }
 }
 
+/// Norms sum the squares of what is steered in 32 bits, which end at 3.4e38.
+const LARGEST_COEFFICIENT: f32 = 1e15;
+
 /// Texts of every prompt and coefficient.
 const SAMPLES: u32 = 20;
 
@@ -235,8 +238,9 @@ impl Study for Steering {
         }
         not_empty(&[("coefficients", self.coefficients.len())])?;
         not_endless("samples", self.samples.unwrap_or_default())?;
-        if let Some(other) = self.coefficients.iter().flat_map(Coefficients::values).find(|value| !value.is_finite()) {
-            wrong!("coefficients", "expected finite numbers, found {other}");
+        let usable = |value: &f32| value.abs() <= LARGEST_COEFFICIENT;
+        if let Some(other) = self.coefficients.iter().flat_map(Coefficients::values).find(|value| !usable(value)) {
+            wrong!("coefficients", "expected -{LARGEST_COEFFICIENT:e} to {LARGEST_COEFFICIENT:e}, found {other:e}");
         }
         if self.prompt.is_empty() {
             wrong!("prompt", "expected a text, found none");

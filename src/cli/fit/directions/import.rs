@@ -26,9 +26,9 @@ pub(super) struct Args {
     /// Which of them: names without the files' ending, `*` and `?` match anything.
     #[arg(long, value_delimiter = ',', default_values_t = ImportDirections::default().directions)]
     directions: Vec<String>,
-    /// The layer of those whose name has none.
+    /// The layer of those whose name has none; -1 is behind the last block.
     #[arg(long, allow_hyphen_values = true)]
-    layer: Option<usize>,
+    layer: Option<String>,
     /// The weight processing they were fitted with. The paper's code fitted on the checkpoint's own weights.
     #[arg(long, value_delimiter = ',', value_parser = choice::<Rewrite>(), default_value = listed(&ImportDirections::default().weight_processing))]
     weight_processing: Vec<Rewrite>,
