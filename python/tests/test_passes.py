@@ -278,4 +278,6 @@ def test_transformers_models_in_memory(name: str, tmp_path: Any) -> None:
     model.run(tokens, [Add(("resid_pre", 1), vector)])
     with pytest.raises(actpatch.errors.SettingError, match="bfloat16"):
         model.run(tokens, [Add(("resid_pre", 1), vector.to(torch.bfloat16))])
-    assert model.study("self-check").failed is None
+    pair = {"clean": "w1 w2 w3", "corrupted": "w1 w4 w3", "answer": " w5", "wrong_answer": " w6"}
+    actpatch.datasets.add(model, "own", [pair])
+    assert model.study("self-check", eval_set="own").failed is None

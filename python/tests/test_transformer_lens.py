@@ -22,6 +22,9 @@ sys.path.insert(0, str(ROOT / "tests" / "reference"))
 import tiny_models  # noqa: E402
 from transformer_lens import patching  # noqa: E402
 
+# Of models as small as these, what threads tell each other takes longer than what they compute.
+torch.set_num_threads(1)
+
 #: Of no fixture.
 SEED = 1000
 #: As in the Rust tests: activations and logits are of order 1 to 10.
@@ -145,7 +148,7 @@ MAPS = {
 def test_maps_are_theirs(name: str, tmp_path: Path) -> None:
     pair = Pair(name, "processed", tmp_path)
     words = [" ".join(f"w{token}" for token in row[1:]) for row in pair.clean]
-    answers = [(f"w{right}", f"w{wrong}") for right, wrong in pair.answers]
+    answers = [(f" w{right}", f" w{wrong}") for right, wrong in pair.answers]
     pairs = [
         {"clean": clean, "corrupted": corrupted, "answer": right, "wrong_answer": wrong}
         for clean, corrupted, (right, wrong) in zip(words, np.roll(words, -1), answers)
