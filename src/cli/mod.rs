@@ -154,10 +154,11 @@ pub fn main() -> ExitCode {
 
 /// Prints help, a version, or what is wrong with the arguments, and ends the program.
 fn refuse(error: &clap::Error) -> ! {
-    match error.print() {
-        Err(unprinted) if unprinted.kind() != ErrorKind::BrokenPipe => std::process::exit(error.exit_code().max(1)),
-        _ => error.exit(),
-    }
+    let code = match error.print() {
+        Err(unprinted) if unprinted.kind() != ErrorKind::BrokenPipe => error.exit_code().max(1),
+        _ => error.exit_code(),
+    };
+    std::process::exit(code)
 }
 
 /// The command that was called, below its topic if it has one.
