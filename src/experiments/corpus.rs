@@ -66,6 +66,29 @@ pub enum CorpusError {
     Model(#[from] ModelError),
 }
 
+/// How a file of documents is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CorpusFormat {
+    /// A text in every line.
+    Lines,
+    /// An object in every line.
+    JsonLines,
+    /// An array of token ids.
+    Array,
+}
+
+impl CorpusFormat {
+    /// The format that a file's ending tells, in letters of any case.
+    pub fn of(path: &Path) -> Self {
+        let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+        match ending.to_ascii_lowercase().as_str() {
+            "npy" => Self::Array,
+            "jsonl" => Self::JsonLines,
+            _ => Self::Lines,
+        }
+    }
+}
+
 /// Consecutive tokens of one document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
@@ -127,17 +150,17 @@ impl<'a> Rows<'a> {
     /// [`CorpusError::Io`], [`CorpusError::Array`].
     pub fn of_file(path: &Path, shape: RowShape<'a>) -> Result<Self, CorpusError> {
         let name = path.display().to_string();
-        if path.extension().is_some_and(|ending| ending == "npy") {
+        let format = CorpusFormat::of(path);
+        if format == CorpusFormat::Array {
             let documents = TokenArray::open(path, shape.d_vocab)?.map(move |row| Ok(shape.behind_bos(row?)));
             return Ok(Self::new(name, Box::new(documents), shape));
         }
         let file = File::open(path).map_err(|source| CorpusError::Io { path: path.into(), source })?;
-        let json = path.extension().is_some_and(|ending| ending == "jsonl");
         let mut lines = Lines { path: path.into(), reader: BufReader::new(file), number: 0 };
         let documents = std::iter::from_fn(move || {
-            let tokens = |text: String, lines: &Lines| match json {
-                true => tokens_of_json(&text, &shape, lines),
-                false => Ok(shape.tokenizer.encode(&text)?),
+            let tokens = |text: String, lines: &Lines| match format {
+                CorpusFormat::JsonLines => tokens_of_json(&text, &shape, lines),
+                CorpusFormat::Lines | CorpusFormat::Array => Ok(shape.tokenizer.encode(&text)?),
             };
             let text = lines.next_text().transpose()?;
             Some(text.and_then(|text| tokens(text, &lines)))
@@ -267,6 +290,7 @@ mod tests {
         assert_eq!(rows("a.txt", b" great\r\n\n great").unwrap(), [row(0, 0, &last), row(1, 0, &last)]);
         assert_eq!(rows("m.txt", b"\xef\xbb\xbf great\r\n").unwrap(), [row(0, 0, &last)]);
         assert_eq!(rows("m.jsonl", b"\xef\xbb\xbf{\"text\": \" great\"}\r\n").unwrap(), [row(0, 0, &last)]);
+        assert_eq!(rows("m.JSONL", b"{\"text\": \" great\"}\n").unwrap(), [row(0, 0, &last)]);
         let nul = tokenizer.encode("a\0b").unwrap();
         assert_eq!(rows("n.jsonl", b"{\"text\": \"a\\u0000b\"}\n").unwrap()[0].tokens[1..], nul[..3]);
         // The BOS of given tokens is a row's own; an array has a document in every row.
@@ -276,6 +300,7 @@ mod tests {
         let cut =
             [row(0, 0, &[bos, 5, 6, 7]), row(0, 3, &[bos, 8]), row(1, 0, &[bos, 9, 10, 11]), row(1, 3, &[bos, 12, 13])];
         assert_eq!(rows("a.npy", &bytes).unwrap(), cut);
+        assert_eq!(rows("a.NPY", &bytes).unwrap(), cut);
         let lines = format!("{{\"tokens\": [{bos}, 5, 6, 7, 8]}}\n{{\"tokens\": [9, 10, 11, 12, 13]}}\n");
         assert_eq!(rows("b.jsonl", lines.as_bytes()).unwrap(), cut);
         let array = ndarray::Array2::<i64>::zeros((0, 5));

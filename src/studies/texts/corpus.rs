@@ -1,6 +1,6 @@
 //! The corpus that a study reads: a file, or texts.
 
-use crate::experiments::corpus::{CorpusError, RowShape, Rows};
+use crate::experiments::corpus::{CorpusError, CorpusFormat, RowShape, Rows};
 use crate::files::{sha256, sha256_of_file};
 use crate::model::{ModelConfig, Tokenizer};
 use crate::session::{OfSetting, wrong};
@@ -107,10 +107,10 @@ impl Corpus {
     /// How the contents are read: the same bytes in a file of another ending are other texts.
     pub(super) fn format(&self) -> &'static str {
         let Some(path) = &self.corpus else { return "texts" };
-        match path.extension().and_then(|ending| ending.to_str()) {
-            Some("npy") => "npy",
-            Some("jsonl") => "jsonl",
-            _ => "lines",
+        match CorpusFormat::of(path) {
+            CorpusFormat::Array => "npy",
+            CorpusFormat::JsonLines => "jsonl",
+            CorpusFormat::Lines => "lines",
         }
     }
 }
