@@ -163,8 +163,8 @@ pub enum DatasetError {
         /// The prompt.
         prompt: String,
     },
-    /// Fewer than two prompts.
-    #[error("{place}: at least two prompts are needed, {found} found")]
+    /// Fewer than a clean and a corrupted prompt.
+    #[error("{place}: expected a clean and a corrupted prompt at least, found {found} prompts")]
     TooFewPrompts {
         /// The dataset.
         place: Box<Place>,

@@ -2,8 +2,11 @@
 
 use super::error::{DatasetError, Place};
 use super::file::{one_line, parse_template};
+use super::pairs::class_of;
 use super::template::Prompt;
-use serde::Deserialize;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 /// How listed prompts are laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,11 +78,15 @@ struct PromptTable {
     label: Option<Label>,
 }
 
-#[derive(PartialEq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Label {
-    Positive,
-    Negative,
+/// The class of a prompt as tables of pairs have it: is it the positive one?
+struct Label(Option<bool>);
+
+impl<'de> Deserialize<'de> for Label {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        class_of(&Value::deserialize(deserializer)?)
+            .map(Self)
+            .map_err(|error| D::Error::custom(format!("label: {error}")))
+    }
 }
 
 /// Longest text, in bytes: as many tokens as the largest contexts have, and encoded in a moment.
@@ -117,7 +124,7 @@ pub(super) fn explicit_prompts(
             corrupted: prompt("corrupted", &table.corrupted)?,
             correct: table.correct,
             incorrect: table.incorrect,
-            positive: table.label.map(|label| label == Label::Positive),
+            positive: table.label.and_then(|Label(positive)| positive),
             at,
         })
     };

@@ -190,7 +190,7 @@ fn text_of(value: &Value) -> Result<&str, String> {
 }
 
 /// The class of a cell: is it the positive one? None where the cell is empty.
-fn class_of(value: &Value) -> Result<Option<bool>, String> {
+pub(super) fn class_of(value: &Value) -> Result<Option<bool>, String> {
     let text = match value {
         Value::Null => String::new(),
         Value::String(text) => text.trim().to_lowercase(),

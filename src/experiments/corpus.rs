@@ -55,6 +55,14 @@ pub enum CorpusError {
         /// What is there.
         found: String,
     },
+    /// A file of a format that is not read.
+    #[error("{path}: format: expected texts, one a line, or .jsonl or .npy, found .{found}")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Its ending.
+        found: String,
+    },
     /// No token in the whole corpus.
     #[error("{name}: expected a text, found none")]
     Empty {
@@ -79,12 +87,18 @@ pub enum CorpusFormat {
 
 impl CorpusFormat {
     /// The format that a file's ending tells, in letters of any case.
-    pub fn of(path: &Path) -> Self {
+    ///
+    /// # Errors
+    /// [`CorpusError::Format`] for the ending of another one, whose lines would be read as texts.
+    pub fn of(path: &Path) -> Result<Self, CorpusError> {
         let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
         match ending.to_ascii_lowercase().as_str() {
-            "npy" => Self::Array,
-            "jsonl" => Self::JsonLines,
-            _ => Self::Lines,
+            "npy" => Ok(Self::Array),
+            "jsonl" => Ok(Self::JsonLines),
+            "json" | "csv" | "tsv" | "parquet" | "arrow" | "npz" | "gz" | "xz" | "zst" | "zip" => {
+                Err(CorpusError::Format { path: path.into(), found: ending.into() })
+            }
+            _ => Ok(Self::Lines),
         }
     }
 }
@@ -147,10 +161,10 @@ impl<'a> Rows<'a> {
     /// The rows of a file.
     ///
     /// # Errors
-    /// [`CorpusError::Io`], [`CorpusError::Array`].
+    /// [`CorpusError::Io`], [`CorpusError::Array`], [`CorpusError::Format`].
     pub fn of_file(path: &Path, shape: RowShape<'a>) -> Result<Self, CorpusError> {
         let name = path.display().to_string();
-        let format = CorpusFormat::of(path);
+        let format = CorpusFormat::of(path)?;
         if format == CorpusFormat::Array {
             let documents = TokenArray::open(path, shape.d_vocab)?.map(move |row| Ok(shape.behind_bos(row?)));
             return Ok(Self::new(name, Box::new(documents), shape));
@@ -244,24 +258,24 @@ impl Lines {
 
 /// A line of a `.jsonl` file.
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum Document {
-    Tokens { tokens: Vec<u32> },
-    Text { text: String },
+struct Document {
+    text: Option<String>,
+    tokens: Option<Vec<u32>>,
 }
 
 /// The tokens of a line of JSON, which `lines` has just read.
 fn tokens_of_json(line: &str, shape: &RowShape<'_>, lines: &Lines) -> Result<Vec<u32>, CorpusError> {
+    let expected = r#"{"text": "…"} or {"tokens": [1, 2]}"#;
     match serde_json::from_str(line) {
-        Ok(Document::Text { text }) => Ok(shape.tokenizer.encode(&text)?),
-        Ok(Document::Tokens { tokens }) => match tokens.iter().find(|token| **token as usize >= shape.d_vocab) {
-            None => Ok(shape.behind_bos(tokens)),
-            Some(token) => Err(lines.wrong(format!("tokens {}", numbers(shape.d_vocab)), token.to_string())),
-        },
-        Err(_) => {
-            let expected = r#"{"text": "…"} or {"tokens": [1, 2]}"#.to_owned();
-            Err(lines.wrong(expected, line.chars().take(40).collect()))
+        Ok(Document { text: Some(text), tokens: None }) => Ok(shape.tokenizer.encode(&text)?),
+        Ok(Document { text: None, tokens: Some(tokens) }) => {
+            match tokens.iter().find(|token| **token as usize >= shape.d_vocab) {
+                None => Ok(shape.behind_bos(tokens)),
+                Some(token) => Err(lines.wrong(format!("tokens {}", numbers(shape.d_vocab)), token.to_string())),
+            }
         }
+        Ok(Document { text: Some(_), tokens: Some(_) }) => Err(lines.wrong(expected.into(), "both".into())),
+        _ => Err(lines.wrong(expected.into(), line.chars().take(40).collect())),
     }
 }
 
@@ -291,6 +305,10 @@ mod tests {
         assert_eq!(rows("m.txt", b"\xef\xbb\xbf great\r\n").unwrap(), [row(0, 0, &last)]);
         assert_eq!(rows("m.jsonl", b"\xef\xbb\xbf{\"text\": \" great\"}\r\n").unwrap(), [row(0, 0, &last)]);
         assert_eq!(rows("m.JSONL", b"{\"text\": \" great\"}\n").unwrap(), [row(0, 0, &last)]);
+        let both = rows("both.jsonl", b"{\"text\": \" great\", \"tokens\": [5]}\n").unwrap_err().to_string();
+        assert!(both.contains("both.jsonl: line 1: expected") && both.ends_with("found both"), "{both}");
+        let table = CorpusFormat::of(Path::new("a.CSV")).unwrap_err().to_string();
+        assert!(table.contains("a.CSV: format: expected texts") && table.ends_with("found .CSV"), "{table}");
         let nul = tokenizer.encode("a\0b").unwrap();
         assert_eq!(rows("n.jsonl", b"{\"text\": \"a\\u0000b\"}\n").unwrap()[0].tokens[1..], nul[..3]);
         // The BOS of given tokens is a row's own; an array has a document in every row.

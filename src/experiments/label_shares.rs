@@ -118,12 +118,20 @@ pub fn read(path: &Path, value: &str, label: &str) -> Result<Vec<Labelled>, Labe
 }
 
 impl Labelled {
-    /// The values in `n` equal parts of their range, those without a value left out.
+    /// The values in `n` equal parts of their range, those without a value left out; where there are no more different
+    /// values than that, such as coefficients, every one is a part of its own.
     pub fn parts(&self, n: usize) -> Vec<Part> {
+        let mut different: Vec<f64> = self.values.iter().map(|(value, _)| *value).collect();
+        different.sort_by(f64::total_cmp);
+        different.dedup();
+        let apart = different.len() <= n;
         let ends = (f64::INFINITY, f64::NEG_INFINITY);
         let (low, high) = self.values.iter().fold(ends, |(low, high), (value, _)| (low.min(*value), high.max(*value)));
         let width = (high - low) / n as f64;
-        let part = |value: f64| if width > 0.0 { (((value - low) / width) as usize).min(n - 1) } else { 0 };
+        let part = |value: f64| match apart {
+            true => different.partition_point(|other| *other < value),
+            false => (((value - low) / width) as usize).min(n - 1),
+        };
         let labels: BTreeSet<&String> = self.values.iter().map(|(_, label)| label).collect();
         let mut counts: BTreeMap<usize, Vec<&String>> = BTreeMap::new();
         for (value, label) in &self.values {
@@ -132,7 +140,7 @@ impl Labelled {
         let shares = |(number, found): (usize, Vec<&String>)| {
             let share = |label: &&String| found.iter().filter(|one| *one == label).count() as f64 / found.len() as f64;
             Part {
-                middle: low + (number as f64 + 0.5) * width,
+                middle: if apart { different[number] } else { low + (number as f64 + 0.5) * width },
                 count: found.len(),
                 shares: labels.iter().map(|label| ((*label).clone(), share(label))).collect(),
             }
@@ -184,6 +192,9 @@ mod tests {
         assert_eq!((parts[0].shares["Positive"], parts[1].shares["Positive"]), (0.0, 0.5));
         assert!((parts[0].middle + 0.245).abs() < 1e-12, "{}", parts[0].middle);
         assert_eq!(labelled(&[(2.0, "a"), (2.0, "b")]).parts(50)[0].shares["a"], 0.5);
+        let coefficients = labelled(&[(8.0, "a"), (-8.0, "b"), (0.0, "a"), (-0.0, "b")]).parts(3);
+        let found: Vec<_> = coefficients.iter().map(|part| (part.middle, part.count)).collect();
+        assert_eq!(found, [(-8.0, 1), (0.0, 2), (8.0, 1)]);
     }
 
     #[test]

@@ -76,27 +76,33 @@ pub(crate) struct Named {
 /// Hub names with `@revision` if wished. An alias wins over a folder of the same name: write `./gpt2` for the folder.
 /// Behind `NAME=` it is the same model, filed under that name.
 pub(crate) fn parse(spec: &str, revision: Option<&str>) -> Result<Named, ModelError> {
-    match spec.split_once('=') {
+    let named = match spec.split_once('=') {
         Some((name, model)) if is_name(name) && !Path::new(spec).exists() => {
             Ok(Named { name: name.to_owned(), ..unnamed(model, revision)? })
         }
-        _ => unnamed(spec, revision).and_then(|named| checked(spec, named)),
-    }
+        _ => unnamed(spec, revision),
+    };
+    named.and_then(|named| checked(spec, named))
 }
 
 /// Refuses a name that results cannot be filed under: a folder may be called anything, a revision may be long.
 fn checked(spec: &str, named: Named) -> Result<Named, ModelError> {
-    if named.name.len() <= LONGEST_NAME && !named.name.chars().any(char::is_control) {
+    let is_taken = TAKEN.iter().any(|taken| named.name.eq_ignore_ascii_case(taken));
+    if named.name.len() <= LONGEST_NAME && !named.name.chars().any(char::is_control) && !is_taken {
         return Ok(named);
     }
     let spec = spec.escape_debug().to_string();
     let message = format!(
-        "results cannot be filed under {:?} (at most {LONGEST_NAME} bytes, no control characters); NAME={spec} files \
-         them under another name",
-        named.name
+        "results cannot be filed under {:?} (at most {LONGEST_NAME} bytes, no control characters, not {}); another NAME= in \
+         front files them under another name",
+        named.name,
+        TAKEN.join(" or ")
     );
     Err(ModelError::Name { spec, message })
 }
+
+/// What else lies in a folder of results.
+const TAKEN: [&str; 2] = ["figures", "index.html"];
 
 /// Longest name that results are filed under, in bytes: it is the name of a folder.
 const LONGEST_NAME: usize = 200;

@@ -302,6 +302,7 @@ fn layer_range(item: &str, n_layers: usize) -> Option<[Option<usize>; 2]> {
             None => Some(Some(number(text)?)),
         }
     };
+    let item = item.trim();
     let end = |text: &str, open| if text.is_empty() { Some(Some(open)) } else { layer(text) };
     match item.split_once("..") {
         _ if item == "all" => Some([Some(0), Some(n_layers)]),

@@ -80,7 +80,7 @@ impl Session {
     fn of_another(&self, folder: &Path, theirs: &str) -> Fault {
         let ours = place(&self.model().provenance.source);
         let place_asked = self.asked().strip_prefix(&format!("{}=", self.model().name)).unwrap_or(self.asked());
-        let named = format!("NAME={place_asked}");
+        let named = format!("NAME={place_asked} with another NAME");
         Fault::new(format!("{}: expected results of {ours}, found those of {theirs}", folder.display()))
             .mended_by(Mend::Set("models", named))
             .mended_by(Mend::Another("data_dir"))

@@ -276,7 +276,9 @@ impl Read {
 pub fn same_configuration(path: &Path, expected: &Configuration, found: &Configuration) -> Result<(), SweepError> {
     let differs = |field: &&String| expected.get(*field) != found.get(*field);
     let Some(field) = expected.keys().chain(found.keys()).find(differs) else { return Ok(()) };
-    let show = |configuration: &Configuration| configuration.get(field).map_or("nothing".into(), String::clone);
+    let show = |configuration: &Configuration| {
+        configuration.get(field).filter(|value| !value.is_empty()).map_or("nothing".into(), String::clone)
+    };
     let (expected, found) = (show(expected), show(found));
     Err(SweepError::Configuration { path: path.into(), field: field.clone(), expected, found })
 }

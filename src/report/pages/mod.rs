@@ -79,7 +79,10 @@ pub fn write_view<V: View>(view: &V, folder: &Path, stem: &str) -> Result<Option
     match html(view, stem) {
         Ok(page) => {
             let path = folder.join(format!("{stem}.html"));
-            write_whole(&path, page.as_bytes())?;
+            // A folder that can only be read may have it already.
+            if std::fs::read(&path).ok().as_deref() != Some(page.as_bytes()) {
+                write_whole(&path, page.as_bytes())?;
+            }
             Ok(Some(path))
         }
         Err(error) => {

@@ -37,6 +37,15 @@ pub(super) enum Standing {
     Untested,
     /// It is there.
     Kept,
+    /// No training could find it: what is patched never reaches the logits.
+    Unreachable,
+}
+
+impl Standing {
+    /// Is there something to do?
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Absent | Self::Untested)
+    }
 }
 
 /// The directions of one dataset that this process makes or keeps.
@@ -87,7 +96,10 @@ pub(super) fn jobs(
     let mut jobs = share(study, all);
     let stats = FittingStats::read(&session.results()?)?;
     for job in &mut jobs {
-        job.standing = standing(session, job, &stats)?;
+        job.standing = match reaches_logits(session, prompts, job) {
+            true => standing(session, job, &stats)?,
+            false => Standing::Unreachable,
+        };
     }
     Ok(jobs)
 }
@@ -140,6 +152,14 @@ fn share(study: &FitDirections, mut jobs: Vec<Job>) -> Vec<Job> {
         own == Some(shard.index())
     });
     jobs
+}
+
+/// Does a patch along the direction reach the logits, for a training to learn from? Behind the last block only that of the
+/// last position does.
+fn reaches_logits(session: &Session, prompts: &PairedPrompts, job: &Job) -> bool {
+    let PatchPositions::One(position) = job.positions else { return true };
+    let is_last = |&sequence: &usize| position + 1 >= prompts.sequences[sequence].len();
+    !job.method.is_das() || job.layer < session.config().n_layers || prompts.corrupted.iter().all(is_last)
 }
 
 /// How a direction stands: a file of its name counts only if it was made of what is asked for.

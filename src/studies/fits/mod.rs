@@ -183,7 +183,7 @@ impl Study for FitDirections {
         let mut total = Flops::default();
         let mut notes = Notes::default();
         let mut sets = self.work(session, &mut notes)?.sets;
-        sets.retain(|(_, jobs)| jobs.iter().any(|job| job.standing != Standing::Kept));
+        sets.retain(|(_, jobs)| jobs.iter().any(|job| job.standing.is_open()));
         if sets.is_empty() {
             return Ok(Plan::nothing(session).with(notes));
         }
@@ -191,7 +191,7 @@ impl Study for FitDirections {
             let whole = Layout::whole(&prompts.sequences);
             total = total + Flops::forward(session.config(), &whole, 0, 10);
             activations = activations.max(session.planned_values(&whole));
-            for job in jobs.iter().filter(|job| job.standing != Standing::Kept) {
+            for job in jobs.iter().filter(|job| job.standing.is_open()) {
                 let flops = self.flops(session, &prompts, job);
                 total = total + flops;
                 table.push([job.name.to_string(), flops.to_string()]);
@@ -231,7 +231,7 @@ struct Work {
     tests: Vec<PairedPrompts>,
 }
 
-/// Takes out the directions that are there already, with everything that is known of them.
+/// Takes out the directions for which nothing is to be done, with everything that is known of them.
 fn kept_directions(
     session: &Session,
     sets: &mut [(PairedPrompts, Vec<Job>)],
@@ -239,10 +239,17 @@ fn kept_directions(
 ) -> Result<BTreeMap<Place, Fitted>> {
     let mut kept = BTreeMap::new();
     for (_, jobs) in sets {
-        for job in jobs.iter().filter(|job| job.standing == Standing::Kept) {
-            kept.insert(job.place, statistics::of_kept(session, job, observer)?);
+        for job in jobs.iter() {
+            match job.standing {
+                Standing::Kept => drop(kept.insert(job.place, statistics::of_kept(session, job, observer)?)),
+                Standing::Unreachable => {
+                    let why = TrainError::Unreachable { layer: job.layer }.to_string();
+                    kept.insert(job.place, Fitted::skipped(job, why));
+                }
+                Standing::Absent | Standing::Untested => {}
+            }
         }
-        jobs.retain(|job| job.standing != Standing::Kept);
+        jobs.retain(|job| job.standing.is_open());
     }
     Ok(kept)
 }
@@ -289,14 +296,14 @@ impl FitDirections {
         };
         let test = |set| build("test_sets", set);
         let tests = distinct(&self.test_sets).iter().map(test).collect::<Result<Vec<_>>>()?;
-        let mut sets = Vec::new();
+        let (mut sets, mut kept) = (Vec::new(), 0);
         for (number, set) in distinct(&self.train_sets).iter().enumerate() {
             let prompts = build("train_sets", set)?;
             let jobs = jobs::jobs(self, session, number, &prompts, &tests)?;
-            let kept = jobs.iter().filter(|job| job.standing != Standing::Absent).count();
-            note_kept(observer, kept, "directions", session.folder());
+            kept += jobs.iter().filter(|job| matches!(job.standing, Standing::Kept | Standing::Untested)).count();
             sets.push((prompts, jobs));
         }
+        note_kept(observer, kept, "directions", session.folder());
         Ok(Work { sets, tests })
     }
 
@@ -546,7 +553,6 @@ impl<B: Backend> Fitting<'_, B> {
     ) -> Result<Fitted> {
         let mut trained = match trained {
             Ok(trained) => trained,
-            Err(error @ TrainError::Unreachable { .. }) => return Ok(Fitted::skipped(job, error.to_string())),
             Err(error) => return Err(error).context(job.name.to_string()),
         };
         let TrainSettings { epochs, batch_size, adam, early_stop } = plan.settings;

@@ -44,6 +44,8 @@ pub struct Stored {
     pub direction: Direction,
     /// The record beside it.
     pub record: Option<FitRecord>,
+    /// Is the array another one than the record was written with?
+    pub has_changed: bool,
 }
 
 impl StoredDirections {
@@ -64,11 +66,10 @@ impl StoredDirections {
     pub fn read(&self) -> Result<Vec<Stored>> {
         let folder = self.folder()?;
         let read = |name: &DirectionName| -> Result<Stored> {
-            let record = match Direction::paths(&folder, name).1.exists() {
-                true => Some(FitRecord::read(&folder, name)?),
-                false => None,
-            };
-            Ok(Stored { direction: Direction::read_any_width(&folder, name)?, record })
+            let (array, path) = Direction::paths(&folder, name);
+            let record = path.exists().then(|| FitRecord::read(&folder, name)).transpose()?;
+            let has_changed = record.as_ref().map_or(Ok(false), |record| record.is_of(&array).map(|same| !same))?;
+            Ok(Stored { direction: Direction::read_any_width(&folder, name)?, record, has_changed })
         };
         select(&self.names, &stored(&folder)?)?.iter().map(read).collect()
     }
@@ -90,6 +91,7 @@ impl Stored {
     fn origin(&self) -> &'static str {
         match &self.record {
             None => "no record",
+            Some(_) if self.has_changed => "changed since",
             Some(record) if record.imported.is_some() => "imported",
             Some(_) => "fitted",
         }

@@ -52,6 +52,7 @@ impl Corpus {
         match (&self.corpus, self.text.is_empty()) {
             (None, true) => wrong!("corpus", "expected a file or texts, found neither"),
             (Some(_), false) => wrong!("corpus", "expected a file or texts, found both"),
+            (Some(path), true) => drop(CorpusFormat::of(path).of_setting("corpus")?),
             (None, false) if self.text.iter().all(String::is_empty) => wrong!("text", "expected a text, found none"),
             _ => {}
         }
@@ -108,9 +109,10 @@ impl Corpus {
     pub(super) fn format(&self) -> &'static str {
         let Some(path) = &self.corpus else { return "texts" };
         match CorpusFormat::of(path) {
-            CorpusFormat::Array => "npy",
-            CorpusFormat::JsonLines => "jsonl",
-            CorpusFormat::Lines => "lines",
+            Ok(CorpusFormat::Array) => "npy",
+            Ok(CorpusFormat::JsonLines) => "jsonl",
+            // What is neither is refused before it is read.
+            Ok(CorpusFormat::Lines) | Err(_) => "lines",
         }
     }
 }
