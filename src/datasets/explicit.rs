@@ -83,9 +83,7 @@ struct Label(Option<bool>);
 
 impl<'de> Deserialize<'de> for Label {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        class_of(&Value::deserialize(deserializer)?)
-            .map(Self)
-            .map_err(|error| D::Error::custom(format!("label: {error}")))
+        class_of(&Value::deserialize(deserializer)?).map(Self).map_err(D::Error::custom)
     }
 }
 

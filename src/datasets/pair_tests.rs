@@ -100,6 +100,8 @@ fn texts_stand_as_they_are_and_classes_may_be_left_out() {
     let prompts = built("mine.toml", &toml);
     assert_eq!((prompts.has_classes, prompts.positive), (false, vec![true, true]));
     assert!(!built("mine.csv", &CSV.replace("positive", "").replace("negative", "")).has_classes);
+    let numbers = TOML.replace("\"positive\"", "1").replace("\"negative\"", "false");
+    assert_eq!(built("mine.toml", &numbers).positive, built("mine.toml", TOML).positive);
     let half = refused("mine.toml", TOML.replace(", label = \"negative\"", "").as_bytes());
     assert!(half.contains("prompts[1]") && half.contains("all pairs have one or none"), "{half}");
 }

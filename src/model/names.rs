@@ -338,7 +338,7 @@ mod tests {
     #[test]
     fn folders_that_results_cannot_be_called_after_need_a_name() {
         let folder = tempfile::tempdir().unwrap();
-        for name in [&"x".repeat(LONGEST_NAME + 1), "a\u{1b}[31m", "a\nb"] {
+        for name in [&"x".repeat(LONGEST_NAME + 1), "a\u{1b}[31m", "a\nb", "figures", "Index.html"] {
             let path = folder.path().join(name);
             std::fs::create_dir(&path).unwrap();
             let spec = path.to_str().unwrap();
@@ -346,6 +346,7 @@ mod tests {
             assert!(message.contains("NAME=") && !message.contains(['\u{1b}', '\n']), "{message}");
             assert_eq!(parse(&format!("mine={spec}"), None).unwrap().name, "mine");
         }
+        assert!(parse("figures=demo", None).unwrap_err().to_string().contains("not figures or index.html"));
         let long = format!("a/b@{}", "x".repeat(LONGEST_NAME));
         assert!(parse(&long, None).unwrap_err().to_string().contains("at most 200"));
         assert!(parse(&format!("{}=demo", "x".repeat(LONGEST_NAME + 1)), None).is_err());

@@ -59,6 +59,23 @@ fn principal_components_come_with_the_prompts_in_their_plane() {
     assert_eq!(read("mean_diff").unwrap(), None);
 }
 
+/// Behind the last block DAS finds nothing in front of the last token: that is known without a pass.
+#[test]
+fn what_no_training_finds_is_not_looked_for_again() {
+    let data = tempfile::tempdir().unwrap();
+    let fit = ["fit-directions", "--methods", "das", "--epochs", "1", "--positions", "ADJ,END", "--layers", "3.."];
+    let first = run_in(data.path(), &fit).success();
+    let why = "reaches the logits only at the last position";
+    assert!(first.stdout.contains(why) && manifests(data.path()).len() == 1, "{}", first.stdout);
+    assert!(!data.path().join("demo/das_simple_train_ADJ_layer4.npy").exists());
+    assert!(data.path().join("demo/das_simple_train_END_layer4.npy").is_file());
+    let again = run_in(data.path(), &fit).success();
+    assert_eq!((again.stdout.contains(why), manifests(data.path()).len()), (true, 1), "{}", again.stdout);
+    assert!(again.stderr.contains("3 directions exist already"), "{}", again.stderr);
+    let dry = run_in(data.path(), &[&fit[..], &["--dry-run"]].concat()).success().stdout;
+    assert_eq!(dry, "demo: everything is there, nothing is to be computed\n");
+}
+
 #[test]
 fn what_exists_is_kept_unless_told_otherwise() {
     let data = fitted();

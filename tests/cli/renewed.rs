@@ -522,6 +522,9 @@ fn a_direction_whose_array_has_changed_is_told_of_wherever_it_is_used() {
         let told = run_in(data.path(), &command).success().stderr;
         assert!(told.contains(&format!("{name}.npy has changed since")), "{told}");
     }
+    let listed = run_in(data.path(), &["directions", "list"]).success().stdout;
+    let origin = |name: &str| listed.lines().find(|line| line.starts_with(name)).unwrap().contains("changed since");
+    assert!(origin(name) && !origin("mean_diff_simple_train_ADJ_layer2"), "{listed}");
 }
 
 #[test]

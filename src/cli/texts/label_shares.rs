@@ -29,7 +29,7 @@ pub struct Args {
     /// The _summary.csv of the reading that the values come from.
     #[arg(long)]
     summary: Option<PathBuf>,
-    /// Equal parts of the range of the values.
+    /// Equal parts of the range of the values; where there are no more different values, each is a part of its own.
     #[arg(long, default_value_t = LabelShares::default().parts, value_parser = clap::value_parser!(u16).range(1..=1000))]
     parts: u16,
     #[command(flatten)]

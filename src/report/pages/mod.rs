@@ -188,6 +188,20 @@ mod tests {
         }
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn a_page_that_is_there_is_not_written_again() {
+        use std::os::unix::fs::MetadataExt;
+        let folder = tempfile::tempdir().unwrap();
+        let file = |tokens| {
+            let path = write_view(&texts(tokens), folder.path(), "x").unwrap().unwrap();
+            std::fs::metadata(path).unwrap().ino()
+        };
+        let first = file(1);
+        assert_eq!(file(1), first);
+        assert_ne!(file(2), first);
+    }
+
     #[test]
     fn no_text_breaks_out_of_a_page() {
         let page = html(&texts(2), "x").unwrap();

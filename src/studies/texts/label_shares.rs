@@ -30,7 +30,7 @@ pub struct LabelShares {
     /// The `_summary.csv` of the reading that the values come from.
     #[serde(serialize_with = "optional_path")]
     pub summary: Option<PathBuf>,
-    /// Equal parts of the range of the values: 1 to 1000.
+    /// Equal parts of the range of the values: 1 to 1000. Where there are no more different values, each is a part of its own.
     pub parts: u16,
     /// Texts of tables that a spreadsheet would compute get an apostrophe in front.
     pub csv_guard: bool,
