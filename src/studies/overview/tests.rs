@@ -287,7 +287,7 @@ fn a_page_of_somebody_else_is_not_replaced_and_ours_is() {
 
 #[test]
 fn progress_follows_ledgers_and_results() {
-    use crate::sweep::{Cell, CellId, Ledger, Outcome, Place, Running};
+    use crate::sweep::{Cell, CellId, Ledger, Outcome, Parts, Place, Running};
     use std::sync::Arc;
     let data = tempfile::tempdir().unwrap();
     let shard = data.path().join("demo/shards/1-of-2");
@@ -306,7 +306,7 @@ fn progress_follows_ledgers_and_results() {
     assert_eq!((&*bar().name, bar().done, bar().missing, bar().left), ("demo/shards/1-of-2", 0, 4, None));
     ledger
         .record([
-            (cell(1).id, Outcome::Done { value: 1.0.into(), seconds: 40.0 }),
+            (cell(1).id, Outcome::Done { value: 1.0.into(), parts: Parts::default(), seconds: 40.0 }),
             (cell(3).id, Outcome::Failed("NaN".into())),
         ])
         .unwrap();
@@ -316,7 +316,7 @@ fn progress_follows_ledgers_and_results() {
     assert_eq!((found.done, found.failed, found.missing, found.processes, found.computing), (1, 1, 2, 1, 2));
     assert_eq!((found.left.as_deref(), &*found.failures[0].1), (Some("1 min"), "NaN"));
     let stamp = overview.progress().unwrap().stamp;
-    ledger.record([(cell(5).id, Outcome::Done { value: 1.0.into(), seconds: 1.0 })]).unwrap();
+    ledger.record([(cell(5).id, Outcome::Done { value: 1.0.into(), parts: Parts::default(), seconds: 1.0 })]).unwrap();
     assert_eq!(overview.progress().unwrap().stamp, stamp, "a ledger is no result");
     std::fs::write(data.path().join("demo/x.csv"), "a\n").unwrap();
     assert_ne!(overview.progress().unwrap().stamp, stamp);
