@@ -116,6 +116,9 @@ fn what_is_missing_changed_or_of_another_model_is_marked() {
         std::fs::write(&file, text).unwrap();
     }
     std::fs::write(demo.join("edited.svg"), "<svg/>").unwrap();
+    // A figure one of whose files is lost.
+    std::fs::write(demo.join("lost.svg"), "<svg/>").unwrap();
+    std::fs::write(demo.join("lost.pdf"), "%PDF").unwrap();
     std::fs::remove_file(demo.join("lost.csv")).unwrap();
     let page = page(data.path());
     assert_eq!((page.sweeps[0].done, page.sweeps[0].stale), (1, 1));
@@ -140,6 +143,9 @@ fn what_is_missing_changed_or_of_another_model_is_marked() {
     assert_eq!(why(TABLE), "1 values of directions or prompts that have changed since");
     let card = part.cards.iter().find(|card| card.name == "demo/edited").unwrap();
     assert!(card.trouble.as_ref().unwrap().starts_with("changed: "));
+    let lost = part.cards.iter().find(|card| card.name == "demo/lost").unwrap();
+    assert!(lost.trouble.as_ref().unwrap().starts_with("missing: "), "{lost:?}");
+    assert_eq!(lost.files.iter().map(|(ending, _)| &**ending).collect::<Vec<_>>(), ["svg", "pdf"]);
     assert!(card.settings.contains(&("dataset".into(), "simple".into())), "{:?}", card.settings);
     let files = part.files.unwrap();
     assert_eq!(column(&files, "what is wrong").iter().filter(|why| !why.is_empty()).count(), 4, "those that are there");
