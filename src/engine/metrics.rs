@@ -187,6 +187,20 @@ impl Baselines {
         (self.level(metric, patched) - from) / (clean - corrupted)
     }
 
+    /// What [`Baselines::evaluate`] is the mean of, prompt by prompt.
+    pub fn by_prompt(&self, metric: Metric, patched: &Scores) -> Vec<f64> {
+        let patched = self.levels(metric, patched);
+        if metric == Metric::SignFlip {
+            return patched;
+        }
+        let from = match metric.mode() {
+            Mode::Denoising => self.levels(metric, &self.corrupted),
+            Mode::Noising => self.levels(metric, &self.clean),
+        };
+        let span = self.level(metric, &self.clean) - self.level(metric, &self.corrupted);
+        patched.iter().zip(from).map(|(patched, from)| (patched - from) / span).collect()
+    }
+
     /// Is there anything to normalise by? Not when the clean and the corrupted run are at the same level; and where all
     /// prompts are of one class, its bias cannot be told from the effect.
     pub fn defined(&self, metric: Metric) -> bool {
@@ -218,6 +232,24 @@ impl Baselines {
             Metric::SignFlip => self.flipped(scores),
             Metric::ProbDiff => mean(&scores.probability_differences),
             Metric::LogProb | Metric::LogProbNoising => mean(&scores.log_probabilities),
+        }
+    }
+
+    /// The same of every prompt.
+    fn levels(&self, metric: Metric, scores: &Scores) -> Vec<f64> {
+        let count = |counts: bool| if counts { 1.0 } else { 0.0 };
+        match metric {
+            Metric::LogitDiff | Metric::LogitDiffNoising => scores.logit_differences.clone(),
+            Metric::LogitFlip => {
+                let centred = centred(&scores.logit_differences, &self.positive);
+                centred.into_iter().map(|value| count(value > 0.0)).collect()
+            }
+            Metric::SignFlip => {
+                let pairs = self.corrupted.logit_differences.iter().zip(&scores.logit_differences);
+                pairs.map(|(before, after)| count((*before > 0.0) != (*after > 0.0))).collect()
+            }
+            Metric::ProbDiff => scores.probability_differences.clone(),
+            Metric::LogProb | Metric::LogProbNoising => scores.log_probabilities.clone(),
         }
     }
 
@@ -291,6 +323,18 @@ mod tests {
         let some = scores(&[2.0, -1.0, -1.0, -0.5]);
         assert_eq!(b.evaluate(Metric::SignFlip, &some), 0.5);
         assert_eq!(b.evaluate(Metric::SignFlip, &b.corrupted), 0.0);
+    }
+
+    #[test]
+    fn a_metric_is_the_mean_over_its_prompts() {
+        let b = Baselines { corrupted: scores(&[-1.0, -3.0, 0.5, -3.0]), ..baselines() };
+        let some = scores(&[4.0, -0.5, -2.0, 1.25]);
+        for metric in Metric::ALL {
+            let each = b.by_prompt(metric, &some);
+            assert_eq!(each.len(), 4);
+            assert!((mean(&each) - b.evaluate(metric, &some)).abs() < 1e-12, "{metric}: {each:?}");
+        }
+        assert_eq!(b.by_prompt(Metric::SignFlip, &some), [1.0, 0.0, 1.0, 1.0]);
     }
 
     #[test]

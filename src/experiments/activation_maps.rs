@@ -7,7 +7,9 @@ use super::chunks::{Progress, patch_dataset};
 use super::component::Component;
 use crate::backend::Backend;
 use crate::choice::{Malformed, serde_by_text};
-use crate::engine::{Baselines, Cell, Edit, Engine, EngineError, Metric, Mode, Pairs, Part, PatchPositions, Site};
+use crate::engine::{
+    Baselines, Cell, Edit, Engine, EngineError, Metric, Mode, Pairs, Part, PatchPositions, Scores, Site,
+};
 use crate::model::ModelConfig;
 use crate::types::PairedPrompts;
 use std::collections::{BTreeMap, BTreeSet};
@@ -188,8 +190,29 @@ pub fn map_values<'p, B: Backend, E: From<EngineError> + Send>(
     pairs: impl Into<Pairs<'p>>,
     places: &[MapPlace],
     budget: usize,
-    mut told: impl FnMut(f64) -> Result<(), E> + Send,
+    told: impl FnMut(f64) -> Result<(), E> + Send,
 ) -> Result<(Baselines, Vec<f64>), E> {
+    let mut values = vec![f64::NAN; places.len()];
+    let found = |number: usize, baselines: &Baselines, scores: &Scores| {
+        values[number] = baselines.evaluate(places[number].metric, scores);
+    };
+    let baselines = map_scores(engine, pairs, places, budget, found, told)?;
+    Ok((baselines, values))
+}
+
+/// The scores that some values of some maps are made of: `found` hears the number of each of `places` with the baselines
+/// and the scores of the whole dataset, in the order in which they are finished.
+///
+/// # Errors
+/// Those of [`map_values`].
+pub fn map_scores<'p, B: Backend, E: From<EngineError> + Send>(
+    engine: &Engine<B>,
+    pairs: impl Into<Pairs<'p>>,
+    places: &[MapPlace],
+    budget: usize,
+    mut found: impl FnMut(usize, &Baselines, &Scores) + Send,
+    mut told: impl FnMut(f64) -> Result<(), E> + Send,
+) -> Result<Baselines, E> {
     let pairs = pairs.into();
     let kinds: BTreeSet<MapKind> = places.iter().map(|place| place.kind).collect();
     let kinds: Vec<MapKind> = kinds.into_iter().collect();
@@ -221,16 +244,12 @@ pub fn map_values<'p, B: Backend, E: From<EngineError> + Send>(
             served.push(numbers);
         }
     }
-    let mut values = vec![f64::NAN; places.len()];
-    let baselines = patch_dataset(engine, &pairs, &cells, &metrics, budget, |progress: Progress<'_>| {
+    patch_dataset(engine, &pairs, &cells, &metrics, budget, |progress: Progress<'_>| {
         for (cell, scores) in &progress.finished {
-            for &number in &served[*cell] {
-                values[number] = progress.baselines.evaluate(places[number].metric, scores);
-            }
+            served[*cell].iter().for_each(|&number| found(number, progress.baselines, scores));
         }
         told(progress.share)
-    })?;
-    Ok((baselines, values))
+    })
 }
 
 /// The length of the axis of positions, if one of the kinds has it.

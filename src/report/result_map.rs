@@ -128,14 +128,8 @@ impl ResultMap {
         if !self.has_values() {
             return None;
         }
-        let apart = self.axes.iter().position(|axis| *axis == "position").filter(|_| self.axes.len() == 3);
-        let shown: Vec<usize> = (0..self.axes.len()).filter(|axis| Some(*axis) != apart).collect();
-        let (rows, columns) = match shown[..] {
-            [columns] => (None, columns),
-            [rows, columns] => (Some(rows), columns),
-            _ => return None,
-        };
-        if ["neuron", "component"].contains(&self.axes[columns].as_str()) {
+        let Sides { apart, rows, columns } = self.sides()?;
+        if self.are_bars(columns) {
             return Some(Figure::new(title, vec![self.bars(measure)]));
         }
         let label = |axis: usize, number: usize| match self.axes[axis].as_str() {
@@ -144,11 +138,7 @@ impl ResultMap {
         };
         let labels = |axis: usize| (0..self.shape[axis]).map(|number| label(axis, number)).collect::<Vec<_>>();
         let facet = |number: usize| {
-            let here = |index: &usize| apart.is_none_or(|axis| self.place(*index)[axis] == number);
-            let values: Vec<f64> = (0..self.values.len()).filter(here).map(|index| self.values[index]).collect();
-            if apart.is_some() && values.windows(2).all(|pair| pair[0] == pair[1]) {
-                return None;
-            }
+            let values = self.beside(apart, number);
             let map = HeatMap {
                 rows: rows.map_or_else(|| vec![String::new()], labels),
                 columns: labels(columns),
@@ -157,18 +147,59 @@ impl ResultMap {
                 measure: measure.to_owned(),
                 decimals: None,
             };
-            Some(Facet {
+            Facet {
                 title: apart.map_or(String::new(), |axis| format!("position {}", label(axis, number))),
                 x: Axis::new(&self.axes[columns]),
                 y: Axis::new(rows.map_or("", |axis| &self.axes[axis])),
                 plot: Plot::HeatMap(map),
-            })
+            }
         };
-        let mut facets: Vec<Facet> = (0..apart.map_or(1, |axis| self.shape[axis])).filter_map(facet).collect();
+        let mut facets: Vec<Facet> = self.facets(apart).map(facet).collect();
         if self.axes == ["layer", "head"] {
             facets.push(self.bars(measure));
         }
         (!facets.is_empty()).then(|| Figure::new(title, facets))
+    }
+
+    /// Which axes a figure shows where; none where they are too many, or none.
+    fn sides(&self) -> Option<Sides> {
+        let apart = self.axes.iter().position(|axis| *axis == "position").filter(|_| self.axes.len() == 3);
+        let shown: Vec<usize> = (0..self.axes.len()).filter(|axis| Some(*axis) != apart).collect();
+        match shown[..] {
+            [columns] => Some(Sides { apart, rows: None, columns }),
+            [rows, columns] => Some(Sides { apart, rows: Some(rows), columns }),
+            _ => None,
+        }
+    }
+
+    /// Are values along this axis shown as bars?
+    fn are_bars(&self, columns: usize) -> bool {
+        ["neuron", "component"].contains(&self.axes[columns].as_str())
+    }
+
+    /// The values of number `number` along the axis that stands apart, or all.
+    fn beside(&self, apart: Option<usize>, number: usize) -> Vec<f64> {
+        let here = |index: &usize| apart.is_none_or(|axis| self.place(*index)[axis] == number);
+        (0..self.values.len()).filter(here).map(|index| self.values[index]).collect()
+    }
+
+    /// The numbers along the axis that stands apart at which something differs: a facet each; one where none stands apart.
+    fn facets(&self, apart: Option<usize>) -> impl Iterator<Item = usize> {
+        let differs = move |number: &usize| {
+            apart.is_none() || self.beside(apart, *number).windows(2).any(|pair| pair[0] != pair[1])
+        };
+        (0..apart.map_or(1, |axis| self.shape[axis])).filter(differs)
+    }
+
+    /// Where the values of every heat map of [`ResultMap::figure`] lie: the number of its first one, and how many there are
+    /// from row to row and from column to column.
+    pub fn cells_of_facets(&self) -> Vec<[usize; 3]> {
+        let Some(Sides { apart, rows, columns }) = self.sides().filter(|sides| !self.are_bars(sides.columns)) else {
+            return Vec::new();
+        };
+        let step = |axis: Option<usize>| axis.map_or(0, |axis| self.shape[axis + 1..].iter().product());
+        let facet = |number: usize| [number * step(apart), step(rows), step(Some(columns))];
+        self.facets(apart).map(facet).collect()
     }
 
     /// The largest values as bars, named by their places, as `10.4` is layer 10, head 4; components all, in their order.
@@ -199,6 +230,14 @@ impl ResultMap {
         write_array(&npy, &self.shape, &self.values)?;
         write_csv(&csv, std::iter::once(header).chain(self.values.iter().enumerate().map(row)), guard)
     }
+}
+
+/// Which axes a figure of a map shows where.
+struct Sides {
+    /// Facet beside facet.
+    apart: Option<usize>,
+    rows: Option<usize>,
+    columns: usize,
 }
 
 fn failed(path: &Path, reason: String) -> ReportError {
@@ -246,6 +285,9 @@ mod tests {
         );
         let Plot::HeatMap(drawn) = &figure.facets[1].plot else { panic!("{figure:?}") };
         assert_eq!((drawn.columns.len(), &drawn.values[..]), (3, &[Some(0.0), Some(50.25), Some(-60.0)][..]));
+        assert_eq!(map.cells_of_facets(), [[0, 3, 1], [3, 3, 1]]);
+        let inner = percent(vec!["layer", "position", "head"], vec![2, 2, 2], vec![1.0, 1.0, 2., 3., 1., 1., 4., 5.]);
+        assert_eq!(inner.cells_of_facets(), [[2, 4, 1]], "nothing differs at the first position");
         let single = percent(vec![], vec![], vec![1.0]);
         assert_eq!(single.figure("x", "y", &[]), None);
         assert!(table.starts_with("position,layer,head,percent\n0,0,0,1\n0,0,1,-2.5\n"), "{table}");
@@ -258,12 +300,14 @@ mod tests {
         let [Plot::HeatMap(_), Plot::Bars(bars)] = [&figure.facets[0].plot, &figure.facets[1].plot] else { panic!() };
         assert_eq!(bars.labels, ["0.1", "1.0", "0.0", "1.1"]);
         assert_eq!(bars.series[0].1[..2], [Some(-9.0), Some(3.0)]);
+        assert_eq!(heads.cells_of_facets(), [[0, 2, 1]]);
         let components = vec!["embed".to_owned(), "0_attn_out".to_owned()];
         let parts = ResultMap { components, ..percent(vec!["component"], vec![2], vec![1.0, -9.0]) };
         let figure = parts.figure("x", "y", &[]).unwrap();
         let [Facet { plot: Plot::Bars(bars), .. }] = &figure.facets[..] else { panic!() };
         assert_eq!(bars.labels, parts.components);
         assert_eq!(parts.labels(1), ["0_attn_out"]);
+        assert_eq!(parts.cells_of_facets(), Vec::<[usize; 3]>::new());
         let square = ResultMap { axes: vec!["component".into(), "other_component".into()], shape: vec![2, 2], ..parts };
         assert_eq!(square.labels(1), ["embed", "0_attn_out"]);
     }

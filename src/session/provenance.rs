@@ -67,10 +67,11 @@ pub(crate) fn shown(value: &Value) -> String {
         Value::String(text) if text.is_empty() => "none".to_owned(),
         Value::String(text) => text.clone(),
         Value::Array(values) if values.is_empty() => "none".to_owned(),
-        Value::Array(values) => {
-            let texts = values.iter().map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
-            texts.collect::<Vec<_>>().join(",")
-        }
+        Value::Array(values) => values.iter().map(shown).collect::<Vec<_>>().join(","),
+        Value::Number(number) => match number.as_f64() {
+            Some(whole) if number.is_f64() && whole.fract() == 0.0 && whole.abs() < 1e15 => format!("{whole}"),
+            _ => number.to_string(),
+        },
         value => value.to_string(),
     }
 }
@@ -400,6 +401,13 @@ mod tests {
         let more = f32.clone().with("dataset", "a".repeat(64)).unwrap();
         assert_eq!(f32.difference(&more).unwrap(), "dataset: expected nothing, found aaaaaaaaaaaa…");
         assert_eq!(bf16.difference(&more).unwrap(), "dtype: expected bf16, found f32", "hashes come last");
+    }
+
+    #[test]
+    fn settings_are_shown_as_they_are_typed() {
+        let settings = serde_json::json!([["-20..20:10", [-20.0, 0.5]], 3, [], "", true]);
+        assert_eq!(shown(&settings), "-20..20:10,-20,0.5,3,none,none,true");
+        assert_eq!(shown(&serde_json::json!(1e-20)), "1e-20");
     }
 
     #[test]

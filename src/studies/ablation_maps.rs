@@ -1,11 +1,13 @@
 //! Ablation maps: every head, neuron or place ablated on its own.
 
 use super::fields::{list, not_empty};
-use super::maps::{AskedSet, MadeMaps, MapSets, MapStudy, Named, maps_study, position_labels};
+use super::maps::{
+    AskedSet, MadeMaps, MapSets, MapStudy, Named, keeps_prompts, maps_study, position_labels, prompt_maps,
+};
 use crate::backend::Backend;
 use crate::choice::choices;
 use crate::datasets::PairedPrompts;
-use crate::engine::{Engine, Flops};
+use crate::engine::{Engine, Flops, Scores};
 use crate::experiments::ablation::{Condition, Effect, Replacement, ablation, map_conditions};
 use crate::experiments::activation_maps::{MapKind, common_length};
 use crate::model::ModelConfig;
@@ -71,6 +73,20 @@ impl Measure {
             Measure::LogitDiff => effect.change(),
             Measure::Accuracy => Some(100.0 * (effect.accuracy.1 - effect.accuracy.0)),
         }
+    }
+}
+
+impl Measure {
+    /// What the change is the mean of, prompt by prompt, as fractions; none where there is none.
+    fn by_prompt(self, clean: &Scores, ablated: &Scores, effect: &Effect) -> Vec<f32> {
+        let is_right = |difference: f64| f64::from(u8::from(difference > 0.0));
+        let before = effect.logit_difference.0;
+        let change = |(&clean, &ablated): (&f64, &f64)| match self {
+            Measure::LogitDiff => (ablated - clean) / before,
+            Measure::Accuracy => is_right(ablated) - is_right(clean),
+        };
+        let pairs = clean.logit_differences.iter().zip(&ablated.logit_differences);
+        if self.of(effect).is_some() { pairs.map(change).map(|value| value as f32).collect() } else { Vec::new() }
     }
 }
 
@@ -155,6 +171,10 @@ impl MapStudy for AblationMaps {
         Ok(values.figure(&title, measure.label(), &position_labels(prompts)))
     }
 
+    fn has_corrupted(&self) -> bool {
+        false
+    }
+
     fn undefined(&self, &(_, _, measure): &Kind) -> String {
         format!("{measure} is undefined: it is zero in the clean run, of which there is no percentage")
     }
@@ -180,11 +200,23 @@ impl MadeMaps for AblationMaps {
             let scores = &outcome.ablated[first..first + conditions.len()];
             first += conditions.len();
             for &kind in kinds.iter().filter(|kind| (kind.0, kind.1) == (map, method)) {
-                let change = |scores| Effect::new(&outcome.clean, scores, |_| true).and_then(|e| kind.2.of(&e));
-                let values = scores.iter().map(|scores| change(scores).unwrap_or(f64::NAN)).collect();
+                let effects: Vec<Option<Effect>> =
+                    scores.iter().map(|scores| Effect::new(&outcome.clean, scores, |_| true)).collect();
+                let change = |effect: &Option<Effect>| effect.and_then(|effect| kind.2.of(&effect));
+                let values: Vec<f64> = effects.iter().map(|effect| change(effect).unwrap_or(f64::NAN)).collect();
+                let each = |(scores, effect): (&Scores, &Option<Effect>)| {
+                    effect.map(|effect| kind.2.by_prompt(&outcome.clean, scores, &effect)).unwrap_or_default()
+                };
+                let mut by_prompt = None;
+                if keeps_prompts(prompts, values.len()) {
+                    let parts: Vec<Vec<f32>> = scores.iter().zip(&effects).map(each).collect();
+                    let parts: Vec<&[f32]> = parts.iter().map(Vec::as_slice).collect();
+                    by_prompt = prompt_maps(prompts.clean.len(), &parts);
+                }
                 let shape = map.shape(session.config(), length);
                 let values = ResultMap::new(&map.axes(), shape, "percent", values);
-                maps.push(Named::new(self.stem(session, &kind, &prompts.name), values));
+                let stem = self.stem(session, &kind, &prompts.name);
+                maps.push(Named { prompts: by_prompt, ..Named::new(stem, values) });
             }
         }
         Ok(maps)

@@ -2,13 +2,13 @@
 
 use super::fields::{list, not_empty};
 use super::maps::{self, MapSets, MapStudy, Maps, Named, Readout, exact_plan, in_order, position_labels};
-use super::swept::{self, Computed, Outline, SweptMaps};
+use super::swept::{self, Computed, Found, Outline, SweptMaps};
 use super::twins::Twin;
 use super::{Plan, Study};
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
-use crate::engine::{Engine, EngineError, Flops, Metric, Mode};
-use crate::experiments::activation_maps::{MapKind, MapPlace, activation_maps, common_length, map_values};
+use crate::engine::{Baselines, Engine, EngineError, Flops, Metric, Mode, Scores};
+use crate::experiments::activation_maps::{MapKind, MapPlace, activation_maps, common_length, map_scores};
 use crate::report::ResultMap;
 use crate::report::figure::Figure;
 use crate::session::{Observer, Progress, Provenance, Session, wrong};
@@ -154,6 +154,10 @@ impl MapStudy for ActivationPatchingMaps {
         Ok(map.figure(&title, &self.readout.measure(metric), &position_labels(prompts)))
     }
 
+    fn has_corrupted(&self) -> bool {
+        self.twin.ablate.is_none()
+    }
+
     fn undefined(&self, &(_, metric): &Self::Kind) -> String {
         self.twin.undefined(metric)
     }
@@ -184,10 +188,14 @@ impl SweptMaps for ActivationPatchingMaps {
         let place = |&((kind, metric), index): &(Self::Kind, usize)| MapPlace { kind, metric, index };
         let places: Vec<MapPlace> = places.iter().map(place).collect();
         let pairs = self.twin.pairs(session, engine, prompts)?;
-        let (baselines, values) =
-            map_values(engine, &pairs, &places, engine.memory_budget(), |_| Ok::<(), EngineError>(()))?;
+        let mut values: Vec<Option<Found>> = places.iter().map(|_| None).collect();
+        let found = |number: usize, baselines: &Baselines, scores: &Scores| {
+            values[number] = Some(Found::new(baselines, places[number].metric, scores));
+        };
+        let told = |_| Ok::<(), EngineError>(());
+        let baselines = map_scores(engine, &pairs, &places, engine.memory_budget(), found, told)?;
         let defined = |place: &MapPlace| self.twin.defined(&baselines, place.metric);
-        let values = places.iter().zip(values).map(|(place, value)| defined(place).then_some(value));
+        let values = places.iter().zip(values).map(|(place, found)| found.filter(|_| defined(place)));
         Ok(Computed { values: values.collect(), flops: None })
     }
 }

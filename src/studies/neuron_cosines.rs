@@ -40,7 +40,7 @@ impl NeuronCosines {
             let stem = format!("neuron_cosines_{name}");
             let hash = sha256(bytemuck::cast_slice(&direction));
             let provenance = session.provenance(Self::NAME)?.with("direction", hash)?;
-            let draw = |map: &ResultMap| Ok(figure(session, &name, map));
+            let draw = |named: &Named| Ok(figure(session, &name, &named.map));
             let kept = kept(session, &stem, &provenance, draw, |_, _| None, observer)?;
             all.push(Asked { kind: Along { name, direction }, stem, provenance, kept });
         }

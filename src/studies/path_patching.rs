@@ -2,7 +2,7 @@
 
 use super::fields::{list, not_empty, text};
 use super::maps::{self, MapSets, MapStudy, Maps, Readout, pass, position_labels};
-use super::swept::{self, Computed, Outline, SweptMaps};
+use super::swept::{self, Computed, Found, Outline, SweptMaps};
 use super::undefined::undefined_metric;
 use super::{Plan, Study};
 use crate::backend::Backend;
@@ -10,7 +10,7 @@ use crate::choice::choices;
 use crate::datasets::PairedPrompts;
 use crate::engine::{Engine, EngineError, Flops, Metric, PatchPositions};
 use crate::experiments::path_patching::{
-    End, Method, Node, NodePattern, Nodes, Paths, SenderPositions, common_mode, path_values,
+    End, Method, Node, NodePattern, Nodes, Paths, SenderPositions, common_mode, path_scores,
 };
 use crate::report::ResultMap;
 use crate::report::figure::Figure;
@@ -308,14 +308,10 @@ impl SweptMaps for PathPatching {
         let indices: Vec<usize> = indices.into_iter().collect();
         let (paths, budget) = (self.paths(session, prompts)?, engine.memory_budget());
         let told = |_| Ok::<(), EngineError>(());
-        let (baselines, found, flops) = path_values(engine, prompts, &paths, &metrics, &indices, budget, told)?;
-        let value = |(metric, index): &(Metric, usize)| {
-            if !baselines.defined(*metric) {
-                return None;
-            }
-            let of_metric = metrics.iter().position(|m| m == metric).and_then(|number| found.get(number));
-            let place = indices.binary_search(index).ok();
-            Some(of_metric.zip(place).and_then(|(values, place)| values.get(place)).copied().unwrap_or(f64::NAN))
+        let (baselines, scores, flops) = path_scores(engine, prompts, &paths, &metrics, &indices, budget, told)?;
+        let value = |&(metric, index): &(Metric, usize)| {
+            let place = indices.binary_search(&index).ok().filter(|_| baselines.defined(metric))?;
+            scores.get(place).map(|scores| Found::new(&baselines, metric, scores))
         };
         Ok(Computed { values: places.iter().map(value).collect(), flops: Some(flops) })
     }

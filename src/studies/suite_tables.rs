@@ -114,7 +114,7 @@ pub(crate) fn forget(folder: &Path, changing: &BTreeSet<String>, guard: bool) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sweep::{CellId, Configuration, Place};
+    use crate::sweep::{CellId, Configuration, Parts, Place};
 
     fn cell(file: &str, at: &[&str]) -> Cell {
         let own = [("file".to_owned(), file.to_owned())].into();
@@ -139,7 +139,7 @@ mod tests {
         let cells = [table, map, other];
         let mut ledger = Ledger::open(folder.path(), &Configuration::new()).unwrap();
         ledger.want(cells.clone()).unwrap();
-        let done = |cell: Cell| (cell.id, Outcome::Done { value: 12.5.into(), seconds: 0.0 });
+        let done = |cell: Cell| (cell.id, Outcome::Done { value: 12.5.into(), parts: Parts::default(), seconds: 0.0 });
         ledger.record(cells.clone().map(done)).unwrap();
         let write = |state: &State| write_tables(folder.path(), &Configuration::new(), state, false, |_| false);
         ledger.with_state(write).unwrap();

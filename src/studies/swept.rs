@@ -1,17 +1,20 @@
 //! Maps whose values are cells of a sweep: recorded as they are found, resumed and sharded like any other sweep.
 
-use super::maps::{Asked, AskedMaps, AskedSet, MapStudy, Maps, Named, asked, redraw, write, write_page};
+use super::maps::{
+    Asked, AskedMaps, AskedSet, MapStudy, Maps, Named, asked, keeps_prompts, prompt_maps, redraw, write, write_page,
+};
 use super::undefined::{check_any_defined, note_undefined};
 use crate::backend::Backend;
 use crate::datasets::PairedPrompts;
-use crate::engine::{Engine, Metric};
+use crate::engine::{Baselines, Engine, Metric, Scores};
 use crate::experiments::path_patching::PathFlops;
 use crate::files::sha256;
 use crate::report::{Manifest, ResultMap};
 use crate::session::{DeviceWork, Note, Observer, Progress, Session, fingerprint};
-use crate::sweep::{Cell, CellId, Configuration, Inputs, Known, Ledger, Place, Recorder, SweepSettings, deal, finite};
+use crate::sweep::{
+    Cell, CellId, Configuration, Inputs, Known, Ledger, Measured, Parts, Place, Recorder, SweepSettings, deal, finite,
+};
 use anyhow::{Context, Result};
-use serde_json::Value;
 use std::sync::Arc;
 
 /// A map before it is made.
@@ -32,10 +35,23 @@ impl Outline {
     }
 }
 
+/// A value, and those of every prompt, whose mean it is; all as fractions.
+pub(crate) struct Found {
+    value: f64,
+    prompts: Vec<f64>,
+}
+
+impl Found {
+    /// A metric of a patched run.
+    pub fn new(baselines: &Baselines, metric: Metric, scores: &Scores) -> Self {
+        Self { value: baselines.evaluate(metric, scores), prompts: baselines.by_prompt(metric, scores) }
+    }
+}
+
 /// Values of some places.
 pub(crate) struct Computed {
-    /// As fractions; none of a metric that is undefined on the dataset.
-    pub values: Vec<Option<f64>>,
+    /// None of a metric that is undefined on the dataset.
+    pub values: Vec<Option<Found>>,
     /// What the structure of the computation has saved, if that is worth saying.
     pub flops: Option<PathFlops>,
 }
@@ -78,6 +94,8 @@ struct Swept<K> {
     ids: Vec<CellId>,
     /// The shard that computes each value.
     shards: Vec<Option<usize>>,
+    /// Is every prompt's value kept?
+    by_prompt: bool,
 }
 
 impl<K: Clone> Swept<K> {
@@ -105,7 +123,8 @@ impl<K: Clone> Swept<K> {
             own.remove("metric");
         }
         let (kind, stem, shards) = (asked.kind.clone(), asked.stem.clone(), vec![None; ids.len()]);
-        Ok(Self { kind, outline, stem, passes, ids, shards })
+        let by_prompt = keeps_prompts(prompts, ids.len());
+        Ok(Self { kind, outline, stem, passes, ids, shards, by_prompt })
     }
 
     /// The cells as the ledger knows them.
@@ -128,7 +147,12 @@ impl<K: Clone> Swept<K> {
 }
 
 /// A value that has to be computed.
-type Lacking<K> = (K, usize, CellId);
+struct Lacking<K> {
+    kind: K,
+    index: usize,
+    id: CellId,
+    by_prompt: bool,
+}
 
 /// Makes the maps that are not there; in a shard none, whose ledger is merged first.
 pub(crate) fn run<S: SweptMaps>(study: &S, session: &Session, observer: &mut dyn Observer) -> Result<Maps> {
@@ -149,7 +173,9 @@ pub(crate) fn run<S: SweptMaps>(study: &S, session: &Session, observer: &mut dyn
     let own = sweep.shard.map(|shard| shard.index());
     let lacks = |id: &CellId| session.options().overwrite || known.lacks(id, sweep.retry_failed);
     let lacking = |map: &Swept<S::Kind>| -> Vec<Lacking<S::Kind>> {
-        map.own(own).filter(|(_, id)| lacks(id)).map(|(index, id)| (map.kind.clone(), index, id)).collect()
+        let (kind, by_prompt) = (&map.kind, map.by_prompt);
+        let lacking = map.own(own).filter(|(_, id)| lacks(id));
+        lacking.map(|(index, id)| Lacking { kind: kind.clone(), index, id, by_prompt }).collect()
     };
     let places: Vec<Vec<_>> = swept.iter().map(|maps| maps.iter().flat_map(&lacking).collect()).collect();
     let left = places.iter().map(Vec::len).sum();
@@ -179,9 +205,14 @@ pub(crate) fn run<S: SweptMaps>(study: &S, session: &Session, observer: &mut dyn
     }
     let of_set = |(number, maps): (usize, &Vec<Swept<S::Kind>>)| -> Vec<Named> {
         let named = |(map_number, Swept { outline, stem, ids, .. }): (usize, &Swept<S::Kind>)| {
-            let value = |index| found.get(&(number, map_number, index)).copied().flatten().unwrap_or(f64::NAN);
-            let values: Vec<f64> = (0..ids.len()).map(value).collect();
-            Named::new(stem.clone(), outline.map(&values))
+            let cells: Vec<Option<&Measured>> =
+                (0..ids.len()).map(|index| found.get(&(number, map_number, index))).collect();
+            let value = |cell: &Option<&Measured>| cell.and_then(|cell| cell.value.as_f64()).unwrap_or(f64::NAN);
+            let values: Vec<f64> = cells.iter().map(value).collect();
+            // Ledgers of earlier versions know no prompts.
+            let parts: Option<Vec<&[f32]>> = cells.iter().map(|cell| Some(cell.as_ref()?.parts.numbers())).collect();
+            let prompts = parts.and_then(|parts| prompt_maps(sets[number].prompts.clean.len(), &parts));
+            Named { prompts, ..Named::new(stem.clone(), outline.map(&values)) }
         };
         maps.iter().enumerate().map(named).collect()
     };
@@ -235,7 +266,7 @@ impl<S: SweptMaps> DeviceWork for Values<'_, S> {
             let mut saved = None;
             for portion in lacking.chunks(S::PORTION) {
                 let places: Vec<(S::Kind, usize)> =
-                    portion.iter().map(|(kind, index, _)| (kind.clone(), *index)).collect();
+                    portion.iter().map(|lacking| (lacking.kind.clone(), lacking.index)).collect();
                 let computed = self.study.values(self.session, engine, prompts, &places);
                 let Computed { values, flops } = computed.with_context(|| prompts.name.clone())?;
                 if let Some(PathFlops { done, naive }) = flops {
@@ -243,8 +274,13 @@ impl<S: SweptMaps> DeviceWork for Values<'_, S> {
                     *all = PathFlops { done: all.done + done, naive: all.naive + naive };
                 }
                 // What is undefined is known to be, and has no value.
-                let outcome = |((_, _, id), value): (&Lacking<S::Kind>, Option<f64>)| {
-                    (*id, value.map_or(Ok(Value::Null), finite))
+                let outcome = |(lacking, found): (&Lacking<S::Kind>, Option<Found>)| {
+                    let measured = found.map_or(Ok(Measured::default()), |Found { value, prompts }| {
+                        let prompts = prompts.into_iter().filter(|_| lacking.by_prompt);
+                        let parts = Parts::new(prompts.map(|value| value as f32));
+                        finite(value).map(|value| Measured { value, parts })
+                    });
+                    (lacking.id, measured)
                 };
                 self.recorder.record(portion.iter().zip(values).map(outcome).collect())?;
                 self.recorder.go_on_unless(progress.cancelled())?;

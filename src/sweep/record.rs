@@ -3,7 +3,7 @@
 //! A line is a JSON object whose first field is the checksum of the rest of the line:
 //! `{"sum":"<16 hexadecimal digits>","kind":"done","id":"…","value":98.25,"seconds":0.004}`.
 
-use super::{Cell, CellId, Configuration, Outcome};
+use super::{Cell, CellId, Configuration, Outcome, Parts};
 use crate::files::sha256;
 use serde::{Deserialize, Serialize};
 
@@ -22,8 +22,14 @@ pub(super) enum Record {
     Header { format: u32, version: String, configuration: Configuration },
     /// A cell is wanted. Of several at one place the last one counts.
     Cell(Cell),
-    /// A cell has a value. `seconds` is its share of its batch's time.
-    Done { id: CellId, value: serde_json::Value, seconds: f64 },
+    /// A cell has a value. `seconds` is its share of its batch's time, `parts` what the value is the mean of.
+    Done {
+        id: CellId,
+        value: serde_json::Value,
+        seconds: f64,
+        #[serde(default, skip_serializing_if = "Parts::is_empty")]
+        parts: Parts,
+    },
     /// A cell has none.
     Failed { id: CellId, error: String },
 }
@@ -32,7 +38,7 @@ impl Record {
     /// The record of what became of a cell.
     pub(super) fn of(id: CellId, outcome: Outcome) -> Self {
         match outcome {
-            Outcome::Done { value, seconds } => Record::Done { id, value, seconds },
+            Outcome::Done { value, parts, seconds } => Record::Done { id, value, seconds, parts },
             Outcome::Failed(error) => Record::Failed { id, error },
         }
     }
@@ -107,7 +113,8 @@ mod tests {
                 shard: None,
             }),
             // The shortest text of this value has 17 digits: every bit must come back.
-            Record::Done { id, value: serde_json::json!(0.1 + 0.2), seconds: 0.1 },
+            Record::Done { id, value: serde_json::json!(0.1 + 0.2), seconds: 0.1, parts: Parts::default() },
+            Record::Done { id, value: 2.0.into(), seconds: 0.1, parts: Parts::new([0.1, -0.0, f32::MIN_POSITIVE]) },
             Record::Failed { id, error: "undefined".into() },
         ];
         for record in records {
@@ -124,6 +131,20 @@ mod tests {
                 assert_eq!(decode(&line[..place]), Err(Fault::Damaged), "cut at {place}");
             }
         }
+    }
+
+    #[test]
+    fn a_value_without_its_parts_is_written_as_ever() {
+        let id = CellId::of("suite", &Configuration::new(), &Configuration::new());
+        let line = |parts| {
+            let mut line = Vec::new();
+            encode(&Record::Done { id, value: 1.5.into(), seconds: 0.5, parts }, &mut line).unwrap();
+            String::from_utf8(line).unwrap()
+        };
+        assert!(line(Parts::default()).ends_with("\"value\":1.5,\"seconds\":0.5}\n"));
+        assert!(line(Parts::new([1.0, 2.0])).ends_with("\"seconds\":0.5,\"parts\":\"AACAPwAAAEA=\"}\n"));
+        let cut = format!(r#"{{"kind":"done","id":"{id}","value":1.5,"seconds":0.5,"parts":"AACA"}}"#);
+        assert!(serde_json::from_str::<Record>(&cut).unwrap_err().to_string().contains("found 3 bytes"));
     }
 
     #[test]

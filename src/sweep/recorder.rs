@@ -1,7 +1,8 @@
 //! Writing down what becomes of the cells of a sweep, batch by batch.
 
 use super::{
-    Cell, CellId, Configuration, Ledger, Outcome, Place, Running, Shard, State, Stopped, SweepError, same_configuration,
+    Cell, CellId, Configuration, Ledger, Measured, Outcome, Place, Running, Shard, State, Stopped, SweepError,
+    same_configuration,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -135,7 +136,7 @@ impl Recorder {
     ///
     /// # Errors
     /// Whatever keeps the records from the disk.
-    pub fn record(&mut self, batch: Vec<(CellId, Result<Value, String>)>) -> Result<(), SweepError> {
+    pub fn record(&mut self, batch: Vec<(CellId, Result<Measured, String>)>) -> Result<(), SweepError> {
         if batch.is_empty() {
             return Ok(());
         }
@@ -143,7 +144,7 @@ impl Recorder {
         self.since = Instant::now();
         self.left = self.left.saturating_sub(batch.len());
         let outcome = |(id, value)| match value {
-            Ok(value) => (id, Outcome::Done { value, seconds }),
+            Ok(Measured { value, parts }) => (id, Outcome::Done { value, parts, seconds }),
             Err(error) => (id, Outcome::Failed(error)),
         };
         self.ledger.record(batch.into_iter().map(outcome))?;
@@ -170,7 +171,7 @@ impl Recorder {
         self.ledger.with_state(work)
     }
 
-    /// The values of cells that are done; none where a metric is not defined.
+    /// What cells that are done have come to; null where a metric is not defined.
     ///
     /// # Errors
     /// [`SweepError::Failed`] when some of them have failed; [`SweepError::Unfinished`].
@@ -179,7 +180,7 @@ impl Recorder {
         folder: &Path,
         sweep: &SweepSettings,
         cells: Vec<(K, CellId)>,
-    ) -> Result<BTreeMap<K, Option<f64>>, SweepError> {
+    ) -> Result<BTreeMap<K, Measured>, SweepError> {
         // A shard leaves the cells that the folder's own ledger knows to it.
         let main = match sweep.shard {
             Some(_) => Ledger::read(folder)?.map(|(_, state)| state).unwrap_or_default(),
@@ -189,8 +190,8 @@ impl Recorder {
         let (mut results, mut failed) = (BTreeMap::new(), Vec::new());
         for (key, id) in cells {
             match known.outcome(&id) {
-                Some(Outcome::Done { value, .. }) => {
-                    results.insert(key, value.as_f64());
+                Some(Outcome::Done { value, parts, .. }) => {
+                    results.insert(key, Measured { value: value.clone(), parts: parts.clone() });
                 }
                 Some(Outcome::Failed(error)) => failed.push((id, error)),
                 None => return Err(SweepError::Unfinished { folder: folder.into(), id }),

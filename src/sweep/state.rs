@@ -1,7 +1,7 @@
 //! What the records of a ledger amount to.
 
 use super::record::Record;
-use super::{Cell, CellId, Configuration, Inputs, Place, Texts};
+use super::{Cell, CellId, Configuration, Inputs, Parts, Place, Texts};
 use crate::files::sha256_of_file;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
@@ -14,6 +14,8 @@ pub enum Outcome {
     Done {
         /// What the sweep measured.
         value: serde_json::Value,
+        /// What the value is the mean of; empty where that is not kept.
+        parts: Parts,
         /// Wall time.
         seconds: f64,
     },
@@ -81,8 +83,8 @@ impl State {
         match record {
             Record::Header { .. } => {}
             Record::Cell(cell) => self.want(cell),
-            Record::Done { id, value, seconds } => {
-                self.outcomes.insert(id, Outcome::Done { value, seconds });
+            Record::Done { id, value, seconds, parts } => {
+                self.outcomes.insert(id, Outcome::Done { value, parts, seconds });
             }
             Record::Failed { id, error } => {
                 self.outcomes.insert(id, Outcome::Failed(error));

@@ -18,7 +18,7 @@ fn cell(number: usize, setting: &str) -> Cell {
 }
 
 fn done(value: f64) -> Outcome {
-    Outcome::Done { value: json!(value), seconds: 0.5 }
+    Outcome::Done { value: json!(value), parts: Parts::default(), seconds: 0.5 }
 }
 
 /// What a ledger knows, without times: place, value or error.

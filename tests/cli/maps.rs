@@ -1,6 +1,7 @@
 //! Activation-patching maps, path patching and heads mode by the command line, on the demo model.
 
 use super::*;
+use actpatch::sweep::{Cell, Ledger, Outcome, Parts};
 
 #[test]
 fn maps_are_written_as_arrays_and_tables_and_kept() {
@@ -248,6 +249,68 @@ fn a_broken_analysis_is_named_before_it_begins() {
 fn maps(data: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let table = |path: &Path| path.extension().is_some_and(|ending| ending == "npy" || ending == "csv");
     files(data).into_iter().filter(|(path, _)| path.to_string_lossy().contains("_patching_") && table(path)).collect()
+}
+
+#[test]
+fn maps_are_the_means_of_their_prompts() {
+    let data = tempfile::tempdir().unwrap();
+    let metrics = "logit_diff,logit_diff_noising,logit_flip,sign_flip,prob_diff,log_prob";
+    let activations = ["activation-patching-maps", "--maps", "z,z_by_position,resid_pre,post", "--metrics", metrics];
+    let paths = ["path-patching", "--receivers", "v:2.2,v:2.3", "--positions", "EACH"];
+    let ablations = ["ablation-maps", "--methods", "zero,resample", "--measures", "logit_diff,accuracy"];
+    for command in [&activations[..], &paths[..], &ablations[..]] {
+        let found = run_in(data.path(), &[command, &["--json"]].concat()).success().json();
+        for map in found[0]["maps"].as_array().unwrap() {
+            let stem = data.path().join("demo").join(map["file"].as_str().unwrap());
+            let array = |end: &str| PathBuf::from(format!("{}{end}", stem.display()));
+            let values: ndarray::ArrayD<f64> = ndarray_npy::read_npy(array(".npy")).unwrap();
+            let prompts: ndarray::ArrayD<f32> = ndarray_npy::read_npy(array("_prompts.npy")).unwrap();
+            assert_eq!((prompts.shape()[0], &prompts.shape()[1..]), (26, values.shape()), "{}", stem.display());
+            let mean = prompts.mapv(f64::from).mean_axis(ndarray::Axis(0)).unwrap();
+            let largest = (&mean - &values).mapv(f64::abs).fold(0.0, |most: f64, one| most.max(*one));
+            assert!(largest < 1e-4, "{}: {largest}", stem.display());
+            // Neurons are shown as bars: there is no cell to choose.
+            let page = std::fs::read_to_string(array(".html")).unwrap();
+            let data = page.split_once("id=\"data\">").unwrap().1;
+            let is_map = !map["axes"].as_array().unwrap().contains(&"neuron".into());
+            assert_eq!(data.contains("\"prompts\":{"), is_map, "{}", stem.display());
+        }
+    }
+    // A page that is lost is written again as it was.
+    let page = data.path().join("demo/activation_patching_logit_diff_simple_plain_z.html");
+    let before = std::fs::read(&page).unwrap();
+    std::fs::remove_file(&page).unwrap();
+    let again = run_in(data.path(), &activations).success();
+    assert!(again.stderr.contains("24 maps exist already"), "{}", again.stderr);
+    assert!(std::fs::read(&page).unwrap() == before);
+    // A ledger of an earlier version knows no prompts: the map is there, its prompts are not.
+    let (configuration, state) = Ledger::read(&data.path().join("demo")).unwrap().unwrap();
+    let cells: Vec<_> = state.cells().map(|(cell, outcome)| (cell, outcome.cloned())).collect();
+    let old = tempfile::tempdir().unwrap();
+    let folder = old.path().join("demo");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::copy(data.path().join("demo/model.json"), folder.join("model.json")).unwrap();
+    let mut ledger = Ledger::open(&folder, &configuration).unwrap();
+    ledger.want(cells.iter().map(|(cell, _)| cell.clone())).unwrap();
+    let without = |(cell, outcome): &(Cell, Option<Outcome>)| match outcome {
+        Some(Outcome::Done { value, seconds, .. }) => {
+            Some((cell.id, Outcome::Done { value: value.clone(), parts: Parts::default(), seconds: *seconds }))
+        }
+        _ => None,
+    };
+    ledger.record(cells.iter().filter_map(without)).unwrap();
+    run_in(old.path(), &activations).success();
+    let name = "activation_patching_logit_diff_simple_plain_z";
+    let read = |data: &Path, end: &str| std::fs::read(data.join("demo").join(format!("{name}{end}"))).ok();
+    assert!(read(old.path(), ".npy") == read(data.path(), ".npy"));
+    assert!(read(old.path(), "_prompts.npy").is_none() && read(data.path(), "_prompts.npy").is_some());
+    let page = String::from_utf8(read(old.path(), ".html").unwrap()).unwrap();
+    assert!(!page.contains("\"prompts\":{"));
+    // Where both are known, prompts of other values do not stay behind.
+    std::fs::copy(folder.join("ledger.jsonl"), data.path().join("demo/ledger.jsonl")).unwrap();
+    std::fs::remove_file(data.path().join("demo").join(format!("{name}.npy"))).unwrap();
+    run_in(data.path(), &activations).success();
+    assert!(read(data.path(), "_prompts.npy").is_none() && read(data.path(), ".npy").is_some());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Sweeps that are killed, stopped, shared, cut into shards; ledgers that are damaged.
 
 use super::*;
-use actpatch::sweep::{Ledger, Outcome};
+use actpatch::sweep::{Ledger, Outcome, Parts};
 use assert_cmd::Command;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -289,7 +289,7 @@ fn shards_of_other_directions_or_other_values_are_not_joined() {
     let (_, state) = Ledger::read(&shard).unwrap().unwrap();
     let (configuration, _) = Ledger::read(&data.path().join("demo")).unwrap().unwrap();
     let (cell, _) = state.cells().next().unwrap();
-    let wrong = Outcome::Done { value: serde_json::json!(12.5), seconds: 0.0 };
+    let wrong = Outcome::Done { value: serde_json::json!(12.5), parts: Parts::default(), seconds: 0.0 };
     Ledger::open(&shard, &configuration).unwrap().record([(cell.id, wrong)]).unwrap();
     let place = cell.place.to_string();
     run_in(data.path(), &["merge"]).fails(1, &["12.5", &place, "shards/0-of-1"]);

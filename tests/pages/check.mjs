@@ -83,13 +83,23 @@ function csv(text) {
   return rows.slice(0, -1);
 }
 const table = (name) => csv(fs.readFileSync(demo(name), "utf8")).slice(1);
+// The shape and the numbers of an array of 32-bit floats.
+function npy(name) {
+  const bytes = fs.readFileSync(demo(name)), length = bytes.readUInt16LE(8), header = bytes.toString("latin1", 10, 10 + length);
+  assert.ok(header.includes("'<f4'"), header);
+  const shape = header.match(/\(([\d, ]+)\)/)[1].split(",").filter((one) => one.trim()).map(Number);
+  return { shape, values: new Float32Array(Uint8Array.prototype.slice.call(bytes, 10 + length).buffer) };
+}
 const tip = (page) => page.locator("#tip").textContent();
 const near = (found, wanted, bound, what) => assert.ok(Math.abs(Number(found) - Number(wanted)) <= bound, `${what}: ${found}, not ${wanted}`);
 const valueOf = (text) => Number(text.split("\n").map((line) => line.match(/: (-?[\d.]+(e-?\d+)?)$/)).filter(Boolean).at(-1)[1]);
 
 // The middle of a cell of a heat map of so many rows and columns.
 async function hoverCell(page, map, [row, column], [rows, columns]) {
-  const box = await page.locator(`${map} image`).first().boundingBox();
+  const image = page.locator(`${map} image`).first();
+  // The pointer finds nothing outside the window.
+  await image.scrollIntoViewIfNeeded();
+  const box = await image.boundingBox();
   await page.mouse.move(box.x + (column + 0.5) * box.width / columns, box.y + (row + 0.5) * box.height / rows);
   return tip(page);
 }
@@ -123,6 +133,66 @@ const checks = {
     await page.locator("#rows tbody tr").first().waitFor();
     assert.equal(await page.locator("#rows tbody tr").count(), found.length - 1);
     await page.done();
+  },
+
+  async "a cell leads to its prompts and back, and a prompt to its map"() {
+    const stem = "activation_patching_logit_diff_simple_plain_z";
+    const page = await open(demo(`${stem}.html`)), rows = table(`${stem}.csv`);
+    const { shape: [count, layers, heads], values } = npy(`${stem}_prompts.npy`);
+    const effects = (layer, head) => Array.from({ length: count }, (_, prompt) => values[(prompt * layers + layer) * heads + head]);
+    const map = page.locator(".facet:first-child .map > svg[tabindex]"), shown = page.locator("#prompts tbody tr");
+    // By keys, to the largest head.
+    await map.focus();
+    for (const key of ["ArrowRight", "ArrowDown", "ArrowDown", "ArrowRight", "ArrowRight", "ArrowRight", "Enter"]) await page.keyboard.press(key);
+    const head = page.getByRole("heading", { name: `layer 2, head 3: ${count} prompts` });
+    assert.ok(await head.evaluate((head) => head === document.activeElement), "the keys are at the prompts");
+    assert.equal(await shown.count(), count);
+    const told = (await page.locator("#prompts td.number").allTextContents()).map(Number);
+    assert.ok(told.every((value, place) => place === 0 || value <= told[place - 1]), told.join());
+    effects(2, 3).toSorted((a, b) => b - a).forEach((value, place) => near(told[place], value, 1e-3, "effect"));
+    const mean = told.reduce((sum, value) => sum + value / count, 0);
+    near(mean, rows.find((row) => row[0] === "2" && row[1] === "3")[2], 1e-3, "mean");
+    const texts = await shown.first().locator("td.words").allTextContents();
+    assert.ok(texts.length === 2 && texts[0] !== texts[1] && texts.every((text) => /film|movie|story/.test(text)), texts.join("; "));
+    await accessible(page, stem);
+    await shot(page, "prompts_of_a_cell");
+    await chooser(page, "Order").selectOption({ label: "as in the dataset" });
+    const found = csv((await saved(page, "csv")).toString()).slice(1);
+    assert.deepEqual(found.map((row) => Number(row[0])), [...Array(count).keys()]);
+    found.forEach((row, prompt) => near(row[3], effects(2, 3)[prompt], 1e-3, row.join()));
+    const svg = (await saved(page, "svg")).toString();
+    assert.ok(svg.includes(">layer 2, head 3: 26 prompts<") && !svg.includes("Back to the map"));
+    assert.equal(await page.evaluate((text) => new DOMParser().parseFromString(text, "image/svg+xml").querySelector("parsererror"), svg), null);
+    await page.getByRole("button", { name: "Back to the map" }).focus();
+    await page.keyboard.press("Escape");
+    assert.ok(await map.evaluate((map) => map === document.activeElement), "the keys are back at the map");
+    assert.equal(await shown.count(), 0);
+    await page.keyboard.press("ArrowLeft");
+    assert.ok((await page.locator("#status").textContent()).includes("layer: 2; head: 2"));
+    // By the pointer, and from a prompt to its map.
+    await hoverCell(page, ".facet:first-child .map", [0, 0], [layers, heads]);
+    await page.mouse.down();
+    await page.mouse.up();
+    await page.getByRole("heading", { name: `layer 0, head 0: ${count} prompts` }).waitFor();
+    const prompt = effects(0, 0).indexOf(Math.max(...effects(0, 0)));
+    await page.getByRole("button", { name: `Show the map of prompt ${prompt}`, exact: true }).click();
+    assert.ok((await page.locator("#alone").textContent()).startsWith(`Of prompt ${prompt}: `));
+    for (const [layer, head] of [[0, 0], [2, 3]]) {
+      near(valueOf(await hoverCell(page, ".facet:first-child .map", [layer, head], [layers, heads])), effects(layer, head)[prompt], 1e-3, "alone");
+    }
+    await page.mouse.move(2, 2);
+    await shot(page, "map_of_a_prompt");
+    await accessible(page, `${stem}, a prompt`);
+    await page.getByRole("button", { name: "Show the mean of all prompts" }).click();
+    near(valueOf(await hoverCell(page, ".facet:first-child .map", [2, 3], [layers, heads])), rows.find((row) => row[0] === "2" && row[1] === "3")[2], 1e-3, "mean");
+    await page.getByRole("button", { name: "Back to the map" }).click();
+    assert.equal(await shown.count(), 0);
+    await page.done();
+    const narrow = await open(demo(`${stem}.html`), { width: 390 });
+    await narrow.locator(".map > svg[tabindex]").first().click({ position: { x: 5, y: 5 } });
+    assert.ok(await fits(narrow));
+    await shot(narrow, "prompts_of_a_cell_390");
+    await narrow.done();
   },
 
   async "lines are found by the pointer and left out by the legend"() {
@@ -240,6 +310,59 @@ const checks = {
     await page.done();
   },
 
+  async "predictions are those of the table, of every run, at every layer"() {
+    const page = await open(demo("logit_lens_simple_plain.html"));
+    const [header, ...rows] = csv(fs.readFileSync(demo("logit_lens_simple_plain.csv"), "utf8"));
+    const place = (name) => header.indexOf(name);
+    const of = (prompt, run, layer, position, role) => rows.filter((row) => row[place("prompt")] === String(prompt) && row[place("patched")] === run.patched &&
+      row[place("run")] === run.run && row[place("layer")] === String(layer) && row[place("position")] === String(position) && row[place("role")] === role);
+    const clean = { run: "clean", patched: "none" }, patched = { run: "patched", patched: "blocks.2.hook_resid_pre" };
+    const length = new Set(rows.map((row) => row[place("position")])).size, last = length - 1;
+    const number = (text) => text.replace(/^'/, "");
+    // At first the end of the first prompt, at the last layer: a column for every run.
+    const beside = page.locator("#beside table").first();
+    assert.deepEqual((await beside.locator("th").allTextContents()).filter((head) => head !== "rank" && head !== "log probability"),
+      ["clean", "corrupted", "kmeans_simple_train_ADJ_layer1 at ALL", "blocks.2.hook_resid_pre at ALL"]);
+    const cells = await beside.locator("tbody tr").first().locator("td").allTextContents();
+    // Pages show six digits.
+    near(cells[2], number(of(0, clean, 4, last, "top")[0][place("log_probability")]), 1e-4, "clean");
+    near(cells[8], number(of(0, patched, 4, last, "top")[0][place("log_probability")]), 1e-4, "patched");
+    const answers = await page.locator("#beside table").nth(1).locator("tbody tr").allTextContents();
+    assert.equal(answers.length, 4 * (of(0, clean, 4, last, "correct").length + of(0, clean, 4, last, "incorrect").length));
+    // The lens, the end on top.
+    await chooser(page, "Lens of").selectOption({ label: "blocks.2.hook_resid_pre at ALL" });
+    for (const [layer, position] of [[4, last], [0, 3], [2, 7]]) {
+      const told = await hoverCell(page, "#lens .map", [4 - layer, position], [5, length]);
+      const [best] = of(0, patched, layer, position, "top");
+      assert.ok(told.includes(`layer ${layer}`) && told.includes(`(position ${position})`), told);
+      near(told.split("\n")[1].match(/([\d.e-]+) %$/)[1], 100 * Math.exp(best[place("log_probability")]), 0.2, told);
+      if (position < last) near(valueOf(told), of(0, patched, layer, position, "next")[0][place("log_probability")], 1e-4, told);
+    }
+    await page.mouse.move(2, 2);
+    // Keys go on from there, and Enter shows all runs.
+    await page.locator("#lens svg[tabindex]").focus();
+    for (const key of ["ArrowDown", "ArrowLeft", "Enter"]) await page.keyboard.press(key);
+    assert.ok((await page.locator("#beside h2").first().textContent()).endsWith("position 6, layer 1"));
+    assert.equal(await page.locator("#lens svg[tabindex]").evaluate((map) => map === document.activeElement), true, "the map keeps the keys");
+    await page.keyboard.press("Escape");
+    await page.locator("#runs").focus();
+    await page.keyboard.press("ArrowRight");
+    assert.ok((await page.locator("#status").textContent()).includes("(position 7), layer 1"));
+    await chooser(page, "Cells").selectOption({ label: "rank of what comes next" });
+    const ranks = await page.locator("#lens .map svg[tabindex] text").allTextContents();
+    assert.ok(ranks.includes(of(0, patched, 0, 3, "next")[0][place("rank")]));
+    await chooser(page, "Prompt").selectOption({ label: "prompt 1" });
+    const token = page.locator("#runs .text").nth(1).locator(".token").nth(5);
+    await token.hover();
+    near(valueOf(await tip(page)), of(1, { run: "corrupted", patched: "none" }, 1, 4, "next")[0][place("log_probability")], 1e-4, "token");
+    await token.click();
+    assert.ok((await page.locator("#lens h2").textContent()).endsWith("corrupted"));
+    const found = csv((await saved(page, "csv")).toString());
+    assert.equal(found.length - 1, rows.filter((row) => row[place("prompt")] === "1").length);
+    await shot(page, "predictions_used");
+    await page.done();
+  },
+
   async "paths are those of the table, the largest as lines"() {
     const page = await open(demo("path_patching_graph_simple_plain_z_to_v2.2-v2.3_ALL.html"));
     const rows = table("path_patching_logit_diff_noising_simple_plain_z_to_v2.2-v2.3_ALL.csv");
@@ -251,6 +374,96 @@ const checks = {
     near(valueOf(said), largest[2], 1e-4, said);
     await page.getByRole("slider", { name: "Lines" }).fill("3");
     assert.equal(await page.locator("#graph path").count(), 3);
+    await page.done();
+  },
+
+  async "all results are found from one page, tables are sorted and filtered, and what is wrong is said"() {
+    const page = await open(path.join(data, "index.html"));
+    const links = await page.evaluate(() => [...document.querySelectorAll("a[href]")].map((one) => one.getAttribute("href")).filter((href) => !href.startsWith("#")));
+    assert.ok(links.length > 100, links.length);
+    links.forEach((href) => assert.ok(fs.existsSync(path.join(data, decodeURIComponent(href))), href));
+    const linked = new Set(links.map(decodeURIComponent));
+    const drawn = fs.readdirSync(path.join(data, "demo")).filter((name) => /\.(html|svg|png)$/.test(name));
+    drawn.forEach((name) => assert.ok(linked.has("demo/" + name), name));
+    const troubles = await page.locator(".troubles li").allTextContents();
+    assert.ok(troubles.some((text) => text.startsWith("missing demo/attention_mean_simple_plain_all.png: written by attention, ")), troubles.join("\n"));
+    assert.ok(troubles.some((text) => text.startsWith("changed demo/activation_patching_logit_diff_simple_plain_z.csv: ")), troubles.join("\n"));
+    assert.equal(await page.locator(".cards .bad").count(), 2);
+
+    const best = page.locator("#part0 .grid").first(), head = best.getByRole("columnheader", { name: "percent", exact: true });
+    const percents = async () => (await best.locator("tbody tr td:nth-child(6)").allTextContents()).map(Number);
+    const before = await percents();
+    assert.ok(before.length > 3);
+    await head.getByRole("button").focus();
+    for (const [direction, sign] of [["ascending", 1], ["descending", -1], ["ascending", 1]]) {
+      await page.keyboard.press("Enter");
+      assert.equal(await head.getAttribute("aria-sort"), direction);
+      assert.deepEqual(await percents(), before.toSorted((a, b) => sign * (a - b)));
+      assert.match(await page.locator("#status").textContent(), new RegExp(`by percent, ${direction}`));
+    }
+    await best.getByRole("columnheader", { name: "layer" }).getByRole("button").click();
+    assert.equal(await head.getAttribute("aria-sort"), "none");
+    await best.getByRole("searchbox", { name: "Filter" }).fill("KMEANS simple_test");
+    const rows = await best.locator("tbody tr").allTextContents();
+    assert.ok(rows.length > 0 && rows.length < before.length && rows.every((row) => row.startsWith("kmeans")), rows.join());
+    assert.equal(await best.locator("output").textContent(), `${rows.length} of ${before.length} rows`);
+
+    const opened = async (name) => {
+      const details = page.locator("details", { has: page.locator(":scope > summary :is(strong, h3)", { hasText: new RegExp(`^${name}( \\d+)?$`) }) }).first();
+      await details.locator("summary").first().focus();
+      await page.keyboard.press("Enter");
+      // What is closed is drawn a moment after it is opened.
+      await details.locator(":scope > :not(summary)").first().waitFor();
+      return details;
+    };
+    await opened("Tables");
+    const suite = await opened("direction_patching_logit_diff_resid_plain.csv");
+    const values = table("direction_patching_logit_diff_resid_plain.csv").slice(1);
+    assert.equal(await suite.locator("tbody tr").count(), values.length);
+    await suite.getByRole("columnheader", { name: "simple_test ADJ" }).getByRole("button").click();
+    const smallest = values.toSorted((a, b) => a[1] - b[1])[0];
+    assert.deepEqual(await suite.locator("tbody tr").first().locator("td").allTextContents(), smallest);
+    assert.equal(await page.locator("#part0 > details.chapter[open]").count(), 4, "all but directions and files");
+    const long = await opened("attention_mean_simple_plain_all.csv"), all = table("attention_mean_simple_plain_all.csv").length;
+    assert.ok((await long.textContent()).includes(`The first 500 of ${all} rows; the file has all`));
+    assert.equal(await long.locator("tbody tr").count(), 100);
+    await long.getByRole("button", { name: "Show more rows" }).click();
+    assert.equal(await long.locator("tbody tr").count(), 500);
+    const run = page.locator("#part0 .grid").nth(1).locator("tbody tr").filter({ hasText: "steering" });
+    await run.locator("summary").click();
+    assert.match(await run.locator("dl").textContent(), /coefficients-20,-10,0,10,20/);
+    await opened("All files");
+    await accessible(page, "index.html");
+    await shot(page, "index_used");
+    await page.done();
+  },
+
+  async "in a narrow window the results are short, and open section by section"() {
+    const page = await open(path.join(data, "index.html"), { width: 390 });
+    const height = () => page.evaluate(() => document.documentElement.scrollHeight);
+    assert.ok(await height() < 3500, await height());
+    assert.equal(await page.locator(".chapter[open]").count(), 0);
+    const figures = page.locator("#part0 > .chapter").filter({ has: page.getByRole("heading", { name: /^Figures and pages \d+$/ }) });
+    await figures.locator("summary").first().focus();
+    await page.keyboard.press("Enter");
+    assert.equal(await figures.locator(".cards > li").count(), 12);
+    assert.ok(await height() < 6000, await height());
+    assert.ok(await fits(page));
+    await accessible(page, "index.html, narrow");
+    await shot(page, "index_open_390");
+    // On paper everything is open, and afterwards as it was.
+    await page.evaluate(() => window.dispatchEvent(new Event("beforeprint")));
+    await page.emulateMedia({ media: "print" });
+    assert.equal(await page.locator(".chapter:not(.later):not([open])").count(), 0);
+    assert.ok(await page.locator("#part0 .grid").first().isVisible());
+    assert.ok(await page.locator("td > .fold > summary").first().isVisible(), "the names of studies");
+    await page.emulateMedia({ media: "screen" });
+    await page.evaluate(() => window.dispatchEvent(new Event("afterprint")));
+    assert.equal(await page.locator(".chapter[open]").count(), 1);
+    await page.getByRole("button", { name: "Open everything" }).click();
+    assert.equal(await page.locator(".chapter:not([open])").count(), 0);
+    await page.getByRole("button", { name: "Close everything" }).click();
+    assert.equal(await page.locator(".chapter[open]").count(), 0);
     await page.done();
   },
 
@@ -301,7 +514,7 @@ const checks = {
   },
 
   async "no text breaks out of a view"() {
-    const texts = new Set(["rows", "columns", "labels", "runs", "vocabulary", "tokens", "positions", "caption", "prompt", "settings", "receivers", "senders",
+    const texts = new Set(["rows", "columns", "labels", "runs", "vocabulary", "tokens", "positions", "caption", "prompt", "texts", "settings", "receivers", "senders",
       "measure", "label", "title", "facts", "text", "what", "why", "made", "trouble", "note", "failures"]);
     const changed = (value, own) => {
       if (typeof value === "string") return own ? HOSTILE + value : value;
@@ -317,6 +530,11 @@ const checks = {
       const evil = JSON.stringify(changed(JSON.parse(own), false)).replaceAll("<", "\\u003c");
       fs.writeFileSync(file, html.replace(own, () => evil));
       const page = await open(file);
+      // What is behind a cell.
+      if (await page.locator("#prompts").count()) {
+        await page.locator(".map.chosen > svg[tabindex]").first().click({ position: { x: 5, y: 5 } });
+        assert.ok((await page.locator("#prompts td.words").first().textContent()).includes("</script><script>window.broken"), name);
+      }
       assert.equal(await page.evaluate(() => window.broken), undefined);
       assert.ok((await page.locator("body").textContent()).includes("</script><script>window.broken"), name);
       assert.ok(!/[\u202e\u2066\u0000]/.test(await page.locator("#view").textContent()), name);

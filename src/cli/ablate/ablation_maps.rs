@@ -16,7 +16,9 @@ use anyhow::Result;
 
 Every value is one ablation of the clean run. logit_diff: change of the mean logit difference in percent of what it was.
 accuracy: change of the share of prompts with a positive logit difference, in points of percent.
-Files in DATA_DIR/<model>/: ablation_<method>_<measure>_<dataset>_<scaffold>_<map>.npy and .csv, and .svg, .png, .pdf and .html.")]
+Files in DATA_DIR/<model>/: ablation_<method>_<measure>_<dataset>_<scaffold>_<map>.npy and .csv, and .svg, .png, .pdf and .html;
+with at most 1,000,000 values of all prompts, …_prompts.npy: every prompt's map, whose mean is the map, and in the .html behind the
+cells.")]
 pub struct Args {
     #[command(flatten)]
     shared: MapArgs,

@@ -21,7 +21,8 @@ With --ablate, activations of the clean prompts' own run without the direction a
 0 % is the clean run, -100 % all that the ablation changes.
 Files in DATA_DIR/<model>/: activation_patching_<metric>_<dataset>_<scaffold>_<map>.npy and .csv, in percent, and .svg,
 .png, .pdf and .html; along a direction activation_patching_along_<direction>_<metric>_…, with --ablate
-activation_patching_ablated_<direction>_<method>_<positions>_<metric>_…")]
+activation_patching_ablated_<direction>_<method>_<positions>_<metric>_…; with at most 1,000,000 values of all prompts, …_prompts.npy:
+every prompt's map, whose mean is the map, and in the .html behind the cells.")]
 pub struct Args {
     #[command(flatten)]
     shared: MapArgs,

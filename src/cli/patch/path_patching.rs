@@ -20,7 +20,8 @@ A node is a component (z, q, k, v, pattern, attn_out, pre, post, mlp_out, resid_
 of its layers and parts in turn, or with a place: v:9.2 is layer 9, head 2; mlp_out:3 all of layer 3.
 Files in DATA_DIR/<model>/: path_patching_<metric>_<dataset>_<scaffold>_<paths>.npy and .csv, in percent, and .svg, .png, .pdf and
 .html; axes are (position, layer, head or neuron); along a direction path_patching_along_<direction>_<metric>_…;
-path_patching_graph_<dataset>_<scaffold>_<paths>.html draws the paths of layers or heads as a graph.")]
+path_patching_graph_<dataset>_<scaffold>_<paths>.html draws the paths of layers or heads as a graph. With at most 1,000,000 values of
+all prompts, …_prompts.npy: every prompt's map, whose mean is the map, and in the .html behind the cells.")]
 pub struct Args {
     #[command(flatten)]
     shared: MapArgs,

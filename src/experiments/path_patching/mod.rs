@@ -142,8 +142,28 @@ pub fn path_values<B: Backend, E: From<EngineError>>(
     metrics: &[Metric],
     places: &[usize],
     budget: usize,
-    mut told: impl FnMut(f64) -> Result<(), E>,
+    told: impl FnMut(f64) -> Result<(), E>,
 ) -> Result<(Baselines, Vec<Vec<f64>>, PathFlops), E> {
+    let (baselines, scores, flops) = path_scores(engine, prompts, paths, metrics, places, budget, told)?;
+    let of_metric =
+        |&metric: &Metric| scores.iter().map(|scores| baselines.evaluate(metric, scores)).collect::<Vec<f64>>();
+    let values = metrics.iter().map(of_metric).collect();
+    Ok((baselines, values, flops))
+}
+
+/// The scores that [`path_values`] are made of, in the order of `places`.
+///
+/// # Errors
+/// Those of [`path_values`].
+pub fn path_scores<B: Backend, E: From<EngineError>>(
+    engine: &Engine<B>,
+    prompts: &PairedPrompts,
+    paths: &Paths,
+    metrics: &[Metric],
+    places: &[usize],
+    budget: usize,
+    mut told: impl FnMut(f64) -> Result<(), E>,
+) -> Result<(Baselines, Vec<Scores>, PathFlops), E> {
     let config = engine.config();
     let mode = common_mode(metrics)?;
     paths.check(config, prompts)?;
@@ -171,13 +191,8 @@ pub fn path_values<B: Backend, E: From<EngineError>>(
         scores.push(found);
     }
     let baselines = joined_baselines(baselines);
-    let joined: Vec<Scores> = (0..places.len())
-        .map(|case| joined_scores(scores.iter().map(|stretch| stretch[case].clone()).collect()))
-        .collect();
-    let of_metric =
-        |&metric: &Metric| joined.iter().map(|scores| baselines.evaluate(metric, scores)).collect::<Vec<f64>>();
-    let values = metrics.iter().map(of_metric).collect();
-    Ok((baselines, values, flops))
+    let of_case = |case: usize| joined_scores(scores.iter().map(|stretch| stretch[case].clone()).collect());
+    Ok((baselines, (0..places.len()).map(of_case).collect(), flops))
 }
 
 fn chosen_cases(all: Vec<Case>, places: &[usize]) -> Result<Vec<Case>, EngineError> {

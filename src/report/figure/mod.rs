@@ -63,6 +63,21 @@ pub struct Figure {
     pub facets: Vec<Facet>,
     /// Facets in one row; 0 chooses.
     pub columns: usize,
+    /// What its page leads to from the cells of its heat maps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<Prompts>,
+}
+
+/// The prompts behind the heat maps of a figure, whose values are the means over them.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Prompts {
+    /// Clean and, where there are such, corrupted texts.
+    pub texts: Vec<(String, Option<String>)>,
+    /// Prompt by prompt the values of all cells.
+    #[serde(serialize_with = "numbers")]
+    pub values: Vec<f32>,
+    /// Of every heat map which cell is its first one, and how many there are from row to row and from column to column.
+    pub cells: Vec<[usize; 3]>,
 }
 
 /// One coordinate system of a figure.
@@ -178,6 +193,10 @@ fn floats<S: Serializer>(values: &[Option<f64>], serializer: S) -> Result<S::Ok,
     packed(values.iter().map(|value| value.map_or(f32::NAN, |value| value as f32))).serialize(serializer)
 }
 
+fn numbers<S: Serializer>(values: &[f32], serializer: S) -> Result<S::Ok, S::Error> {
+    packed(values.iter().copied()).serialize(serializer)
+}
+
 impl Axis {
     /// An axis whose range comes from the data.
     pub fn new(label: impl Into<String>) -> Self {
@@ -193,7 +212,7 @@ impl Axis {
 impl Figure {
     /// A figure without a caption.
     pub fn new(title: impl Into<String>, facets: Vec<Facet>) -> Self {
-        Self { title: title.into(), caption: String::new(), facets, columns: 0 }
+        Self { title: title.into(), caption: String::new(), facets, columns: 0, prompts: None }
     }
 
     /// Gives the facets without a range of their own the vertical range that holds all their values.

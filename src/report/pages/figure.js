@@ -1,21 +1,43 @@
 // Figures: facets with heat maps, lines, points, bars, histograms and areas. What can be read off is what the CSV has.
-views.figure = ({ facets, caption }) => {
-  const maps = facets.filter((facet) => facet.plot.heat_map).map((facet) => facet.plot.heat_map);
-  maps.forEach((map) => { map.values = numbers(map.values); });
+// Where prompts are known a cell of a heat map leads to them, and a prompt to the map of it alone.
+views.figure = ({ facets: all, caption, prompts }) => {
+  const means = all.filter((facet) => facet.plot.heat_map);
+  means.forEach(({ plot }, number) => Object.assign(plot.heat_map, { number, values: numbers(plot.heat_map.values) }));
+  const texts = prompts ? prompts.texts : [], ofPrompts = prompts ? numbers(prompts.values) : null;
+  const cellCount = prompts ? ofPrompts.length / texts.length : 0;
+  const cellOf = (number, row, column) => {
+    const [first, down, across] = prompts.cells[number];
+    return first + row * down + column * across;
+  };
+  // The cell whose prompts are shown, the prompt whose map is shown, and how prompts are ordered.
+  let cell = null, prompt = null, order = 0;
+  const MOST = 500;
+  const facetOfPrompt = (facet) => {
+    const map = facet.plot.heat_map, values = Float32Array.from(map.values, (_, index) =>
+      ofPrompts[prompt * cellCount + cellOf(map.number, Math.floor(index / map.columns.length), index % map.columns.length)]);
+    return { ...facet, plot: { heat_map: { ...map, values } } };
+  };
+  let facets = all, maps = means.map((facet) => facet.plot.heat_map);
+  const choosePrompt = (chosen) => {
+    prompt = chosen;
+    facets = prompt === null ? all : means.map(facetOfPrompt);
+    maps = facets.filter((facet) => facet.plot.heat_map).map((facet) => facet.plot.heat_map);
+    if (only > facets.length) only = 0;
+  };
   const scale = () => {
     if (!maps.length) return null;
-    const all = maps.map((map) => ends(map.values));
-    const [low, high] = [Math.min(...all.map((one) => one[0])), Math.max(...all.map((one) => one[1]))];
+    const found = maps.map((map) => ends(map.values));
+    const [low, high] = [Math.min(...found.map((one) => one[0])), Math.max(...found.map((one) => one[1]))];
     const fixed = maps[0].scale.reds;
     return fixed ? new Scale("reds", fixed.low, fixed.high) : new Scale(maps[0].scale, low, high);
   };
   const styles = new Map();
-  for (const { plot } of facets) {
+  for (const { plot } of all) {
     for (const { name, baseline } of seriesOf(plot)) {
       if (!styles.has(name)) styles.set(name, { name, baseline, number: [...styles.values()].filter((one) => !one.baseline).length });
     }
   }
-  const hidden = new Set(), lined = facets.some((facet) => facet.plot.lines);
+  const hidden = new Set(), lined = all.some((facet) => facet.plot.lines);
   let size = 1, only = 0;
 
   const facetOf = (facet, common) => {
@@ -24,7 +46,8 @@ views.figure = ({ facets, caption }) => {
     return make("figure", { class: "facet" }, title ? make("figcaption", {}, visible(title)) : null, body);
   };
   const mapOf = ({ title, x, y, plot: { heat_map: map } }, common) => heatMap({
-    ...map, scale: common, x: x.label, y: y.label, name: visible(title || page.title), size,
+    ...map, chosen: prompts ? (row, column) => chooseCell(map.number, row, column) : null,
+    start: cell && cell.number === map.number ? [cell.row, cell.column] : null, scale: common, x: x.label, y: y.label, name: visible(title || page.title), size,
     told: (row, column) => visible((title ? title + "\n" : "") + `${y.label}: ${map.rows[row]}\n${x.label}: ${map.columns[column]}\n` +
       `${map.measure}: ${precise(map.values[row * map.columns.length + column])}`).replaceAll("⏎", "\n"),
   });
@@ -42,22 +65,111 @@ views.figure = ({ facets, caption }) => {
   const body = () => {
     const common = scale();
     at("facets").replaceChildren(...[
+      prompts ? aboutPrompt() : null,
       common ? common.legend(maps[0].measure, maps.some((map) => map.values.some(Number.isNaN))) : null,
       make("div", { class: "facets" }, shown().map((facet) => facetOf(facet, common))),
       caption ? make("p", { class: "soft" }, visible(caption)) : null,
     ].filter(Boolean));
   };
+
+  // --- Prompts
+
+  const named = (number) => {
+    const [clean, corrupted] = texts[number];
+    return `prompt ${number}: ${visible(clean)}${corrupted === null ? "" : ` (corrupted: ${visible(corrupted)})`}`;
+  };
+  const aboutPrompt = () => prompt === null
+    ? make("p", { class: "soft unprinted" }, `A click or Enter on a cell shows its ${texts.length} prompts.`)
+    : make("p", { id: "alone" }, "Of ", make("strong", {}, named(prompt)), " ",
+      make("button", { class: "unprinted", click: () => showPrompt(null) }, "Show the mean of all prompts"));
+  const placeOf = ({ number, row, column }) => {
+    const { title, x, y, plot: { heat_map: map } } = means[number];
+    return [title, y.label && `${y.label} ${map.rows[row]}`, `${x.label} ${map.columns[column]}`].filter(Boolean).join(", ");
+  };
+  const effectsOf = ({ number, row, column }) => {
+    const place = cellOf(number, row, column);
+    const list = texts.map((_, prompt) => [prompt, ofPrompts[prompt * cellCount + place]]);
+    const sign = [-1, 1][order];
+    return sign ? list.sort((a, b) => sign * (a[1] - b[1])) : list;
+  };
+  // What is above the map stays there: only what is below changes.
+  const chooseCell = (number, row, column) => {
+    cell = { number, row, column };
+    drawPrompts();
+    drawTable();
+    tip("");
+    const head = at("prompts").querySelector("h2");
+    head.focus({ preventScroll: true });
+    head.scrollIntoView({ block: "nearest" });
+    at("prompts").scrollIntoView({ block: "nearest" });
+  };
+  const backToMap = () => {
+    const map = at("facets").querySelectorAll(".map > svg[tabindex]")[only === 0 ? cell.number : 0];
+    cell = null;
+    drawPrompts();
+    drawTable();
+    map?.focus();
+  };
+  const showPrompt = (number) => {
+    choosePrompt(number);
+    redraw();
+    const map = at("facets").querySelector(".map > svg[tabindex]");
+    map.focus({ preventScroll: true });
+    at("facets").scrollIntoView({ block: "nearest" });
+    say(number === null ? "The mean of all prompts is shown." : `The map of ${named(number)} is shown.`);
+  };
+  const drawPrompts = () => {
+    if (!prompts) return;
+    if (!cell) return at("prompts").replaceChildren();
+    const { measure } = maps[0], effects = effectsOf(cell), most = effects.reduce((most, one) => Math.max(most, Math.abs(one[1])), 1e-9);
+    const { number, row, column } = cell, map = means[number].plot.heat_map, mean = map.values[row * map.columns.length + column];
+    const hasCorrupted = texts.some((one) => one[1] !== null);
+    // Where all have one sign the bars have the whole width.
+    const [zero, room] = effects.every((one) => one[1] >= 0) ? [0, 100] : effects.every((one) => one[1] <= 0) ? [100, 100] : [50, 50];
+    const bar = (value) => {
+      const share = Math.abs(value) / most * room, [from, to] = value < 0 ? [zero - share, zero] : [zero, zero + share];
+      const colour = value < 0 ? "var(--below)" : "var(--above)";
+      return `background:linear-gradient(to right,transparent ${from}%,${colour} ${from}%,${colour} ${to}%,transparent ${to}%)`;
+    };
+    const line = ([prompt, value]) => make("tr", {},
+      make("td", {}, make("button", { "aria-label": `Show the map of prompt ${prompt}`, click: () => showPrompt(prompt) }, String(prompt))),
+      make("td", { class: "number bar", style: bar(value) }, precise(value)),
+      make("td", { class: "words" }, visible(texts[prompt][0])),
+      hasCorrupted ? make("td", { class: "words" }, visible(texts[prompt][1] ?? "")) : null);
+    const heads = ["prompt", measure, "clean", hasCorrupted ? "corrupted" : null].filter((name) => name !== null);
+    at("prompts").replaceChildren(
+      make("h2", { tabindex: -1 }, `${visible(placeOf(cell))}: ${texts.length} prompts`),
+      make("p", { class: "soft" }, `Their mean is the cell's value, ${precise(mean)}. A prompt's number leads to its own map.`),
+      make("div", { class: "controls" }, make("button", { click: backToMap }, "Back to the map"),
+        chooser("Order", ["largest first", "smallest first", "as in the dataset"], order, (chosen) => {
+          order = chosen;
+          drawPrompts();
+          drawTable();
+          at("prompts").querySelector("select").focus();
+        })),
+      make("div", { class: "scroll sentences", tabindex: 0, role: "region", "aria-label": "Prompts of the cell" },
+        make("table", {}, make("thead", {}, make("tr", {}, heads.map((name) => make("th", { scope: "col" }, visible(name))))),
+          make("tbody", {}, effects.slice(0, MOST).map(line)))),
+      effects.length > MOST ? make("p", {}, `The first ${MOST} of ${effects.length} prompts; the CSV has all.`) : "");
+  };
+
   const draw = (controls, root) => {
     const titles = facets.map((facet, number) => visible(facet.title || `facet ${number + 1}`));
     controls.replaceChildren(...[
       facets.length > 1 ? chooser("Show", ["all", ...titles], only, (chosen) => { only = chosen; body(); }) : null,
       maps.length ? slider("Cell size", 0.5, 4, 0.25, size, (value) => { size = value; body(); }) : null,
     ].filter(Boolean));
-    root.replaceChildren(...[legend(), make("div", { id: "facets" })].filter(Boolean));
+    root.replaceChildren(...[legend(), make("div", { id: "facets" }),
+      prompts ? make("div", { id: "prompts", keydown: (event) => { if (event.key === "Escape") backToMap(); } }) : null].filter(Boolean));
     body();
+    drawPrompts();
   };
 
   const rows = () => {
+    if (cell) {
+      return [["prompt", "clean", "corrupted", `${placeOf(cell)}: ${maps[0].measure}`],
+        ...effectsOf(cell).map(([prompt, value]) => [prompt, texts[prompt][0], texts[prompt][1] ?? "", exact(value)])];
+    }
     const all = shown().flatMap((facet) => rowsOf(facet).map((row) => [facet.title, ...row]));
     const header = ["facet", "series", "label", "row", "column", "x", "value"];
     const kept = header.map((_, column) => all.some((row) => row[column] !== ""));

@@ -71,7 +71,14 @@ views.overview = ({ made, version, progress, stamp, sweeps, parts }) => {
       rows.length ? make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": visible(name) }, make("table", {}, make("thead", {}, make("tr", {}, heads)), body)) : null,
       more);
   };
-  // The same, drawn once it is opened.
+  // A part of a section under its heading, with how much there is in it. What is drawn once it is opened is not printed.
+  const chapter = (name, count, open, content) => {
+    const later = typeof content === "function";
+    return make("details", { class: later ? "chapter later" : "chapter", open: open && !later,
+      toggle: later ? ({ target }) => { if (target.open && !target.children[1]) target.append(content()); } : null },
+    make("summary", {}, make("h3", {}, name, " ", make("small", { class: "soft" }, String(count)))), later ? null : content);
+  };
+  // A table, drawn once it is opened.
   const folded = (name, extra, one) => make("details", { toggle: ({ target }) => { if (target.open && !target.children[1]) target.append(grid(one)); } },
     make("summary", {}, make("strong", {}, visible(name)), " ", make("small", {}, extra)));
 
@@ -124,7 +131,9 @@ views.overview = ({ made, version, progress, stamp, sweeps, parts }) => {
 
   // --- Models
 
-  const LOT_OF_CARDS = 48;
+  // A narrow window has its parts closed, and shows few cards at once.
+  const isNarrow = window.matchMedia("(max-width: 560px)").matches, MOST_OPEN = 4, LIST_OF_TABLES = 12;
+  const LOT_OF_CARDS = isNarrow ? 12 : 48;
   const card = ({ name, href, picture, files, made, settings, trouble }) => make("li", {},
     picture ? make("a", { class: "picture", href, tabindex: -1, "aria-hidden": "true" }, make("img", { src: picture, alt: "", loading: "lazy" }))
       : make("a", { class: "picture none", href, tabindex: -1, "aria-hidden": "true" }, "page"),
@@ -150,17 +159,17 @@ views.overview = ({ made, version, progress, stamp, sweeps, parts }) => {
     make("ul", { tabindex: 0, "aria-label": "To look at" }, troubles.map(({ kind, what, href, why }) => make("li", {}, make("strong", {}, visible(kind)), " ", link(what, href), `: ${visible(why)}`))));
   const rowsOf = (one) => one ? one.rows.length : 0;
   const section = (one, index) => {
-    const head = (name, count) => make("h3", {}, name, " ", make("small", { class: "soft" }, String(count)));
+    const isOpen = !isNarrow && (parts.length <= MOST_OPEN || index === 0);
     return make("section", { id: `part${index}`, "aria-label": visible(one.name) }, make("h2", {}, visible(one.name)),
       one.facts.length ? facts(one.facts) : null,
       one.troubles.length ? troubled(one.troubles) : null,
-      one.best ? [head("Best layers", rowsOf(one.best)), grid(one.best)] : null,
-      one.cards.length ? [head("Figures and pages", one.cards.length), gallery(one.cards)] : null,
-      one.runs ? [head("Runs", rowsOf(one.runs)), grid(one.runs)] : null,
-      one.tables.length ? [head("Tables", one.tables.length), make("div", { class: "tables" }, one.tables.map((table) =>
-        folded(table.name.split("/").at(-1), table.total === null ? visible(table.note) : `${counted(table.total, "row", "rows")}, ${counted(table.columns.length, "column", "columns")}`, table)))] : null,
-      one.directions ? folded("Directions", String(rowsOf(one.directions)), one.directions) : null,
-      one.files ? folded("All files", String(rowsOf(one.files)), one.files) : null);
+      one.best ? chapter("Best layers", rowsOf(one.best), isOpen, grid(one.best)) : null,
+      one.cards.length ? chapter("Figures and pages", one.cards.length, isOpen, gallery(one.cards)) : null,
+      one.runs ? chapter("Runs", rowsOf(one.runs), isOpen, grid(one.runs)) : null,
+      one.tables.length ? chapter("Tables", one.tables.length, isOpen && one.tables.length <= LIST_OF_TABLES, make("div", { class: "tables" }, one.tables.map((table) =>
+        folded(table.name.split("/").at(-1), table.total === null ? visible(table.note) : `${counted(table.total, "row", "rows")}, ${counted(table.columns.length, "column", "columns")}`, table)))) : null,
+      one.directions ? chapter("Directions", rowsOf(one.directions), false, () => grid(one.directions)) : null,
+      one.files ? chapter("All files", rowsOf(one.files), false, () => grid(one.files)) : null);
   };
 
   const draw = (_, root) => {
@@ -177,10 +186,28 @@ views.overview = ({ made, version, progress, stamp, sweeps, parts }) => {
     if (parts.length > 1) {
       root.append(make("nav", { "aria-label": "Models" }, make("ul", {}, parts.map((one, index) => make("li", {}, make("a", { href: `#part${index}` }, visible(one.name)))))));
     }
+    const chapters = () => [...root.querySelectorAll(".chapter")];
+    const someClosed = () => chapters().some((one) => !one.open);
+    const all = make("button", { class: "unprinted", click: () => {
+      const open = someClosed();
+      chapters().forEach((one) => { one.open = open; });
+    } });
+    const nameAll = () => { all.textContent = someClosed() ? "Open everything" : "Close everything"; };
+    root.addEventListener("toggle", nameAll, true);
+    if (parts.length) root.append(make("div", { class: "controls" }, all));
+    // On paper everything is open that was drawn, and as it was afterwards.
+    let closed = [];
+    window.addEventListener("beforeprint", () => {
+      closed = chapters().filter((one) => !one.open && !one.matches(".later"));
+      closed.forEach((one) => { one.open = true; });
+      root.querySelectorAll("img").forEach((image) => { image.loading = "eager"; });
+    });
+    window.addEventListener("afterprint", () => closed.forEach((one) => { one.open = false; }));
     if (sweeps.length || progress) root.append(make("h2", {}, "Sweeps"), bars);
     drawSweeps(sweeps);
     if (!parts.length) root.append(make("p", {}, "There are no results yet."));
     root.append(...parts.map(section));
+    nameAll();
     if (progress) setTimeout(poll, POLL);
   };
   const rows = () => [["part", "file"], ...parts.flatMap((one) => (one.files ? one.files.rows : []).map((row) => [one.name, textOf(row[0])]))];

@@ -195,7 +195,8 @@ const say = (text) => { at("status").textContent = text; };
 
 // A matrix of coloured cells with labels; arrows move over it, and so does the pointer. `told(row, column)` is the text of
 // a cell, `chosen(row, column)` is called at a click or Enter. A cell says its value with `decimals`, or what `texts` has.
-function heatMap({ rows, columns, values, scale, x, y, name, decimals, texts, square, size, told, chosen }) {
+// Keys begin at the cell `start`.
+function heatMap({ rows, columns, values, scale, x, y, name, decimals, texts, square, size, told, chosen, start = null }) {
   const { ink, soft, ground } = colours();
   const [beside, under] = [rows.map((text) => label(text)), columns.map((text) => label(text))];
   const left = widest(beside) + 10 + (y ? 18 : 0), longest = widest(under);
@@ -210,7 +211,7 @@ function heatMap({ rows, columns, values, scale, x, y, name, decimals, texts, sq
   const [across, down] = [width * columns.length, height * rows.length];
   const cursor = shape("rect", { width, height, fill: "none", stroke: ink, "stroke-width": 2.5, visibility: "hidden" });
   const cells = shape("svg", { width: across + 8, height: down + below, role: "img", tabindex: 0,
-    "aria-label": `${name}: ${rows.length} by ${columns.length} values. Arrows move from cell to cell.` });
+    "aria-label": `${name}: ${rows.length} by ${columns.length} values. Arrows move from cell to cell.${chosen ? " Enter shows more of a cell." : ""}` });
   cells.append(shape("image", { width: across, height: down, preserveAspectRatio: "none", href: pixels(values, columns.length, rows.length, scale).toDataURL(),
     style: "image-rendering:pixelated" }));
   const labels = shape("svg", { class: "rows", width: left, height: down + below, "aria-hidden": true });
@@ -235,7 +236,8 @@ function heatMap({ rows, columns, values, scale, x, y, name, decimals, texts, sq
       "text-anchor": "middle", "font-size": 11, fill: scale.ink(values[index]) }, text));
   });
   cells.append(shape("rect", { width: across, height: down, fill: "none", stroke: soft }), cursor);
-  let here = null;
+  let here = start;
+  if (here) Object.entries({ x: here[1] * width, y: here[0] * height }).forEach(([name, value]) => cursor.setAttribute(name, value));
   const show = (row, column, x, y) => {
     here = [row, column];
     cursor.setAttribute("x", column * width);
@@ -254,6 +256,7 @@ function heatMap({ rows, columns, values, scale, x, y, name, decimals, texts, sq
     pointerleave: leave,
     click: (event) => { const cell = found(event); if (cell && chosen) chosen(...cell); },
     blur: leave,
+    focus: () => { if (here) cursor.setAttribute("visibility", "visible"); },
     keydown: (event) => {
       const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
       if (event.key === "Enter" && here && chosen) chosen(...here);
@@ -270,7 +273,7 @@ function heatMap({ rows, columns, values, scale, x, y, name, decimals, texts, sq
       say(told(row, column).replaceAll("\n", "; "));
     },
   }, []);
-  return make("div", { class: "map" }, labels, cells);
+  return make("div", { class: chosen ? "map chosen" : "map" }, labels, cells);
 }
 
 // The pointer finds the nearest mark, and arrows go from one to the next.

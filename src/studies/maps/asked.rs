@@ -1,5 +1,6 @@
 //! Which maps are asked for, what they are made of, and which of them are there.
 
+use super::prompts::{figure_of, prompts_path, read_prompts};
 use super::{MapStudy, Named, Notation};
 use crate::datasets::PairedPrompts;
 use crate::files::sha256;
@@ -82,7 +83,7 @@ fn asked_map<S: MapStudy>(
 ) -> Result<Asked<S::Kind>> {
     let stem = study.stem(session, &kind, &prompts.name);
     let provenance = provenance_of(study, session, prompts, &kind)?;
-    let draw = |map: &ResultMap| study.figure(session, prompts, &kind, map);
+    let draw = |named: &Named| figure_of(study, session, prompts, &kind, named);
     let lacks = |named: &Named, figure_lost| study.lacks(&kind, named, figure_lost);
     let kept = kept(session, &stem, &provenance, draw, lacks, observer)?;
     if kept.is_none() {
@@ -112,7 +113,7 @@ pub(crate) fn kept(
     session: &Session,
     stem: &str,
     provenance: &Provenance,
-    draw: impl FnOnce(&ResultMap) -> Result<Option<Figure>>,
+    draw: impl FnOnce(&Named) -> Result<Option<Figure>>,
     lacks: impl FnOnce(&Named, bool) -> Option<&'static str>,
     observer: &mut dyn Observer,
 ) -> Result<Option<Named>> {
@@ -142,7 +143,15 @@ pub(crate) fn kept(
     if let Some(lacking) = lacks(&named, lost) {
         return made_again(lacking.to_owned());
     }
-    let figure = if lost { draw(&named.map)? } else { None };
+    if !lost {
+        return Ok(Some(named));
+    }
+    let prompts = match files.contains(&prompts_path(&folder, stem)) {
+        true => Some(read_prompts(&folder, stem)?),
+        false => None,
+    };
+    let named = Named { prompts, ..named };
+    let figure = draw(&named)?;
     Ok(Some(Named { figure, ..named }))
 }
 

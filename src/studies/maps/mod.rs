@@ -2,10 +2,13 @@
 
 mod asked;
 mod outcome;
+mod prompts;
 
 pub(crate) use asked::{Asked, AskedMaps, AskedSet, asked, kept, provenance_of, redraw};
 pub use outcome::Maps;
+pub(crate) use prompts::{keeps_prompts, prompt_maps};
 
+use self::prompts::{figure_of, prompts_path, write_prompts};
 use super::fields::list;
 use super::suite_tables::forget;
 use super::undefined::{check_any_defined, note_undefined};
@@ -187,6 +190,11 @@ pub(crate) trait MapStudy: Study + Clone {
         map: &ResultMap,
     ) -> Result<Option<Figure>>;
 
+    /// Are prompts compared with their corrupted ones?
+    fn has_corrupted(&self) -> bool {
+        true
+    }
+
     /// Writes a page about the maps of a dataset together, where there is something to see in it.
     ///
     /// # Errors
@@ -233,6 +241,8 @@ pub struct Named {
     pub agreement: Option<Agreement>,
     /// Their picture.
     pub(crate) figure: Option<Figure>,
+    /// The map of every prompt, one behind the other, whose mean the values are: `<stem>_prompts.npy`.
+    pub(crate) prompts: Option<Vec<f32>>,
     /// Weights of the probes that the map tells of, with their shape: `<stem>_weights.npy`.
     pub(crate) weights: Option<(Vec<usize>, Vec<f32>)>,
     /// Directions that were found with it, to be stored as others are.
@@ -242,7 +252,7 @@ pub struct Named {
 impl Named {
     /// A map alone.
     pub(crate) fn new(stem: String, map: ResultMap) -> Self {
-        Self { stem, map, agreement: None, figure: None, weights: None, directions: Vec::new() }
+        Self { stem, map, agreement: None, figure: None, prompts: None, weights: None, directions: Vec::new() }
     }
 }
 
@@ -419,7 +429,7 @@ pub(crate) fn write<S: MapStudy>(
 ) -> Result<()> {
     for named in maps.iter_mut().filter(|named| named.figure.is_none()) {
         if let Some(asked) = set.maps.iter().find(|map| map.stem == named.stem) {
-            named.figure = study.figure(session, &set.prompts, &asked.kind, &named.map)?;
+            named.figure = figure_of(study, session, &set.prompts, &asked.kind, named)?;
         }
     }
     for named in maps.iter() {
@@ -441,7 +451,7 @@ pub(crate) fn write_map(
     manifest: &mut Manifest,
 ) -> Result<()> {
     let folder = &session.folder();
-    let Named { stem, map, figure, weights, directions, agreement } = named;
+    let Named { stem, map, figure, prompts, weights, directions, agreement } = named;
     // Results must never outlive the direction they were measured with.
     let found = directions.iter().map(|(direction, _)| format!("{}.npy", direction.name)).collect();
     forget(folder, &found, session.options().csv_guard)?;
@@ -450,10 +460,19 @@ pub(crate) fn write_map(
         files.push(direction.write(folder, record)?);
     }
     map.write(folder, stem, session.options().csv_guard)?;
+    if let Some(prompts) = prompts {
+        files.push(write_prompts(folder, stem, map, prompts)?);
+    }
     if let Some((shape, values)) = weights {
         let path = folder.join(format!("{stem}_weights.npy"));
         write_array(&path, shape, values)?;
         files.push(path);
+    }
+    // Prompts of values that were there before are not those of these.
+    let stale = prompts_path(folder, stem);
+    if prompts.is_none() && session.recorded_files(stem).is_some_and(|files| files.contains(&stale)) && stale.is_file()
+    {
+        std::fs::remove_file(&stale).with_context(|| stale.display().to_string())?;
     }
     let notation = Notation { head: map.head(), agreement: *agreement, figure: figure.is_some() };
     session.record(stem, provenance, &files, serde_json::to_value(notation)?)?;

@@ -143,8 +143,13 @@ impl Found {
 
     /// Its ending in small letters.
     pub fn ending(&self) -> String {
-        self.path.extension().map_or(String::new(), |ending| ending.to_string_lossy().to_lowercase())
+        ending(&self.path)
     }
+}
+
+/// The ending of a path in small letters.
+pub(super) fn ending(path: &Path) -> String {
+    path.extension().map_or(String::new(), |ending| ending.to_string_lossy().to_lowercase())
 }
 
 /// The hash of a file, and its size and time when it was taken.

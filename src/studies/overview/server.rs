@@ -123,7 +123,12 @@ fn kind_of(path: &Path) -> Kind {
         "png" => Kind("image/png", INERT),
         "csv" => Kind("text/csv; charset=utf-8", INERT),
         "json" => Kind("application/json", INERT),
+        "pdf" => Kind("application/pdf", INERT),
+        "parquet" => Kind("application/vnd.apache.parquet", INERT),
+        "npz" => Kind("application/zip", INERT),
+        // As what they are a browser would save these: as text it shows them.
         "jsonl" | "md" | "toml" | "txt" => TEXT,
+        // Arrays and weights, `npy` and `safetensors`, have no type of their own.
         _ => Kind("application/octet-stream", INERT),
     }
 }
@@ -295,6 +300,13 @@ mod tests {
             ("figures/x.html", "<p>"),
             ("x.csv", "a,b\n"),
             ("x.npy", "\u{1}"),
+            ("x.npz", "PK"),
+            ("x.safetensors", "\u{8}"),
+            ("x.parquet", "PAR1"),
+            ("x.pdf", "%PDF"),
+            ("x.PNG", "png"),
+            ("x.toml", "a = 1\n"),
+            ("x.md", "# a\n"),
             ("ledger.jsonl", ""),
         ] {
             std::fs::write(folder.path().join("demo").join(name), text).unwrap();
@@ -305,6 +317,14 @@ mod tests {
                 ("/demo/figures/x.html?a=b", "text/html; charset=utf-8", "<p>"),
                 ("/demo/x.csv", "text/csv; charset=utf-8", "a,b\n"),
                 ("/demo/x.npy", "application/octet-stream", "\u{1}"),
+                ("/demo/x.npz", "application/zip", "PK"),
+                ("/demo/x.safetensors", "application/octet-stream", "\u{8}"),
+                ("/demo/x.parquet", "application/vnd.apache.parquet", "PAR1"),
+                ("/demo/x.pdf", "application/pdf", "%PDF"),
+                ("/demo/x.PNG", "image/png", "png"),
+                ("/demo/model.json", "application/json", "{}"),
+                ("/demo/x.toml", "text/plain; charset=utf-8", "a = 1\n"),
+                ("/demo/x.md", "text/plain; charset=utf-8", "# a\n"),
                 ("/demo/ledger.jsonl", "text/plain; charset=utf-8", ""),
             ] {
                 let (head, found) = ask(port, "GET", url);

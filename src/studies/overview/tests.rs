@@ -116,6 +116,9 @@ fn what_is_missing_changed_or_of_another_model_is_marked() {
         std::fs::write(&file, text).unwrap();
     }
     std::fs::write(demo.join("edited.svg"), "<svg/>").unwrap();
+    // A figure one of whose files is lost.
+    std::fs::write(demo.join("lost.svg"), "<svg/>").unwrap();
+    std::fs::write(demo.join("lost.pdf"), "%PDF").unwrap();
     std::fs::remove_file(demo.join("lost.csv")).unwrap();
     let page = page(data.path());
     assert_eq!((page.sweeps[0].done, page.sweeps[0].stale), (1, 1));
@@ -140,6 +143,9 @@ fn what_is_missing_changed_or_of_another_model_is_marked() {
     assert_eq!(why(TABLE), "1 values of directions or prompts that have changed since");
     let card = part.cards.iter().find(|card| card.name == "demo/edited").unwrap();
     assert!(card.trouble.as_ref().unwrap().starts_with("changed: "));
+    let lost = part.cards.iter().find(|card| card.name == "demo/lost").unwrap();
+    assert!(lost.trouble.as_ref().unwrap().starts_with("missing: "), "{lost:?}");
+    assert_eq!(lost.files.iter().map(|(ending, _)| &**ending).collect::<Vec<_>>(), ["svg", "pdf"]);
     assert!(card.settings.contains(&("dataset".into(), "simple".into())), "{:?}", card.settings);
     let files = part.files.unwrap();
     assert_eq!(column(&files, "what is wrong").iter().filter(|why| !why.is_empty()).count(), 4, "those that are there");
@@ -287,7 +293,7 @@ fn a_page_of_somebody_else_is_not_replaced_and_ours_is() {
 
 #[test]
 fn progress_follows_ledgers_and_results() {
-    use crate::sweep::{Cell, CellId, Ledger, Outcome, Place, Running};
+    use crate::sweep::{Cell, CellId, Ledger, Outcome, Parts, Place, Running};
     use std::sync::Arc;
     let data = tempfile::tempdir().unwrap();
     let shard = data.path().join("demo/shards/1-of-2");
@@ -306,7 +312,7 @@ fn progress_follows_ledgers_and_results() {
     assert_eq!((&*bar().name, bar().done, bar().missing, bar().left), ("demo/shards/1-of-2", 0, 4, None));
     ledger
         .record([
-            (cell(1).id, Outcome::Done { value: 1.0.into(), seconds: 40.0 }),
+            (cell(1).id, Outcome::Done { value: 1.0.into(), parts: Parts::default(), seconds: 40.0 }),
             (cell(3).id, Outcome::Failed("NaN".into())),
         ])
         .unwrap();
@@ -316,7 +322,7 @@ fn progress_follows_ledgers_and_results() {
     assert_eq!((found.done, found.failed, found.missing, found.processes, found.computing), (1, 1, 2, 1, 2));
     assert_eq!((found.left.as_deref(), &*found.failures[0].1), (Some("1 min"), "NaN"));
     let stamp = overview.progress().unwrap().stamp;
-    ledger.record([(cell(5).id, Outcome::Done { value: 1.0.into(), seconds: 1.0 })]).unwrap();
+    ledger.record([(cell(5).id, Outcome::Done { value: 1.0.into(), parts: Parts::default(), seconds: 1.0 })]).unwrap();
     assert_eq!(overview.progress().unwrap().stamp, stamp, "a ledger is no result");
     std::fs::write(data.path().join("demo/x.csv"), "a\n").unwrap();
     assert_ne!(overview.progress().unwrap().stamp, stamp);

@@ -20,7 +20,7 @@ use crate::experiments::chunks;
 use crate::report::results::ResultFile;
 use crate::report::{CellKey, Manifest, RunRecord, SuiteName, SuiteRow, SuiteSite, Table};
 use crate::session::{DeviceWork, Fault, Note, Observer, Progress, Session, distinct, wrong};
-use crate::sweep::{Recorder, SweepSettings, finite};
+use crate::sweep::{Measured, Recorder, SweepSettings, finite};
 use anyhow::{Context, Result};
 use plan::{Divided, Job, passes};
 use serde::de::Error;
@@ -228,7 +228,9 @@ impl Study for PatchingSuite {
             recorder.with_state(|state| write_tables(&folder, &configuration, state, guard, |_| false))?;
         }
         result?;
-        let cells: Vec<_> = recorder.results(&folder, &self.sweep, own)?.into_iter().map(SuiteCell::from).collect();
+        let found = recorder.results(&folder, &self.sweep, own)?;
+        let cells: Vec<SuiteCell> =
+            found.into_iter().map(|(key, measured)| SuiteCell::from((key, measured.value.as_f64()))).collect();
         check_any_defined(&cells)?;
         Ok(Suite { model: session.model().name.clone(), cells, manifest: record })
     }
@@ -330,11 +332,11 @@ fn note_baselines(set: &str, baselines: &Baselines, metrics: &[Metric], progress
 }
 
 /// A metric in percent; null when it is undefined on this dataset.
-fn percent(baselines: &Baselines, metric: Metric, scores: &Scores) -> Result<Value, String> {
+fn percent(baselines: &Baselines, metric: Metric, scores: &Scores) -> Result<Measured, String> {
     if !baselines.defined(metric) {
-        return Ok(Value::Null);
+        return Ok(Measured::default());
     }
-    finite(100.0 * baselines.evaluate(metric, scores))
+    finite(100.0 * baselines.evaluate(metric, scores)).map(Measured::from)
 }
 
 #[cfg(test)]
