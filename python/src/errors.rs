@@ -38,7 +38,14 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 struct Python3;
 
 impl Spelling for Python3 {
+    fn setting(&self, name: &str) -> String {
+        // What commands take several of is one here.
+        let own = if name == "models" { "name" } else { name };
+        own.to_owned()
+    }
+
     fn value(&self, name: &str, value: &str) -> String {
+        let name = self.setting(name);
         if value.is_empty() { format!("{name}=True") } else { format!("{name}={value:?}") }
     }
 

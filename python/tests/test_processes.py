@@ -42,6 +42,28 @@ def test_two_models_in_two_threads(tmp_path: Path) -> None:
         np.testing.assert_array_equal(logits, expected)
 
 
+#: Threads that are the first to compute with models, all at once.
+FIRST = """
+import threading, actpatch
+for _ in range(100):
+    model = actpatch.Model("demo", device="cpu", progress=False)
+    barrier = threading.Barrier(4)
+    def work():
+        barrier.wait()
+        model.run("The movie was great and I")
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive(), "waits for itself"
+"""
+
+
+def test_threads_that_are_the_first_to_compute_do_not_wait_for_themselves() -> None:
+    subprocess.run([sys.executable, "-c", FIRST], check=True, timeout=120)
+
+
 def test_other_threads_run_while_a_study_computes(demo: actpatch.Model) -> None:
     ticks, over = [], threading.Event()
 

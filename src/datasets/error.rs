@@ -1,5 +1,6 @@
 //! What can be wrong with a dataset file, a word list, or the prompts they make for one tokenizer.
 
+use crate::choice::{nearest_of, suggestion};
 use crate::model::ModelError;
 use std::fmt;
 use std::path::PathBuf;
@@ -70,7 +71,7 @@ pub enum DatasetError {
         message: String,
     },
     /// No dataset has this name.
-    #[error("unknown dataset `{name}`; known: {}", .known.join(", "))]
+    #[error("unknown dataset `{name}`; known: {}{}", .known.join(", "), meant(.name, .known))]
     UnknownDataset {
         /// The name asked for.
         name: String,
@@ -256,6 +257,11 @@ pub(super) fn short(text: &str) -> String {
         Some((end, _)) => format!("{:?}… ({} bytes)", &text[..end], text.len()),
         None => format!("{text:?}"),
     }
+}
+
+/// The dataset that was probably meant.
+fn meant(name: &str, known: &[String]) -> String {
+    suggestion(nearest_of(name, known.iter().map(String::as_str)).first().copied())
 }
 
 /// What an answer is instead of one token.

@@ -1,6 +1,7 @@
 //! What a user may call a model, and what its results are filed under.
 
 use super::{ModelError, gguf, shapes};
+use crate::choice::{nearest_of, suggestion};
 use std::path::{Path, PathBuf};
 
 /// Short names of published models and the repositories that hold them.
@@ -155,8 +156,9 @@ fn unnamed(spec: &str, revision: Option<&str>) -> Result<Named, ModelError> {
     let aliases: Vec<&str> = ALIASES.iter().map(|(alias, _)| *alias).collect();
     Err(error(format!(
         "not a folder, not a GGUF file, not a Hub id (organisation/name[@revision]), not `demo`, not `random:<alias>` \
-         and none of the aliases {}",
-        aliases.join(", ")
+         and none of the aliases {}{}",
+        aliases.join(", "),
+        suggestion(nearest_of(id, aliases.iter().copied()).first().copied())
     )))
 }
 

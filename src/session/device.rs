@@ -200,7 +200,8 @@ impl Session {
     /// # Errors
     /// Those of the device, and of the work.
     pub(crate) fn compute<W: DeviceWork>(&self, observer: &mut dyn Observer, work: W) -> Result<W::Output> {
-        self.in_pool(|| self.engines(observer)?.run(observer, work))
+        let engines = self.engines(observer)?;
+        self.in_pool(|| engines.run(observer, work))
     }
 
     /// As [`Session::compute`], for work of so much arithmetic. Little of it stays in the thread that asks for it, if that is
@@ -221,6 +222,10 @@ impl Session {
         }
     }
 
+    /// The model on the devices, uploaded when that has not been done yet.
+    ///
+    /// Who waits for the lock does so outside of the pool: a thread of the pool that waits for a part of the upload takes up
+    /// whatever else there is to do, and were that to ask for the model as well, it would wait for itself.
     fn engines(&self, observer: &mut dyn Observer) -> Result<Arc<Engines>> {
         // A thread that panicked in here has left either no engine or a whole one.
         let mut engines = self.loaded.engines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -228,7 +233,8 @@ impl Session {
             return Ok(engines.clone());
         }
         let _progress = Progress::new(observer, format!("loading {}", self.model().name), 0);
-        Ok(engines.insert(Arc::new(Engines::new(&self.loaded.model, &self.options)?)).clone())
+        let uploaded = self.in_pool(|| Engines::new(&self.loaded.model, &self.options))?;
+        Ok(engines.insert(Arc::new(uploaded)).clone())
     }
 
     /// Floating-point operations per second that the processor does at most in the session's threads and number format,
@@ -248,7 +254,38 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Silent;
     use super::*;
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    /// The number of layers.
+    struct Layers;
+
+    impl DeviceWork for Layers {
+        type Output = usize;
+
+        fn run<B: Backend>(self, engine: &Engine<B>, _: &mut dyn Observer) -> Result<usize> {
+            Ok(engine.config().n_layers)
+        }
+    }
+
+    #[test]
+    fn threads_that_are_the_first_to_compute_wait_for_one_upload() {
+        for _ in 0..50 {
+            let options = SessionOptions { device: Device::Cpu, ..SessionOptions::default() };
+            let session = Session::open("demo", options).unwrap();
+            let (sender, receiver) = channel();
+            for _ in 0..4 {
+                let (session, sender) = (session.clone(), sender.clone());
+                std::thread::spawn(move || sender.send(session.compute(&mut Silent, Layers).unwrap()));
+            }
+            for _ in 0..4 {
+                let layers = receiver.recv_timeout(Duration::from_secs(60)).expect("no thread waits for itself");
+                assert_eq!(layers, session.config().n_layers);
+            }
+        }
+    }
 
     #[test]
     fn devices_are_named_and_numbered() {

@@ -1,6 +1,7 @@
 //! Every study that runs on a session, by name.
 
 use super::*;
+use crate::choice::{nearest, suggestion};
 use crate::session::Fault;
 use serde_json::{Map, Value};
 
@@ -44,7 +45,8 @@ macro_rules! registry {
                     }
                 )+
                 let known = Self::NAMES.join(", ");
-                Err(Fault::new(format!("expected a study, found {name:?}; there are {known}")).into())
+                let meant = suggestion(nearest(name, Self::NAMES));
+                Err(Fault::new(format!("expected a study, found {name:?}; there are {known}{meant}")).into())
             }
 
             /// The settings of a study by name, with their defaults.
@@ -130,6 +132,8 @@ mod tests {
                 assert_eq!(AnyStudy::new(name, defaults).unwrap(), study, "{name}");
             }
         }
+        let slip = AnyStudy::new("fit_directions", Map::new()).unwrap_err().to_string();
+        assert!(slip.ends_with("; did you mean \"fit-directions\"?"), "{slip}");
         let unknown = AnyStudy::new("paths", Map::new()).unwrap_err().to_string();
         assert!(
             unknown.starts_with("expected a study, found \"paths\"") && unknown.contains("path-patching"),

@@ -47,7 +47,7 @@ fn what_a_model_cannot_have_is_left_out_and_what_is_mistyped_is_an_error() {
     let data = tempfile::tempdir().unwrap();
     let run = |arguments: &[&str]| run_in(data.path(), &[&SMALL[..], arguments].concat());
     run(&["--eval-sets", "simple_tset", "--dry-run"]).fails(1, &["--eval-sets: unknown dataset `simple_tset`"]);
-    run(&["--map-set", "simpel"]).fails(1, &["--map-set: unknown dataset `simpel`"]);
+    run(&["--map-set", "simpel"]).fails(1, &["--map-set: unknown dataset `simpel`", "did you mean \"simple\"?"]);
     let plain = data.path().join("plain.csv");
     std::fs::write(&plain, "clean,corrupted,answer,wrong_answer\nI loved it,I hated it, great, bad\n").unwrap();
     let plain = ["--dataset-file", plain.to_str().unwrap(), "--comma-set", "plain"];
