@@ -89,9 +89,9 @@ pub fn read(path: &Path, value: &str, label: &str) -> Result<Vec<Labelled>, Labe
     let header = reader.headers().map_err(failed)?.clone();
     let column = |name: &str| header.iter().position(|head| head == name);
     let needed = |name: &str| {
-        let there = header.iter().collect::<Vec<_>>().join(",");
+        let there: String = header.iter().collect::<Vec<_>>().join(",").chars().take(200).collect();
         let there = if there.is_empty() { "none" } else { &there };
-        column(name).ok_or_else(|| content("header".into(), &format!("a column {name}"), there))
+        column(name).ok_or_else(|| content("header".into(), &format!("a column {name} of a CSV table"), there))
     };
     let (value, label) = (needed(value)?, needed(label)?);
     let keys = match KEYS.map(column) {
@@ -209,7 +209,7 @@ mod tests {
         let latin = super::read(&path, "value", "sentiment").unwrap_err().to_string();
         assert!(latin.contains("labels.csv: line 2: expected UTF-8"), "{latin}");
         for (text, words) in [
-            ("value,token\n0, a\n", "header: expected a column sentiment, found value,token"),
+            ("value,token\n0, a\n", "header: expected a column sentiment of a CSV table, found value,token"),
             ("sentiment\nPositive\n", "header: expected a column value"),
             ("value,sentiment\nx,Positive\n", "line 2: expected a finite value, found x"),
             ("value,sentiment\nNaN,Positive\n", "line 2: expected a finite value"),

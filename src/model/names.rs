@@ -83,7 +83,14 @@ pub(crate) fn parse(spec: &str, revision: Option<&str>) -> Result<Named, ModelEr
         }
         _ => unnamed(spec, revision),
     };
-    named.and_then(|named| checked(spec, named))
+    let named = named.and_then(|named| checked(spec, named))?;
+    match (&named.place, revision) {
+        (Place::Hub { .. }, _) | (_, None) => Ok(named),
+        (_, Some(revision)) => {
+            let message = format!("has no revision `{revision}`: it is no model of the Hub");
+            Err(ModelError::Name { spec: spec.to_owned(), message })
+        }
+    }
 }
 
 /// Refuses a name that results cannot be filed under: a folder may be called anything, a revision may be long.
@@ -285,6 +292,7 @@ mod tests {
             ("a/..", None, "organisation/name"),
             ("a/b@x/../y", None, "revision"),
             ("a/b@v1", Some("v2"), "`v1`"),
+            ("demo", Some("v2"), "no revision `v2`"),
             ("", None, "aliases"),
         ] {
             let message = parse(spec, revision).unwrap_err().to_string();

@@ -105,6 +105,9 @@ fn row(
 /// # Errors
 /// Those of the ledger and of [`write_tables`].
 pub(crate) fn forget(folder: &Path, changing: &BTreeSet<String>, guard: bool) -> Result<()> {
+    if changing.is_empty() {
+        return Ok(());
+    }
     let Some((configuration, _)) = Ledger::read(folder)? else { return Ok(()) };
     let depends = |cell: &Cell| cell.inputs.keys().any(|input| changing.contains(&**input));
     let write = |state: &State| write_tables(folder, &configuration, state, guard, depends);

@@ -338,7 +338,8 @@ fn labels_become_shares_and_accuracies() {
     let found = finish(&mut actpatch(&["label-shares", "--labels", steered, "--value", "coef", "--json"])).success();
     assert_eq!(found.json(), serde_json::json!([{ "labels": 3 }]));
 
-    shares(&["--value", "loss"]).fails(1, &["labelled.csv: header: expected a column loss, found direction,layer"]);
+    shares(&["--value", "loss"])
+        .fails(1, &["labelled.csv: header: expected a column loss of a CSV table, found direction,layer"]);
     shares(&["--summary", label]).fails(1, &["labelled.csv", "expected a row of a neuroscope summary"]);
     shares(&["--summary", "nowhere.csv"]).fails(1, &["--summary: nowhere.csv"]);
     let short = data.path().join("short.csv");

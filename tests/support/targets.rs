@@ -12,7 +12,7 @@ use actpatch::model::{LoadOptions, Model, Tokenizer};
 use actpatch::report::{GoldenFile, SteeredTexts, SuiteCsv, SuiteName};
 use actpatch::session::{Device, layers};
 use actpatch::studies::{AnyStudy, Circuit, Coefficients, HeadAt, HeadAtPosition, HeadChoice};
-use actpatch::sweep::{Cell, CellId, Configuration, Ledger, Outcome, Place, Shard};
+use actpatch::sweep::{Cell, CellId, Configuration, Ledger, Outcome, Parts, Place, Shard};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -216,7 +216,9 @@ pub fn ledger() -> Target {
     };
     let mut ledger = Ledger::open(folder.path(), &configuration).unwrap();
     ledger.want([0, 1, 2].map(cell)).unwrap();
-    let done = |number: usize| (cell(number).id, Outcome::Done { value: 12.5.into(), seconds: 0.1 });
+    let done = |number: usize| {
+        (cell(number).id, Outcome::Done { value: 12.5.into(), parts: Parts::new([12.0, 13.0]), seconds: 0.1 })
+    };
     ledger.record([0, 1].map(done)).unwrap();
     let written = std::fs::read(ledger.path()).unwrap();
     of_files(Ledger::FILE, &[], vec![written], |path| Ledger::read(path.parent().unwrap()).is_ok())
