@@ -69,7 +69,7 @@ def integers(value: Any, what: str) -> NDArray[np.int64]:
         return np.zeros(array.shape, dtype=np.int64)
     if array.dtype.kind not in "iu":
         raise SettingError(f"{what}: expected whole numbers, found {_found(array)}")
-    if array.dtype == np.uint64 and array.max() > np.iinfo(np.int64).max:
+    if array.dtype == np.uint64 and int(array.max()) >= 2**63:
         raise SettingError(f"{what}: expected whole numbers below 2**63, found {array.max()}")
     found = np.asarray(array, dtype=np.int64, order="C")
     return found if found.flags.aligned else found.copy()
