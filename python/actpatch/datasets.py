@@ -11,6 +11,7 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import file_name
 from .errors import SettingError
 from .model import Model
 
@@ -51,6 +52,8 @@ def load(name: str, model: Model, scaffold: Optional[str] = None) -> Dataset:
     Raises:
         DatasetError: a dataset that there is not, or that the model's tokenizer cannot make.
     """
+    if not (isinstance(name, str) and isinstance(model, Model)):
+        raise SettingError(f"expected the name of a dataset and a model, found {name!r} and {model!r}")
     found = json.loads(model._core.prompts(name, scaffold))
     sequences, texts = found["sequences"], found["texts"]
     classes = found.get("has_classes", True)
@@ -82,19 +85,28 @@ def add(model: Model, name: str, pairs: Iterable[Mapping[str, Any]]) -> Dataset:
     Raises:
         DatasetError: a pair that cannot be meant; the message names its line (pairs are counted from 1) and field.
     """
-    records = pairs.to_dict("records") if hasattr(pairs, "to_dict") else list(pairs)
-    if not records or not all(isinstance(record, Mapping) for record in records):
-        raise SettingError(f"pairs: expected mappings with clean, corrupted, answer and wrong_answer, found {records[:1]!r}")
+    if not isinstance(model, Model):
+        raise SettingError(f"model: expected a model, found {model!r}")
+    held: Any = pairs.to_dict("records") if hasattr(pairs, "to_dict") else pairs
+    records = list(held) if hasattr(held, "__iter__") else []
+    if not records or not all(isinstance(record, Mapping) and record for record in records):
+        found = records[:1] or pairs
+        raise SettingError(f"pairs: expected mappings with clean, corrupted, answer and wrong_answer, found {found!r}")
     folder = tempfile.TemporaryDirectory(prefix="actpatch-")
-    path = Path(folder.name) / f"{name}.jsonl"
-    if path.parent != Path(folder.name):
-        raise SettingError(f"name: expected letters, digits, _, - and ., found {name!r}")
-    path.write_text("".join(json.dumps(dict(record)) + "\n" for record in records), encoding="utf-8")
+    path = Path(folder.name) / f"{file_name(name, 'name')}.jsonl"
+    path.write_text("".join(_line(dict(record), number) for number, record in enumerate(records, 1)), encoding="utf-8")
     others = [file for file in model.options["dataset_file"] if Path(file).stem != name]
     known = model.with_options(dataset_file=[*others, str(path)])
     dataset = load(name, known)
     model._hold(known._core, model._progress, (model._belongings, folder))
     return dataset
+
+
+def _line(record: Mapping[str, Any], number: int) -> str:
+    try:
+        return json.dumps(record, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise SettingError(f"pairs: line {number}: expected texts, found {record!r}: {error}") from error
 
 
 def _tokens(sequences: List[List[int]], numbers: List[int]) -> Any:

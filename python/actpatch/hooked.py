@@ -1,4 +1,5 @@
-"""A HookedTransformer written to a folder as transformers would have saved the model, and compared with what is read from there."""
+"""A HookedTransformer written to a folder as transformers would have saved the model, and compared with what is read from there; and
+what its users look for."""
 
 from __future__ import annotations
 
@@ -15,7 +16,20 @@ from .errors import ModelError
 if TYPE_CHECKING:
     from .model import Model
 
-__all__ = ["check", "save"]
+__all__ = ["HERE", "check", "save"]
+
+#: What is called otherwise here.
+HERE = {
+    "add_hook": "model.run(prompts, [Replace(name, value), ...])",
+    "forward": "model.run(prompts)",
+    "from_pretrained": "actpatch.Model(name)",
+    "from_pretrained_no_processing": 'actpatch.Model(name, weight_processing="none")',
+    "hook_dict": "model.hook_names",
+    "hooks": "model.run(prompts, [Replace(name, value), ...])",
+    "run_with_hooks": "model.run(prompts, [Replace(name, value), ...])",
+    "to_single_str_token": "model.to_string(token)",
+    "tokenizer": "model.to_tokens, to_str_tokens, to_string and to_single_token",
+}
 
 #: Settings of TransformerLens that are read here. Any other but those of `_FREE` must have its default: what is not known
 #: here is an error and never a wrong number.

@@ -15,7 +15,7 @@ from typing import Any, Iterable, List, Optional, Sequence, Tuple, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import floats, host_array, integers
+from .arrays import floats, integers, number
 from .errors import SettingError
 from .hooks import HookName
 
@@ -28,14 +28,14 @@ Numbers = Union[None, int, Sequence[int]]
 Positions = Union[None, int, Sequence[int], Sequence[Tuple[int, int]], NDArray[np.integer[Any]]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Intervention:
     """Something that happens at a site; see `Replace`, `Add`, `Swap` and `Ablate`."""
 
     site: HookName
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Replace(Intervention):
     """``x := value``: activation patching, freezing, mean ablation."""
 
@@ -45,7 +45,7 @@ class Replace(Intervention):
     neurons: Numbers = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Add(Intervention):
     """``x += scale * value``: steering."""
 
@@ -56,7 +56,7 @@ class Add(Intervention):
     neurons: Numbers = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Swap(Intervention):
     """``x += R Rᵀ (value - x)``: the component along `directions`, ``(width,)`` or ``(width, k)`` of any length, is taken
     from `value` and the rest stays: directional patching, or directional ablation with a value of zeros."""
@@ -67,7 +67,7 @@ class Swap(Intervention):
     heads: Numbers = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ablate(Intervention):
     """``x := 0``; along `directions`, ``(width,)`` or ``(width, k)``, if they are given: ``x -= R Rᵀ x``."""
 
@@ -119,10 +119,12 @@ def _per_place(
     longest = max(lengths)
     if array.shape not in ((n, longest, *tail), (1, longest, *tail)):
         return None
-    index = (where[:, 0] % len(array)) * longest + where[:, 1]
-    flat = array.reshape((-1, *tail))
-    # Every token in its turn: the array as it is.
-    found: NDArray[np.float32] = flat if np.array_equal(index, np.arange(len(flat))) else flat[index]
+    return _taken(array.reshape((-1, *tail)), (where[:, 0] % len(array)) * longest + where[:, 1])
+
+
+def _taken(values: NDArray[np.float32], index: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Some of the rows; the array as it is if they are all, in their turn."""
+    found: NDArray[np.float32] = values if np.array_equal(index, np.arange(len(values))) else values[index]
     return found
 
 
@@ -130,14 +132,15 @@ def rows(
     value: Any, tails: Sequence[Tuple[int, ...]], where: NDArray[np.int64], lengths: Sequence[int], what: str
 ) -> Tuple[NDArray[np.float32], Tuple[int, ...]]:
     """The value of every place, and which of some shapes it has there."""
-    if isinstance(value, (list, tuple)) and value and hasattr(value[0], "shape"):
+    if isinstance(value, (list, tuple)) and value and getattr(value[0], "ndim", 0) > 0:
         parts = [floats(part, f"value of {what}") for part in value]
         for tail in tails:
             if [part.shape for part in parts] == [(length, *tail) for length in lengths]:
-                return np.stack([parts[row][at] for row, at in where]), tail
-        expected = " or ".join(str([(length, *tail) for length in lengths]) for tail in tails)
-        shapes = [part.shape for part in parts]
-        raise SettingError(f"value of {what}: expected a list of arrays of shapes {expected}, found {shapes}")
+                starts = np.cumsum([0, *lengths[:-1]])
+                return _taken(np.concatenate(parts), starts[where[:, 0]] + where[:, 1]), tail
+        expected = " or ".join(_several([(length, *tail) for length in lengths]) for tail in tails)
+        found = _several([part.shape for part in parts])
+        raise SettingError(f"value of {what}: expected a list of arrays of shapes {expected}, found {found}")
     array = floats(value, f"value of {what}")
     fits = [(given, tail) for tail in tails if (given := _per_place(array, tail, where, lengths)) is not None]
     if len(fits) == 1:
@@ -146,6 +149,12 @@ def rows(
     expected = " or ".join(f"{tail}, {(n, *tail)}, {(n, pos, *tail)}" for tail in tails)
     found = f"{array.shape}, which can be read in two ways" if fits else f"{array.shape}"
     raise SettingError(f"value of {what}: expected shape {expected}, found {found}")
+
+
+def _several(shapes: Sequence[Tuple[int, ...]]) -> str:
+    """Shapes, or how they begin."""
+    shown = ", ".join(map(str, shapes[:4]))
+    return f"[{shown}]" if len(shapes) <= 4 else f"[{shown}, ...] ({len(shapes)} of them)"
 
 
 def basis(directions: Any, width: int, what: str) -> NDArray[np.float32]:
@@ -214,6 +223,8 @@ def edits(name: str, intervention: Intervention, lengths: Sequence[int], shapes:
         raise SettingError(f"{what}: expected heads or neurons, found both")
     if intervention.heads is not None and shapes.heads(name) is None:
         raise SettingError(f"heads of {what}: expected a site with heads")
+    if neurons is not None and not name.endswith(("mlp.hook_pre", "mlp.hook_post")):
+        raise SettingError(f"neurons of {what}: expected mlp.hook_pre or mlp.hook_post")
     if name.endswith("hook_pattern"):
         return _pattern_edits(name, intervention, where, lengths, shapes, what)
     if isinstance(intervention, Ablate):
@@ -221,8 +232,18 @@ def edits(name: str, intervention: Intervention, lengths: Sequence[int], shapes:
     return _changes(name, intervention, neurons, where, lengths, shapes, what)
 
 
-def _numbers(numbers: Numbers) -> List[int]:
-    return [int(number) for number in np.atleast_1d(np.asarray(numbers))]
+def _numbers(numbers: Numbers, count: int, what: str) -> List[int]:
+    """Heads or neurons of `count`, each once."""
+    given = integers(numbers, what)
+    listed: List[int] = given.reshape(-1).tolist()
+    if given.ndim > 1 or not listed:
+        raise SettingError(f"{what}: expected a number or a list of numbers, found {numbers!r}")
+    for index in listed:
+        if not 0 <= index < count:
+            raise SettingError(f"{what}: expected 0 to {count - 1}, found {index}")
+    if len(set(listed)) < len(listed):
+        raise SettingError(f"{what}: expected each number once, found {listed}")
+    return listed
 
 
 def _by_heads(tail: Tuple[int, ...], rotation: Optional[NDArray[np.float32]], shapes: Shapes) -> bool:
@@ -242,10 +263,10 @@ def _ablations(
     if heads is None and _by_heads(tail, rotation, shapes):
         heads = range(tail[0])
     if heads is not None:
-        for head in _numbers(heads):
+        for head in _numbers(heads, tail[0], f"heads of {what}"):
             yield (name, head, None, where, operation, values, rotation)
     elif neurons is not None:
-        for neuron in _numbers(neurons):
+        for neuron in _numbers(neurons, tail[0], f"neurons of {what}"):
             yield (name, None, neuron, where, operation, values, rotation)
     else:
         yield (name, None, None, where, operation, values, rotation)
@@ -265,29 +286,31 @@ def _changes(
     operation, rotation = type(intervention).__name__.lower(), None
     if isinstance(intervention, Swap):
         rotation = basis(intervention.directions, tail[-1], what).reshape(-1)
-    tails = [tail]
+    tails, numbers = [tail], None
     if heads is not None:
-        tails.append(tail[1:] if np.ndim(heads) == 0 else (len(_numbers(heads)), tail[1]))
-    if neurons is not None:
-        tails.append((len(_numbers(neurons)),))
+        numbers = _numbers(heads, tail[0], f"heads of {what}")
+        tails.append(tail[1:] if np.ndim(heads) == 0 else (len(numbers), tail[1]))
+    elif neurons is not None:
+        numbers = _numbers(neurons, tail[0], f"neurons of {what}")
+        tails.append((len(numbers),))
     given, part = rows(intervention.value, list(dict.fromkeys(tails)), where, lengths, what)
-    if isinstance(intervention, Add) and intervention.scale != 1.0:
-        given = given * np.float32(intervention.scale)
-    if heads is None and neurons is None and _by_heads(tail, rotation, shapes):
-        heads = range(tail[0])
-    numbers = heads if heads is not None else neurons
+    scale = number(intervention.scale, f"scale of {what}") if isinstance(intervention, Add) else 1.0
+    if scale != 1.0:
+        # What does not fit becomes infinite, and is told of as that.
+        with np.errstate(over="ignore"):
+            given = given * np.float32(scale)
+    if numbers is None and _by_heads(tail, rotation, shapes):
+        numbers = list(range(tail[0]))
     if numbers is None:
         yield (name, None, None, where, operation, given.reshape(-1), rotation)
         return
-    for number, index in enumerate(_numbers(numbers)):
+    for place, index in enumerate(numbers):
         own = given
-        if part == tail and not 0 <= index < tail[0]:
-            raise SettingError(f"{what}: expected a head or neuron of 0 to {tail[0] - 1}, found {index}")
         if part == tail:
             own = given[:, index]
         elif len(part) == len(tail):
-            own = given[:, number]
-        head, neuron = (index, None) if heads is not None else (None, index)
+            own = given[:, place]
+        head, neuron = (index, None) if neurons is None else (None, index)
         yield (name, head, neuron, where, operation, np.ascontiguousarray(own).reshape(-1), rotation)
 
 
@@ -300,23 +323,41 @@ def _pattern_edits(
     what: str,
 ) -> Iterable[Edit]:
     """Attention probabilities: replaced by those of a cache, or by zero."""
-    heads = getattr(intervention, "heads")
-    numbers = range(shapes.n_heads) if heads is None else _numbers(heads)
+    heads, n_heads = getattr(intervention, "heads"), shapes.n_heads
+    numbers = list(range(n_heads)) if heads is None else _numbers(heads, n_heads, f"heads of {what}")
     if isinstance(intervention, Ablate) and intervention.directions is None:
         for head in numbers:
             yield (name, head, None, where, "zero", None, None)
         return
     if not isinstance(intervention, Replace):
         raise SettingError(f"{what}: expected Replace or Ablate at attention probabilities")
-    parts = intervention.value
-    if not isinstance(parts, (list, tuple)):
-        parts = list(floats(parts, f"value of {what}"))
-    parts = [floats(part, f"value of {what}") for part in parts]
-    expected = [(shapes.n_heads, length, length) for length in lengths]
-    if [part.shape for part in parts] != expected:
-        found = [part.shape for part in parts]
-        raise SettingError(f"value of {what}: expected (head, query, key) of every prompt, {expected}, found {found}")
-    for head in numbers:
-        if not 0 <= head < shapes.n_heads:
-            raise SettingError(f"heads of {what}: expected 0 to {shapes.n_heads - 1}, found {head}")
-        yield (name, head, None, where, "replace", np.concatenate([parts[row][head, at] for row, at in where]), None)
+    parts = _patterns(intervention.value, (n_heads,), lengths, what)
+    places = numbers
+    if parts is None and heads is not None:
+        alone = np.ndim(heads) == 0
+        parts = _patterns(intervention.value, () if alone else (len(numbers),), lengths, what)
+        places = list(range(len(numbers)))
+        parts = [part[None] for part in parts] if alone and parts is not None else parts
+    if parts is None:
+        expected = _several([(n_heads, length, length) for length in lengths])
+        raise SettingError(
+            f"value of {what}: expected (head, query, key) of every prompt, {expected}, or of those heads alone, found other shapes"
+        )
+    for head, place in zip(numbers, places):
+        yield (name, head, None, where, "replace", np.concatenate([parts[row][place, at] for row, at in where]), None)
+
+
+def _patterns(
+    value: Any, front: Tuple[int, ...], lengths: Sequence[int], what: str
+) -> Optional[List[NDArray[np.float32]]]:
+    """``(*front, query, key)`` of every prompt, without its padding; none if the value has another shape."""
+    listed = value if isinstance(value, (list, tuple)) else floats(value, f"value of {what}")
+    if getattr(listed, "ndim", 1) == 0 or len(listed) != len(lengths):
+        return None
+    longest, found = max(lengths), []
+    for part, length in zip(listed, lengths):
+        array = floats(part, f"value of {what}")
+        if array.shape not in ((*front, length, length), (*front, longest, longest)):
+            return None
+        found.append(array[..., :length, :length])
+    return found

@@ -6,19 +6,19 @@ import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union, cast
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _core, hooked
-from .arrays import floats, host_array, integers
+from .arrays import file_name, floats, host_array, integers, number, whole
 from .cache import ActivationCache, Batch
-from .errors import SettingError
-from .hooks import HookName, full_name
+from .errors import ModelError, SettingError, SiteError
+from .hooks import HookName, full_name, is_layer
 from .interventions import Add, Intervention, Shapes, edits
 from .progress import Progress, listener
-from .results import Directions, Plan, Result, outcome
+from .results import Direction, Directions, Plan, Result, outcome
 
 __all__ = ["Config", "Model", "Written"]
 
@@ -27,6 +27,9 @@ Prompts = Union[str, Sequence[str], Sequence[int], Sequence[Any], NDArray[Any]]
 
 #: Which sites: all that are stored, some by name, or those that a function chooses.
 Names = Union[None, HookName, Sequence[HookName], Callable[[str], bool]]
+
+#: What is done on the way through the model: one intervention, or several.
+Interventions = Union[Intervention, Iterable[Intervention]]
 
 #: Sites that are computed from others when they are asked for, and are no part of "all".
 _COMPUTED = ("hook_result", "hook_q_input", "hook_k_input", "hook_v_input")
@@ -64,25 +67,26 @@ class Written:
     ended: bool
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, setting: str) -> Any:
     """A setting as JSON has it."""
-    if isinstance(value, Mapping):
-        return {str(name): plain(entry) for name, entry in value.items()}
     if isinstance(value, (list, tuple, range, Directions)):
-        return [plain(entry) for entry in value]
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, np.generic):
-        return value.item()
+        return [plain(entry, setting) for entry in value]
+    if isinstance(value, Mapping):
+        return {str(name): plain(entry, setting) for name, entry in value.items()}
+    if isinstance(value, Direction):
+        return value.name
     if isinstance(value, Path):
         return str(value)
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
-    raise SettingError(f"expected text, numbers or lists of them, found {value!r}")
+    # Arrays and numbers of numpy, torch and others.
+    if hasattr(value, "tolist"):
+        return plain(value.tolist(), setting)
+    raise SettingError(f"{setting}: expected text, numbers or lists of them, found {value!r}")
 
 
 def _settings(settings: Mapping[str, Any]) -> str:
-    given = {name: plain(value) for name, value in settings.items() if value is not None}
+    given = {name: plain(value, name) for name, value in settings.items() if value is not None}
     try:
         return json.dumps(given, allow_nan=False)
     except ValueError as error:
@@ -176,13 +180,17 @@ class Model:
             tokenizer: its ``PreTrainedTokenizerFast``.
             options: as of `Model`.
         """
-        for what, holder in (("model", hf_model), ("tokenizer", tokenizer)):
-            if not hasattr(holder, "save_pretrained"):
+        for what, holder, has in (("model", hf_model, "config"), ("tokenizer", tokenizer, "save_pretrained")):
+            if not (hasattr(holder, "save_pretrained") and hasattr(holder, has)):
                 found = type(holder).__name__
                 raise SettingError(f"{what}: expected one of transformers, with save_pretrained, found {found}")
+        file_name(name, "name")
         folder = tempfile.TemporaryDirectory(prefix="actpatch-")
-        hf_model.save_pretrained(folder.name, safe_serialization=True)
-        tokenizer.save_pretrained(folder.name)
+        try:
+            hf_model.save_pretrained(folder.name, safe_serialization=True)
+            tokenizer.save_pretrained(folder.name)
+        except (NotImplementedError, RuntimeError, ValueError, OSError) as error:
+            raise ModelError(f"model: expected one that transformers can save, found that it cannot: {error}") from error
         model = cls(f"{name}={folder.name}", **options)
         model._belongings = folder
         return model
@@ -207,11 +215,15 @@ class Model:
                 that are not the model's own.
         """
         tokenizer = getattr(model, "tokenizer", None) if tokenizer is None else tokenizer
+        if type(model).__name__ == "TransformerBridge":
+            advice = "give from_transformers the model of transformers that it was made of"
+            raise SettingError(f"model: expected a HookedTransformer, found a TransformerBridge: {advice}")
         if not (hasattr(model, "cfg") and hasattr(model, "state_dict")):
             raise SettingError(f"model: expected a HookedTransformer, found {type(model).__name__}")
         if not hasattr(tokenizer, "save_pretrained"):
             found = type(tokenizer).__name__
             raise SettingError(f"tokenizer: expected one of transformers, with save_pretrained, found {found}")
+        file_name(name, "name")
         folder = tempfile.TemporaryDirectory(prefix="actpatch-")
         hooked.save(model, tokenizer, Path(folder.name))
         begins = model.cfg.default_prepend_bos and tokenizer.bos_token_id is not None
@@ -243,6 +255,16 @@ class Model:
         config = self.cfg
         return f"Model({self.name!r}, {config.n_layers} layers, {config.n_heads} heads, d_model {config.d_model})"
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name):
+            here = hooked.HERE.get(name)
+            advice = f": {name} is TransformerLens'; here it is {here}" if here else ""
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{advice}")
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a model belongs to the process that opened it: open it in the other one")
+
     # Tokens.
 
     def to_tokens(self, texts: Union[str, Sequence[str]], prepend_bos: Optional[bool] = None) -> Any:
@@ -254,10 +276,13 @@ class Model:
         return np.stack(tokens) if len({len(sequence) for sequence in tokens}) == 1 else tokens
 
     def _encode(self, texts: Union[str, Sequence[str]], prepend_bos: Optional[bool]) -> List[NDArray[np.int64]]:
-        listed = [texts] if isinstance(texts, str) else list(texts)
+        listed = [texts] if isinstance(texts, str) else list(texts) if hasattr(texts, "__iter__") else []
         if not listed or not all(isinstance(text, str) for text in listed):
             raise SettingError(f"texts: expected a text or texts, found {texts!r}")
-        tokens = self._core.encode(listed, prepend_bos is not False)
+        try:
+            tokens = self._core.encode(listed, prepend_bos is not False)
+        except UnicodeEncodeError as error:
+            raise SettingError(f"texts: expected whole characters, found half of one: {error}") from error
         if prepend_bos and self.bos_token_id is None:
             raise SettingError(f"prepend_bos: {self.name} has no beginning-of-sequence token, or is used without: bos='always'")
         return tokens
@@ -268,16 +293,20 @@ class Model:
             return self._core.decode_each(self.to_tokens(prompt, prepend_bos)[0])
         if _are_texts(prompt):
             return [self.to_str_tokens(str(text), prepend_bos) for text in prompt]
-        flat, lengths = self._tokens(prompt)
-        parts = np.split(flat, np.cumsum(lengths)[:-1])
-        texts = [self._core.decode_each(part) for part in parts]
+        texts = [self._core.decode_each(part) for part in self._known(prompt)]
         return texts[0] if _is_flat(prompt) else texts
 
     def to_string(self, tokens: Any) -> Any:
-        """The text of token ids ``(pos,)``; of ``(batch, pos)`` a list of texts."""
-        flat, lengths = self._tokens(tokens)
-        texts = [self._core.decode(part) for part in np.split(flat, np.cumsum(lengths)[:-1])]
-        return texts[0] if _is_flat(tokens) else texts
+        """The text of token ids ``(pos,)`` or of one; of ``(batch, pos)`` a list of texts."""
+        texts = [self._core.decode(part) for part in self._known([tokens] if _is_number(tokens) else tokens)]
+        return texts[0] if _is_number(tokens) or _is_flat(tokens) else texts
+
+    def _known(self, prompts: Any) -> List[NDArray[np.int64]]:
+        """Token ids that the model has, prompt by prompt."""
+        flat, lengths = self._tokens(prompts)
+        if flat.max() >= self.cfg.d_vocab:
+            raise SettingError(f"tokens: expected ids below {self.cfg.d_vocab}, found {flat.max()}")
+        return np.split(flat, np.cumsum(lengths)[:-1])
 
     def to_single_token(self, text: str) -> int:
         """The id of a text that is one token.
@@ -285,18 +314,21 @@ class Model:
         Raises:
             SettingError: a text of another number of tokens.
         """
-        tokens = self._core.encode([text], False)[0]
+        tokens = self._encode(text, False)[0] if isinstance(text, str) else []
+        if len(tokens) != 1 and not isinstance(text, str):
+            raise SettingError(f"expected a text of one token, found {text!r}")
         if len(tokens) != 1:
             raise SettingError(f"{text!r}: expected one token, found {self._core.decode_each(tokens)}")
         return int(tokens[0])
 
     def _tokens(self, prompts: Prompts, prepend_bos: Optional[bool] = None) -> Tuple[NDArray[np.int64], List[int]]:
         """Token ids of all prompts behind each other, and how many each has."""
+        prompts = _listed(prompts)
         if isinstance(prompts, str) or _are_texts(prompts):
             found = self._encode(cast("Union[str, Sequence[str]]", prompts), prepend_bos)
             return np.concatenate(found), [len(row) for row in found]
-        if isinstance(prompts, (list, tuple)) and len(prompts) and not np.isscalar(prompts[0]):
-            rows = [integers(row, "tokens").reshape(-1) for row in prompts]
+        if isinstance(prompts, (list, tuple)) and len(prompts) and not _is_number(prompts[0]):
+            rows = [_row(row) for row in prompts]
             return np.concatenate(rows), [len(row) for row in rows]
         array = integers(prompts, "tokens")
         if array.ndim not in (1, 2) or array.size == 0:
@@ -304,15 +336,21 @@ class Model:
         length = array.shape[-1]
         return array.reshape(-1), [length] * (array.size // length)
 
-    def _names(self, names: Names) -> List[str]:
+    def _names(self, names: Names, among: List[str]) -> List[str]:
+        """The sites that are meant; all `among` the stored ones without any."""
         if names is None:
-            return self._stored
+            return among
         if callable(names):
-            return [name for name in self._stored if names(name)]
-        single = isinstance(names, str) or (
-            isinstance(names, tuple) and len(names) == 2 and isinstance(names[1], (int, np.integer))
-        )
+            chosen = [name for name in among if names(name)]
+            if not chosen:
+                others = ", ".join(name for name in _COMPUTED if name.endswith("result"))
+                raise SiteError(f"names: expected a function that chooses some of the stored sites, found one that chooses none; "
+                                f"{others} is there by its name alone")
+            return chosen
+        single = isinstance(names, str) or (isinstance(names, tuple) and len(names) in (2, 3) and is_layer(names[1]))
         listed = [names] if single else names
+        if not hasattr(listed, "__iter__"):
+            raise SiteError(f"names: expected hook names, (name, layer) pairs or a function, found {names!r}")
         found = [full_name(name, self.cfg.n_layers) for name in cast("Sequence[HookName]", listed)]
         return list(dict.fromkeys(found))
 
@@ -321,7 +359,7 @@ class Model:
     def run(
         self,
         prompts: Prompts,
-        interventions: Sequence[Intervention] = (),
+        interventions: Interventions = (),
         *,
         logits: Optional[str] = "all",
         padding: Optional[str] = None,
@@ -331,7 +369,7 @@ class Model:
 
         Args:
             prompts: texts or token ids.
-            interventions: `Replace`, `Add`, `Swap`, `Ablate`, done in this order at each site.
+            interventions: `Replace`, `Add`, `Swap`, `Ablate`, one or several, done in this order at each site.
             logits: ``"all"``: ``(batch, pos, d_vocab)``; ``"last"``: ``(batch, d_vocab)``.
             padding: of prompts of different lengths, with ``"all"``: a list without it, ``"right"`` for one array with zeros behind ends.
         """
@@ -346,7 +384,7 @@ class Model:
         prompts: Prompts,
         names: Names = None,
         *,
-        interventions: Sequence[Intervention] = (),
+        interventions: Interventions = (),
         logits: Optional[str] = "all",
         padding: Optional[str] = None,
         prepend_bos: Optional[bool] = None,
@@ -367,11 +405,13 @@ class Model:
         Raises:
             SiteError: a name that the model does not have, with those that are most like it.
         """
+        if logits not in ("all", "last", None):
+            raise SettingError(f'logits: expected "all", "last" or None, found {logits!r}')
         flat, lengths = self._tokens(prompts, prepend_bos)
-        wanted = self._names(names)
+        wanted = self._names(names, self._stored)
         changes = [
             edit
-            for intervention in interventions
+            for intervention in _each(interventions)
             for edit in edits(self._site(intervention), intervention, lengths, self._shapes)
         ]
         told = None if len(flat) <= self.options["batch_tokens"] else self._listener(progress)
@@ -410,44 +450,49 @@ class Model:
             prompts: texts or token ids.
             answers: per prompt a (right, wrong) pair of tokens or their ids, or a list of pairs, whose mean is taken; one
                 pair alone is every prompt's.
-            names: as of `run_with_cache`.
+            names: as of `run_with_cache`, of sites in blocks.
 
         Returns:
             ``(batch,)`` differences of logits, and a cache that holds each prompt's own gradient.
         """
         flat, lengths = self._tokens(prompts, prepend_bos)
         pairs = self._answers(answers, len(lengths))
-        wanted = self._names(names)
+        wanted = self._names(names, [name for name in self._stored if name.startswith("blocks.")])
         told = None if len(flat) <= self.options["batch_tokens"] else self._listener(progress)
         differences, values = self._core.gradients(flat, lengths, pairs, wanted, told)
         batch = Batch(lengths, padding)
         shaped = {name: self._shaped(name, value, batch) for name, value in zip(wanted, values)}
         return differences, ActivationCache(shaped, batch, self.cfg.n_layers)
 
-    def _answers(self, answers: Sequence[Any], count: int) -> List[List[Tuple[int, int]]]:
+    def _answers(self, answers: Any, count: int) -> List[List[Tuple[int, int]]]:
+        """Per prompt its pairs: of one pair, of one for each prompt, or of a list of them for each."""
+
         def token(answer: Any) -> int:
             if isinstance(answer, str):
                 return self.to_single_token(answer)
-            if isinstance(answer, (int, np.integer)) and 0 <= int(answer) < self.cfg.d_vocab:
-                return int(answer)
+            if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < self.cfg.d_vocab:
+                return answer
             raise SettingError(f"answers: expected a token or its id below {self.cfg.d_vocab}, found {answer!r}")
 
-        def is_token(answer: Any) -> bool:
-            return isinstance(answer, (str, int, np.integer))
-
         def is_pair(entry: Any) -> bool:
-            return not isinstance(entry, str) and len(entry) == 2 and all(is_token(answer) for answer in entry)
+            return isinstance(entry, list) and len(entry) == 2 and not any(isinstance(part, list) for part in entry)
 
-        listed = answers.tolist() if isinstance(answers, np.ndarray) else list(answers)
+        listed = _nested(answers)
         if is_pair(listed):
             listed = [listed] * count
+        if not isinstance(listed, list) or not all(isinstance(entry, list) for entry in listed):
+            raise SettingError(f"answers: expected (right, wrong) pairs, found {answers!r}")
         if len(listed) != count:
             raise SettingError(f"answers: expected one pair for each of {count} prompts, found {len(listed)}")
-        lists = [[entry] if is_pair(entry) else list(entry) for entry in listed]
+        lists = [[entry] if is_pair(entry) else entry for entry in listed]
         for entry in lists:
-            if not entry or not all(not is_token(pair) and is_pair(pair) for pair in entry):
+            if not entry or not all(is_pair(pair) for pair in entry):
                 raise SettingError(f"answers: expected (right, wrong) pairs, found {entry!r}")
-        return [[(token(right), token(wrong)) for right, wrong in entry] for entry in lists]
+        found = [[(token(right), token(wrong)) for right, wrong in entry] for entry in lists]
+        for right, wrong in (pair for pairs in found for pair in pairs):
+            if right == wrong:
+                raise SettingError(f"answers: expected two tokens, found token {right} as the right and as the wrong one")
+        return found
 
     def generate(
         self,
@@ -457,7 +502,7 @@ class Model:
         temperature: float = 1.0,
         top_k: int = 0,
         samples: int = 1,
-        interventions: Sequence[Intervention] = (),
+        interventions: Interventions = (),
         stop_at_eos: bool = True,
         seed: Optional[int] = None,
         prepend_bos: Optional[bool] = None,
@@ -472,18 +517,19 @@ class Model:
             interventions: `Add` at sites of the residual stream: what is added at every position of prompts and texts.
             seed: of the random numbers; the model's own without it.
         """
+        samples = whole(samples, "samples", 1)
         flat, lengths = self._tokens(prompts, prepend_bos)
-        steered = [self._steered(intervention) for intervention in interventions]
+        steered = [self._steered(intervention) for intervention in _each(interventions)]
         texts = self._core.generate(
             flat,
             lengths,
             samples,
             steered,
             self.eos_token_ids if stop_at_eos else [],
-            temperature,
-            top_k,
-            max_new_tokens,
-            self.options["seed"] if seed is None else seed,
+            number(temperature, "temperature"),
+            whole(top_k, "top_k", 0),
+            whole(max_new_tokens, "max_new_tokens", 1),
+            self.options["seed"] if seed is None else whole(seed, "seed", 0),
             self._listener(progress),
         )
         parts = np.split(flat, np.cumsum(lengths)[:-1])
@@ -500,9 +546,13 @@ class Model:
             raise SettingError("interventions: what is added to texts is added at all positions, whole")
         name = self._site(intervention)
         value = floats(intervention.value, f"value of Add({name!r})")
-        if value.shape != (self.cfg.d_model,) or not np.isfinite(value).all():
-            raise SettingError(f"value of Add({name!r}): expected {self.cfg.d_model} finite numbers, found shape {value.shape}")
-        return name, value * np.float32(intervention.scale)
+        if value.shape != (self.cfg.d_model,):
+            raise SettingError(f"value of Add({name!r}): expected shape ({self.cfg.d_model},), found {value.shape}")
+        with np.errstate(over="ignore"):
+            value = value * np.float32(number(intervention.scale, f"scale of Add({name!r})"))
+        if not np.isfinite(value).all():
+            raise SettingError(f"value of Add({name!r}): expected finite numbers, found NaN or infinity")
+        return name, value
 
     # Studies.
 
@@ -517,6 +567,8 @@ class Model:
             SettingError: a setting that there is not, or a value that it cannot have.
             KeyboardInterrupt: Ctrl-C. What is done is kept, and the same call goes on from there.
         """
+        if not isinstance(study, str):
+            raise SettingError(f"study: expected the name of one, found {study!r}")
         core, own = self._own(settings)
         return outcome(study, self._folder_of(core), core.study(study, _settings(own), self._listener(progress)))
 
@@ -532,6 +584,8 @@ class Model:
 
     def directions(self, pattern: str = "*") -> Directions:
         """The stored directions whose names `pattern` (``*``, ``?``) matches."""
+        if not isinstance(pattern, str):
+            raise SettingError(f"pattern: expected a text such as das_*, found {pattern!r}")
         return Directions(self.folder, self._core.directions(pattern))
 
     def store_direction(self, name: str, array: Any, *, overwrite: bool = False) -> Directions:
@@ -543,10 +597,10 @@ class Model:
             overwrite: replace another direction of that name, and forget its results.
         """
         values = floats(array, f"direction {name}")
+        if not np.isfinite(values).all():
+            raise SettingError(f"direction {name}: expected finite numbers, found NaN or infinity")
         with tempfile.TemporaryDirectory(prefix="actpatch-") as folder:
-            path = Path(folder) / f"{name}.npy"
-            if path.parent != Path(folder):
-                raise SettingError(f"direction {name!r}: expected a name such as mine_layer6")
+            path = Path(folder) / f"{file_name(name, 'name')}.npy"
             np.save(path, values)
             self._core.import_directions(str(path), overwrite)
         return self.directions(name)
@@ -590,8 +644,43 @@ def _are_texts(prompts: Any) -> bool:
     return isinstance(prompts, (list, tuple)) and len(prompts) > 0 and isinstance(prompts[0], str)
 
 
+def _listed(prompts: Any) -> Any:
+    """Texts, and arrays of different lengths, that an array or a table's column holds, as a list; anything else as it is."""
+    kind = getattr(getattr(prompts, "dtype", None), "kind", "")
+    return prompts.tolist() if kind in ("O", "U", "T") and hasattr(prompts, "tolist") else prompts
+
+
+def _is_number(value: Any) -> bool:
+    """Is it one number, and no array of several?"""
+    return bool(np.isscalar(value)) or getattr(value, "ndim", 1) == 0
+
+
 def _is_flat(tokens: Any) -> bool:
     """Is this one sequence?"""
     if isinstance(tokens, (list, tuple)):
-        return len(tokens) > 0 and np.isscalar(tokens[0])
+        return len(tokens) > 0 and _is_number(tokens[0])
     return host_array(tokens, "tokens").ndim == 1
+
+
+def _row(tokens: Any) -> NDArray[np.int64]:
+    """The token ids of one prompt of several."""
+    row = integers(tokens, "tokens")
+    row = row[0] if row.ndim == 2 and len(row) == 1 else row
+    if row.ndim != 1:
+        raise SettingError(f"tokens: expected a list of prompts, (pos,) each, found one of shape {row.shape}")
+    return row
+
+
+def _nested(value: Any) -> Any:
+    """Lists, whatever holds them: tuples, arrays, tensors."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return [_nested(entry) for entry in value] if isinstance(value, (list, tuple)) else value
+
+
+def _each(interventions: Any) -> Iterable[Intervention]:
+    """One intervention, or several."""
+    if isinstance(interventions, Intervention):
+        return [interventions]
+    if not hasattr(interventions, "__iter__"):
+        raise SettingError(f"interventions: expected Replace, Add, Swap or Ablate, found {interventions!r}")
+    return cast("Iterable[Intervention]", interventions)

@@ -196,7 +196,10 @@ class Direction:
     @property
     def layer(self) -> int:
         """Layer ``l`` is ``blocks.l.hook_resid_pre``; layer ``n_layers`` the last ``hook_resid_post``."""
-        return int(self.name.rsplit("_layer", 1)[1])
+        number = self.name.rpartition("_layer")[2]
+        if not number.isdecimal():
+            raise SettingError(f"direction {self.name!r}: expected a name that ends in its layer, such as mine_layer6")
+        return int(number)
 
     @property
     def unit(self) -> NDArray[np.float32]:

@@ -115,6 +115,9 @@ def test_names_choose_what_is_cached(demo: actpatch.Model) -> None:
     assert keys("hook_embed") == ["hook_embed"]
     assert keys(("z", 1)) == ["blocks.1.attn.hook_z"]
     assert keys([("z", 1), "blocks.1.attn.hook_z"]) == ["blocks.1.attn.hook_z"]
+    assert keys(("z", -3, "attn")) == ["blocks.1.attn.hook_z"]
+    every = demo.gradients(TEXTS, (1, 2), None)[1]
+    assert list(every) == [name for name in everything if name.startswith("blocks.")]
     assert keys(lambda name: name.endswith("resid_post")) == [n for n in everything if n.endswith("resid_post")]
 
 
@@ -162,9 +165,44 @@ def test_a_cache_patched_in_is_its_run(demo: actpatch.Model) -> None:
         one = 1 if chosen == 1 else None
         np.testing.assert_array_equal(found, demo.run(corrupted, [Replace(("z", 0), cache["z", 0], heads=one)]))
     pattern = demo.run(corrupted, [Replace(("pattern", 0), cache["pattern", 0])])
+    for chosen, value in [(1, cache["pattern", 0][:, 1]), ([2, 0], cache["pattern", 0][:, [2, 0]])]:
+        whole = demo.run(corrupted, [Replace(("pattern", 0), cache["pattern", 0], heads=chosen)])
+        np.testing.assert_array_equal(demo.run(corrupted, Replace(("pattern", 0), value, heads=chosen)), whole)
     assert np.abs(pattern - demo.run(corrupted)).max() > 1e-6
     neuron = demo.run(corrupted, [Replace(("post", 0), cache["post", 0], neurons=3)])
     np.testing.assert_array_equal(neuron, demo.run(corrupted, [Replace(("post", 0), cache["post", 0][:, :, [3]], neurons=[3])]))
+
+
+def test_padded_caches_are_values_too(demo: actpatch.Model) -> None:
+    texts = ["The movie was great", "The film was awful and long"]
+    others = ["The movie was awful", "The film was great and long"]
+    names = [("resid_pre", 1), ("pattern", 0)]
+    _, ragged = demo.run_with_cache(texts, names, logits=None)
+    _, padded = demo.run_with_cache(texts, names, logits=None, padding="right")
+    for site in names:
+        for change in (Replace(site, ragged[site]), Replace(site, padded[site])):
+            found = demo.run(others, change, logits="last")
+            if change.value is ragged[site]:
+                expected = found
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_arrays_of_any_layout_are_read(demo: actpatch.Model) -> None:
+    site = ("resid_pre", 1)
+    vector = np.random.default_rng(0).normal(size=demo.cfg.d_model).astype(np.float32)
+    expected = demo.run(TEXTS[0], Add(site, vector))
+    unaligned = np.frombuffer(b"x" + vector.tobytes(), dtype=np.uint8)[1:].view(np.float32)
+    assert not unaligned.flags.aligned
+    for value in (vector.astype(">f4"), np.repeat(vector, 2)[::2], vector[::-1].copy()[::-1], unaligned, vector.tolist()):
+        np.testing.assert_array_equal(demo.run(TEXTS[0], [Add(site, value)]), expected)
+    tokens = demo.to_tokens(TEXTS[0])
+    expected = demo.run(tokens)
+    wide = np.repeat(tokens, 2, axis=1)[:, ::2]
+    raw = np.frombuffer(b"x" + tokens.tobytes(), dtype=np.uint8)[1:].view(np.int64).reshape(tokens.shape)
+    for same in (tokens.astype(">i4"), wide, raw, list(tokens), [tokens], list(tokens[0])):
+        np.testing.assert_array_equal(demo.run(same), expected)
+    np.testing.assert_array_equal(demo.run(np.array(TEXTS[:1])), expected)
+    assert demo.to_string(tokens[0, 1]) == demo.to_string(tokens[0, 1:2]) == demo.to_string(int(tokens[0, 1]))
 
 
 def test_ablating_along_directions_leaves_nothing_of_them(demo: actpatch.Model) -> None:
@@ -186,6 +224,9 @@ def test_gradients_are_slopes(demo: actpatch.Model) -> None:
     np.testing.assert_allclose(differences, expected, atol=1e-4)
     gradient = cache["resid_pre", 1]
     assert [part.shape for part in gradient] == [(len(row), demo.cfg.d_model) for row in tokens]
+    answered: Any
+    for answered in (np.array(pairs), tuple(map(tuple, pairs)), [np.array(pair) for pair in pairs]):
+        np.testing.assert_array_equal(demo.gradients(tokens, answered, ("z", 0))[0], differences)
     step = [1e-2 * part / np.abs(part).max() for part in gradient]
 
     def moved(sign: float) -> Any:
