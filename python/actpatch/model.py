@@ -262,6 +262,9 @@ class Model:
             advice = f": {name} is TransformerLens'; here it is {here}" if here else ""
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{advice}")
 
+    def __copy__(self) -> Model:
+        return self._of(self._core, self)
+
     def __reduce__(self) -> Any:
         raise TypeError("a model belongs to the process that opened it: open it in the other one")
 
