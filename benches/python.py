@@ -1,5 +1,5 @@
-"""What the Python package costs beside the arithmetic: microseconds of a call, memory of large arrays, seconds of a suite against
-the command's. Prints Markdown.
+"""What the Python package costs beside the arithmetic: milliseconds of the import, microseconds of a call, memory of large arrays
+and of many calls, seconds of a suite against the command's. Prints Markdown.
 
 Usage: python3 benches/python.py [ACTPATCH] (target/release/actpatch), with the package of the same build installed; about three
 minutes, and 4 GB of memory.
@@ -29,7 +29,8 @@ SUITE = {
     "directions": "*",
     "device": "cpu",
 }
-PAIRS = 7
+METHODS = "mean_diff,pca,kmeans,svd,logistic_regression"
+PAIRS = 9
 
 
 def microseconds(call, repetitions=2000, rounds=7):
@@ -43,6 +44,20 @@ def microseconds(call, repetitions=2000, rounds=7):
             call()
         found.append(1e6 * (time.perf_counter() - started) / repetitions)
     return f"{statistics.median(found):.1f} | {min(found):.1f} to {max(found):.1f}"
+
+
+def imports():
+    """Fresh interpreters: numpy alone, the package behind it, and both."""
+    timed = "import time; started = time.perf_counter(); import {}; print(1e3 * (time.perf_counter() - started))"
+    print("| import | ms, median | over 15 processes |\n|---|---|---|")
+    for name, code in [
+        ("numpy", timed.format("numpy")),
+        ("actpatch, numpy being there", "import numpy; " + timed.format("actpatch")),
+        ("both", timed.format("actpatch")),
+    ]:
+        found = [float(subprocess.check_output([sys.executable, "-c", code], cwd=ROOT)) for _ in range(15)]
+        print(f"| {name} | {statistics.median(found):.0f} | {min(found):.0f} to {max(found):.0f} |")
+    print(f"\nThe module is {os.path.getsize(actpatch._core.__file__) / 1e6:.1f} MB.\n")
 
 
 def calls():
@@ -92,10 +107,38 @@ def arrays():
     print(f"{values.nbytes / 1e9:.2f} GB in: memory grows by {peak() - before:.2f} GB at most.")
 
 
-def seconds(command):
+def leak():
+    """What a thousand calls leave behind, of passes with activations and an intervention, gradients, texts, and errors."""
+    model = actpatch.Model("demo", progress=False, device="cpu")
+    vector = np.ones(model.cfg.d_model, dtype=np.float32)
+
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    def call():
+        _, cache = model.run_with_cache("The movie was great", interventions=[actpatch.Add(("resid_pre", 1), vector)])
+        model.run("The movie was awful", [actpatch.Replace(("z", 0), cache["z", 0])])
+        model.gradients("The movie was great", (1, 2), [("z", 0)])
+        model.generate("The movie", 3)
+        try:
+            model.run_with_cache("The movie was great", ["blocks.0.nothing"])
+        except actpatch.errors.SiteError:
+            pass
+
+    grown = []
+    for _ in range(6):
+        before = resident()
+        for _ in range(1000):
+            call()
+        grown.append((resident() - before) / 1e6)
+    print(f"\nResident memory grows by {', '.join(f'{mb:.1f}' for mb in grown)} MB over 1,000 calls each, one after the other.")
+
+
+def seconds(command, output):
     """Wall and processor time."""
     started = time.perf_counter()
-    pid = os.posix_spawn(command[0], command, os.environ, file_actions=[(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)])
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    pid = os.posix_spawn(command[0], command, os.environ, file_actions=[(os.POSIX_SPAWN_OPEN, 1, output, flags, 0o600)])
     _, status, usage = os.wait4(pid, 0)
     if status != 0:
         sys.exit(f"{command}: status {status}")
@@ -103,31 +146,44 @@ def seconds(command):
 
 
 def suite():
-    """The same suite by either, in turns, each in a fresh copy of a folder with directions."""
-    code = f"import actpatch, sys; actpatch.Model('demo', data_dir=sys.argv[1], progress=False).study('direction-patching-suite', **{SUITE!r})"
+    """The same suite by either, in turns, each in a fresh copy of a folder with directions: of the whole process, and of the call
+    alone, without the start of the interpreter and numpy."""
+    code = f"""
+import sys, time, actpatch
+model = actpatch.Model("demo", data_dir=sys.argv[1], progress=False)
+wall, processor = time.perf_counter(), time.process_time()
+model.study("direction-patching-suite", **{SUITE!r})
+print(time.perf_counter() - wall, time.process_time() - processor)
+"""
     options = [word for name, value in SUITE.items() for word in ("--" + name.replace("_", "-"), value)]
     with tempfile.TemporaryDirectory() as scratch:
         fitted = Path(scratch) / "fitted"
-        fit = [PROGRAM, "fit-directions", "--methods", "mean_diff,pca,kmeans", "--data-dir", str(fitted)]
+        fit = [PROGRAM, "fit-directions", "--methods", METHODS, "--positions", "ADJ,VRB,END,DTR", "--data-dir", str(fitted)]
         subprocess.run(fit, check=True, capture_output=True)
+        output = str(Path(scratch) / "output")
         ratios, walls = [], []
         for number in range(PAIRS):
             pair = {}
             for who in ["command", "python"][:: 1 if number % 2 == 0 else -1]:
                 data = str(Path(scratch) / "run")
                 shutil.copytree(fitted, data)
-                ours = [sys.executable, "-c", code, data]
-                pair[who] = seconds(ours if who == "python" else [PROGRAM, "direction-patching-suite", "--data-dir", data, *options])
+                command = [PROGRAM, "direction-patching-suite", "--data-dir", data, *options]
+                pair[who] = seconds([sys.executable, "-c", code, data] if who == "python" else command, output)
+                if who == "python":
+                    pair["call"] = [float(value) for value in Path(output).read_text().split()]
                 shutil.rmtree(data)
-            ratios.append([python / command for python, command in zip(pair["python"], pair["command"])])
+            sides = [(pair[who], pair["command"]) for who in ("python", "call")]
+            ratios.append([ours / theirs for side in sides for ours, theirs in zip(*side)])
             walls.append(pair["command"][0])
     print(f"\n`direction-patching-suite` on the demo model, {statistics.median(walls):.1f} s by the command; Python over command, {PAIRS} pairs:\n")
     print("| time | ratio, median | least to most |\n|---|---|---|")
-    for name, values in zip(["wall", "processor"], zip(*ratios)):
+    for name, values in zip(["wall", "processor", "wall, the call alone", "processor, the call alone"], zip(*ratios)):
         print(f"| {name} | {statistics.median(values):.3f} | {min(values):.3f} to {max(values):.3f} |")
 
 
 print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}\n")
+imports()
 calls()
 arrays()
+leak()
 suite()

@@ -1,8 +1,7 @@
-"""Arrays from whatever holds numbers: numpy, torch, jax, lists; numbers and names that arguments are."""
+"""Arrays and numbers from whatever holds them: numpy, torch, jax, lists."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from .errors import SettingError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["file_name", "floats", "host_array", "integers", "number", "whole"]
+__all__ = ["floats", "host_array", "integers", "number", "whole"]
 
 
 def host_array(value: Any, what: str) -> NDArray[Any]:
@@ -94,10 +93,3 @@ def whole(value: Any, what: str, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not least <= int(value) < 2**32:
         raise SettingError(f"{what}: expected a whole number from {least} on, found {value!r}")
     return int(value)
-
-
-def file_name(value: Any, what: str) -> str:
-    """What can be the name of a file: letters, digits, ``_``, ``-`` and ``.``, which does not come first."""
-    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}", value):
-        raise SettingError(f"{what}: expected up to 200 letters, digits, _, - and ., which does not come first, found {value!r}")
-    return value

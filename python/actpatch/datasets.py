@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
@@ -11,8 +10,8 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import file_name
 from .errors import SettingError
+from .files import file_name, temporary_folder
 from .model import Model
 
 __all__ = ["Dataset", "add", "load", "names"]
@@ -92,7 +91,7 @@ def add(model: Model, name: str, pairs: Iterable[Mapping[str, Any]]) -> Dataset:
     if not records or not all(isinstance(record, Mapping) and record for record in records):
         found = records[:1] or pairs
         raise SettingError(f"pairs: expected mappings with clean, corrupted, answer and wrong_answer, found {found!r}")
-    folder = tempfile.TemporaryDirectory(prefix="actpatch-")
+    folder = temporary_folder()
     path = Path(folder.name) / f"{file_name(name, 'name')}.jsonl"
     path.write_text("".join(_line(dict(record), number) for number, record in enumerate(records, 1)), encoding="utf-8")
     others = [file for file in model.options["dataset_file"] if Path(file).stem != name]

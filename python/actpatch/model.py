@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union, cast
@@ -12,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core, hooked
-from .arrays import file_name, floats, host_array, integers, number, whole
+from .arrays import floats, host_array, integers, number, whole
 from .cache import ActivationCache, Batch
 from .errors import ModelError, SettingError, SiteError
+from .files import file_name, temporary_folder
 from .hooks import HookName, full_name, is_layer
 from .interventions import Add, Intervention, Shapes, edits
 from .progress import Progress, listener
@@ -185,7 +185,7 @@ class Model:
                 found = type(holder).__name__
                 raise SettingError(f"{what}: expected one of transformers, with save_pretrained, found {found}")
         file_name(name, "name")
-        folder = tempfile.TemporaryDirectory(prefix="actpatch-")
+        folder = temporary_folder()
         try:
             hf_model.save_pretrained(folder.name, safe_serialization=True)
             tokenizer.save_pretrained(folder.name)
@@ -224,7 +224,7 @@ class Model:
             found = type(tokenizer).__name__
             raise SettingError(f"tokenizer: expected one of transformers, with save_pretrained, found {found}")
         file_name(name, "name")
-        folder = tempfile.TemporaryDirectory(prefix="actpatch-")
+        folder = temporary_folder()
         hooked.save(model, tokenizer, Path(folder.name))
         begins = model.cfg.default_prepend_bos and tokenizer.bos_token_id is not None
         opened = cls(f"{name}={folder.name}", **{"bos": "always" if begins else "never", **options})
@@ -261,6 +261,9 @@ class Model:
             here = hooked.HERE.get(name)
             advice = f": {name} is TransformerLens'; here it is {here}" if here else ""
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{advice}")
+
+    def __copy__(self) -> Model:
+        return self._of(self._core, self)
 
     def __reduce__(self) -> Any:
         raise TypeError("a model belongs to the process that opened it: open it in the other one")
@@ -599,7 +602,7 @@ class Model:
         values = floats(array, f"direction {name}")
         if not np.isfinite(values).all():
             raise SettingError(f"direction {name}: expected finite numbers, found NaN or infinity")
-        with tempfile.TemporaryDirectory(prefix="actpatch-") as folder:
+        with temporary_folder() as folder:
             path = Path(folder) / f"{file_name(name, 'name')}.npy"
             np.save(path, values)
             self._core.import_directions(str(path), overwrite)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from typing import Any, Callable, Optional, Union
 
@@ -10,8 +9,6 @@ __all__ = ["Listener", "Progress"]
 
 #: Are bars shown? Or who is called instead, with an event (begin, progress, at, end, note, warning), a text and a number.
 Progress = Union[bool, Callable[[str, str, int], None]]
-
-_log = logging.getLogger("actpatch")
 
 
 def _bars() -> Optional[Any]:
@@ -33,7 +30,9 @@ class Listener:
         if event == "warning":
             warnings.warn(text, stacklevel=4)
         elif event == "note":
-            _log.info(text)
+            import logging
+
+            logging.getLogger("actpatch").info(text)
         elif event == "begin":
             self.close()
             if self._make is not None:

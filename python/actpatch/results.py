@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import html
 import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
 
@@ -104,7 +102,7 @@ class Result:
             for name, values in self.maps.items():
                 np.save(target / f"{name}.npy", values)
             for picture in self._files(".svg", ".html"):
-                shutil.copyfile(picture, target / picture.name)
+                (target / picture.name).write_bytes(picture.read_bytes())
         except OSError as error:
             raise FileError(f"{target}: {error}") from error
         return target
@@ -125,6 +123,8 @@ class Result:
         return [path for path in paths if path.is_file()]
 
     def _repr_html_(self) -> str:
+        import html
+
         pictures = self._files(".svg")
         drawn = {picture.stem for picture in pictures}
         pages = [page for page in self._files(".html") if page.stem not in drawn]
@@ -140,6 +140,8 @@ class Result:
 
 
 def _frame(page: str) -> str:
+    import html
+
     return f'<iframe srcdoc="{html.escape(page)}" style="width:100%;height:30em;border:0"></iframe>'
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from typing import Any
 
@@ -209,6 +210,7 @@ def test_what_is_called_otherwise_is_told_of(demo: actpatch.Model) -> None:
         getattr(demo, "w_u")
     with pytest.raises(TypeError, match="belongs to the process that opened it"):
         pickle.dumps(demo)
+    assert copy.copy(demo).run(TEXT).shape == demo.run(TEXT).shape
 
 
 def test_a_closed_model_is_told_of() -> None:

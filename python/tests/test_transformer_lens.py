@@ -136,6 +136,7 @@ MAPS = {
     "q_by_position": patching.get_act_patch_attn_head_q_by_pos,
     "k_by_position": patching.get_act_patch_attn_head_k_by_pos,
     "v_by_position": patching.get_act_patch_attn_head_v_by_pos,
+    "pattern_by_position": patching.get_act_patch_attn_head_pattern_by_pos,
     "resid_pre": patching.get_act_patch_resid_pre,
     "resid_mid": patching.get_act_patch_resid_mid,
     "attn_out": patching.get_act_patch_attn_out,
@@ -173,9 +174,41 @@ def test_maps_are_theirs(name: str, tmp_path: Path) -> None:
         shared = [map for map in shared if map[0] not in "kv"]
     for map in shared:
         expected = MAPS[map](pair.theirs, corrupted, clean_cache, percent)
+        if map == "pattern_by_position":
+            # Theirs alone has heads in front of positions.
+            expected = expected.transpose(1, 2)
         found = patch.maps(pair.ours, map, eval_sets="own").values
         scale = float(expected.abs().max())
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3 * scale, err_msg=map)
+
+
+def test_what_the_documentation_has_instead_of_the_caches_methods(tmp_path: Path) -> None:
+    pair = Pair("gpt2-tiny", "unprocessed", tmp_path)
+    tokens, n = pair.clean, pair.ours.cfg.n_layers
+    _, theirs = pair.theirs.run_with_cache(torch.tensor(tokens))
+    _, cache = pair.ours.run_with_cache(tokens, pair.sites, logits=None)
+    parts = [cache[part, layer] for layer in range(n) for part in ("attn_out", "mlp_out")]
+    for name, found, expected in [
+        ("stack", np.stack([cache["z", layer] for layer in range(n)]), theirs.stack_activation("z")),
+        ("one", cache["q", 1, "attn"], theirs["q", 1, "attn"]),
+        (
+            "accumulated",
+            np.stack([cache["resid_pre", layer] for layer in range(n)] + [cache["resid_post", -1]]),
+            theirs.accumulated_resid(),
+        ),
+        ("decomposed", np.stack([cache["embed"], cache["pos_embed"], *parts]), theirs.decompose_resid()),
+        (
+            "heads",
+            np.concatenate([np.moveaxis(cache["result", layer], 2, 0) for layer in range(n)]),
+            theirs.stack_head_results(),
+        ),
+    ]:
+        np.testing.assert_allclose(found, expected, rtol=0, atol=ABSOLUTE, err_msg=name)
+    logits = pair.ours.run(tokens).astype(np.float64)[:, :-1]
+    picked = np.take_along_axis(logits, tokens[:, 1:, None], axis=-1)[..., 0]
+    loss = np.log(np.exp(logits).sum(-1)) - picked
+    expected_loss = pair.theirs(torch.tensor(tokens), return_type="loss", loss_per_token=True)
+    np.testing.assert_allclose(loss, expected_loss, rtol=0, atol=ABSOLUTE)
 
 
 def test_hooked_transformers_in_memory(pair: Pair) -> None:
