@@ -274,7 +274,7 @@ fn explicit_prompts_that_make_no_sense_are_refused() {
         ),
         (explicit("It was good", "It was bad", "correct = 3"), vec!["prompts[0]", "in `correct`"]),
         (explicit("It was good", "It was bad", answers).replace("positive", "good"), vec!["prompts[0]", "in `label`"]),
-        ("[mine]\nprompts = []\n".to_string(), vec!["two prompts", "0 found"]),
+        ("[mine]\nprompts = []\n".to_string(), vec!["a clean and a corrupted prompt", "found 0"]),
         (
             format!("{}filter_length = 2\n", explicit("a", "b", answers)),
             vec!["`filter_length` belongs to a `template`"],

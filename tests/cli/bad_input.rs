@@ -259,7 +259,11 @@ fn messages_name_only_options_that_the_command_has() {
     // The folder of the demo model is another's.
     run_in(data.path(), &["random-directions", "--models", "demo=random:gpt2-small"]).success();
     let named = run_in(data.path(), &["fit-directions"]);
-    assert!(named.stderr.contains("use --models NAME=demo with another NAME, or use another --data-dir"), "{}", named.stderr);
+    assert!(
+        named.stderr.contains("use --models NAME=demo with another NAME, or use another --data-dir"),
+        "{}",
+        named.stderr
+    );
     let demo = run_in(data.path(), &["demo"]);
     assert!(!demo.stderr.contains("--models") && demo.stderr.contains("; use another --data-dir"), "{}", demo.stderr);
 }
