@@ -14,7 +14,7 @@ from . import _core, hooked
 from .arrays import floats, host_array, integers, number, whole
 from .cache import ActivationCache, Batch
 from .errors import ModelError, SettingError, SiteError
-from .files import file_name, temporary_folder
+from .files import TemporaryFolder, file_name
 from .hooks import HookName, full_name, is_layer
 from .interventions import Add, Intervention, Shapes, edits
 from .progress import Progress, listener
@@ -185,7 +185,7 @@ class Model:
                 found = type(holder).__name__
                 raise SettingError(f"{what}: expected one of transformers, with save_pretrained, found {found}")
         file_name(name, "name")
-        folder = temporary_folder()
+        folder = TemporaryFolder()
         try:
             hf_model.save_pretrained(folder.name, safe_serialization=True)
             tokenizer.save_pretrained(folder.name)
@@ -224,7 +224,7 @@ class Model:
             found = type(tokenizer).__name__
             raise SettingError(f"tokenizer: expected one of transformers, with save_pretrained, found {found}")
         file_name(name, "name")
-        folder = temporary_folder()
+        folder = TemporaryFolder()
         hooked.save(model, tokenizer, Path(folder.name))
         begins = model.cfg.default_prepend_bos and tokenizer.bos_token_id is not None
         opened = cls(f"{name}={folder.name}", **{"bos": "always" if begins else "never", **options})
@@ -602,7 +602,7 @@ class Model:
         values = floats(array, f"direction {name}")
         if not np.isfinite(values).all():
             raise SettingError(f"direction {name}: expected finite numbers, found NaN or infinity")
-        with temporary_folder() as folder:
+        with TemporaryFolder() as folder:
             path = Path(folder) / f"{file_name(name, 'name')}.npy"
             np.save(path, values)
             self._core.import_directions(str(path), overwrite)
