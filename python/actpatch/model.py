@@ -158,6 +158,7 @@ class Model:
         #: Every hook name that the model has.
         self.hook_names: List[str] = core.sites()
         self._stored = [name for name in self.hook_names if not name.endswith(_COMPUTED)]
+        self._order = {name: number for number, name in enumerate(self.hook_names)}
         config = self.cfg
         self._shapes = Shapes(
             config.n_heads, config.n_key_value_heads, config.d_model, config.d_head, config.d_mlp
@@ -412,11 +413,10 @@ class Model:
             raise SettingError(f'logits: expected "all", "last" or None, found {logits!r}')
         flat, lengths = self._tokens(prompts, prepend_bos)
         wanted = self._names(names, self._stored)
-        changes = [
-            edit
-            for intervention in _each(interventions)
-            for edit in edits(self._site(intervention), intervention, lengths, self._shapes)
-        ]
+        named = [(self._site(intervention), intervention) for intervention in _each(interventions)]
+        # A block's end is the next one's beginning, to the library one place: what is done at the end comes first.
+        named.sort(key=lambda entry: self._order.get(entry[0], 0))
+        changes = [edit for name, change in named for edit in edits(name, change, lengths, self._shapes)]
         told = None if len(flat) <= self.options["batch_tokens"] else self._listener(progress)
         values, found = self._core.forward(flat, lengths, wanted, changes, logits or "none", told)
         batch = Batch(lengths, padding)
