@@ -275,6 +275,40 @@ fn edits_that_cannot_be_meant_say_why() {
 }
 
 #[test]
+fn a_heads_result_is_changed_once_and_added_to_ever_after() {
+    let fixture = open("gpt2-tiny", 4096);
+    let sequences = fixture.ragged();
+    let ones = vec![1.0; fixture.session.config().d_model];
+    let at_result = |head: usize, change| {
+        let part = Part::Head(head);
+        Edit { site: Site::Result(0), part, places: Cow::Borrowed(&[(0, 1)]), change }
+    };
+    for (first, then) in [
+        (Change::Zero, Change::Zero),
+        (Change::Replace(&ones), Change::Replace(&ones)),
+        (Change::Add(&ones), Change::Zero),
+    ] {
+        let edits = [at_result(2, first), at_result(2, then)];
+        let message = fixture.message(&Forward { sequences: &sequences, edits: &edits, ..Forward::default() });
+        let expected = "blocks.0.attn.hook_result at position 1 of row 0: expected one, found two";
+        assert!(message.contains(expected), "{message}");
+    }
+    let last = |edits: &[Edit<'_>]| {
+        let forward = Forward { sequences: &sequences, edits, logits: Wanted::Last, ..Forward::default() };
+        fixture.forward(&forward).unwrap().logits.unwrap().data
+    };
+    let replaced = last(&[at_result(2, Change::Replace(&ones))]);
+    compare(
+        "zero, then ones",
+        &last(&[at_result(2, Change::Zero), at_result(2, Change::Add(&ones))]),
+        &replaced,
+        ABSOLUTE,
+    );
+    let others = last(&[at_result(1, Change::Zero), at_result(2, Change::Replace(&ones))]);
+    assert_ne!(others, replaced, "of other heads there may be as many");
+}
+
+#[test]
 fn a_name_that_there_is_not_is_told_of_with_those_most_like_it() {
     let session = open("gpt2-tiny", 4096).session;
     let message = session.site("blocks.1.hook_residpre").unwrap_err().to_string();

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import SettingError
-from .files import file_name, temporary_folder
+from .files import TemporaryFolder, file_name
 from .model import Model
 
 __all__ = ["Dataset", "add", "load", "names"]
@@ -91,7 +91,7 @@ def add(model: Model, name: str, pairs: Iterable[Mapping[str, Any]]) -> Dataset:
     if not records or not all(isinstance(record, Mapping) and record for record in records):
         found = records[:1] or pairs
         raise SettingError(f"pairs: expected mappings with clean, corrupted, answer and wrong_answer, found {found!r}")
-    folder = temporary_folder()
+    folder = TemporaryFolder()
     path = Path(folder.name) / f"{file_name(name, 'name')}.jsonl"
     path.write_text("".join(_line(dict(record), number) for number, record in enumerate(records, 1)), encoding="utf-8")
     others = [file for file in model.options["dataset_file"] if Path(file).stem != name]

@@ -3,15 +3,14 @@ needed."""
 
 from __future__ import annotations
 
+import os
 import re
-from typing import TYPE_CHECKING, Any
+import weakref
+from typing import Any
 
 from .errors import SettingError
 
-if TYPE_CHECKING:
-    from tempfile import TemporaryDirectory
-
-__all__ = ["file_name", "temporary_folder"]
+__all__ = ["TemporaryFolder", "file_name"]
 
 
 def file_name(value: Any, what: str) -> str:
@@ -21,8 +20,24 @@ def file_name(value: Any, what: str) -> str:
     return value
 
 
-def temporary_folder() -> TemporaryDirectory[str]:
-    """A folder that goes when it is let go of."""
-    import tempfile
+class TemporaryFolder:
+    """A folder that goes when it is let go of, and with the process that made it: one that was forked off does not take it away."""
 
-    return tempfile.TemporaryDirectory(prefix="actpatch-")
+    def __init__(self) -> None:
+        import tempfile
+
+        self.name = tempfile.mkdtemp(prefix="actpatch-")
+        self._end = weakref.finalize(self, _remove, self.name, os.getpid())
+
+    def __enter__(self) -> str:
+        return self.name
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+
+def _remove(folder: str, process: int) -> None:
+    import shutil
+
+    if os.getpid() == process:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -14,7 +14,7 @@ from . import _core, hooked
 from .arrays import floats, host_array, integers, number, whole
 from .cache import ActivationCache, Batch
 from .errors import ModelError, SettingError, SiteError
-from .files import file_name, temporary_folder
+from .files import TemporaryFolder, file_name
 from .hooks import HookName, full_name, is_layer
 from .interventions import Add, Intervention, Shapes, edits
 from .progress import Progress, listener
@@ -158,6 +158,7 @@ class Model:
         #: Every hook name that the model has.
         self.hook_names: List[str] = core.sites()
         self._stored = [name for name in self.hook_names if not name.endswith(_COMPUTED)]
+        self._order = {name: number for number, name in enumerate(self.hook_names)}
         config = self.cfg
         self._shapes = Shapes(
             config.n_heads, config.n_key_value_heads, config.d_model, config.d_head, config.d_mlp
@@ -185,7 +186,7 @@ class Model:
                 found = type(holder).__name__
                 raise SettingError(f"{what}: expected one of transformers, with save_pretrained, found {found}")
         file_name(name, "name")
-        folder = temporary_folder()
+        folder = TemporaryFolder()
         try:
             hf_model.save_pretrained(folder.name, safe_serialization=True)
             tokenizer.save_pretrained(folder.name)
@@ -224,7 +225,7 @@ class Model:
             found = type(tokenizer).__name__
             raise SettingError(f"tokenizer: expected one of transformers, with save_pretrained, found {found}")
         file_name(name, "name")
-        folder = temporary_folder()
+        folder = TemporaryFolder()
         hooked.save(model, tokenizer, Path(folder.name))
         begins = model.cfg.default_prepend_bos and tokenizer.bos_token_id is not None
         opened = cls(f"{name}={folder.name}", **{"bos": "always" if begins else "never", **options})
@@ -412,11 +413,10 @@ class Model:
             raise SettingError(f'logits: expected "all", "last" or None, found {logits!r}')
         flat, lengths = self._tokens(prompts, prepend_bos)
         wanted = self._names(names, self._stored)
-        changes = [
-            edit
-            for intervention in _each(interventions)
-            for edit in edits(self._site(intervention), intervention, lengths, self._shapes)
-        ]
+        named = [(self._site(intervention), intervention) for intervention in _each(interventions)]
+        # A block's end is the next one's beginning, to the library one place: what is done at the end comes first.
+        named.sort(key=lambda entry: self._order.get(entry[0], 0))
+        changes = [edit for name, change in named for edit in edits(name, change, lengths, self._shapes)]
         told = None if len(flat) <= self.options["batch_tokens"] else self._listener(progress)
         values, found = self._core.forward(flat, lengths, wanted, changes, logits or "none", told)
         batch = Batch(lengths, padding)
@@ -602,7 +602,7 @@ class Model:
         values = floats(array, f"direction {name}")
         if not np.isfinite(values).all():
             raise SettingError(f"direction {name}: expected finite numbers, found NaN or infinity")
-        with temporary_folder() as folder:
+        with TemporaryFolder() as folder:
             path = Path(folder) / f"{file_name(name, 'name')}.npy"
             np.save(path, values)
             self._core.import_directions(str(path), overwrite)

@@ -205,6 +205,32 @@ def test_arrays_of_any_layout_are_read(demo: actpatch.Model) -> None:
     assert demo.to_string(tokens[0, 1]) == demo.to_string(tokens[0, 1:2]) == demo.to_string(int(tokens[0, 1]))
 
 
+def test_interventions_are_done_in_their_order_along_the_model(demo: actpatch.Model) -> None:
+    rng = np.random.default_rng(0)
+    one, two = rng.normal(size=(2, demo.cfg.d_model)).astype(np.float32)
+    end, begin = ("resid_post", 0), ("resid_pre", 1)
+    replaced = demo.run(TEXTS[0], Replace(begin, one))
+    # The end of a block comes before the beginning of the next, whatever the order of the list.
+    for changes in ([Replace(begin, one), Add(end, two)], [Add(end, two), Replace(begin, one)]):
+        np.testing.assert_array_equal(demo.run(TEXTS[0], changes), replaced)
+    added = demo.run(TEXTS[0], [Replace(begin, one), Add(begin, two)])
+    assert np.abs(added - replaced).max() > 1e-2
+    np.testing.assert_array_equal(demo.run(TEXTS[0], [Add(begin, two), Replace(end, one)]), added)
+
+
+def test_a_heads_result_is_changed_once(demo: actpatch.Model) -> None:
+    site, ones = ("result", 1), np.ones(demo.cfg.d_model, dtype=np.float32)
+    for changes in (
+        [Ablate(site, heads=1), Ablate(site, heads=1)],
+        [Replace(site, ones, heads=1), Replace(site, 2 * ones)],
+        [Add(site, ones, heads=1), Ablate(site, positions=2)],
+    ):
+        with pytest.raises(actpatch.errors.SettingError, match="hook_result at position .*: expected one, found two"):
+            demo.run(TEXTS[0], changes)
+    added = demo.run(TEXTS[0], [Ablate(site, heads=1), Add(site, ones, heads=1)])
+    np.testing.assert_allclose(added, demo.run(TEXTS[0], Replace(site, ones, heads=1)), atol=1e-4)
+
+
 def test_ablating_along_directions_leaves_nothing_of_them(demo: actpatch.Model) -> None:
     columns = np.random.default_rng(0).normal(size=(demo.cfg.d_model, 2)).astype(np.float32)
     ablated = [Ablate(("resid_pre", 2), directions=columns)]

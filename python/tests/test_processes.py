@@ -177,6 +177,25 @@ def test_processes_open_models_of_their_own(demo: actpatch.Model) -> None:
     process.join()
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_process_that_is_forked_off_leaves_the_files_of_models() -> None:
+    code = """
+import os, sys, actpatch
+model = actpatch.Model("demo", progress=False, device="cpu")
+pair = {"clean": "The movie was good", "corrupted": "The movie was bad", "answer": " loved", "wrong_answer": " hated"}
+actpatch.datasets.add(model, "own", [pair])
+(file,) = model.options["dataset_file"]
+if os.fork() == 0:
+    sys.exit(0)
+os.wait()
+assert os.path.exists(file), "taken away"
+print(file)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout and not Path(done.stdout.strip()).exists()
+
+
 def test_a_thousand_calls_leave_nothing_behind(demo: actpatch.Model) -> None:
     def resident() -> int:
         with open("/proc/self/statm") as file:

@@ -5,7 +5,7 @@ use super::forward::{Output, running_sum};
 use super::intervention::Compiled;
 use super::mlp::MlpTape;
 use super::run::Prefix;
-use super::{Engine, EngineError, Intervention, Layer, Layout, Logits, Part, Patch, Run, Site};
+use super::{Engine, EngineError, Intervention, Layer, Layout, Logits, Op, Part, Patch, Run, Site};
 use crate::backend::{AttentionRow, Backend, Columns, Epilogue, KeyValues, Norm, PatchRows};
 use crate::types::Matrix;
 use std::collections::{HashMap, HashSet};
@@ -55,16 +55,17 @@ pub(super) struct Pass<'a, B: Backend> {
     grown: Option<Grown<'a, B>>,
 }
 
-/// Every intervention at a head's input starts from the residual as it is, so that two of them at one place would not add
-/// up: refuses those.
-fn check_inputs<B: Backend>(interventions: &[Intervention<'_, B>]) -> Result<(), EngineError> {
+/// Every intervention at a head's input starts from the residual as it is, and one at its result from what its `z` makes: a
+/// second one at the same place would not see the first. Refuses those, but for what is added to results.
+fn check_heads<B: Backend>(interventions: &[Intervention<'_, B>]) -> Result<(), EngineError> {
     let mut seen: HashMap<(Site, usize, usize), Vec<Part>> = HashMap::new();
-    let input = |site: Site| matches!(site, Site::QInput(_) | Site::KInput(_) | Site::VInput(_));
-    for intervention in interventions.iter().filter(|intervention| input(intervention.site)) {
+    let never_stored = |site: Site| site.stored() != site;
+    for intervention in interventions.iter().filter(|intervention| never_stored(intervention.site)) {
         let (site, part) = (intervention.site, intervention.part);
+        let added = matches!(site, Site::Result(_)) && matches!(intervention.op, Op::Add { .. });
         for patch in &intervention.patches {
             let parts = seen.entry((site, patch.row, patch.position)).or_default();
-            if parts.iter().any(|other| *other == part || [*other, part].contains(&Part::All)) {
+            if !added && parts.iter().any(|other| *other == part || [*other, part].contains(&Part::All)) {
                 return Err(EngineError::Mismatch {
                     what: format!("patches of a head's {site} at position {} of row {}", patch.position, patch.row),
                     expected: "one".into(),
@@ -107,7 +108,7 @@ impl<'a, B: Backend> Pass<'a, B> {
             && start < config.n_layers
             && !wanted.iter().copied().any(behind)
             && interventions.iter().all(|i| !behind(i.site) || i.patches.iter().all(at_last));
-        check_inputs(interventions)?;
+        check_heads(interventions)?;
         let mut compiled: HashMap<Site, Vec<_>> = HashMap::new();
         for intervention in interventions {
             let computed = if last_only && behind(intervention.site) { &last } else { &layout };
