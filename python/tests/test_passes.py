@@ -222,7 +222,7 @@ def test_a_heads_result_is_changed_once(demo: actpatch.Model) -> None:
     site, ones = ("result", 1), np.ones(demo.cfg.d_model, dtype=np.float32)
     for changes in (
         [Ablate(site, heads=1), Ablate(site, heads=1)],
-        [Replace(site, ones, heads=1), Replace(site, 2 * ones)],
+        [Replace(site, ones, heads=1), Replace(site, np.ones((demo.cfg.n_heads, demo.cfg.d_model), dtype=np.float32))],
         [Add(site, ones, heads=1), Ablate(site, positions=2)],
     ):
         with pytest.raises(actpatch.errors.SettingError, match="hook_result at position .*: expected one, found two"):
