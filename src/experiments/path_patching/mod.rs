@@ -126,35 +126,20 @@ pub fn path_patching<B: Backend, E: From<EngineError>>(
     paths.check(engine.config(), prompts)?;
     let (axes, shape) = paths.axes(engine.config(), prompts)?;
     let all: Vec<usize> = (0..shape.iter().product()).collect();
-    let (baselines, values, flops) = path_values(engine, prompts, paths, metrics, &all, budget, told)?;
-    let map = |(&metric, values)| PathMap { axes: axes.clone(), shape: shape.clone(), metric, values };
-    Ok((baselines, metrics.iter().zip(values).map(map).collect(), flops))
+    let (baselines, scores, flops) = path_scores(engine, prompts, paths, metrics, &all, budget, told)?;
+    let map = |&metric: &Metric| {
+        let values = scores.iter().map(|scores| baselines.evaluate(metric, scores)).collect();
+        PathMap { axes: axes.clone(), shape: shape.clone(), metric, values }
+    };
+    let maps = metrics.iter().map(map).collect();
+    Ok((baselines, maps, flops))
 }
 
-/// Some values of the maps of [`path_patching`]: per metric those at `places`, which are numbers in row-major order.
+/// The scores that some values of the maps of [`path_patching`] are made of: those at `places`, which are numbers in
+/// row-major order.
 ///
 /// # Errors
 /// Those of [`path_patching`]; a place outside the map.
-pub fn path_values<B: Backend, E: From<EngineError>>(
-    engine: &Engine<B>,
-    prompts: &PairedPrompts,
-    paths: &Paths,
-    metrics: &[Metric],
-    places: &[usize],
-    budget: usize,
-    told: impl FnMut(f64) -> Result<(), E>,
-) -> Result<(Baselines, Vec<Vec<f64>>, PathFlops), E> {
-    let (baselines, scores, flops) = path_scores(engine, prompts, paths, metrics, places, budget, told)?;
-    let of_metric =
-        |&metric: &Metric| scores.iter().map(|scores| baselines.evaluate(metric, scores)).collect::<Vec<f64>>();
-    let values = metrics.iter().map(of_metric).collect();
-    Ok((baselines, values, flops))
-}
-
-/// The scores that [`path_values`] are made of, in the order of `places`.
-///
-/// # Errors
-/// Those of [`path_values`].
 pub fn path_scores<B: Backend, E: From<EngineError>>(
     engine: &Engine<B>,
     prompts: &PairedPrompts,

@@ -41,7 +41,7 @@ mod palette;
 use super::ReportError;
 #[cfg(feature = "figures")]
 use super::error::write_whole;
-use super::pages::packed;
+use super::pages::{self, packed};
 #[cfg(feature = "figures")]
 pub use drawing::FONT_FAMILY;
 pub(super) use html::escaped;
@@ -74,7 +74,7 @@ pub struct Prompts {
     /// Clean and, where there are such, corrupted texts.
     pub texts: Vec<(String, Option<String>)>,
     /// Prompt by prompt the values of all cells.
-    #[serde(serialize_with = "numbers")]
+    #[serde(serialize_with = "pages::floats")]
     pub values: Vec<f32>,
     /// Of every heat map which cell is its first one, and how many there are from row to row and from column to column.
     pub cells: Vec<[usize; 3]>,
@@ -191,10 +191,6 @@ pub struct Histogram {
 
 fn floats<S: Serializer>(values: &[Option<f64>], serializer: S) -> Result<S::Ok, S::Error> {
     packed(values.iter().map(|value| value.map_or(f32::NAN, |value| value as f32))).serialize(serializer)
-}
-
-fn numbers<S: Serializer>(values: &[f32], serializer: S) -> Result<S::Ok, S::Error> {
-    packed(values.iter().copied()).serialize(serializer)
 }
 
 impl Axis {

@@ -17,7 +17,7 @@ use super::error::write_whole;
 use super::figure::{Figure, Scale};
 pub use attention::{AttentionPage, AttentionPattern};
 pub use overview::{Card, Entry, Grid, OverviewPage, Part, SweepBar, Trouble, link};
-pub(crate) use packed::packed;
+pub(crate) use packed::{floats, packed};
 pub use paths::{PathsMap, PathsPage};
 pub use predictions::PredictionsPage;
 use serde::Serialize;

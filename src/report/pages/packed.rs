@@ -2,12 +2,18 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 /// Numbers as 32-bit floats, NaN where there is none.
 pub(crate) fn packed(values: impl IntoIterator<Item = f32>) -> Value {
     let bytes: Vec<u8> = values.into_iter().flat_map(f32::to_le_bytes).collect();
     json!({ "f32": BASE64_STANDARD.encode(bytes) })
+}
+
+/// Numbers of a page's data, [`packed`].
+pub(crate) fn floats<S: Serializer>(values: &[f32], serializer: S) -> Result<S::Ok, S::Error> {
+    packed(values.iter().copied()).serialize(serializer)
 }
 
 /// Shares of one in 16 bits: wrong by less than a hundred thousandth, which four decimals never show.

@@ -1,9 +1,9 @@
 //! The page of predictions: the likeliest tokens at a position, run beside run, and the logit lens.
 
 use super::View;
-use super::packed::packed;
+use super::packed::floats;
 use crate::report::{PredictedAs, PredictionRow};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// What runs of prompts predict at every layer and position.
@@ -46,10 +46,6 @@ struct PredictedRun {
     ranks: Vec<f32>,
     #[serde(serialize_with = "floats")]
     asked_values: Vec<f32>,
-}
-
-fn floats<S: Serializer>(values: &[f32], serializer: S) -> Result<S::Ok, S::Error> {
-    packed(values.iter().copied()).serialize(serializer)
 }
 
 /// The texts of tokens, each of which has its place from when it is first seen.

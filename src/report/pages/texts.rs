@@ -1,8 +1,8 @@
 //! The page of texts whose tokens are coloured by values.
 
 use super::View;
-use super::packed::packed;
-use serde::{Serialize, Serializer};
+use super::packed::floats;
+use serde::Serialize;
 
 /// Texts with the values of their tokens along directions, or whatever else a channel is.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -64,10 +64,6 @@ pub fn documents(shown: &[ShownToken]) -> Vec<PageText> {
         values: tokens.iter().flat_map(|token| token.values.iter().copied()).collect(),
     };
     shown.chunk_by(|a, b| a.document == b.document).map(document).collect()
-}
-
-fn floats<S: Serializer>(values: &[f32], serializer: S) -> Result<S::Ok, S::Error> {
-    packed(values.iter().copied()).serialize(serializer)
 }
 
 impl View for TextPage {
